@@ -1,0 +1,37 @@
+# Every target sets up what it needs by itself: all you need is Python 3.11 to 3.13 and make.
+#   make demo    a mesh on this machine: it asks, checks and pays
+#   make test    the tests             make bench    the measurements
+#   make check   style, types, arrows  make clean    remove what make made
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: demo test check bench install bundles clean
+.DEFAULT_GOAL := demo
+
+demo: install
+	@$(BIN)/fallow demo
+
+test: bundles
+	@$(BIN)/python -m pytest
+
+check: install
+	@tools/check.sh $(BIN)
+
+bench: bundles
+	@$(BIN)/python benchmarks/run.py
+
+install: $(INSTALLED)
+
+# Building a bundle a second time only looks that it is there.
+bundles: install
+	@$(BIN)/fallow bundle build smollm2-135m-instruct
+	@$(BIN)/fallow bundle build minilm-l6
+
+$(INSTALLED): pyproject.toml constraints.txt tools/install.sh
+	@tools/install.sh $(VENV)
+	@touch $@
+
+clean:
+	rm -rf .venv build dist fallow.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,68 @@
+"""The command `fallow`. Commands are imported when they are called: `fallow --help` loads neither libp2p nor jax."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from .. import __version__
+from ..protocol.errors import FallowError
+from .commands import COMMANDS, ENVIRONMENT, GROUPS
+from .output import leaves, show_error, show_usage_error
+
+
+def main() -> None:
+    """Run the command line of this process and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """The exit code of `fallow WORDS`: 0 as asked, 1 with an error, 2 for a wrong call, 130 by Ctrl-C."""
+    code = 0
+    try:
+        result = _app()(words)
+        code = result if isinstance(result, int) else 0
+    except* CycloptsError as group:
+        show_usage_error(leaves(group))
+        code = 2
+    except* FallowError as group:
+        show_error(leaves(group))
+        code = 1
+    except* KeyboardInterrupt:
+        code = 130
+    except* BrokenPipeError:
+        # Whoever read us has enough (`| head`); keep the interpreter from complaining when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    return code
+
+
+def _app() -> App:
+    app = App(
+        name="fallow",
+        help="Idle machines run inference for others: peer to peer, checked, and paid for by signed receipts.",
+        help_epilogue=ENVIRONMENT,
+        help_format="plaintext",
+        version=__version__,
+        backend="trio",
+        default_parameter=Parameter(negative=()),
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
+    for group in groups.values():
+        app.command(group)
+    for command in COMMANDS:
+        group_name, _, name = command.words.rpartition(" ")
+        groups.get(group_name, app).command(
+            f"{__name__}.{command.function}",
+            name=name,
+            help=command.help,
+            help_epilogue=f"Example: {command.example}",
+        )
+    return app

@@ -1,0 +1,145 @@
+"""`fallow generate` and `fallow embed`: a client on the command line."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from .environment import AsJson, Bootstrap, joined
+from .output import Json, line, print_json, printable, progress, remark, stdout
+from .proof import ReceiptsFolder, prepare, receipts_json, save, show_proof, verdict_json
+
+if TYPE_CHECKING:
+    from ..client import Answer, TextStream
+
+ASSURANCE = "quorum:2/3"
+Assurance = Annotated[str, Parameter(help="How the result is checked: quorum:K/N, or none.")]
+
+
+async def generate(
+    bundle: str,
+    prompt: str,
+    /,
+    *,
+    max_tokens: Annotated[int, Parameter(help="Tokens at most.")] = 256,
+    temperature: Annotated[float, Parameter(help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, Parameter(help="Choose among the likeliest tokens that make up this share.")] = 1.0,
+    seed: Annotated[int | None, Parameter(help="The same seed gives the same text, on any honest node.")] = None,
+    assurance: Assurance = ASSURANCE,
+    receipts: ReceiptsFolder = None,
+    bootstrap: Bootstrap = None,
+    json: AsJson = False,
+) -> None:
+    """The text is on stdout as it comes (in a pipe: as it is verified), then verdict and receipts on stderr."""
+    prepare(receipts)
+    with ExitStack() as waiting:
+        waiting.enter_context(progress("asking the mesh"))
+        async with joined(bootstrap) as mesh:
+            stream = mesh.stream(
+                bundle,
+                prompt,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                assurance=assurance,
+            )
+            if json:
+                async for _ in stream:
+                    pass
+            else:
+                await (_show_live(stream, waiting) if stdout.is_terminal else _pipe(stream))
+            answer = stream.answer
+    if json:
+        print_json(_answer_json(answer, assurance))
+    else:
+        for handover in answer.handovers:
+            remark(f"went on at {handover.to_node[-8:]} after {handover.gap_ms} ms: {handover.reason}")
+        show_proof(answer.verdict, answer.receipts)
+    save(answer, receipts)
+
+
+async def embed(
+    bundle: str,
+    texts: Annotated[list[str], Parameter(name="TEXT", negative=())],
+    /,
+    *,
+    assurance: Assurance = ASSURANCE,
+    receipts: ReceiptsFolder = None,
+    bootstrap: Bootstrap = None,
+    json: AsJson = False,
+) -> None:
+    """One line for each text on stdout: its vector's length and first values; with --json the whole vectors."""
+    prepare(receipts)
+    with progress("asking the mesh"):
+        async with joined(bootstrap) as mesh:
+            vectors = await mesh.embed(bundle, texts, assurance=assurance)
+    if json:
+        print_json(
+            {
+                "vectors": [list(vector) for vector in vectors],
+                "assurance": assurance,
+                "verdict": verdict_json(vectors.verdict),
+                "receipts": receipts_json(vectors.receipts),
+                "usage": {"prompt_tokens": vectors.usage.prompt_tokens},
+            }
+        )
+    else:
+        for text, vector in zip(texts, vectors, strict=True):
+            values = ", ".join(f"{value:+.4f}" for value in vector[:6])
+            line(f"{text!r}: {len(vector)} values [{values}, ...]")
+        show_proof(vectors.verdict, vectors.receipts)
+    save(vectors, receipts)
+
+
+async def _show_live(stream: TextStream, waiting: ExitStack) -> None:
+    """Each chunk as it comes. If checkers take text back, that is said, and the text that stands is shown again."""
+    text = ""
+    async for chunk in stream:
+        waiting.close()  # whatever moves would write over the text
+        if chunk.retracted:
+            text = text[: chunk.length]
+            _write("\n")
+            remark("the checkers disagree with the end of this; what stands, and how it goes on:")
+            _write(text)
+        text += chunk.text
+        _write(chunk.text)
+    _write("\n")
+
+
+async def _pipe(stream: TextStream) -> None:
+    """Only what no check can take back: whoever reads a pipe cannot be told to forget."""
+    from ..client.gateway_text import SettledText
+
+    settled = SettledText()
+    async for chunk in stream:
+        sys.stdout.write(settled.take(chunk))
+        sys.stdout.flush()
+    sys.stdout.write(settled.finish(stream.answer.text) + "\n")
+    sys.stdout.flush()
+
+
+def _write(text: str) -> None:
+    """More of a line, on a terminal."""
+    sys.stdout.write(printable(text))
+    sys.stdout.flush()
+
+
+def _answer_json(answer: Answer, assurance: str) -> Json:
+    return {
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "assurance": assurance,
+        "verdict": verdict_json(answer.verdict),
+        "receipts": receipts_json(answer.receipts),
+        "usage": {
+            "prompt_tokens": answer.usage.prompt_tokens,
+            "completion_tokens": answer.usage.completion_tokens,
+        },
+        "handovers": [
+            {"from": h.from_node, "to": h.to_node, "reason": h.reason, "gap_ms": h.gap_ms} for h in answer.handovers
+        ],
+    }

@@ -1,0 +1,149 @@
+"""What `fallow` can do: each command's words, where its function is, what it does, and an example.
+
+Kept apart from the functions so that help for all of them needs none of their modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. `function` is `module:name` in this package."""
+
+    words: str
+    function: str
+    help: str
+    example: str
+
+
+COMMANDS: Final = (
+    Command(
+        "demo",
+        "demo:demo",
+        "See the mesh on this machine: it asks, checks, survives and pays.",
+        "fallow demo",
+    ),
+    Command(
+        "generate",
+        "ask:generate",
+        "Generate text on the mesh, checked by other nodes.",
+        'fallow generate smollm2-135m-instruct "Why is the sky blue?" --max-tokens 48 --receipts receipts',
+    ),
+    Command(
+        "embed",
+        "ask:embed",
+        "Turn texts into vectors on the mesh, checked by other nodes.",
+        "fallow embed minilm-l6 parked driving --json",
+    ),
+    Command(
+        "nodes",
+        "nodes:nodes",
+        "Show the nodes that discovery finds, with what they offer.",
+        "fallow nodes minilm-l6",
+    ),
+    Command(
+        "verify",
+        "verify:verify",
+        "Check signed records offline: what each is, who signed it, valid or why not.",
+        "fallow verify receipts/",
+    ),
+    Command(
+        "gateway",
+        "gateway:gateway",
+        "Serve the mesh to OpenAI clients on this machine.",
+        "fallow gateway --listen 127.0.0.1:8765 --assurance quorum:2/3",
+    ),
+    Command(
+        "earnings",
+        "earnings:earnings",
+        "Show what a node earned, receipt by receipt.",
+        "fallow earnings --state ~/car",
+    ),
+    Command(
+        "bundle build",
+        "bundle:build",
+        "Build bundles on this machine, and trust them.",
+        "fallow bundle build minilm-l6",
+    ),
+    Command(
+        "bundle list",
+        "bundle:list_",
+        "Show the bundles on this machine.",
+        "fallow bundle list",
+    ),
+    Command(
+        "bundle inspect",
+        "bundle:inspect",
+        "Show one bundle: entries, programs, files.",
+        "fallow bundle inspect minilm-l6",
+    ),
+    Command(
+        "trust add",
+        "trust:add",
+        "Trust a publisher's bundle under a name of your own.",
+        "fallow trust add bafkr4i... --name my-model --publisher 5f0c...",
+    ),
+    Command(
+        "trust list",
+        "trust:list_",
+        "Show which names this machine trusts, and whose they are.",
+        "fallow trust list",
+    ),
+    Command(
+        "node run",
+        "node:run",
+        "Lend this machine: run a node until it is stopped.",
+        "fallow node run --config node.toml",
+    ),
+    Command(
+        "node status",
+        "node:status",
+        "Show what a node on this machine is doing.",
+        "fallow node status --state ~/car",
+    ),
+    Command(
+        "node drive",
+        "node:drive",
+        "Take the machine back: the node yields at once. Stands for a car's gear out of park.",
+        "fallow node drive --state ~/car",
+    ),
+    Command(
+        "node park",
+        "node:park",
+        "Lend the machine again after `drive`.",
+        "fallow node park --state ~/car",
+    ),
+    Command(
+        "testnet up",
+        "testnet:up",
+        "Start a network of real nodes on this machine.",
+        "fallow testnet up --dir /tmp/net --nodes 6 --liars 1 --kinds vehicle=2,robot=2,site=1,host=1 --detach",
+    ),
+    Command(
+        "testnet status",
+        "testnet:status",
+        "Show a test network's nodes.",
+        "fallow testnet status --dir /tmp/net",
+    ),
+    Command(
+        "testnet down",
+        "testnet:down",
+        "Stop a test network.",
+        "fallow testnet down --dir /tmp/net",
+    ),
+)
+
+GROUPS: Final = {
+    "bundle": "Models as data: build, list, inspect.",
+    "trust": "Whose bundles this machine believes in.",
+    "node": "Lend this machine.",
+    "testnet": "A network of real nodes on this machine.",
+}
+
+ENVIRONMENT: Final = """\
+FALLOW_BOOTSTRAP: addresses of nodes to join by, comma-separated (/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...).
+FALLOW_HOME: where keys, bundles, wallet and trust list are kept (~/.fallow)."""
+"""Settings that serve every command."""

@@ -1,0 +1,41 @@
+"""`fallow gateway`: the mesh for OpenAI clients on this machine."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Annotated
+
+import trio
+from cyclopts import Parameter
+
+from .environment import Bootstrap, cancel_when_terminated, joined
+from .output import print_json, progress, remark
+
+
+async def gateway(
+    *,
+    listen: Annotated[str, Parameter(help="Address and port; port 0 takes any free one.")] = "127.0.0.1:8765",
+    assurance: Annotated[
+        str, Parameter(help="For requests without an X-Fallow-Assurance header: quorum:K/N, or none.")
+    ] = "quorum:2/3",
+    bootstrap: Bootstrap = None,
+    json: Annotated[bool, Parameter(help="When it serves, print one JSON object with its URL.")] = False,
+) -> None:
+    """Serves until Ctrl-C or SIGTERM. Whoever reaches the address spends this user's credit."""
+    from ..client.gateway import serve
+    from ..client.gateway_http import listening
+    from ..verifier.quorum import Policy
+
+    policy = Policy.parse(assurance)
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        listener = stack.enter_context(listening(listen))
+        nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)
+        with progress("joining the mesh"):
+            mesh = await stack.enter_async_context(joined(bootstrap))
+        urls: list[str] = await nursery.start(partial(serve, mesh, listener, policy=policy))
+        if json:
+            print_json({"url": f"{urls[0]}/v1"})
+        else:
+            remark(f"serving {urls[0]}/v1 to OpenAI clients; Ctrl-C ends it")
+        await trio.sleep_forever()

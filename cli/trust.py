@@ -1,0 +1,54 @@
+"""`fallow trust`: which bundle a name stands for on this machine."""
+
+from __future__ import annotations
+
+import json as json_text
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..node.config import default_home
+from ..node.trust import FILE_NAME, TrustList
+from ..protocol.errors import Code, ConfigError
+from ..protocol.identity import cid_hash_untrusted
+from .environment import AsJson
+from .output import print_json, remark, table
+
+
+def add(
+    cid: str,
+    /,
+    *,
+    name: Annotated[str, Parameter(help="What to call it here.")],
+    publisher: Annotated[str, Parameter(help="The publisher's key, 64 hex digits.")],
+    json: AsJson = False,
+) -> None:
+    """`name` stands for the bundle from now on; an older entry of that name no longer counts."""
+    cid_hash_untrusted(cid)
+    if len(publisher) != 64 or not set(publisher.lower()) <= set("0123456789abcdef"):
+        raise ConfigError(Code.BAD_CONFIG, "--publisher must be a key of 64 hex digits.")
+    if not name or len(name.encode()) > 64 or not name.isprintable():
+        raise ConfigError(Code.BAD_CONFIG, "--name must be 1 to 64 printable characters.")
+    path = default_home() / FILE_NAME
+    TrustList.load(default_home())  # do not write behind what cannot be read
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        text = f'\n[[bundle]]\nname = {json_text.dumps(name)}\ncid = "{cid}"\npublisher = "{publisher.lower()}"\n'
+        stream.write(text)
+    entry = TrustList.load(default_home()).resolve(name)
+    if json:
+        print_json({"name": entry.name, "cid": entry.cid, "publisher": entry.publisher.hex(), "file": str(path)})
+    else:
+        remark(f"{name} now stands for {cid}, by {publisher[:8]}... ({path})")
+
+
+def list_(*, json: AsJson = False) -> None:
+    """The names of the list that ships with the package and of this user's own."""
+    trust = TrustList.load(default_home())
+    entries = [trust.resolve(name) for name in trust.names()]
+    if json:
+        print_json({"bundles": [{"name": e.name, "cid": e.cid, "publisher": e.publisher.hex()} for e in entries]})
+    elif entries:
+        table(("name", "publisher", "cid"), [(e.name, e.publisher.hex()[:16], e.cid) for e in entries])
+    else:
+        remark("No bundle is trusted here yet. `fallow bundle build NAME` or `fallow trust add` change that.")

@@ -1,0 +1,154 @@
+"""`fallow verify`: any signed record, offline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.markup import escape
+
+from ..protocol.envelope import Signed
+from ..protocol.errors import Code, FallowError, RemoteProtocolError, StoreError
+from ..protocol.identity import cid, peer_id
+from ..protocol.limits import MANIFEST_BYTES_MAX
+from ..protocol.records import AnyRecord, contradiction, identify_untrusted
+from .environment import AsJson
+from .output import Json, line, print_json, stdout
+
+PEERS = {"node", "executor", "payee"}
+"""Fields whose key is a node's, written as its peer id. Other keys are written in hex."""
+TIMES = {"issued_ms", "created_ms", "opened_ms", "not_before_ms", "expires_ms"}
+"""Fields of milliseconds since 1970; others are durations."""
+SHOWN_ITEMS_MAX = 6
+"""Of a list: a receipt's 32 proof values say nothing to a person."""
+TEXT_SHOWN_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    file: Path
+    signed: Signed[AnyRecord] | None
+    problem: FallowError | None
+
+
+def verify(files: Annotated[list[Path], Parameter(name="FILE", negative=())], /, *, json: AsJson = False) -> int:
+    """Exit code 0 if every file holds a valid signed record.
+
+    Parameters
+    ----------
+    files
+        Signed records; of a directory, every *.cose file in it.
+    """
+    checked = _refute([_check(file) for file in _expand(files)])
+    if json:
+        print_json({"valid": all(c.problem is None for c in checked), "files": [_as_json(c) for c in checked]})
+    else:
+        for one in checked:
+            _show(one)
+    return 0 if all(c.problem is None for c in checked) else 1
+
+
+def _expand(files: list[Path]) -> list[Path]:
+    expanded: list[Path] = []
+    for file in files:
+        found = sorted(file.glob("*.cose")) if file.is_dir() else [file]
+        if not found:
+            raise StoreError(Code.BAD_CONFIG, f"The directory {file} holds no signed record (*.cose).")
+        expanded += found
+    return expanded
+
+
+def _check(file: Path) -> _Checked:
+    try:
+        with file.open("rb") as stream:
+            envelope = stream.read(MANIFEST_BYTES_MAX + 1)
+        return _Checked(file, identify_untrusted(envelope), None)
+    except OSError as error:
+        return _Checked(file, None, StoreError(Code.CORRUPT_STORE, f"The file cannot be read: {error.strerror}."))
+    except RemoteProtocolError as error:
+        return _Checked(file, None, error)
+
+
+def _refute(checked: list[_Checked]) -> list[_Checked]:
+    """Records that others among the files speak against are not valid either."""
+    known = {c.signed.id: c.signed for c in checked if c.signed}
+    result: list[_Checked] = []
+    for one in checked:
+        why = contradiction(one.signed, known) if one.signed else None
+        error = RemoteProtocolError(Code.BAD_SIGNATURE, f"It contradicts another of the files: {why}.") if why else None
+        result.append(_Checked(one.file, one.signed, one.problem or error))
+    return result
+
+
+def _show(checked: _Checked) -> None:
+    if checked.problem is not None:
+        stdout.print(f"[bold red]NOT VALID[/]  {escape(str(checked.file))}", soft_wrap=True)
+        line(f"  {checked.problem.message} [{checked.problem.code}]")
+        return
+    assert checked.signed is not None
+    signed = checked.signed
+    stdout.print(f"[bold green]valid[/]  {escape(str(checked.file))}: {signed.record.RECORD}", soft_wrap=True)
+    rows = {"says": _meaning(signed.record), "signed by": f"{peer_id(signed.signer)} (key {signed.signer.hex()})"}
+    for name, words in (*rows.items(), ("id", signed.id.hex()), *_in_words(signed.record)):
+        line(f"  {name:<20} {words}".rstrip())
+
+
+def _as_json(checked: _Checked) -> Json:
+    if checked.problem is not None:
+        problem: Json = {"code": str(checked.problem.code), "message": checked.problem.message}
+        return {"file": str(checked.file), "valid": False, "error": problem}
+    assert checked.signed is not None
+    signed = checked.signed
+    return {
+        "file": str(checked.file),
+        "valid": True,
+        "record": signed.record.RECORD,
+        "says": _meaning(signed.record),
+        "signer": {"peer_id": peer_id(signed.signer), "key": signed.signer.hex()},
+        "id": signed.id.hex(),
+        "fields": _plain("", signed.record),
+    }
+
+
+def _meaning(record: AnyRecord) -> str:
+    """What such a record says: the sentence with which its class is documented."""
+    return (type(record).__doc__ or "").partition("\n")[0]
+
+
+def _in_words(part: object) -> Iterator[tuple[str, str]]:
+    """Each field's name and value; fields of what is nested stand below it, further in."""
+    for field in fields(part):  # type: ignore[arg-type]  # a record or a part of one
+        name, value = field.name.replace("_", " "), getattr(part, field.name)
+        parts = [item for item in (value if isinstance(value, tuple) else (value,)) if is_dataclass(item)]
+        if not parts:
+            yield name, _words(field.name, value)
+        for number, inner in enumerate(parts[:SHOWN_ITEMS_MAX], 1):
+            yield name + (f" {number} of {len(parts)}" if isinstance(value, tuple) else ""), ""
+            yield from ((f"  {label}", words) for label, words in _in_words(inner))
+
+
+def _words(name: str, value: object) -> str:
+    if isinstance(value, tuple):
+        shown = "; ".join(_words(name, item) for item in value[:SHOWN_ITEMS_MAX])
+        return shown + (f"; ... ({len(value)} in all)" if len(value) > SHOWN_ITEMS_MAX else "") or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and name in TIMES:
+        return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="milliseconds")
+    text = "not said" if value is None or value == "" else str(_plain(name, value))
+    return text if len(text) <= TEXT_SHOWN_MAX else f"{text[:TEXT_SHOWN_MAX]!r}... ({len(text)} characters)"
+
+
+def _plain(name: str, value: object) -> Json:
+    """For programs: everything, keys of nodes as peer ids, bundles as CIDs, other bytes in hex."""
+    if isinstance(value, bytes):
+        return peer_id(value) if name in PEERS else cid(value) if name == "bundle" else value.hex()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, tuple):
+        return [_plain(name, item) for item in value]
+    return {field.name: _plain(field.name, getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]  # a record or a part of one

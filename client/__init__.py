@@ -1,0 +1,24 @@
+"""The client's SDK: `connect` joins the mesh, and the `Mesh` that it gives answers.
+
+Importing this loads neither jax nor, until it connects, libp2p.
+"""
+
+from .answers import Answer, Chunk, Embeddings, Handover, NodeView, PaidReceipt, Proof, Rejected, Usage
+from .mesh import Mesh, TextStream, connect
+from .tokenizer import ChatMessage
+
+__all__ = [
+    "Answer",
+    "ChatMessage",
+    "Chunk",
+    "Embeddings",
+    "Handover",
+    "Mesh",
+    "NodeView",
+    "PaidReceipt",
+    "Proof",
+    "Rejected",
+    "TextStream",
+    "Usage",
+    "connect",
+]

@@ -1,0 +1,165 @@
+"""What a caller gets: answers with their proof, as they stream and when they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..protocol.checks import Verdict
+from ..protocol.envelope import Signed
+from ..protocol.errors import Code, Refused
+from ..protocol.identity import peer_id, short
+from ..protocol.prices import Price
+from ..protocol.receipts import Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as both sides counted them. `prompt_tokens` counts the prompt once, however many nodes read it."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaidReceipt:
+    """One receipt, and what was paid for it: nothing, where the verdict went against the node."""
+
+    signed: Signed[Receipt]
+    owner: str
+    """The owner's public key, in hex."""
+    role: str
+    """`executor` or `checker`."""
+    entry: str
+    amount_ucr: int
+    """What this receipt added to the order's total."""
+    paid_ucr: int
+
+    @property
+    def executor(self) -> str:
+        """Peer id of the node that signed it."""
+        return peer_id(self.signed.signer)
+
+    @property
+    def tokens(self) -> int:
+        return self.signed.record.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """The text went on at another node."""
+
+    from_node: str
+    to_node: str
+    reason: str
+    position: int
+    """Tokens of the answer before it."""
+    gap_ms: int
+    """Between the last token that the reader got before, and the first after."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Every signed record behind a result."""
+
+    envelopes: tuple[tuple[str, Signed[Any]], ...]
+    """(kind of record, record), in the order in which they came to be."""
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Each record is a file `<nn>-<record>-<signer>.cose` in the folder, which `fallow verify` can check offline."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        first = sum(1 for _ in target.glob("*.cose"))
+        paths = []
+        for number, (kind, signed) in enumerate(self.envelopes, first):
+            paths.append(target / f"{number:02d}-{kind}-{short(signed.signer)}.cose")
+            paths[-1].write_bytes(signed.envelope)
+        return paths
+
+
+class Rejected(Refused):
+    """No result could be accepted; `verdict` names who said what."""
+
+    def __init__(self, message: str, verdict: Verdict) -> None:
+        super().__init__(Code.REJECTED, message)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished text."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str
+    """`stop` (the model ended, or a stop string came) or `length`."""
+    verdict: Verdict | None
+    """None with assurance `none`: nobody has checked it."""
+    receipts: tuple[PaidReceipt, ...]
+    usage: Usage
+    handovers: tuple[Handover, ...]
+    proof: Proof
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """As `Proof.save`."""
+        return self.proof.save(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """More of a streaming text."""
+
+    text: str
+    executor: str
+    """Peer id of the node that it comes from."""
+    length: int
+    """Characters of the whole text that stand before `text`; if `retracted`, what was shown after them is withdrawn."""
+    retracted: bool
+    verified_length: int
+    """Characters of the whole text that no check can withdraw any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors, one for each text, in its order."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    verdict: Verdict | None
+    receipts: tuple[PaidReceipt, ...]
+    usage: Usage
+    proof: Proof
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __iter__(self) -> Iterator[tuple[float, ...]]:
+        return iter(self.vectors)
+
+    def __getitem__(self, index: int) -> tuple[float, ...]:
+        return self.vectors[index]
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """As `Proof.save`."""
+        return self.proof.save(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as discovery sees it now."""
+
+    peer_id: str
+    owner: str
+    kind: str | None
+    region: str
+    state: str
+    reasons: tuple[str, ...]
+    bundles: tuple[str, ...]
+    """Names from the trust list, or CIDs."""
+    prices: Sequence[Price]
+    rtt_ms: float
+    interactive: bool
+    addresses: tuple[str, ...]
+    jobs_running: int
+    distrusted: bool

@@ -1,0 +1,214 @@
+"""Who is there: the DHT's hints, each confirmed by asking the node itself.
+
+Many are asked at once, and those that answer fast are known first. A node that does not answer is gone from here at
+once; the DHT may still name it for days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import trio
+
+from ..node.network.seam import Network, Provider
+from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
+from ..protocol.errors import Code, NetworkError, RemoteProtocolError
+from ..protocol.identity import EXECUTOR, Mandate, WorkerKey, check_current, check_mandate
+from ..protocol.messages import PROFILE_PROTOCOL, ProfileReply, ProfileRequest, decode_message_untrusted, encode_message
+from ..protocol.names import profile_key, provider_key
+from ..protocol.prices import price_list_id
+from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, check_profile
+from ..protocol.published import decode_profiles_untrusted
+
+ASK_S = 2.0
+"""For a node's answer about itself: a bad mobile link's connect and round trip."""
+FIND_S = 5.0
+"""For the DHT's answer, dead index nodes included."""
+GRACE_S = 0.05
+"""After the nodes that have answered suffice, this much longer for the others: choice is worth a little waiting."""
+FRESH_S = 20.0
+"""How long an answer is used without asking again, while the connection stands."""
+SEARCH_S = 2.0
+"""Between two searches of the DHT for the same bundle."""
+WARM_S = 60.0
+"""So long after the last work, known nodes are kept fresh, so that a handover finds its next node without a question."""
+ASKED_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as it described itself, everything verified. The state is of the moment when it was asked."""
+
+    key: bytes
+    mandate: Signed[Mandate]
+    capability: CapabilityProfile
+    connectivity: ConnectivityProfile
+    worker_key: Signed[WorkerKey] | None
+    state: str
+    reasons: tuple[str, ...]
+    jobs_running: int
+    addresses: tuple[str, ...]
+    rtt_ms: float
+    """Of our own question to it; the first one includes connecting."""
+    asked_at: float
+
+    @property
+    def owner(self) -> bytes:
+        return self.mandate.record.owner
+
+    @property
+    def price_list(self) -> bytes:
+        return price_list_id(self.capability.prices)
+
+
+Enough = Callable[[Sequence[Node]], bool]
+"""Whether the nodes known so far will do."""
+
+
+class Discovery:
+    """The nodes that this client knows to be there."""
+
+    def __init__(self, network: Network, now_ms: Callable[[], int]) -> None:
+        self._network = network
+        self._now_ms = now_ms
+        self._asking = trio.CapacityLimiter(ASKED_AT_ONCE)
+        self._searched_at: dict[bytes, float] = {}
+        self._used_at = -WARM_S
+        self.nodes: dict[bytes, Node] = {}
+
+    def known(self, bundle: bytes) -> list[Node]:
+        """Nodes whose answer is fresh and whose connection stands: to be used at once."""
+        self._used_at = now = trio.current_time()
+        connected = set(self._network.peers())
+        return [n for n in self._serving(bundle) if n.key in connected and now - n.asked_at < FRESH_S]
+
+    async def find(self, bundle: bytes, enough: Enough) -> list[Node]:
+        """Nodes that say now that they serve the bundle; returns early, after a little grace, once they are `enough`.
+
+        All that are known are asked, and those that the DHT names, each at most once.
+        """
+        asked: set[bytes] = set()
+        async with trio.open_nursery() as nursery:
+
+            async def ask(provider: Provider) -> None:
+                async with self._asking:
+                    await self._ask_well(provider)
+                if enough(self._serving(bundle)):
+                    deadline = trio.current_time() + GRACE_S
+                    nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, deadline)
+
+            async def search() -> None:
+                for provider in await self._providers(bundle):
+                    if provider.peer not in asked:
+                        nursery.start_soon(ask, provider)
+
+            for node in self._serving(bundle):
+                asked.add(node.key)
+                nursery.start_soon(ask, Provider(node.key, node.addresses))
+            if trio.current_time() - self._searched_at.get(bundle, -SEARCH_S) >= SEARCH_S:
+                self._searched_at[bundle] = trio.current_time()
+                nursery.start_soon(search)
+        return self._serving(bundle)
+
+    async def keep_fresh(self) -> None:
+        """Runs until cancelled: while there is work, every known node is asked again before its answer has aged."""
+        while True:
+            await trio.sleep(FRESH_S / 4)
+            now = trio.current_time()
+            if now - self._used_at > WARM_S:
+                continue
+            async with trio.open_nursery() as nursery:
+                for node in list(self.nodes.values()):
+                    if now - node.asked_at > FRESH_S / 2:
+                        nursery.start_soon(self._ask_well, Provider(node.key, node.addresses))
+
+    async def ask(self, key: bytes, addresses: Sequence[str] = ()) -> Node | None:
+        """What the node says of itself now; None, and forgotten, if it does not answer or its answer does not hold."""
+        began = trio.current_time()
+        try:
+            with trio.fail_after(ASK_S):
+                request = encode_message(ProfileRequest())
+                frame = await self._network.request(key, PROFILE_PROTOCOL, request, addresses)
+            node = self._node_untrusted(key, tuple(addresses), frame, began)
+        except (NetworkError, RemoteProtocolError, trio.TooSlowError):
+            self.forget(key)
+            return None
+        self.nodes[key] = node
+        return node
+
+    def forget(self, key: bytes) -> None:
+        """The node did not answer, or went away: it is not offered again until it answers."""
+        self.nodes.pop(key, None)
+
+    def _serving(self, bundle: bytes) -> list[Node]:
+        return [node for node in self.nodes.values() if node.capability.served_bundle(bundle)]
+
+    async def _providers(self, bundle: bytes) -> list[Provider]:
+        with trio.move_on_after(FIND_S):
+            return await self._network.find(provider_key(bundle))
+        return []
+
+    async def _ask_well(self, provider: Provider) -> None:
+        """Asked, and at the addresses of its own profile too if those that we were given do not answer."""
+        node = await self.ask(provider.peer, provider.addresses)
+        if node is None and (addresses := await self._published_addresses(provider)):
+            await self.ask(provider.peer, addresses)
+
+    async def _published_addresses(self, provider: Provider) -> tuple[str, ...]:
+        """Addresses from the node's own profile in the DHT, if they are others than those that failed."""
+        with trio.move_on_after(ASK_S):
+            value = await self._network.get(profile_key(provider.peer))
+            if value is None:
+                return ()
+            try:
+                addresses = decode_profiles_untrusted(value, self._now_ms()).connectivity.record.addresses
+            except RemoteProtocolError:
+                return ()
+            return () if set(addresses) <= set(provider.addresses) else addresses
+        return ()
+
+    def _node_untrusted(self, key: bytes, addresses: tuple[str, ...], frame: bytes, began: float) -> Node:
+        reply = decode_message_untrusted(frame)
+        if not isinstance(reply, ProfileReply):
+            raise RemoteProtocolError(Code.BAD_ENCODING, "The node answered something else than its profile.")
+        now_ms = self._now_ms()
+        capability = verify_untrusted(CapabilityProfile, reply.capability, signer=key)
+        connectivity = verify_untrusted(ConnectivityProfile, reply.connectivity, signer=key)
+        check_profile(capability, key, now_ms)
+        check_profile(connectivity, key, now_ms)
+        return Node(
+            key,
+            _mandate_untrusted(reply.mandate, key, now_ms),
+            capability.record,
+            connectivity.record,
+            _worker_key_untrusted(reply.worker_key, key, now_ms),
+            reply.state,
+            reply.reasons,
+            reply.jobs_running,
+            connectivity.record.addresses or addresses,
+            (trio.current_time() - began) * 1000,
+            trio.current_time(),
+        )
+
+
+def busier(node: Node) -> Node:
+    """The node as it must be by now that one more job was given to it."""
+    return replace(node, jobs_running=node.jobs_running + 1)
+
+
+def _mandate_untrusted(envelope: bytes, node: bytes, now_ms: int) -> Signed[Mandate]:
+    """The owner is whoever signed: the mandate pins it from here on, and `check_mandate` ties it to the node."""
+    mandate = verify_untrusted(Mandate, envelope, signer=claimed_signer_untrusted(envelope))
+    check_mandate(mandate, node, EXECUTOR, now_ms)
+    return mandate
+
+
+def _worker_key_untrusted(envelope: bytes | None, node: bytes, now_ms: int) -> Signed[WorkerKey] | None:
+    if envelope is None:
+        return None
+    worker_key = verify_untrusted(WorkerKey, envelope, signer=node)
+    check_current(worker_key.record.not_before_ms, worker_key.record.expires_ms, now_ms, "worker key")
+    if worker_key.record.node != node:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The worker key is another node's.")
+    return worker_key

@@ -1,0 +1,110 @@
+"""The text as it stands: tokens so far, how far they are verified, and what the reader has been shown of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..protocol.identity import peer_id
+from ..protocol.work import Parameters
+from ..verifier.quorum import Policy
+from .answers import Chunk
+from .bundles import ClientBundle
+from .tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """What the caller asked for, in tokens."""
+
+    bundle: ClientBundle
+    prompt: tuple[int, ...]
+    parameters: Parameters
+    stop: tuple[str, ...]
+    policy: Policy
+    amount_ucr_max: int
+    preferred: tuple[bytes, ...]
+
+
+class Draft:
+    """An answer under way. Tokens may be cut off again; the reader is told only if what follows is different."""
+
+    def __init__(self, tokenizer: Tokenizer, end_tokens: Sequence[int], max_tokens: int, stop: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._ends = frozenset(end_tokens)
+        self._max_tokens = max_tokens
+        self._stop = tuple(stop)
+        self._shown = ""
+        self._shown_verified = 0
+        self._abandoned = False
+        self.tokens: list[int] = []
+        self.values: list[int] = []
+        """Each token's proof value, as its executor gave it."""
+        self.verified = 0
+        """Tokens that no check can withdraw any more."""
+
+    @property
+    def ended(self) -> bool:
+        """The model's own end, or the number of tokens asked for."""
+        return len(self.tokens) == self._max_tokens or bool(self.tokens and self.tokens[-1] in self._ends)
+
+    @property
+    def finish_reason(self) -> str | None:
+        """`stop` or `length`; None while the text goes on."""
+        if (
+            self._abandoned
+            or (self.tokens and self.tokens[-1] in self._ends)
+            or self._stop_at(self._decoded(self.tokens)) is not None
+        ):
+            return "stop"
+        return "length" if len(self.tokens) >= self._max_tokens else None
+
+    @property
+    def text(self) -> str:
+        """Up to the first stop string, if there is one."""
+        return self._text(self.tokens)
+
+    def add(self, tokens: Sequence[int], values: Sequence[int]) -> None:
+        """More tokens, with their proof values."""
+        self.tokens.extend(tokens)
+        self.values.extend(values)
+
+    def cut(self, position: int) -> None:
+        """The tokens from `position` on are withdrawn."""
+        del self.tokens[position:], self.values[position:]
+
+    def abandon(self) -> None:
+        """The reader has left: the text ends here."""
+        self._abandoned = True
+
+    def show(self, executor: bytes) -> Chunk | None:
+        """What the reader has to be told now: new text, or only that more of it is verified; None if nothing is new."""
+        text = self.text
+        if self._shown.startswith(text) and self.finish_reason is None:
+            text = self._shown  # being written again just as before
+        verified = min(len(self._text(self.tokens[: self.verified])), len(text))
+        if text == self._shown and verified <= self._shown_verified:
+            return None
+        kept = len(_common(text, self._shown))
+        retracted = kept < len(self._shown)
+        self._shown, self._shown_verified = text, verified
+        return Chunk(text[kept:], peer_id(executor), kept, retracted, verified)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text = self._decoded(tokens)
+        return text[: self._stop_at(text)]
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.decode(tokens)
+
+    def _stop_at(self, text: str) -> int | None:
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        return min(found, default=None)
+
+
+def _common(one: str, other: str) -> str:
+    """Their common beginning."""
+    for at, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return one[:at]
+    return min(one, other, key=len)

@@ -1,0 +1,381 @@
+"""One order on one node: sent, followed to its end, paid. Everything received is verified here, before anyone sees it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import trio
+from nacl.signing import SigningKey
+
+from ..node.engine.sealing import PieceSealer, seal_input
+from ..node.network.seam import Network, Stream
+from ..protocol.bundle import CALL, GENERATE, SCORE, Manifest
+from ..protocol.checks import Attestation
+from ..protocol.envelope import Signed, sign, verify_untrusted
+from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
+from ..protocol.job import Event, Job, JobState, Role
+from ..protocol.limits import SILENCE_MS_MAX
+from ..protocol.messages import (
+    JOB_PROTOCOL,
+    AcceptMessage,
+    AttestationMessage,
+    CancelMessage,
+    ChunkMessage,
+    FailedMessage,
+    HeartbeatMessage,
+    Message,
+    OrderMessage,
+    ReceiptMessage,
+    RefuseMessage,
+    VoucherMessage,
+    YieldMessage,
+    decode_message_untrusted,
+    encode_message,
+)
+from ..protocol.orders import Accept, Continuation, JobOrder
+from ..protocol.payment import ChannelState
+from ..protocol.prices import amount_ucr_max, find_price
+from ..protocol.receipts import FINAL, OPEN, Delivery, Receipt
+from ..protocol.work import (
+    Input,
+    Parameters,
+    Piece,
+    Work,
+    decode_piece_untrusted,
+    transcript_next,
+    transcript_start,
+)
+from .discovery import Node
+from .settling import Settler
+from .wallet import Wallet
+
+CONNECT_S = 4.0
+"""To a job stream on a node: a dial and a round trip on a bad link."""
+FIRST_CHUNK_MS_MAX = 60_000
+"""A long prompt on a slow, shared processor; a node that is gone is noticed by its silence, long before."""
+GAP_MS_MAX = 15_000
+GRACE_S = 0.05
+"""After a deadline, time for what has already arrived: a loop that was held up hears late, and that is not silence."""
+EVENTS_SPARE = 64
+"""Room for everything but pieces in one execution's events: receipts, a yield, the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be computed, whoever does it."""
+
+    bundle: bytes
+    manifest: Manifest
+    entry: str
+    work: Work
+    parameters: Parameters
+    planned_tokens: int
+    check_commitment: bytes
+    continues: Continuation | None = None
+    checks: bytes | None = None
+
+    @property
+    def calls(self) -> int:
+        return len(self.work.sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A piece of the result."""
+
+    piece: Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Receipted:
+    """The executor's receipt for what was delivered since the last; it matches what arrived, and is on disk."""
+
+    receipt: Signed[Receipt]
+    added_ucr: int
+    reason: str = ""
+    """Why the executor leaves, if it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """A checker's finding; it precedes its receipt."""
+
+    attestation: Signed[Attestation]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The execution ended without a final receipt. The last event."""
+
+    error: FallowError
+
+
+ExecutionEvent: TypeAlias = Delivered | Receipted | Attested | Broken
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every execution of this client shares."""
+
+    network: Network
+    wallet: Wallet
+    settler: Settler
+    key: SigningKey
+    now_ms: Callable[[], int]
+    """Wall clock, for what is signed; durations are counted on trio's own."""
+
+
+@dataclass
+class Execution:
+    """An order under way. Read `events` to the end; answer each `Receipted` by `pay`, or `refuse_to_pay`."""
+
+    desk: Desk
+    node: Node
+    request: Request
+    order: Signed[JobOrder]
+    channel: ChannelState
+    stream: Stream
+    sealer: PieceSealer
+    delivery: Delivery
+    job: Job
+    events: trio.MemoryReceiveChannel[ExecutionEvent]
+    _out: trio.MemorySendChannel[ExecutionEvent]
+    _lock: trio.Lock = field(default_factory=trio.Lock)
+    _pieces: int = 0
+    _leaving: str = ""
+
+    async def pay(self, receipted: Receipted) -> None:
+        """The voucher is on disk and sent; if the stream was lost, it is brought to the node on another one."""
+        receipt = receipted.receipt
+        voucher = await self.desk.wallet.pay(self.channel, receipt, receipted.added_ucr)
+        sent = False
+        if not self.job.ended:
+            event = Event.VOUCHER if receipt.record.end == OPEN else Event.SETTLE
+            sent = await self._send(event, VoucherMessage(voucher.envelope))
+        if not sent:
+            self.desk.settler.add(self.node, self.channel)
+
+    async def stop(self, reason: str) -> None:
+        """The executor is asked to stop, or, after its final receipt, told that it is not paid; `reason` says why."""
+        if self.job.state in (JobState.ORDERED, JobState.RUNNING, JobState.CLOSING):
+            await self._send(Event.CANCEL, CancelMessage(reason[:200]))
+
+    async def _send(self, event: Event, message: Message) -> bool:
+        """Whether the message is on its way. If not, the reader or the watchdog tells, with the better reason."""
+        try:
+            async with self._lock:
+                self.job.send(event, _now())
+                with trio.fail_after(SILENCE_MS_MAX / 1000):
+                    await self.stream.send(encode_message(message))
+        except (NetworkError, trio.TooSlowError):
+            return False
+        return True
+
+    async def _read(self) -> None:
+        try:
+            while not self.job.ended:
+                await self._on_message(decode_message_untrusted(await self.stream.receive()))
+        except (RemoteProtocolError, NetworkError, Refused) as error:
+            self._break(error)
+
+    async def _beat(self) -> None:
+        while not self.job.ended:
+            await trio.sleep_until(self.job.heartbeat_due_ms() / 1000)
+            if not self.job.ended and self.job.heartbeat_due_ms() <= _now():
+                await self._send(Event.HEARTBEAT, HeartbeatMessage())
+
+    async def _watch(self) -> None:
+        while not self.job.ended:
+            await trio.sleep_until(self.job.deadline_ms() / 1000)
+            if self.job.deadline_ms() > _now():
+                continue
+            await trio.sleep(GRACE_S)
+            try:
+                self.job.expire(_now())
+            except RemoteProtocolError as error:
+                self._break(error)
+
+    def _break(self, error: FallowError) -> None:
+        if self.job.state not in (JobState.SETTLED, JobState.UNSETTLED):
+            self.job.state = JobState.BROKEN
+            self._tell(Broken(error))
+
+    def _tell(self, event: ExecutionEvent) -> None:
+        with suppress(trio.BrokenResourceError):  # nobody listens any more
+            self._out.send_nowait(event)
+
+    async def _on_message(self, message: Message) -> None:
+        match message:
+            case HeartbeatMessage():
+                self.job.receive(Event.HEARTBEAT, _now())
+            case ChunkMessage(index, sealed):
+                self.job.receive(Event.CHUNK, _now())
+                self._on_chunk(index, sealed)
+            case ReceiptMessage(envelope):
+                await self._on_receipt(envelope)
+            case AttestationMessage(envelope):
+                self.job.receive(Event.ATTESTATION, _now())
+                self._tell(Attested(verify_untrusted(Attestation, envelope, signer=self.node.key)))
+            case AcceptMessage(envelope):
+                self._on_accept(envelope)
+            case YieldMessage(reason):
+                self.job.receive(Event.YIELD, _now())
+                self._leaving = reason or "the owner needs the machine"
+            case RefuseMessage(code, detail, retry_after_ms):
+                self.job.receive(Event.REFUSE, _now())
+                raise Refused(_code(code), f"Node {self.node.key.hex()[:8]} refused: {detail}", retry_after_ms)
+            case FailedMessage(code, detail):
+                self.job.receive(Event.FAILED, _now())
+                raise Refused(_code(code), f"Node {self.node.key.hex()[:8]} gave up: {detail}")
+            case _:
+                raise RemoteProtocolError(Code.ILLEGAL_MOVE, f"An executor does not send a {message.KIND}.")
+
+    def _on_accept(self, envelope: bytes) -> None:
+        self.job.receive(Event.ACCEPT, _now())
+        accept = verify_untrusted(Accept, envelope, signer=self.node.key).record
+        if accept.order != self.order.id:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The node accepted another order than ours.")
+        self.delivery.numerics_class = accept.numerics_class
+
+    def _on_chunk(self, index: int, sealed: bytes) -> None:
+        encoded = self.sealer.open(index, sealed)
+        piece = decode_piece_untrusted(encoded)
+        tokens = len(piece.values_micro)
+        if index != self._pieces or tokens + self.delivery.tokens > self.request.planned_tokens:
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node delivered something out of order, or too much.")
+        if self.request.entry == GENERATE and len(piece.tokens) != tokens:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The node delivered tokens without their proof values.")
+        if self.request.entry == CALL and piece.shape[:1] != (self.request.calls,):
+            raise RemoteProtocolError(Code.BAD_RECORD, "The node's result is not one row for each input.")
+        self._pieces += 1
+        self.delivery.add(tokens, piece.values_micro, transcript_next(self.delivery.transcript, encoded))
+        self._tell(Delivered(piece))
+
+    async def _on_receipt(self, envelope: bytes) -> None:
+        receipt = verify_untrusted(Receipt, envelope, signer=self.node.key)
+        self.job.receive(Event.RECEIPT if receipt.record.end == OPEN else Event.FINAL, _now())
+        before = self.delivery.amount_ucr
+        self.delivery.received(receipt)
+        if receipt.record.end == FINAL:
+            self._check_complete()
+        await self.desk.wallet.keep_receipt(receipt, self.node.owner)
+        self._tell(Receipted(receipt, receipt.record.amount_ucr - before, self._leaving))
+
+    def _check_complete(self) -> None:
+        """A call has its one piece; a check all claimed tokens; a text that ends early must end by itself (`text`)."""
+        if self.request.entry == CALL and self._pieces != 1:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The node wants its call paid without one result.")
+        if self.request.entry == SCORE and self.delivery.tokens != self.request.planned_tokens:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The node checked fewer tokens than it was asked to.")
+
+
+@asynccontextmanager
+async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Execution]:
+    """The order is on its way; its events follow. Leaving the block ends it: cancelled at the node if it still runs.
+
+    Raises `Refused` if the channel's credit does not cover it, `NetworkError` if the node cannot be reached.
+    """
+    price = find_price(node.capability.prices, request.bundle, request.entry)
+    channel = await desk.wallet.channel(node.key, node.owner, desk.now_ms())
+    work = Input(secrets.token_bytes(32), secrets.token_bytes(32), request.work.encode())
+    order = sign(_order(desk, node, request, channel, work.digest), desk.key)
+    if order.record.amount_ucr_max > channel.room_ucr:
+        raise Refused(Code.CREDIT_EXHAUSTED, "The channel's limit does not cover this order.")
+    assert node.worker_key is not None
+    sealed = seal_input(node.worker_key.record.hpke_key, order.id, work.encode())
+    stream = await _open(desk, node)
+    out, events = trio.open_memory_channel[ExecutionEvent](request.planned_tokens + EVENTS_SPARE)
+    execution = Execution(
+        desk,
+        node,
+        request,
+        order,
+        channel,
+        stream,
+        PieceSealer(work.reply_secret, order.id),
+        Delivery(order, price, "", transcript_start(work.salt, order.id)),
+        Job(Role.CLIENT, FIRST_CHUNK_MS_MAX, GAP_MS_MAX, _now()),
+        events,
+        out,
+    )
+    latest = channel.latest.envelope if channel.latest else None
+    first = OrderMessage(order.envelope, channel.channel.envelope, latest, sealed)
+    failure: FallowError | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            await execution._send(Event.ORDER, first)
+            nursery.start_soon(execution._read)
+            nursery.start_soon(execution._beat)
+            nursery.start_soon(execution._watch)
+            try:
+                yield execution
+            except FallowError as error:
+                failure = error  # raised below, so that the nursery does not wrap it
+            if not execution.job.ended:
+                await execution.stop("the client has left")
+            # A heartbeat cut off half-way would reset the stream, and a voucher under way with it.
+            with trio.move_on_after(SILENCE_MS_MAX / 1000):
+                await execution._lock.acquire()
+            nursery.cancel_scope.cancel()
+        if failure:
+            raise failure
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(1.0):
+            await _leave(execution)
+
+
+async def _leave(execution: Execution) -> None:
+    """The stream has ended. A node that was paid closes it once the voucher is on its disk: that is awaited."""
+    with suppress(NetworkError):
+        while execution.job.state is JobState.SETTLED:
+            await execution.stream.receive()
+    with suppress(NetworkError):
+        await (execution.stream.close() if execution.job.state is JobState.SETTLED else execution.stream.reset())
+
+
+async def _open(desk: Desk, node: Node) -> Stream:
+    try:
+        with trio.fail_after(CONNECT_S):
+            return await desk.network.open(node.key, JOB_PROTOCOL, node.addresses)
+    except trio.TooSlowError:
+        raise NetworkError(Code.PEER_UNREACHABLE, f"Node {node.key.hex()[:8]} did not answer in time.") from None
+
+
+def _order(desk: Desk, node: Node, request: Request, channel: ChannelState, digest: bytes) -> JobOrder:
+    price = find_price(node.capability.prices, request.bundle, request.entry)
+    assert node.worker_key is not None
+    return JobOrder(
+        bundle=request.bundle,
+        entry=request.entry,
+        parameters=request.parameters,
+        calls=request.calls,
+        input_tokens=request.work.input_tokens,
+        planned_tokens=request.planned_tokens,
+        input_digest=digest,
+        executor=node.key,
+        worker_key=node.worker_key.id,
+        price_list=node.price_list,
+        channel=channel.channel.id,
+        amount_ucr_max=amount_ucr_max(price, request.calls, request.work.input_tokens, request.planned_tokens),
+        created_ms=desk.now_ms(),
+        nonce=secrets.token_bytes(16),
+        first_chunk_ms_max=FIRST_CHUNK_MS_MAX,
+        gap_ms_max=GAP_MS_MAX,
+        check_commitment=request.check_commitment,
+        continues=request.continues,
+        checks=request.checks,
+    )
+
+
+def _now() -> int:
+    """Milliseconds on trio's own clock, for the job's durations."""
+    return int(trio.current_time() * 1000)
+
+
+def _code(word: str) -> Code:
+    """A code from a peer; one that this version does not know counts as a broken record."""
+    return Code(word) if word in Code.__members__.values() else Code.BAD_RECORD

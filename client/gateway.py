@@ -1,0 +1,165 @@
+"""The mesh as an OpenAI-compatible server on the client's own machine.
+
+It spends its user's money for whoever reaches it, so it listens on loopback unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import hypercorn.trio
+import trio
+from hypercorn.config import Config
+from hypercorn.typing import ASGIFramework
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ..protocol.errors import Code, FallowError, Refused
+from ..verifier.quorum import Policy
+from . import gateway_responses as responses
+from .gateway_http import EventStream, Working, is_loopback, on_error, read_json
+from .gateway_requests import ApiError, ChatRequest, parse_chat, parse_embeddings
+from .gateway_text import SettledText
+from .mesh import Mesh, TextStream
+
+JOBS_MAX = 32
+"""Requests at work at once; one client's share of a mesh is smaller than that."""
+CLOSE_S = 2.0
+"""To tell the executors that nobody reads on."""
+ASSURANCE_HEADER = "x-fallow-assurance"
+
+
+async def serve(
+    mesh: Mesh,
+    listener: socket.socket,
+    *,
+    policy: Policy,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves on `listener` (of `gateway_http.listening`), which it takes over, until cancelled.
+
+    `policy` is for requests that name none. `task_status` is given the URLs.
+    """
+    gateway = Gateway(mesh, policy, local_only=is_loopback(listener))
+    config = Config()
+    config.accesslog = None
+    config.loglevel = "WARNING"
+    config.include_server_header = False
+    config.bind = [f"fd://{listener.detach()}"]
+    app = cast(ASGIFramework, gateway.app)  # Starlette and Hypercorn write ASGI's types differently
+    await hypercorn.trio.serve(app, config, task_status=task_status, mode="asgi")
+
+
+class Gateway:
+    """The application. `local_only` refuses requests that do not call this machine by a name of its own."""
+
+    def __init__(self, mesh: Mesh, policy: Policy, *, local_only: bool) -> None:
+        self._mesh = mesh
+        self._policy = policy
+        self._local_only = local_only
+        self._free = trio.Semaphore(JOBS_MAX)
+        self.app = Starlette(
+            routes=[
+                Route("/v1/models", self.models),
+                Route("/v1/models/{name}", self.model),
+                Route("/v1/chat/completions", self.chat, methods=["POST"]),
+                Route("/v1/embeddings", self.embeddings, methods=["POST"]),
+            ],
+            exception_handlers={ApiError: on_error, FallowError: on_error, HTTPException: on_error},
+        )
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse(responses.models(self._mesh.bundles()))
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self._mesh.bundles():
+            raise Refused(Code.UNKNOWN_NAME, f"No trust list of this machine knows {name!r}.")
+        return JSONResponse(responses.model(name))
+
+    async def chat(self, request: Request) -> Response:
+        asked = parse_chat(await read_json(request, local_only=self._local_only))
+        assurance = self._assurance(request)
+
+        async def work(scope: Scope, receive: Receive, send: Send) -> None:
+            async with _reading(self._mesh, asked, assurance) as stream:
+                if asked.stream:
+                    await send_events(stream, asked, assurance, send)
+                else:
+                    async for _ in stream:
+                        pass
+                    body = responses.completion(*_identity(asked), assurance, stream.answer)
+                    await JSONResponse(body)(scope, receive, send)
+
+        return Working(self._free, work)
+
+    async def embeddings(self, request: Request) -> Response:
+        asked = parse_embeddings(await read_json(request, local_only=self._local_only))
+        assurance = self._assurance(request)
+
+        async def work(scope: Scope, receive: Receive, send: Send) -> None:
+            vectors = await self._mesh.embed(asked.model, asked.texts, assurance=assurance)
+            body = responses.embeddings(asked.model, assurance, vectors, as_base64=asked.base64)
+            await JSONResponse(body)(scope, receive, send)
+
+        return Working(self._free, work)
+
+    def _assurance(self, request: Request) -> str:
+        text = request.headers.get(ASSURANCE_HEADER)
+        try:
+            return str(Policy.parse(text) if text is not None else self._policy)
+        except Refused as error:
+            raise ApiError(400, error.message, error.code) from None
+
+
+@asynccontextmanager
+async def _reading(mesh: Mesh, asked: ChatRequest, assurance: str) -> AsyncIterator[TextStream]:
+    """The text under way; the job ends with the block, also when that is cancelled because its reader has gone."""
+    stream = mesh.stream(
+        asked.model,
+        asked.messages,
+        max_tokens=asked.max_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        seed=asked.seed,
+        stop=asked.stop,
+        assurance=assurance,
+    )
+    try:
+        yield stream
+    finally:
+        with trio.move_on_after(CLOSE_S, shield=True):
+            await stream.aclose()
+
+
+async def send_events(stream: TextStream, asked: ChatRequest, assurance: str, send: Send) -> None:
+    """Only text that no check can take back goes out: OpenAI's protocol knows no retraction."""
+    chunks = responses.CompletionChunks(*_identity(asked), include_usage=asked.include_usage)
+    events, settled = EventStream(send, opening=chunks.first()), SettledText()
+    try:
+        async for chunk in stream:
+            await events.start()
+            if text := settled.take(chunk):
+                await events.write(chunks.text(text))
+        await events.start()
+        if text := settled.finish(stream.answer.text):
+            await events.write(chunks.text(text))
+        await events.write(chunks.last(assurance, stream.answer))
+    except FallowError as error:
+        if not events.started:
+            raise
+        await events.write(responses.sse(responses.error_body(responses.api_error(error))))
+    await events.end()
+
+
+def _identity(asked: ChatRequest) -> tuple[str, int, str]:
+    return f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), asked.model

@@ -1,0 +1,178 @@
+"""Windows of a text, judged in order while the text goes on: what is borne out is verified and paid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from ..protocol.bundle import GENERATE, SCORE
+from ..protocol.checks import Outcome
+from ..protocol.errors import Code, FallowError, Refused
+from ..verifier.quorum import CHECKER, EXECUTOR, Member
+from .checking import Claim, WindowCheck, check_window
+from .discovery import Node
+from .draft import Draft, TextRequest
+from .evidence import Evidence
+from .execution import Execution, Receipted
+from .team import Team
+
+
+@dataclass
+class Attempt:
+    """One node's go at a text, from answer position `start`."""
+
+    node: Node
+    start: int
+    execution: Execution | None = None
+    over: trio.Event = field(default_factory=trio.Event)
+    """It delivers nothing more; `error` or `leaving` says why, neither means that the text is complete."""
+    error: FallowError | None = None
+    leaving: str = ""
+    unjudged: int = 0
+    """Receipts that have not been dealt with."""
+    judged: trio.Event = field(default_factory=trio.Event)
+    """It is over, and every receipt of it has been dealt with."""
+    guilty: bool = False
+    """A window of it was rejected: nothing more of it is paid."""
+    discarded: bool = False
+    """What it writes is not used any more: guilty, or built on tokens that were withdrawn."""
+
+
+class Judge:
+    """Deals with receipts in the order in which they came. With no checks asked for, it only pays."""
+
+    def __init__(
+        self, team: Team, request: TextRequest, draft: Draft, evidence: Evidence, on_verified: Callable[[bytes], None]
+    ) -> None:
+        self._team = team
+        self._request = request
+        self._draft = draft
+        self._evidence = evidence
+        self._on_verified = on_verified
+        """Called with the executor's key when more of the text can no longer be withdrawn."""
+        self._queue, self._waiting = trio.open_memory_channel[tuple[Attempt, Receipted]](math.inf)
+        self._open = 0
+        self._idle = trio.Event()
+        self._idle.set()
+        self.current: Attempt | None = None
+        """The attempt that is writing: what a rejected window stops."""
+        self.undecided: FallowError | None = None
+        """Why a window could be neither accepted nor rejected, whoever was asked."""
+
+    def submit(self, attempt: Attempt, receipted: Receipted) -> None:
+        """A receipt to be dealt with. There are no more of them than windows in the order."""
+        attempt.unjudged += 1
+        self._open += 1
+        self._idle = trio.Event() if self._idle.is_set() else self._idle
+        self._queue.send_nowait((attempt, receipted))
+
+    async def idle(self) -> None:
+        """Everything submitted has been dealt with."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Deals with receipts until cancelled."""
+        async for attempt, receipted in self._waiting:
+            try:
+                await self._deal_with(attempt, receipted)
+            except FallowError as error:
+                self.undecided = error
+                await self._withdraw(attempt)
+            attempt.unjudged -= 1
+            if attempt.over.is_set() and attempt.unjudged == 0:
+                attempt.judged.set()
+            self._open -= 1
+            if self._open == 0:
+                self._idle.set()
+
+    async def _deal_with(self, attempt: Attempt, receipted: Receipted) -> None:
+        record = receipted.receipt.record
+        end = attempt.start + record.first_token + record.tokens
+        if attempt.guilty:
+            self._unpaid(attempt, receipted)
+        elif attempt.discarded or record.tokens == 0 or not self._evidence.policy.checked:
+            if not attempt.discarded:
+                self._draft.verified = max(self._draft.verified, end)
+            await self._pay(attempt, receipted)
+        else:
+            await self._check(attempt, receipted, end)
+
+    async def _check(self, attempt: Attempt, receipted: Receipted, end: int) -> None:
+        draft, start = self._draft, attempt.start + receipted.receipt.record.first_token
+        claim = Claim(
+            self._request.bundle,
+            (*self._request.prompt, *draft.tokens[:end]),
+            end - draft.verified,
+            self._request.parameters,
+            receipted.receipt,
+            Member(attempt.node.key, attempt.node.owner),
+            tuple(draft.values[draft.verified : start]),
+            self._request.amount_ucr_max,
+            self._evidence.commitment,
+        )
+        checked = await check_window(self._team, claim, self._evidence.policy)
+        judgement = checked.judgement
+        await self._note_checkers(checked)
+        if judgement.outcome is Outcome.ACCEPTED:
+            await self._pay(attempt, receipted)
+            if judgement.carried_good:
+                draft.verified = end
+                self._on_verified(attempt.node.key)
+            else:
+                await self._withdraw(attempt)
+        elif judgement.outcome is Outcome.REJECTED:
+            reason = judgement.reasons[attempt.node.key]
+            self._evidence.find(EXECUTOR, attempt.node, receipted.receipt, reason, 0)
+            self._unpaid(attempt, receipted)
+            await self._distrust(attempt.node, reason)
+            attempt.guilty = True
+            attempt.error = Refused(Code.REJECTED, f"A window was rejected: {reason}.")
+            await self._withdraw(attempt)
+        else:
+            self._unpaid(attempt, receipted)
+            raise Refused(
+                Code.REJECTED, "Too few nodes gave a finding that agrees with any other; nothing was accepted."
+            )
+
+    async def _note_checkers(self, checked: WindowCheck) -> None:
+        undecided = checked.judgement.outcome is Outcome.INCONCLUSIVE
+        for check in checked.checks:
+            objection = "nothing was decided" if undecided else checked.judgement.reasons.get(check.node.key)
+            if check.order is not None:
+                self._evidence.ordered(check.order, check.node)
+            evidence = None if undecided else check.attestation
+            self._evidence.find(CHECKER, check.node, evidence, objection, check.paid_ucr)
+            if check.attestation is not None:
+                self._evidence.keep(check.attestation)
+                if objection and not undecided:
+                    await self._distrust(check.node, objection)
+            if check.receipt is not None:
+                self._evidence.paid(check.receipt, check.node, CHECKER, SCORE, check.amount_ucr, check.paid_ucr)
+
+    async def _withdraw(self, attempt: Attempt) -> None:
+        """What is not verified is withdrawn, and whoever writes on top of it stops."""
+        self._draft.cut(self._draft.verified)
+        for one in {id(a): a for a in (attempt, self.current) if a}.values():
+            one.discarded = True
+            one.over.set()
+            if one.execution is not None:
+                await one.execution.stop("what this was written on, or this itself, was rejected")
+
+    async def _distrust(self, node: Node, reason: str) -> None:
+        desk = self._team.desk
+        await desk.wallet.distrust(node.key, node.owner, reason, None, desk.now_ms())
+
+    async def _pay(self, attempt: Attempt, receipted: Receipted) -> None:
+        assert attempt.execution is not None
+        await attempt.execution.pay(receipted)
+        self._evidence.find(EXECUTOR, attempt.node, receipted.receipt, None, receipted.added_ucr)
+        self._note(attempt, receipted, receipted.added_ucr)
+
+    def _unpaid(self, attempt: Attempt, receipted: Receipted) -> None:
+        self._note(attempt, receipted, 0)
+
+    def _note(self, attempt: Attempt, receipted: Receipted, paid_ucr: int) -> None:
+        self._evidence.paid(receipted.receipt, attempt.node, EXECUTOR, GENERATE, receipted.added_ucr, paid_ucr)

@@ -1,0 +1,319 @@
+"""The client: `connect` joins the mesh, `Mesh` asks it for work."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import SystemRandom
+from typing import Protocol
+
+import trio
+
+from ..node.keys import load_or_create
+from ..node.network.table_rules import profile_rules
+from ..node.trust import TrustList
+from ..protocol.errors import Code, FallowError, NetworkError, Refused
+from ..protocol.identity import cid, cid_hash_untrusted, peer_id, peer_key_untrusted
+from ..protocol.limits import CALL_INPUTS_MAX, OUTPUT_TOKENS_MAX
+from ..protocol.work import Parameters
+from ..verifier.compare import rows_of
+from ..verifier.quorum import Policy
+from .answers import Answer, Chunk, Embeddings, NodeView, Usage
+from .bundles import Bundles, ClientBundle
+from .discovery import Discovery, Node
+from .draft import TextRequest
+from .execution import Desk
+from .functions import CallJob, CallRequest
+from .scheduler import Experience
+from .settling import Settler
+from .team import Team
+from .text import TextJob
+from .tokenizer import Prompt
+from .wallet import Wallet
+
+ASSURANCE = "quorum:2/3"
+"""What is asked for unless the caller says otherwise: nothing unchecked by default."""
+PRICE_MAX_UCR = 10_000_000
+"""What one order may cost unless the caller says otherwise: ten credits."""
+LEAVE_S = 2.0
+"""For bringing the last vouchers of lost streams before a client leaves."""
+
+
+class Mesh:
+    """A client that has joined. Made by `connect`; every method may be called from many tasks at once."""
+
+    def __init__(self, team: Team, bundles: Bundles, trust: TrustList, nursery: trio.Nursery) -> None:
+        self._team = team
+        self._bundles = bundles
+        self._trust = trust
+        self._nursery = nursery
+
+    async def generate(
+        self,
+        bundle: str,
+        prompt: Prompt,
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        assurance: str = ASSURANCE,
+        price_max_ucr: int = PRICE_MAX_UCR,
+        executors: Sequence[str] = (),
+    ) -> Answer:
+        """The whole answer. `executors` are peer ids to be preferred, in order. Raises `FallowError` subclasses."""
+        request = await self._text_request(
+            bundle, prompt, max_tokens, temperature, top_p, seed, stop, assurance, price_max_ucr, executors
+        )
+        return await TextJob(self._team, request, lambda chunk: None).run()
+
+    def stream(
+        self,
+        bundle: str,
+        prompt: Prompt,
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        assurance: str = ASSURANCE,
+        price_max_ucr: int = PRICE_MAX_UCR,
+        executors: Sequence[str] = (),
+    ) -> TextStream:
+        """The answer as it comes; errors are raised where it is iterated."""
+
+        async def begin(emit: Callable[[Chunk], None]) -> TextJob:
+            request = await self._text_request(
+                bundle, prompt, max_tokens, temperature, top_p, seed, stop, assurance, price_max_ucr, executors
+            )
+            return TextJob(self._team, request, emit)
+
+        return TextStream(begin, self._nursery)
+
+    async def embed(
+        self,
+        bundle: str,
+        texts: Sequence[str],
+        *,
+        assurance: str = ASSURANCE,
+        price_max_ucr: int = PRICE_MAX_UCR,
+        executors: Sequence[str] = (),
+    ) -> Embeddings:
+        """One vector for each text. Raises `FallowError` subclasses."""
+        if not 1 <= len(texts) <= CALL_INPUTS_MAX:
+            raise Refused(Code.TOO_LARGE, f"One call takes 1 to {CALL_INPUTS_MAX} texts, not {len(texts)}.")
+        opened = await self._open(bundle)
+        sequences = tuple(map(opened.tokenizer.text, texts))
+        if (longest := max(map(len, sequences))) > opened.manifest.context_tokens_max:
+            raise Refused(
+                Code.INPUT_TOO_LONG, f"A text of {longest} tokens; {bundle} takes {opened.manifest.context_tokens_max}."
+            )
+        job = CallJob(
+            self._team, CallRequest(opened, sequences, Policy.parse(assurance), price_max_ucr, _keys(executors))
+        )
+        piece, verdict = await job.run()
+        rows = rows_of(piece)
+        assert rows is not None, "a result without rows is never accepted"
+        usage = Usage(sum(map(len, sequences)), 0)
+        return Embeddings(rows.rows, verdict, tuple(job.evidence.receipts), usage, job.evidence.proof())
+
+    async def nodes(self, bundle: str | None = None) -> list[NodeView]:
+        """What discovery finds now, for one bundle or all that the trust list names; each node was asked itself."""
+        names = [bundle] if bundle else self.bundles()
+        for name in names:
+            await self._team.discovery.find(self._hash(name), lambda found: False)
+        wanted = {self._hash(name) for name in names}
+        known = {self._hash(name): name for name in self.bundles()}
+        return [
+            self._view(node, known)
+            for node in sorted(self._team.discovery.nodes.values(), key=lambda node: node.rtt_ms)
+            if any(node.capability.served_bundle(one) for one in wanted)
+        ]
+
+    def bundles(self) -> list[str]:
+        """The names in the trust list."""
+        return list(self._trust.names())
+
+    def owed_by_owner(self) -> dict[str, int]:
+        """Micro-credits that this wallet has promised, by owner's key in hex."""
+        return {owner.hex(): owed for owner, owed in self._team.desk.wallet.owed_by_owner().items()}
+
+    async def _text_request(
+        self,
+        bundle: str,
+        prompt: Prompt,
+        max_tokens: int,
+        temperature: float,
+        top_p: float,
+        seed: int | None,
+        stop: Sequence[str],
+        assurance: str,
+        price_max_ucr: int,
+        executors: Sequence[str],
+    ) -> TextRequest:
+        policy = Policy.parse(assurance)
+        if not 1 <= max_tokens <= OUTPUT_TOKENS_MAX:
+            raise Refused(Code.TOO_LARGE, f"max_tokens is from 1 to {OUTPUT_TOKENS_MAX}, not {max_tokens}.")
+        if not (0.0 <= temperature <= 10.0 and 0.0 < top_p <= 1.0):
+            raise Refused(Code.BAD_CONFIG, "The temperature is from 0 to 10, and top_p above 0 and at most 1.")
+        opened = await self._open(bundle)
+        tokens = opened.tokenizer.prompt(prompt)
+        room = opened.manifest.context_tokens_max - len(tokens)
+        if room < 1:
+            raise Refused(
+                Code.INPUT_TOO_LONG,
+                f"The prompt has {len(tokens)} tokens; {bundle} takes {opened.manifest.context_tokens_max} with the answer.",
+            )
+        parameters = Parameters(
+            max_tokens=min(max_tokens, room),
+            temperature_milli=round(temperature * 1000),
+            top_p_ppm=round(top_p * 1_000_000),
+            seed=secrets.randbits(62) if seed is None and temperature > 0 else (seed or 0),
+        )
+        return TextRequest(opened, tokens, parameters, tuple(stop), policy, price_max_ucr, _keys(executors))
+
+    async def _open(self, name: str) -> ClientBundle:
+        wanted = self._hash(name)
+        nodes = self._team.discovery.known(wanted) or await self._team.discovery.find(wanted, bool)
+        return await self._bundles.open(name, nodes)
+
+    def _hash(self, name: str) -> bytes:
+        return cid_hash_untrusted(self._bundles.resolve(name).cid)
+
+    def _view(self, node: Node, known: dict[bytes, str]) -> NodeView:
+        return NodeView(
+            peer_id(node.key),
+            node.owner.hex(),
+            node.capability.kind,
+            node.capability.region,
+            node.state,
+            node.reasons,
+            tuple(known.get(served.bundle, cid(served.bundle)) for served in node.capability.served),
+            node.capability.prices,
+            round(node.rtt_ms, 1),
+            node.connectivity.interactive,
+            node.addresses,
+            node.jobs_running,
+            node.key in self._team.desk.wallet.distrusted,
+        )
+
+
+class TextWork(Protocol):
+    """A text under way, as `TextJob` is."""
+
+    async def run(self) -> Answer:
+        """The finished answer."""
+
+    def abandon(self) -> None:
+        """The reader has left."""
+
+
+class TextStream:
+    """Chunks as they come, then `answer`. Iterate it once; left early, `aclose` it, or use it as a context manager."""
+
+    def __init__(self, begin: Callable[[Callable[[Chunk], None]], Awaitable[TextWork]], nursery: trio.Nursery) -> None:
+        self._begin = begin
+        self._job: TextWork | None = None
+        self._left = False
+        self._nursery: trio.Nursery | None = nursery
+        # Bounded by the answer's own length: one chunk for each token, and rewrites.
+        self._send, self._chunks = trio.open_memory_channel[Chunk](8 * OUTPUT_TOKENS_MAX)
+        self._answer: Answer | None = None
+        self._failure: FallowError | None = None
+
+    @property
+    def answer(self) -> Answer:
+        """The finished answer, once the iteration has ended."""
+        if self._answer is None:
+            raise RuntimeError("the stream has not been read to its end")
+        return self._answer
+
+    def __aiter__(self) -> TextStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        """The next chunk. Raises the `FallowError` that says why there is no answer."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._work)
+            self._nursery = None
+        try:
+            return await self._chunks.receive()
+        except trio.EndOfChannel:
+            if self._failure:
+                raise self._failure from None
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> TextStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Nothing more is asked for. What was delivered by then is judged and paid in the background."""
+        self._left = True
+        if self._job is not None:
+            self._job.abandon()
+        if self._nursery is not None:  # never begun
+            self._nursery = None
+            self._send.close()
+        await trio.lowlevel.checkpoint()
+
+    async def _work(self) -> None:
+        with self._send:
+            try:
+                self._job = await self._begin(self._send.send_nowait)
+                if not self._left:
+                    self._answer = await self._job.run()
+            except FallowError as error:
+                self._failure = error
+
+
+@asynccontextmanager
+async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -> AsyncIterator[Mesh]:
+    """A client that has joined by one of the addresses. State is kept in `home` (FALLOW_HOME, or ~/.fallow).
+
+    Raises `NetworkError(bootstrap_unreachable)` if none of them answers, `StoreError` if the wallet cannot be read.
+    """
+    from ..node.network.mesh import open_network
+
+    folder = Path(home or os.environ.get("FALLOW_HOME") or Path.home() / ".fallow")
+    key = load_or_create(folder / "keys" / "client")
+    trust = TrustList.load(folder)
+    if not bootstrap:
+        raise NetworkError(Code.BOOTSTRAP_UNREACHABLE, "No bootstrap address was given.")
+    wallet = Wallet(folder / "wallet.db", key)
+    try:
+        rules = profile_rules(_now_ms)
+        async with open_network(secrets.token_bytes(32), [], list(bootstrap), rules, mode="client") as network:
+            desk = Desk(network, wallet, Settler(network), key, _now_ms)
+            team = Team(desk, Discovery(network, desk.now_ms), Experience(), SystemRandom())
+            failure: Exception | None = None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(team.discovery.keep_fresh)
+                nursery.start_soon(desk.settler.run)
+                try:
+                    yield Mesh(team, Bundles(folder, trust, network), trust, nursery)
+                except Exception as error:  # noqa: BLE001 - the caller's: raised below, without the nursery's group
+                    failure = error
+                with trio.move_on_after(LEAVE_S):
+                    await desk.settler.flush()
+                nursery.cancel_scope.cancel()
+            if failure:
+                raise failure
+    finally:
+        wallet.close()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _keys(peer_ids: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(map(peer_key_untrusted, peer_ids))

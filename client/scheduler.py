@@ -1,0 +1,148 @@
+"""Which node gets the work: the client's own choice from its own measurements. Pure.
+
+Expected time to finish decides, from round trip, load and measured rates; among the eligible, two are drawn and the
+better one taken, so that clients with the same view do not all pick the same node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from ..protocol.errors import RemoteProtocolError
+from ..protocol.identity import EXECUTOR
+from ..protocol.prices import amount_ucr_max, find_price
+from ..protocol.profiles import State
+from .discovery import Node
+
+EXPLORE = 0.05
+"""Share of choices that ignore the score, so that a node's first bad measurement is not its last."""
+FAILURE_COST_S = 5.0
+"""What a recent failure adds to the expected time: about what a failed attempt costs a reader."""
+FAILURE_HALF_LIFE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What the work asks of a node."""
+
+    bundle: bytes
+    entry: str
+    calls: int
+    input_tokens: int
+    planned_tokens: int
+    amount_ucr_max: int
+    role: str = EXECUTOR
+    avoid_nodes: frozenset[bytes] = frozenset()
+    avoid_owners: frozenset[bytes] = frozenset()
+
+
+@dataclass(slots=True)
+class Experience:
+    """What this client has seen of nodes: rates by (node, bundle), and recent failures."""
+
+    rate: dict[tuple[bytes, bytes], float] = field(default_factory=dict)
+    """Output tokens per second as they arrived here."""
+    failures: dict[bytes, tuple[float, float]] = field(default_factory=dict)
+    """Node -> (weight, when)."""
+
+    def measured(self, node: bytes, bundle: bytes, tokens_per_s: float) -> None:
+        """One more job's rate, averaged in."""
+        before = self.rate.get((node, bundle), tokens_per_s)
+        self.rate[node, bundle] = 0.7 * before + 0.3 * tokens_per_s
+
+    def failed(self, node: bytes, now_s: float) -> None:
+        """One more failure."""
+        self.failures[node] = (self.recent_failures(node, now_s) + 1.0, now_s)
+
+    def recent_failures(self, node: bytes, now_s: float) -> float:
+        """Failures, each halved every five minutes."""
+        weight, when = self.failures.get(node, (0.0, now_s))
+        return float(weight * 0.5 ** ((now_s - when) / FAILURE_HALF_LIFE_S))
+
+
+def unsuitable(node: Node, need: Need, distrusted: Collection[bytes]) -> str | None:
+    """Why the node cannot get this work, however long one waits, or None."""
+    served = node.capability.served_bundle(need.bundle)
+    if node.key in distrusted:
+        return "found at fault by a verdict of ours"
+    if node.key in need.avoid_nodes:
+        return "already tried"
+    if node.owner in need.avoid_owners:
+        return "of an owner who is already part of this"
+    if served is None or need.entry not in served.entries:
+        return "without this entry"
+    if need.role not in node.mandate.record.roles:
+        return f"not mandated as {need.role}"
+    return _price_problem(node, need)
+
+
+def unready(node: Node) -> str | None:
+    """Why the node cannot take work at this moment, or None."""
+    if node.state not in (State.READY, State.BUSY) or node.worker_key is None:
+        return "; ".join(node.reasons) or f"{node.state}"
+    return None
+
+
+def ineligible(node: Node, need: Need, distrusted: Collection[bytes]) -> str | None:
+    """Why the node cannot get this work now, or None."""
+    return unsuitable(node, need, distrusted) or unready(node)
+
+
+def _price_problem(node: Node, need: Need) -> str | None:
+    try:
+        price = find_price(node.capability.prices, need.bundle, need.entry)
+    except RemoteProtocolError:
+        return "without a price"
+    asked = amount_ucr_max(price, need.calls, need.input_tokens, need.planned_tokens)
+    if asked > need.amount_ucr_max:
+        return f"dearer than the cap of {need.amount_ucr_max} ucr"
+    return None
+
+
+def expected_s(node: Node, need: Need, experience: Experience, now_s: float) -> float:
+    """Seconds until the work would be done there."""
+    served = node.capability.served_bundle(need.bundle)
+    assert served is not None
+    load = 1 + node.jobs_running
+    rate = experience.rate.get((node.key, need.bundle), served.output_tokens_per_s_milli / 1000)
+    reading = need.input_tokens * 1000 / max(served.input_tokens_per_s_milli, 1)
+    if need.entry == "call":
+        reading = need.calls * 1000 / max(served.calls_per_s_milli, 1)
+    writing = need.planned_tokens / max(rate, 0.001) if need.entry == "generate" else 0.0
+    return (
+        node.rtt_ms / 1000 + load * (reading + writing) + FAILURE_COST_S * experience.recent_failures(node.key, now_s)
+    )
+
+
+def choose(
+    nodes: Iterable[Node],
+    need: Need,
+    experience: Experience,
+    distrusted: Collection[bytes],
+    preferred: Sequence[bytes],
+    now_s: float,
+    random: Random,
+) -> Node | None:
+    """The node for this work: the first eligible one of `preferred`, else the better of two drawn; None if nobody is."""
+    eligible = sorted((n for n in nodes if ineligible(n, need, distrusted) is None), key=lambda node: node.key)
+    if not eligible:
+        return None
+    for key in preferred:
+        if wanted := next((node for node in eligible if node.key == key), None):
+            return wanted
+    if random.random() < EXPLORE:
+        return random.choice(eligible)
+    drawn = random.sample(eligible, min(2, len(eligible)))
+    return min(drawn, key=lambda node: expected_s(node, need, experience, now_s))
+
+
+def why_nobody(nodes: Iterable[Node], need: Need, distrusted: Collection[bytes]) -> str:
+    """One sentence for a person: what each known node lacks."""
+    reasons = [ineligible(node, need, distrusted) for node in nodes]
+    if not reasons:
+        return "No node that serves this bundle was found."
+    counted = sorted({reason: reasons.count(reason) for reason in reasons if reason}.items())
+    listed = ", ".join(f"{count} x {reason}" for reason, count in counted)
+    return f"None of the {len(reasons)} nodes that serve this bundle can take the work ({listed})."

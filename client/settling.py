@@ -1,0 +1,81 @@
+"""Vouchers whose job's stream was lost: brought to their node again, so that what was signed is also held.
+
+Vouchers are cumulative, so the latest of a channel is enough. It is on disk here in any case, and goes along with the
+next order to that node.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from ..node.network.seam import Network
+from ..protocol.envelope import Signed
+from ..protocol.errors import NetworkError, RemoteProtocolError
+from ..protocol.messages import (
+    VOUCHER_PROTOCOL,
+    VoucherReply,
+    VoucherRequest,
+    decode_message_untrusted,
+    encode_message,
+)
+from ..protocol.payment import Channel, ChannelState, Voucher
+from .discovery import Node
+
+TRY_S = 2.0
+"""For one try: a dial and a round trip on a bad link."""
+AGAIN_S = 5.0
+TRIES_MAX = 24
+"""For two minutes: a node that restarts is back by then."""
+PENDING_MAX = 256
+"""Channels waiting at once; the oldest gives way, and stays on disk."""
+
+
+class Settler:
+    """What is still to be brought, by channel."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._pending: dict[bytes, tuple[Node, Signed[Channel], Signed[Voucher], int]] = {}
+        self._added = trio.Event()
+
+    def add(self, node: Node, channel: ChannelState) -> None:
+        """The channel's latest voucher may not have arrived."""
+        assert channel.latest is not None, "a channel without a voucher owes nothing"
+        while len(self._pending) >= PENDING_MAX:
+            del self._pending[next(iter(self._pending))]
+        self._pending[channel.channel.id] = (node, channel.channel, channel.latest, TRIES_MAX)
+        self._added.set()
+
+    async def run(self) -> None:
+        """Brings what is pending, until cancelled."""
+        while True:
+            await self._added.wait()
+            self._added = trio.Event()
+            while self._pending:
+                await self.flush()
+                if self._pending:
+                    await trio.sleep(AGAIN_S)
+
+    async def flush(self) -> None:
+        """Everything pending was tried once."""
+        async with trio.open_nursery() as nursery:
+            for channel in list(self._pending):
+                nursery.start_soon(self._bring, channel)
+
+    async def _bring(self, key: bytes) -> None:
+        node, channel, voucher, tries = self._pending[key]
+        request = encode_message(VoucherRequest(channel.envelope, voucher.envelope))
+        arrived = False
+        try:
+            with trio.move_on_after(TRY_S):
+                frame = await self._network.request(node.key, VOUCHER_PROTOCOL, request, node.addresses)
+                arrived = decode_message_untrusted(frame) == VoucherReply(voucher.id)
+        except (NetworkError, RemoteProtocolError):
+            pass  # tried again below
+        waiting = self._pending.get(key)
+        if waiting is None or waiting[2] is not voucher:
+            return  # a later one has taken its place
+        if arrived or tries <= 1:
+            del self._pending[key]
+        else:
+            self._pending[key] = (node, channel, voucher, tries - 1)

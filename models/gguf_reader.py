@@ -1,0 +1,116 @@
+"""A Llama model out of a GGUF file: float32 weights in Hugging Face's row order, and the tokenizer's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from gguf import GGUFReader, dequantize
+from numpy.typing import NDArray
+
+from .llama import Llama
+
+_SPECIAL_TOKEN: Final = 3
+"""llama.cpp's LLAMA_TOKEN_TYPE_CONTROL."""
+
+_LAYER: Final = {
+    "attention_norm": "attn_norm",
+    "q": "attn_q",
+    "k": "attn_k",
+    "v": "attn_v",
+    "o": "attn_output",
+    "mlp_norm": "ffn_norm",
+    "gate": "ffn_gate",
+    "up": "ffn_up",
+    "down": "ffn_down",
+}
+
+
+class GgufLlama:
+    """What one file of architecture `llama` says. Raises `ValueError` or `KeyError` for any other."""
+
+    def __init__(self, path: Path, context: int) -> None:
+        self._reader = GGUFReader(path)
+        if (architecture := self.text("general.architecture")) != "llama":
+            raise ValueError(f"{path.name} is a {architecture!r} model, not a Llama")
+        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        heads, head_dim = self._number("llama.attention.head_count"), self._number("llama.rope.dimension_count")
+        self.sizes = Llama(
+            layers=self._number("llama.block_count"),
+            dim=self._number("llama.embedding_length"),
+            heads=heads,
+            kv_heads=self._number("llama.attention.head_count_kv"),
+            head_dim=head_dim,
+            hidden=self._number("llama.feed_forward_length"),
+            vocabulary=self._number("llama.vocab_size"),
+            context=context,
+            rope_base=float(self._content("llama.rope.freq_base")),  # type: ignore[arg-type]  # checked by float()
+            norm_epsilon=float(self._content("llama.attention.layer_norm_rms_epsilon")),  # type: ignore[arg-type]
+            tied="output.weight" not in self._tensors,
+        )
+
+    def weights(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Each parameter of `sizes.parameters()`, in order, expanded to float32."""
+        for name, shape in self.sizes.parameters().items():
+            tensor = self._tensors[_gguf_name(name)]
+            array = dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(shape)
+            if name.endswith((".q", ".k")):
+                array = _halves(array, self.sizes.head_dim)
+            yield name, array
+
+    def vocabulary(self) -> dict[str, int]:
+        """Each token's text, in the letters of byte-level BPE, to its number."""
+        return {text: index for index, text in enumerate(self.texts("tokenizer.ggml.tokens"))}
+
+    def merges(self) -> list[tuple[str, str]]:
+        """BPE's merges, first ones first."""
+        pairs = (text.split(" ") for text in self.texts("tokenizer.ggml.merges"))
+        return [(left, right) for left, right in pairs]
+
+    def special_tokens(self) -> list[tuple[int, str]]:
+        """Tokens that no text can spell, such as the ends of turns."""
+        kinds = self._content("tokenizer.ggml.token_type")
+        assert isinstance(kinds, list)
+        texts = self.texts("tokenizer.ggml.tokens")
+        return [(index, texts[index]) for index, kind in enumerate(kinds) if kind == _SPECIAL_TOKEN]
+
+    def text(self, key: str) -> str:
+        """The text under `key`."""
+        content = self._content(key)
+        if not isinstance(content, str):
+            raise ValueError(f"{key} is not a text")
+        return content
+
+    def texts(self, key: str) -> list[str]:
+        """The list of texts under `key`."""
+        content = self._content(key)
+        if not isinstance(content, list):
+            raise ValueError(f"{key} is not a list")
+        return content
+
+    def _number(self, key: str) -> int:
+        content = self._content(key)
+        if not isinstance(content, int):
+            raise ValueError(f"{key} is not a whole number")
+        return content
+
+    def _content(self, key: str) -> object:
+        field = self._reader.get_field(key)
+        if field is None:
+            raise KeyError(key)
+        return field.contents()
+
+
+def _gguf_name(name: str) -> str:
+    layer, _, part = name.rpartition(".")
+    if layer:
+        return f"blk.{layer}.{_LAYER[part]}.weight"
+    return {"embed": "token_embd.weight", "norm": "output_norm.weight", "output": "output.weight"}[part]
+
+
+def _halves(rows: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
+    """Rows of q or k with rotary pairs at (i, i + HD / 2), as `llama.py` turns them; a GGUF has pairs side by side."""
+    pairs = rows.reshape(-1, head_dim // 2, 2, rows.shape[1])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows.shape))

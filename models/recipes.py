@@ -1,0 +1,28 @@
+"""Every model that Fallow can build, by name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..protocol.errors import Code, ConfigError
+from .minilm import minilm
+from .recipe import Recipe
+from .smollm2 import smollm2
+from .tiny import tiny_chat, tiny_embed
+
+RECIPES: Final[dict[str, Recipe]] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("smollm2-135m-instruct", smollm2),
+        Recipe("minilm-l6", minilm),
+        Recipe("tiny-chat", tiny_chat),
+        Recipe("tiny-embed", tiny_embed),
+    )
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name. Raises `ConfigError(unknown_name)` if there is none."""
+    if name not in RECIPES:
+        raise ConfigError(Code.UNKNOWN_NAME, f"There is no recipe for {name!r}, only for {', '.join(RECIPES)}.")
+    return RECIPES[name]

@@ -1,0 +1,60 @@
+"""A bundle with cheaper weights, as a dishonest executor might serve it: what a tolerance has to tell apart."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from nacl.signing import SigningKey
+from numpy.typing import NDArray
+
+from ..node.engine.bundles import Bundle, BundleStore
+from ..protocol.envelope import sign
+from .builder import write
+from .recipes import recipe
+
+_Matrix = NDArray[np.float32]
+
+
+def _to_bfloat16(matrix: _Matrix) -> _Matrix:
+    """Rounded to 8 significant bits, ties to even."""
+    bits = matrix.view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return rounded.view(np.float32)
+
+
+def _to_integers(bits: int) -> Callable[[_Matrix], _Matrix]:
+    """Rounded to signed integers with one scale a row, as common quantisers do."""
+
+    def rounded(matrix: _Matrix) -> _Matrix:
+        scale = np.abs(matrix).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
+        scale[scale == 0] = 1
+        steps: _Matrix = np.rint(matrix / scale) * scale
+        return steps.astype(np.float32)
+
+    return rounded
+
+
+ROUNDINGS: Final = {"bfloat16": _to_bfloat16, "int8": _to_integers(8), "int4": _to_integers(4)}
+
+
+@contextmanager
+def rounded_bundle(name: str, rounding: str, downloads: Path) -> Iterator[Bundle]:
+    """The bundle that the recipe would have made of rounded matrices, for as long as the context lasts."""
+    model = recipe(name).make(downloads, _silent)
+    rounded = {key: ROUNDINGS[rounding](w) if w.ndim == 2 else w for key, w in model.weights.items()}
+    with tempfile.TemporaryDirectory(dir=downloads, prefix="rounded-") as scratch:
+        directory = Path(scratch, "made")
+        directory.mkdir()
+        manifest, files = write(name, replace(model, weights=rounded), directory, _silent)
+        key = SigningKey.generate()
+        yield BundleStore(Path(scratch)).install(manifest, lambda m: sign(m, key), files)
+
+
+def _silent(_stage: str, _fraction: float) -> None:
+    pass

@@ -1,0 +1,114 @@
+"""What each payer owes this node: channel states in memory, the journal on disk, and never the first before the second.
+
+A receipt is on disk before it is sent, a voucher before it is honoured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import trio
+
+from ..protocol.envelope import Signed, verify_untrusted
+from ..protocol.errors import Code, Refused
+from ..protocol.orders import JobOrder
+from ..protocol.payment import Channel, ChannelState, Voucher
+from ..protocol.receipts import Receipt
+from .store import Journal
+
+T = TypeVar("T")
+
+CHANNELS_MAX = 1024
+"""Channels kept in memory; the others are read from disk when they come back."""
+
+
+@dataclass(slots=True)
+class Account:
+    """One channel as the payee sees it."""
+
+    state: ChannelState
+    claimed_ucr: int
+    """Of all receipts issued on it, paid or not: who takes windows without paying uses up the limit."""
+    jobs: int = 0
+    reserved_ucr: int = 0
+    """What the jobs that now run may come to."""
+
+    @property
+    def room_ucr(self) -> int:
+        """What the channel's limit still covers."""
+        used = max(self.claimed_ucr, self.state.promised_ucr)
+        return self.state.channel.record.credit_limit_ucr - used - self.reserved_ucr
+
+    @contextmanager
+    def reserved(self, amount_ucr: int) -> Iterator[None]:
+        """A job that may come to so much has its credit inside. Raises `Refused(credit_exhausted)`."""
+        if amount_ucr > self.room_ucr:
+            message = f"The job may cost {amount_ucr} ucr; the channel covers {self.room_ucr}."
+            raise Refused(Code.CREDIT_EXHAUSTED, message)
+        self.jobs += 1
+        self.reserved_ucr += amount_ucr
+        try:
+            yield
+        finally:
+            self.jobs -= 1
+            self.reserved_ucr -= amount_ucr
+
+
+class Accounts:
+    """All channels of this node. Disk work runs in one thread at a time, and is never half done when cancelled."""
+
+    def __init__(self, journal: Journal, clock: Callable[[], int]) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._accounts: dict[bytes, Account] = {}
+        self._writer = trio.CapacityLimiter(1)
+
+    async def open(self, channel: Signed[Channel]) -> Account:
+        """The channel's account, as the disk has it; nothing is written for a stranger. The channel has been checked."""
+        if account := self._accounts.get(channel.id):
+            return account
+        row = await self._write(lambda: self._load(channel))
+        # Another job on the same channel may have been as quick: there must be one account for both.
+        if account := self._accounts.get(channel.id):
+            return account
+        self._forget_idle()
+        account = self._accounts[channel.id] = Account(row[0], row[1])
+        return account
+
+    async def accept(self, account: Account, order: Signed[JobOrder]) -> None:
+        """The order cannot be run again, and its channel is on disk. Raises `Refused(replayed)`."""
+        await self._write(lambda: self._journal.add_order(account.state.channel, order, self._clock()))
+
+    async def claim(self, account: Account, receipt: Signed[Receipt], owed_ucr: int) -> None:
+        """The receipt may be sent: it is on disk."""
+        channel = account.state.channel.id
+        await self._write(lambda: self._journal.add_receipt(receipt, channel, owed_ucr, self._clock()))
+        account.claimed_ucr += owed_ucr
+
+    async def issued(self, receipt: bytes) -> bool:
+        """Whether the receipt is one of ours."""
+        return await self._write(lambda: self._journal.owed_ucr(receipt)) is not None
+
+    async def honour(self, account: Account, voucher: Signed[Voucher]) -> None:
+        """The voucher counts: it holds, and it is on disk. Raises `RemoteProtocolError` if it does not hold."""
+        owed = await self._write(lambda: self._journal.owed_ucr(voucher.record.receipt))
+        state = account.state
+        ChannelState(state.channel, state.latest, state.named).receive(voucher, owed or 0)
+        await self._write(lambda: self._journal.add_voucher(voucher, self._clock()))
+        state.receive(voucher, owed or 0)
+
+    async def _write(self, task: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(task, limiter=self._writer)
+
+    def _load(self, channel: Signed[Channel]) -> tuple[ChannelState, int]:
+        row = self._journal.channel(channel.id)
+        latest = verify_untrusted(Voucher, row.voucher, signer=channel.record.payer) if row.voucher else None
+        return ChannelState(channel, latest, row.named), row.claimed_ucr
+
+    def _forget_idle(self) -> None:
+        if len(self._accounts) >= CHANNELS_MAX:
+            for channel in [key for key, account in self._accounts.items() if not account.jobs]:
+                del self._accounts[channel]

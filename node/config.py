@@ -1,0 +1,183 @@
+"""The settings of a node, from `node.toml`; whatever is wrong with one is said by its name."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from ..protocol.bundle import CALL, GENERATE, SCORE
+from ..protocol.errors import Code, ConfigError
+from ..protocol.identity import CHECKER, EXECUTOR, ROLES
+from ..protocol.limits import PRICES_MAX
+
+KINDS = ("vehicle", "robot", "site", "host")
+GEOHASH = frozenset("0123456789bcdefghjkmnpqrstuvwxyz")
+UCR_MAX = 10**12
+"""No price has more: with the longest job it still fits an integer that every language holds."""
+SERVED_MAX = PRICES_MAX // 3
+"""Each bundle may have three prices, and the price list has its bound."""
+SETTLE_S = {"vehicle": 300, "robot": 60}
+"""A driver who only moves the car, or a robot between two errands, should not cost a model load each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPrice:
+    """What one entry costs on this node, for every bundle, in micro-credits."""
+
+    call_ucr: int = 0
+    input_token_ucr: int = 0
+    output_token_ucr: int = 0
+    checked_token_ucr: int = 0
+
+
+DEFAULT_PRICES: Mapping[str, EntryPrice] = {
+    GENERATE: EntryPrice(input_token_ucr=1, output_token_ucr=4),
+    # A prefill over the transcript: what it costs the node, it costs the client.
+    SCORE: EntryPrice(input_token_ucr=1, checked_token_ucr=1),
+    CALL: EntryPrice(call_ucr=1, input_token_ucr=1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One node's settings."""
+
+    state: Path
+    """Keys, journal, log and control socket; one running node each."""
+    bundles: tuple[str, ...]
+    """Names of the trust list, or CIDs on it."""
+    home: Path
+    store: Path
+    owner_key: Path
+    listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    bootstrap: tuple[str, ...] = ()
+    kind: str | None = None
+    region: str = ""
+    roles: tuple[str, ...] = (EXECUTOR, CHECKER)
+    jobs_max: int = 4
+    settle_s: int = 0
+    worker_command: tuple[str, ...] = ()
+    """Instead of the node's own worker; for test networks."""
+    exit_with_stdin: bool = False
+    """The node ends as by SIGTERM when its standard input does: no test network outlives the one who started it."""
+    prices: Mapping[str, EntryPrice] = field(default_factory=lambda: DEFAULT_PRICES)
+
+
+def default_home() -> Path:
+    """`FALLOW_HOME`, or `.fallow` in the user's home directory."""
+    return Path(os.environ.get("FALLOW_HOME") or Path.home() / ".fallow")
+
+
+def load(path: Path) -> Config:
+    """The settings in the file; paths in it count from its directory. Raises `ConfigError(bad_config)`."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(Code.BAD_CONFIG, f"Cannot read the configuration {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(Code.BAD_CONFIG, f"{path} is not TOML: {error}.") from None
+    return parse(table, path.parent.absolute())
+
+
+def parse(table: Mapping[str, object], base: Path) -> Config:
+    """The settings in the table. Raises `ConfigError(bad_config)` naming the setting."""
+    for name in table:
+        if name not in Config.__dataclass_fields__:
+            raise _bad(name, "there is no such setting")
+    state = _path(table, "state", base, None)
+    home = _path(table, "home", base, default_home())
+    kind = _word(table, "kind", KINDS)
+    return Config(
+        state=state,
+        bundles=_texts(table, "bundles", (), SERVED_MAX),
+        home=home,
+        store=_path(table, "store", base, home / "store"),
+        owner_key=_path(table, "owner_key", base, state / "owner.key"),
+        listen=_texts(table, "listen", ("/ip4/127.0.0.1/tcp/0",), 16),
+        bootstrap=_texts(table, "bootstrap", (), 64),
+        kind=kind,
+        region=_region(table),
+        roles=_roles(table),
+        jobs_max=_integer(table, "jobs_max", 4, 1, 64),
+        settle_s=_integer(table, "settle_s", SETTLE_S.get(kind or "", 0), 0, 24 * 3600),
+        worker_command=_texts(table, "worker_command", (), 64),
+        exit_with_stdin=_flag(table, "exit_with_stdin"),
+        prices=_prices(table),
+    )
+
+
+def _bad(name: str, problem: str) -> ConfigError:
+    return ConfigError(Code.BAD_CONFIG, f"Setting `{name}`: {problem}.")
+
+
+def _path(table: Mapping[str, object], name: str, base: Path, default: Path | None) -> Path:
+    value = table.get(name, str(default) if default else None)
+    if not isinstance(value, str) or not value:
+        raise _bad(name, "must be a path" if name in table else "must be set; the node keeps its keys there")
+    return base / Path(value).expanduser()
+
+
+def _integer(table: Mapping[str, object], name: str, default: int, least: int, most: int, prefix: str = "") -> int:
+    value = table.get(name, default)
+    if type(value) is not int or not least <= value <= most:
+        raise _bad(prefix + name, f"must be a whole number from {least} to {most}")
+    return value
+
+
+def _flag(table: Mapping[str, object], name: str) -> bool:
+    value = table.get(name, False)
+    if not isinstance(value, bool):
+        raise _bad(name, "must be true or false")
+    return value
+
+
+def _texts(table: Mapping[str, object], name: str, default: tuple[str, ...], most: int) -> tuple[str, ...]:
+    value = table.get(name, list(default))
+    if not isinstance(value, list) or len(value) > most or not all(isinstance(v, str) and v for v in value):
+        raise _bad(name, f"must be a list of at most {most} texts")
+    return tuple(value)
+
+
+def _word(table: Mapping[str, object], name: str, allowed: tuple[str, ...]) -> str | None:
+    value = table.get(name)
+    if value is not None and value not in allowed:
+        raise _bad(name, f"must be one of {', '.join(allowed)}")
+    return value if isinstance(value, str) else None
+
+
+def _region(table: Mapping[str, object]) -> str:
+    value = table.get("region", "")
+    if not isinstance(value, str) or len(value) > 3 or not GEOHASH.issuperset(value):
+        raise _bad("region", "must be a geohash of at most 3 characters: nothing nearer is published")
+    return value
+
+
+def _roles(table: Mapping[str, object]) -> tuple[str, ...]:
+    roles = _texts(table, "roles", (EXECUTOR, CHECKER), len(ROLES))
+    if not roles or not set(roles) <= set(ROLES):
+        raise _bad("roles", f"must name one or more of {', '.join(ROLES)}")
+    return roles
+
+
+def _prices(table: Mapping[str, object]) -> Mapping[str, EntryPrice]:
+    value = table.get("prices", {})
+    if not isinstance(value, dict):
+        raise _bad("prices", "must be a table of tables, one for each entry")
+    return {entry: _price(entry, value.get(entry, {}), default) for entry, default in DEFAULT_PRICES.items()} | {
+        entry: _price(entry, price, None) for entry, price in value.items() if entry not in DEFAULT_PRICES
+    }
+
+
+def _price(entry: str, table: object, default: EntryPrice | None) -> EntryPrice:
+    prefix = f"prices.{entry}."
+    if default is None:
+        raise _bad(prefix[:-1], f"there is no such entry; there are {', '.join(DEFAULT_PRICES)}")
+    if not isinstance(table, dict):
+        raise _bad(prefix[:-1], "must be a table")
+    names = [each.name for each in fields(EntryPrice)]
+    if strange := sorted(set(table) - set(names)):
+        raise _bad(prefix + str(strange[0]), f"there is no such price; there are {', '.join(names)}")
+    return EntryPrice(*(_integer(table, name, getattr(default, name), 0, UCR_MAX, prefix) for name in names))

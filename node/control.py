@@ -1,0 +1,121 @@
+"""The owner's commands to a running node: a Unix socket in its state directory, one msgpack map each way."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeAlias, cast
+
+import msgpack
+import trio
+
+from ..protocol.errors import Code, ConfigError, NetworkError
+
+CONTROL = "control.sock"
+STATUS, DRIVE, PARK = "status", "drive", "park"
+COMMANDS = (STATUS, DRIVE, PARK)
+REQUEST_BYTES_MAX: Final = 4096
+REPLY_BYTES_MAX: Final = 256 * 1024
+ANSWER_S: Final = 10.0
+"""A yield ends within 2 s; the rest is a busy machine."""
+
+Reply: TypeAlias = Mapping[str, str | int | list[str]]
+Handler: TypeAlias = Callable[[str], Awaitable[Reply]]
+
+
+def request(state: Path, command: str) -> dict[str, object]:
+    """The running node's answer to a command. Raises `ConfigError(not_running)`, or the node's own error."""
+    with _reachable(state) as address, socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER_S)
+        try:
+            connection.connect(address)
+            connection.sendall(cast(bytes, msgpack.packb({"command": command})))
+            connection.shutdown(socket.SHUT_WR)
+            reply = _answer(connection)
+        except TimeoutError:
+            raise NetworkError(Code.TIMED_OUT, f"The node in {state} did not answer in {ANSWER_S:g} s.") from None
+        except OSError:
+            raise ConfigError(Code.NOT_RUNNING, f"No node is running in {state}.") from None
+    if "code" in reply:
+        raise ConfigError(Code(str(reply["code"])), str(reply.get("message", "")))
+    return reply
+
+
+def _answer(connection: socket.socket) -> dict[str, object]:
+    received = b""
+    while part := connection.recv(REPLY_BYTES_MAX):
+        received += part
+        if len(received) > REPLY_BYTES_MAX:
+            break
+    reply = _unpacked(received)
+    if reply is None:
+        raise NetworkError(Code.BAD_ENCODING, "What listens on the control socket is no node.")
+    return reply
+
+
+async def serve(
+    state: Path, handler: Handler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Commands reach the handler, from this user only, until cancelled. A bad request costs its connection."""
+    path = state / CONTROL
+    path.unlink(missing_ok=True)  # of a node that was killed; that none runs, the state directory's lock has shown
+    with _reachable(state) as address, trio.socket.socket(socket.AF_UNIX) as listening:
+        before = os.umask(0o177)
+        try:
+            await listening.bind(address)
+        finally:
+            os.umask(before)
+        listening.listen(8)
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    connection, _ = await listening.accept()
+                    nursery.start_soon(_serve_one, connection, handler)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+async def _serve_one(connection: trio.socket.SocketType, handler: Handler) -> None:
+    stream = trio.SocketStream(connection)
+    async with stream:
+        with trio.move_on_after(ANSWER_S):
+            try:
+                received = b""
+                while part := await stream.receive_some(REQUEST_BYTES_MAX):
+                    received += part
+                    if len(received) > REQUEST_BYTES_MAX:
+                        return
+                command = (_unpacked(received) or {}).get("command")
+                if command in COMMANDS:
+                    reply = await handler(str(command))
+                else:
+                    message = f"The node knows no such command; it knows {', '.join(COMMANDS)}."
+                    reply = {"code": str(Code.BAD_ENCODING), "message": message}
+                await stream.send_all(cast(bytes, msgpack.packb(reply)))
+            except trio.BrokenResourceError:
+                pass  # whoever asked has gone
+
+
+def _unpacked(received: bytes) -> dict[str, object] | None:
+    try:
+        value: object = msgpack.unpackb(received, raw=False)
+    except (ValueError, msgpack.UnpackException):
+        return None
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else None
+
+
+@contextmanager
+def _reachable(state: Path) -> Iterator[str]:
+    """An address of the socket that fits into its 107 bytes, however long the directory's path is."""
+    try:
+        directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        raise ConfigError(Code.NOT_RUNNING, f"There is no node's state directory at {state}.") from None
+    try:
+        yield f"/proc/self/fd/{directory}/{CONTROL}"
+    finally:
+        os.close(directory)

@@ -1,0 +1,208 @@
+"""The node: one nursery in which the network, the engine, the owner's commands and the jobs live and end together."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+from nacl.signing import SigningKey
+
+from ..protocol.errors import Code, ConfigError, FallowError
+from ..protocol.identity import peer_id, short
+from ..protocol.messages import BLOB_PROTOCOL, JOB_PROTOCOL, PROFILE_PROTOCOL, VOUCHER_PROTOCOL
+from . import control
+from .accounts import Accounts
+from .availability import Availability
+from .blobs import Blobs
+from .config import Config
+from .delivery import now_ms
+from .engine.bundles import Bundle, BundleStore
+from .engine.engine import Engine, open_engine
+from .keys import load_or_create
+from .log import EventLog, wall_ms
+from .network.mesh import open_network
+from .network.seam import Handler, Network, Stream
+from .network.table_rules import profile_rules
+from .owner import Keeper
+from .presence import Presence
+from .profiles import Offer, make_offer
+from .serving import Executor
+from .settling import Settling
+from .store import Journal
+from .trust import TrustList
+
+WORKER_LOG = "worker.log"
+LOCK = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a node that takes orders says of itself."""
+
+    peer_id: str
+    addresses: tuple[str, ...]
+    state: str
+    pid: int
+
+
+async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED) -> None:
+    """The node ran until SIGTERM or SIGINT, and handed back its jobs. Started once it takes orders, unless told to end
+    before that.
+
+    Raises `FallowError` (perhaps in an exception group) if it cannot start: a bad bundle, a busy port, no bootstrap
+    peer, another node on the same state directory.
+    """
+    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _lock(config.state), ExitStack() as closing:
+        key = load_or_create(config.state / "node.key")
+        owner = load_or_create(config.owner_key)
+        journal = Journal(config.state)
+        closing.callback(journal.close)
+        store = BundleStore(config.store)
+        bundles = await trio.to_thread.run_sync(_open_bundles, store, config)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as whole:
+                running: list[Keeper] = []
+
+                async def end_when_told() -> None:
+                    await anext(signals)
+                    for keeper in running:
+                        await keeper.stop()
+                    whole.cancel_scope.cancel()
+
+                whole.start_soon(end_when_told)
+                if config.exit_with_stdin:
+                    whole.start_soon(_end_with_stdin)
+                async with (
+                    open_network(bytes(key), config.listen, config.bootstrap, profile_rules(wall_ms)) as network,
+                    open_engine(
+                        store,
+                        [bundle.cid for bundle in bundles],
+                        log_path=config.state / WORKER_LOG,
+                        max_jobs=config.jobs_max,
+                        command=config.worker_command or None,
+                    ) as engine,
+                    trio.open_nursery() as nursery,
+                ):
+                    node = _Node(config, key, owner, journal, bundles, network, engine)
+                    running.append(node.keeper)
+                    await node.start(nursery)
+                    task_status.started(node.ready())
+
+
+class _Node:
+    """The parts of a running node, joined."""
+
+    def __init__(
+        self, config: Config, key: SigningKey, owner: SigningKey, journal: Journal, bundles: tuple[Bundle, ...],
+        network: Network, engine: Engine,
+    ) -> None:  # fmt: skip
+        self._config = config
+        self._network = network
+        self._bundles = bundles
+        self._log = EventLog(config.state)
+        self._availability = Availability(settle_ms=config.settle_s * 1000, jobs_max=config.jobs_max)
+        manifests = {bundle.hash: bundle.manifest for bundle in bundles}
+
+        def offer() -> Offer:
+            return make_offer(config, key, engine, manifests, wall_ms())
+
+        accounts = Accounts(journal, wall_ms)
+        self._settling = Settling(bytes(key.verify_key), bytes(owner.verify_key), accounts)
+        self._executor = Executor(key, bytes(owner.verify_key), accounts, engine, self._availability, self._log)
+        self._presence = Presence(config, key, owner, network, self._availability, offer())
+        self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Orders are taken, the owner's commands too, and the mesh knows it."""
+        self._serve(JOB_PROTOCOL, self._executor.serve)
+        self._serve(PROFILE_PROTOCOL, self._presence.answer)
+        self._serve(VOUCHER_PROTOCOL, self._settling.answer)
+        self._serve(BLOB_PROTOCOL, Blobs(self._bundles, self._log).answer)
+        await nursery.start(self.keeper.run)
+        await nursery.start(control.serve, self._config.state, self._command)
+        await self._presence.announce()
+        nursery.start_soon(self._presence.keep, self._log)
+        self._log.write("ready", pid=os.getpid())
+
+    def ready(self) -> Ready:
+        """What is said when `start` has returned."""
+        state = self._availability.state(now_ms())
+        return Ready(peer_id(self._network.key), self._network.addresses(), state, os.getpid())
+
+    def _serve(self, protocol: str, handler: Handler) -> None:
+        async def logged(stream: Stream) -> None:
+            try:
+                await handler(stream)
+            except* FallowError as errors:
+                why = tuple(str(error) for error in leaves(errors))
+                self._log.write("stream_broken", protocol=protocol, peer=short(stream.peer), why=why)
+                raise
+
+        self._network.serve(protocol, logged)
+
+    async def _command(self, command: str) -> control.Reply:
+        if command == control.DRIVE:
+            await self.keeper.drive()
+        elif command == control.PARK:
+            self.keeper.park()
+        now = now_ms()
+        return {
+            "peer_id": peer_id(self._network.key),
+            "pid": os.getpid(),
+            "state": str(self._availability.state(now)),
+            "reasons": list(self._availability.reasons(now)),
+            "jobs_running": self._availability.jobs,
+            "addresses": list(self._network.addresses()),
+            "peers": len(self._network.peers()),
+            "bundles": [bundle.manifest.name for bundle in self._bundles],
+        }
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions themselves, out of the groups that nurseries wrap them in."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def _open_bundles(store: BundleStore, config: Config) -> tuple[Bundle, ...]:
+    """The bundles to serve, each trusted and sound. Raises `ConfigError` or `StoreError`."""
+    if not config.bundles:
+        raise ConfigError(Code.BAD_CONFIG, "Setting `bundles`: name at least one bundle to serve.")
+    trust = TrustList.load(config.home)
+    return tuple(_open_bundle(store, trust, name) for name in dict.fromkeys(config.bundles))
+
+
+def _open_bundle(store: BundleStore, trust: TrustList, name: str) -> Bundle:
+    entry = trust.resolve(name)
+    bundle = store.open(entry.cid)
+    if not trust.trusts(bundle.signed, entry.cid):
+        raise ConfigError(Code.BUNDLE_UNTRUSTED, f"Bundle {name} is not signed by the publisher that the list names.")
+    bundle.verify()
+    return bundle
+
+
+async def _end_with_stdin() -> None:
+    """Whoever holds the other end of standard input, and writes nothing there, has closed it or is gone: time to end."""
+    await trio.lowlevel.wait_readable(0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _lock(state: Path) -> Iterator[None]:
+    """No other node runs on the state directory. Raises `ConfigError(already_running)`."""
+    with (state / LOCK).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(Code.ALREADY_RUNNING, f"A node is running on {state} already.") from None
+        yield

@@ -1,0 +1,84 @@
+"""This machine as JAX sees it: its compile cache, its memory for weights, and the class of its arithmetic."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import jax
+import numpy as np
+from jax._src import lru_cache
+from jaxlib.version import __version__ as jaxlib_version
+
+from ...protocol.errors import Code, EngineError
+from .bundles import Bundle
+
+_VARIANT: Final = "b1"
+"""One sequence a run."""
+
+
+def configure(compile_cache: Path) -> None:
+    """JAX compiles each program once per machine, into `compile_cache`. To be called before anything runs."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the owner's own programs use the GPU too
+    update: Callable[[str, object], None] = jax.config.update
+    update("jax_compilation_cache_dir", str(compile_cache))
+    update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    lru_cache.LRUCache.put = _put_whole  # type: ignore[assignment]  # see there; its first argument is named otherwise
+
+
+def map_weights(bundle: Bundle) -> list[jax.Array]:
+    """The parameters in the manifest's order; on a CPU they are the mapped file itself, shared by all its readers."""
+    with (bundle.path / "weights.safetensors").open("rb") as stream:
+        mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+    header_end = 8 + int.from_bytes(mapped[:8], "little")
+    try:
+        header = json.loads(mapped[8:header_end])
+        return [jax.device_put(_tensor(mapped, header_end, header[name])) for name in bundle.manifest.parameters]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(
+            Code.WORKER_FAILED, f"The weights of {bundle.manifest.name} cannot be read: {error}"
+        ) from None
+
+
+def numerics_class(params: Sequence[jax.Array]) -> str:
+    """Where results are bit-equal: precision/jaxlib version/platform/instruction set or device kind/variant."""
+    precision = "+".join(sorted({param.dtype.name for param in params})) or "float32"
+    device = jax.devices()[0]
+    kind = _instruction_set() if device.platform == "cpu" else device.device_kind.replace(" ", "-")
+    return f"{precision}/jaxlib-{jaxlib_version}/{device.platform}/{kind}/{_VARIANT}"
+
+
+def _tensor(mapped: mmap.mmap, base: int, entry: dict[str, Any]) -> np.ndarray[Any, Any]:
+    begin, end = entry["data_offsets"]
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    return np.frombuffer(mapped, dtype, (end - begin) // dtype.itemsize, base + begin).reshape(entry["shape"])
+
+
+_DTYPES: Final = {"F32": "float32", "F16": "float16", "I32": "int32", "I8": "int8", "U8": "uint8"}
+"""safetensors' names of the types that NumPy has too."""
+
+
+def _instruction_set() -> str:
+    """The widest vectors that XLA compiles for here, by which its sums are ordered."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        words = set()
+    widest = (name for name, flag in (("avx512", "avx512f"), ("avx2", "avx2"), ("avx", "avx")) if flag in words)
+    return next(widest, os.uname().machine)
+
+
+def _put_whole(cache: lru_cache.LRUCache, key: str, value: bytes) -> None:
+    """An entry appears in the compile cache whole or not at all.
+
+    jax 0.10.2 (`_src/lru_cache.py`, `LRUCache.put`) writes in place, never over what is there: a worker killed while
+    it writes, as any may be, would leave a torn entry that every later start fails to read, and then compiles anew.
+    """
+    target = cache.path / f"{key}-cache"
+    scratch = target.with_name(f".{key[:64]}.{os.getpid()}")
+    scratch.write_bytes(value)
+    scratch.replace(target)

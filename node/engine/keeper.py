@@ -1,0 +1,238 @@
+"""Keeps one worker process running while one is wanted: starts it, passes jobs and pieces, notices its end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from math import inf
+from types import MappingProxyType
+from typing import Final
+
+import trio
+
+from ...protocol.errors import Code, EngineError, RemoteProtocolError
+from .answers import Answer, OpenJob
+from .messages import Beat, Cancel, Cancelled, Credit, EngineJob, EnginePiece, Failed, Fatal, Message, Ready, Served
+from .process import WorkerProcess
+
+START_S_MAX: Final = 300.0
+"""From start to ready: compiling a large bundle from scratch beside five that do the same takes a minute or two."""
+
+SILENCE_S_MAX: Final = 60.0
+"""A worker with work says something after each step, and the longest step, beside busy neighbours, takes seconds."""
+
+RESTARTS_MAX: Final = 5
+RESTARTS_S: Final = 600.0
+"""A worker that dies more often than this is broken, and starting it burns the owner's power for nothing."""
+
+
+class WorkerEngine:
+    """An `Engine` over one worker process at a time. `keep` has to run beside it."""
+
+    def __init__(self, start: Callable[[], WorkerProcess], max_jobs: int) -> None:
+        self._start = start
+        self._max_jobs = max_jobs
+        self._wanted = trio.Event()
+        """Set while a worker is to run. `kill` replaces it, so that whoever holds the old one knows it was a kill."""
+        self._process: WorkerProcess | None = None
+        self._hpke_key = b""
+        self._served: dict[bytes, Served] = {}
+        self._jobs: dict[bytes, OpenJob] = {}
+        self._deaths: deque[float] = deque(maxlen=RESTARTS_MAX)
+        self._failure: EngineError | None = None
+        self._generation = 0
+        self._changed = trio.Event()
+        self._silence = trio.CancelScope()
+        """Around listening to the worker; its deadline is when silence means that it hangs."""
+
+    @property
+    def hpke_key(self) -> bytes:
+        return self._hpke_key
+
+    @property
+    def served(self) -> Mapping[bytes, Served]:
+        return MappingProxyType(self._served)
+
+    @property
+    def free_slots(self) -> int:
+        return self._max_jobs - len(self._jobs) if self._served else 0
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def failure(self) -> EngineError | None:
+        return self._failure
+
+    async def changed(self, seen: int) -> int:
+        while self._generation == seen:
+            await self._changed.wait()
+        return self._generation
+
+    def submit(self, job: EngineJob) -> Answer:
+        if not self._process or not self._served:
+            raise self._failure or EngineError(Code.WORKER_DIED, "No worker is ready.")
+        if job.bundle not in self._served:
+            raise EngineError(Code.UNKNOWN_BUNDLE, "The worker does not serve this bundle.")
+        if job.id in self._jobs:
+            raise EngineError(Code.REPLAYED, "A job of this order is running.")
+        if not self.free_slots:
+            raise EngineError(Code.BUSY, f"All {self._max_jobs} slots are taken.")
+        opened = self._jobs[job.id] = OpenJob(lambda pieces: self._tell(job.id, Credit(job.id, pieces)))
+        self._tell(job.id, job)
+        return opened.answer
+
+    def cancel(self, job_id: bytes) -> None:
+        if (job := self._jobs.get(job_id)) and not job.cancelled:
+            job.cancel()
+            self._tell(job_id, Cancel(job_id))
+
+    def kill(self) -> None:
+        self._wanted = trio.Event()
+        self._let_go("The worker was stopped.")
+        self._announce()
+
+    async def restart(self) -> None:
+        self.kill()
+        self._failure = None
+        self._deaths.clear()
+        wanted = self._wanted
+        wanted.set()
+        self._announce()
+        while not self._served:
+            if self._wanted is not wanted:
+                raise self._failure or EngineError(Code.WORKER_DIED, "The worker was stopped while it started.")
+            await self.changed(self._generation)
+
+    async def keep(self) -> None:
+        """Runs a worker whenever one is wanted, until cancelled; leaves none behind."""
+        while True:
+            await self._until_wanted()
+            wanted = self._wanted
+            try:
+                await self._run_worker()
+            except EngineError as error:  # it never got ready: what is wrong is wrong again next time
+                if self._wanted is wanted:
+                    self._give_up(error)
+                continue
+            if self._wanted is wanted:
+                self._count_death()
+
+    async def _until_wanted(self) -> None:
+        while not self._wanted.is_set():
+            await self.changed(self._generation)
+
+    async def _run_worker(self) -> None:
+        """Returns when the worker has come and gone; raises `EngineError` if it never got ready."""
+        process = self._process = self._start()
+        reason = "The worker ended by itself."
+        try:
+            ready = await _first_word(process)
+            if self._process is process:
+                self._hpke_key = ready.hpke_key
+                self._served = {served.bundle: served for served in ready.served}
+                self._announce()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(process.write)
+                    reason = await self._listen(process)
+                    nursery.cancel_scope.cancel()
+        finally:
+            if self._process is process:
+                self._let_go(reason)
+                self._announce()
+            await process.kill_and_reap()
+
+    async def _listen(self, process: WorkerProcess) -> str:
+        """Returns why nothing more comes from the worker: it ended, or did what a sound one never does."""
+        self._silence = trio.CancelScope()
+        try:
+            with self._silence:
+                async for message in process:
+                    self._handle_untrusted(message)
+                    self._silence.deadline = inf
+                    self._limit_silence()
+        except RemoteProtocolError as error:
+            return f"The worker broke the rules of its socket and was killed. {error.message}"
+        if self._silence.cancelled_caught:
+            return f"The worker said nothing for {SILENCE_S_MAX:.0f} s while it had work, and was killed."
+        return "The worker ended by itself."
+
+    def _handle_untrusted(self, message: Message) -> None:
+        """Raises `RemoteProtocolError` for a message that does not fit the state of the jobs."""
+        match message:
+            case Beat():
+                return
+            case EnginePiece() | Failed() | Cancelled() if message.id in self._jobs:
+                job = self._jobs[message.id]
+            case _:
+                raise RemoteProtocolError(Code.ILLEGAL_MOVE, f"{type(message).__name__} came out of place.")
+        if isinstance(message, EnginePiece):
+            job.add_untrusted(message)
+            if not message.end:
+                return
+        elif isinstance(message, Failed):
+            job.fail(_error_untrusted(message))
+        elif not job.cancelled:
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A job was given up that nobody had cancelled.")
+        del self._jobs[message.id]
+
+    def _tell(self, job_id: bytes, message: EngineJob | Credit | Cancel) -> None:
+        if self._process and job_id in self._jobs:
+            self._process.send(message)
+            self._limit_silence()
+
+    def _limit_silence(self) -> None:
+        """If the worker has something to do or to answer, time runs until its next word."""
+        if any(job.awaits_word for job in self._jobs.values()):
+            self._silence.deadline = min(self._silence.deadline, trio.current_time() + SILENCE_S_MAX)
+
+    def _let_go(self, reason: str) -> None:
+        """The worker is dead to everybody: it has SIGKILL, its jobs have failed, its key and offers are gone."""
+        if not self._process:
+            return
+        self._process.kill()
+        self._process, self._hpke_key, self._served = None, b"", {}
+        jobs, self._jobs = self._jobs, {}
+        for job in jobs.values():
+            job.fail(EngineError(Code.WORKER_DIED, reason))
+
+    def _count_death(self) -> None:
+        now = trio.current_time()
+        if len(self._deaths) == RESTARTS_MAX and now - self._deaths[0] < RESTARTS_S:
+            died = f"The worker died {RESTARTS_MAX + 1} times within {RESTARTS_S / 60:.0f} minutes"
+            self._give_up(EngineError(Code.WORKER_FAILED, f"{died}; it is not started again."))
+        self._deaths.append(now)
+
+    def _give_up(self, error: EngineError) -> None:
+        self._failure = error
+        self._wanted = trio.Event()
+        self._announce()
+
+    def _announce(self) -> None:
+        self._generation += 1
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+async def _first_word(process: WorkerProcess) -> Ready:
+    """What the worker says when it is ready. Raises `EngineError` with what it says, or its log, if it is not."""
+    try:
+        with trio.fail_after(START_S_MAX):
+            message = await anext(process, None)
+        if isinstance(message, Ready):
+            return message
+        if isinstance(message, Fatal):
+            raise _error_untrusted(message)
+    except trio.TooSlowError:
+        raise EngineError(Code.WORKER_FAILED, f"The worker was not ready within {START_S_MAX:.0f} s.") from None
+    except RemoteProtocolError as error:
+        raise EngineError(Code.WORKER_FAILED, f"The worker began with nonsense. {error.message}") from None
+    raise EngineError(Code.WORKER_FAILED, f"The worker ended before it was ready. {process.last_words()}")
+
+
+def _error_untrusted(message: Failed | Fatal) -> EngineError:
+    try:
+        return EngineError(Code(message.code), message.message)
+    except ValueError:
+        raise RemoteProtocolError(Code.BAD_RECORD, f"{message.code!r} is not a code.") from None

@@ -1,0 +1,48 @@
+"""Key files: 32-byte Ed25519 seeds that nobody but their user can read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nacl.signing import SigningKey
+
+from ..protocol.errors import Code, StoreError
+
+SEED_BYTES = 32
+
+
+def load_or_create(path: Path) -> SigningKey:
+    """The key whose seed is in the file; a fresh one is written there, mode 0600, if there is no file.
+
+    Raises `StoreError(corrupt_store)` for a file that is not a seed or that others can read.
+    """
+    try:
+        return load(path)
+    except FileNotFoundError:
+        pass
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+        stream.write(bytes(SigningKey.generate()))
+        stream.flush()
+        os.fsync(stream.fileno())
+    try:
+        os.link(scratch, path)  # unlike a rename, it never replaces the key of a process that was quicker
+    except FileExistsError:
+        pass
+    finally:
+        scratch.unlink()
+    return load(path)
+
+
+def load(path: Path) -> SigningKey:
+    """The key whose seed is in the file. Raises `FileNotFoundError`, or `StoreError(corrupt_store)`."""
+    with path.open("rb") as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        seed = stream.read(SEED_BYTES + 1)
+    if len(seed) != SEED_BYTES:
+        raise StoreError(Code.CORRUPT_STORE, f"The key file {path} does not hold a {SEED_BYTES}-byte seed.")
+    if mode & 0o077:
+        raise StoreError(Code.CORRUPT_STORE, f"Others can read the key file {path}: set its mode to 600.")
+    return SigningKey(seed)

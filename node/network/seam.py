@@ -1,0 +1,126 @@
+"""What the rest of Fallow knows about the network: frames between keys, and a table of hints.
+
+No type, clock or randomness of the implementation shows here, so that the simulator can stand in for libp2p. A peer is
+its 32-byte Ed25519 key. Deadlines are the caller's: every call may be cancelled at any time and leaves nothing behind.
+Every call raises nothing but `NetworkError`, whose code says what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ...protocol.limits import MESSAGE_BYTES_MAX, PUBLISHED_BYTES_MAX
+
+FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX
+"""One frame, either way; the length before it is 4 bytes, big-endian."""
+
+UNREAD_BYTES_MAX: Final = 4 * FRAME_BYTES_MAX
+UNREAD_FRAMES_MAX: Final = 4096
+"""What one stream may hold unread before it is reset. It is reset rather than paused: the muxer breaks the *sender*
+after 5 s of an unread window, and a hostile one ignores the window altogether."""
+
+VALUE_BYTES_MAX: Final = PUBLISHED_BYTES_MAX
+
+KEY_BYTES_MAX: Final = 256
+"""A key of the table; provider keys carry a content id, a region and a shard."""
+
+PROVIDERS_MAX: Final = 400
+"""Providers returned by one search: more than that and the keys should have been sharded."""
+
+STREAMS_PER_PEER_MAX: Final = 64
+"""Inbound streams of one protocol served at once for one peer; its further ones are reset. py-libp2p has no bound of
+its own, and a node has 16 slots."""
+
+
+class Stream(Protocol):
+    """An ordered exchange of frames with one authenticated peer."""
+
+    @property
+    def peer(self) -> bytes:
+        """The Ed25519 key that the other side proved to hold."""
+
+    async def send(self, frame: bytes) -> None:
+        """The frame is on its way. Cancelled half-way it resets the stream, and only the stream.
+
+        Raises `stream_closed`, or `too_large` for a frame over `FRAME_BYTES_MAX`.
+        """
+
+    async def receive(self) -> bytes:
+        """The next whole frame. Frames that came before the end are still delivered.
+
+        Raises `stream_closed` at the end or at a reset, `too_large` when the peer broke a bound (the stream is reset).
+        """
+
+    async def close(self) -> None:
+        """The other side reads the end after what was sent; nothing further is received."""
+
+    async def reset(self) -> None:
+        """The stream has ended at once in both directions."""
+
+
+Handler = Callable[[Stream], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Who said to have what was searched for, and where they said to be. A hint: nothing here is verified."""
+
+    peer: bytes
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """The rules of the table's values. Both functions are pure and are fed by strangers."""
+
+    validate: Callable[[str, bytes], None]
+    """Returns if the value may stand under the key, else raises a `FallowError`."""
+    select: Callable[[str, Sequence[bytes]], int]
+    """The index of the newest of several valid values."""
+
+
+class Network(Protocol):
+    """One node's place in the network."""
+
+    @property
+    def key(self) -> bytes:
+        """This node's own Ed25519 key."""
+
+    def addresses(self) -> tuple[str, ...]:
+        """Where others can dial this node: full multiaddrs, with `/p2p/`."""
+
+    def peers(self) -> list[bytes]:
+        """The peers connected now."""
+
+    async def connect(self, address: str) -> bytes:
+        """Connected to the peer at the multiaddr; its key. Raises `peer_unreachable`."""
+
+    async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = ()) -> Stream:
+        """A fresh stream, dialling only if there is no connection: the given addresses first, then those known.
+
+        Raises `peer_unreachable`, `protocol_unsupported`, or `stream_closed` when the peer is there but will not.
+        """
+
+    def serve(self, protocol: str, handler: Handler) -> None:
+        """Inbound streams of the protocol run the handler, each in its own task. A stream left open is closed; whatever
+        the handler raises resets its stream."""
+
+    async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
+        """One frame out, one frame back, over a fresh stream. Raises as `open`, `send` and `receive` do."""
+
+    async def put(self, key: str, value: bytes) -> int:
+        """So many of the peers closest to the key keep the value. It expires within a day: put a newer one in time.
+
+        0 is no error when nobody else is there. Raises `too_large` or what the validator raises.
+        """
+
+    async def get(self, key: str) -> bytes | None:
+        """The newest valid value that the closest peers hold, or none. A hint, never the truth."""
+
+    async def provide(self, key: str) -> int:
+        """So many of the peers closest to the key will name this node as a provider, for at most two days."""
+
+    async def find(self, key: str) -> list[Provider]:
+        """Who provides the key, as the closest peers have it; each once, this node left out."""

@@ -1,0 +1,147 @@
+"""A libp2p stream as the seam promises it: whole frames, read eagerly into a bounded queue."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.network.stream.exceptions import StreamEOF
+
+from ...protocol.errors import Code, NetworkError
+from .boundary import Tasks, translated
+from .identity import key_of
+from .seam import FRAME_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_FRAMES_MAX
+
+WRITE_BYTES: Final = 64 * 1024 - 12
+"""One yamux frame; larger writes are slower (92 instead of 105 MB/s) and keep small requests of the peer waiting."""
+
+READ_BYTES: Final = 256 * 1024
+"""The yamux window at the start: more is rarely there at once."""
+
+LINGER_S: Final = 5.0
+"""How long a closed stream waits for the other side's end before it is reset; yamux would keep its entry for ever."""
+
+ABORT_S: Final = 2.0
+"""Ceiling of a reset: the frame is queued at once unless the connection has died."""
+
+
+class FrameStream:
+    """One libp2p stream. `pump` must run for as long as the stream is used."""
+
+    def __init__(self, stream: INetStream, tasks: Tasks) -> None:
+        self.peer: Final = key_of(stream.muxed_conn.peer_id)
+        self._stream = stream
+        self._tasks = tasks
+        self._sending = trio.Lock()
+        self._arrived, self._unread = trio.open_memory_channel[bytes](UNREAD_FRAMES_MAX)
+        self._unread_bytes = 0
+        self._end = NetworkError(Code.STREAM_CLOSED, "the other side has closed the stream")
+        self._ended = trio.Event()
+        self._send_closed = self._receive_closed = False
+
+    async def send(self, frame: bytes) -> None:
+        if len(frame) > FRAME_BYTES_MAX:
+            raise NetworkError(Code.TOO_LARGE, f"a frame has at most {FRAME_BYTES_MAX} bytes, not {len(frame)}")
+        async with self._sending:
+            if self._send_closed:
+                raise NetworkError(Code.STREAM_CLOSED, "the stream was closed on this side")
+            whole = False
+            try:
+                with translated(Code.STREAM_CLOSED, "the other side has gone"):
+                    await self._write(frame)
+                whole = True
+            finally:
+                if not whole:  # anything after a half-written frame would be read as its rest
+                    self._send_closed = True
+                    self._tasks.spawn(self._abort)
+
+    async def _write(self, frame: bytes) -> None:
+        head = len(frame).to_bytes(4, "big")
+        await self._stream.write(head + frame[: WRITE_BYTES - 4])
+        for start in range(WRITE_BYTES - 4, len(frame), WRITE_BYTES):
+            await self._stream.write(frame[start : start + WRITE_BYTES])
+
+    async def receive(self) -> bytes:
+        try:
+            frame = await self._unread.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise NetworkError(self._end.code, self._end.message) from None
+        self._unread_bytes -= len(frame)
+        return frame
+
+    async def close(self) -> None:
+        if not self._receive_closed:
+            self._end_here()
+            self._tasks.spawn(self._linger)
+        await trio.lowlevel.checkpoint()
+
+    async def reset(self) -> None:
+        self._end_here()
+        await self._abort()
+
+    def _end_here(self) -> None:
+        self._send_closed = self._receive_closed = True
+        self._end = NetworkError(Code.STREAM_CLOSED, "the stream was closed on this side")
+        self._unread.close()
+
+    async def _linger(self) -> None:
+        with trio.move_on_after(LINGER_S):
+            async with self._sending:
+                with suppress(NetworkError), translated(Code.STREAM_CLOSED, "the other side went first"):
+                    await self._stream.close()
+            await self._ended.wait()
+        if not self._ended.is_set():
+            await self._abort()
+
+    async def _abort(self) -> None:
+        with trio.move_on_after(ABORT_S):
+            await self._stream.reset()
+
+    async def pump(self) -> None:
+        """Everything that arrived has been queued, until the end; a broken bound resets the stream."""
+        try:
+            with translated(Code.STREAM_CLOSED, "the other side has gone"):
+                await self._read_frames()
+        except NetworkError as error:
+            if not self._receive_closed:
+                self._end = error
+            if error.code is Code.TOO_LARGE:
+                self._send_closed = True
+                self._tasks.spawn(self._abort)
+        finally:
+            self._arrived.close()
+            self._ended.set()
+
+    async def _read_frames(self) -> None:
+        buffer = bytearray()
+        while True:
+            try:
+                buffer += await self._stream.read(READ_BYTES)
+            except StreamEOF:
+                return
+            if self._receive_closed:
+                buffer.clear()
+            while len(buffer) >= 4:
+                length = int.from_bytes(buffer[:4], "big")
+                if length > FRAME_BYTES_MAX:
+                    raise NetworkError(Code.TOO_LARGE, f"the peer announced a frame of {length} bytes")
+                if len(buffer) < 4 + length:
+                    break
+                frame = bytes(buffer[4 : 4 + length])
+                del buffer[: 4 + length]
+                self._queue(frame)
+
+    def _queue(self, frame: bytes) -> None:
+        self._unread_bytes += len(frame)
+        if self._unread_bytes > UNREAD_BYTES_MAX:
+            raise NetworkError(Code.TOO_LARGE, f"the peer sent {UNREAD_BYTES_MAX} bytes that nobody had read")
+        try:
+            self._arrived.send_nowait(frame)
+        except trio.WouldBlock:
+            raise NetworkError(
+                Code.TOO_LARGE, f"the peer sent {UNREAD_FRAMES_MAX} frames that nobody had read"
+            ) from None
+        except trio.BrokenResourceError:
+            pass  # closed on this side meanwhile

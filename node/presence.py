@@ -1,0 +1,126 @@
+"""This node's presence in the mesh: it says who it is to whoever asks, and leaves hints in the DHT where to ask."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import trio
+from nacl.signing import SigningKey
+
+from ..protocol.envelope import Signed
+from ..protocol.errors import NetworkError
+from ..protocol.identity import Mandate
+from ..protocol.messages import ProfileReply, ProfileRequest
+from ..protocol.names import WORLD, profile_key, provider_key
+from ..protocol.published import Profiles
+from .availability import Availability
+from .config import Config
+from .delivery import now_ms
+from .log import EventLog, wall_ms
+from .network.seam import Network, Stream
+from .profiles import Offer, current_mandate, make_profiles
+from .questions import answer_each
+from .vantage import Vantage, measure, observed
+
+MEASURE_S: Final = 60.0
+ANNOUNCE_S: Final = 300.0
+"""Of a profile that lives for 30 minutes: a few lost refreshes do no harm."""
+ANNOUNCE_LIMIT_S: Final = 30.0
+PROVIDED_AT_ONCE: Final = 8
+PROVIDE_GAP_S: Final = 1.5
+"""Between further records: py-libp2p takes ten in ten seconds from one peer (kad_dht/kad_dht.py:313)."""
+QUESTIONS_MAX: Final = 64
+"""On one stream; a prober asks six."""
+
+
+class Presence:
+    """What others can learn of this node."""
+
+    def __init__(
+        self,
+        config: Config,
+        key: SigningKey,
+        owner: SigningKey,
+        network: Network,
+        availability: Availability,
+        offer: Offer,
+    ) -> None:
+        self._offer = offer
+        self._working = True
+        self._config = config
+        self._key = key
+        self._node = bytes(key.verify_key)
+        self._owner = owner
+        self._network = network
+        self._availability = availability
+        self._vantage = Vantage(None, {})
+        self._mandate: Signed[Mandate] = current_mandate(config, self._node, owner, wall_ms())
+        self._profiles: Profiles = self._fresh()
+
+    async def answer(self, stream: Stream) -> None:
+        """`/fallow/profile/1`: each question has got its answer, until the asker ends the stream."""
+
+        async def reply(_: ProfileRequest) -> ProfileReply:
+            return self._reply(stream.peer)
+
+        await answer_each(stream, ProfileRequest, reply, QUESTIONS_MAX)
+
+    async def measure(self) -> None:
+        """The connectivity is of now; what could not be measured stays absent."""
+        connected = self._network.peers()
+        random.shuffle(connected)
+        # Nodes that answered before come first: of the others, most are clients.
+        connected.sort(key=lambda peer: peer not in self._vantage.addresses)
+        self._vantage = await measure(self._network, connected)
+        self._profiles = self._fresh()
+
+    async def announce(self) -> None:
+        """The DHT names this node under each bundle on offer, and holds its profiles as of now."""
+        self._mandate = current_mandate(self._config, self._node, self._owner, wall_ms())
+        self._profiles = self._fresh()
+        with trio.move_on_after(ANNOUNCE_LIMIT_S):
+            await self._network.put(profile_key(self._node), self._profiles.encode())
+            regions = dict.fromkeys((WORLD, self._config.region or WORLD))
+            keys = [provider_key(served.bundle, region) for served in self._offer.served for region in regions]
+            for index, key in enumerate(keys):
+                if index >= PROVIDED_AT_ONCE:
+                    await trio.sleep(PROVIDE_GAP_S)
+                await self._network.provide(key)
+
+    async def keep(self, log: EventLog) -> None:
+        """Measured each minute and announced every five, until cancelled. A failure waits for the next round."""
+        announced = trio.current_time()
+        while True:
+            await self.measure()
+            if trio.current_time() - announced >= ANNOUNCE_S:
+                announced = trio.current_time()
+                try:
+                    await self.announce()
+                except NetworkError as error:
+                    log.write("announce_failed", code=error.code, why=error.message)
+            await trio.sleep(MEASURE_S)
+
+    def renew(self, offer: Offer | None) -> None:
+        """A new worker's offer stands from now on. None: there is no worker; what it could do is still said."""
+        self._working = offer is not None
+        if offer:
+            self._offer = offer
+            self._profiles = self._fresh()
+
+    def _fresh(self) -> Profiles:
+        addresses = self._network.addresses()
+        return make_profiles(self._config, self._key, self._offer, addresses, self._vantage.measured, wall_ms())
+
+    def _reply(self, asker: bytes) -> ProfileReply:
+        now = now_ms()
+        return ProfileReply(
+            mandate=self._mandate.envelope,
+            capability=self._profiles.capability.envelope,
+            connectivity=self._profiles.connectivity.envelope,
+            worker_key=self._offer.worker_key.envelope if self._working else None,
+            state=str(self._availability.state(now)),
+            reasons=self._availability.reasons(now),
+            jobs_running=self._availability.jobs,
+            observed_peers=observed(self._vantage.addresses, asker),
+        )

@@ -1,0 +1,156 @@
+"""What this node says of itself, signed: its offer, its profiles, its mandate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from nacl.signing import SigningKey
+
+from ..protocol.bundle import SCORE, Manifest
+from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from ..protocol.errors import Code, RemoteProtocolError, StoreError
+from ..protocol.identity import CHECKER, EXECUTOR, Mandate, WorkerKey
+from ..protocol.limits import ADDRESSES_MAX, MANDATE_MS_MAX, PROFILE_MS_MAX, WORKER_KEY_MS_MAX
+from ..protocol.orders import Terms
+from ..protocol.prices import Price, price_list_id
+from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
+from ..protocol.published import Profiles
+from .config import Config, EntryPrice
+from .engine.engine import Engine
+from .vantage import Measured
+
+MANDATE = "mandate"
+RENEW_MS: Final = MANDATE_MS_MAX // 7
+"""A mandate is renewed a day before it ends: a node that was asleep meanwhile still has a valid one."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What can be ordered while one worker runs: a new worker is a new offer."""
+
+    node: bytes
+    manifests: Mapping[bytes, Manifest]
+    served: tuple[ServedBundle, ...]
+    prices: tuple[Price, ...]
+    worker_key: Signed[WorkerKey]
+
+    @cached_property
+    def terms(self) -> Terms:
+        """What orders are held against."""
+        bundles = frozenset((served.bundle, entry) for served in self.served for entry in served.entries)
+        return Terms(self.node, self.worker_key.id, price_list_id(self.prices), bundles)
+
+    def numerics_class(self, bundle: bytes) -> str:
+        """The class of what the worker computes for a bundle on offer."""
+        return next(served.numerics_class for served in self.served if served.bundle == bundle)
+
+
+def make_offer(
+    config: Config, key: SigningKey, engine: Engine, manifests: Mapping[bytes, Manifest], now_ms: int
+) -> Offer:
+    """The offer of the worker that is ready now."""
+    served = tuple(
+        ServedBundle(
+            bundle=bundle,
+            entries=tuple(entry for entry in manifests[bundle].entries if _plays(config.roles, entry)),
+            numerics_class=loaded.numerics_class,
+            input_tokens_per_s_milli=loaded.rates.prefill_milli,
+            output_tokens_per_s_milli=loaded.rates.decode_milli,
+            calls_per_s_milli=loaded.rates.call_milli,
+        )
+        for bundle, loaded in engine.served.items()
+        if any(_plays(config.roles, entry) for entry in manifests[bundle].entries)
+    )
+    prices = tuple(_price(bundle.bundle, entry, config.prices[entry]) for bundle in served for entry in bundle.entries)
+    node = bytes(key.verify_key)
+    worker_key = WorkerKey(node, engine.hpke_key, now_ms, now_ms + WORKER_KEY_MS_MAX)
+    return Offer(node, manifests, served, prices, sign(worker_key, key))
+
+
+def _plays(roles: Sequence[str], entry: str) -> bool:
+    return (CHECKER if entry == SCORE else EXECUTOR) in roles
+
+
+def _price(bundle: bytes, entry: str, price: EntryPrice) -> Price:
+    return Price(bundle, entry, price.call_ucr, price.input_token_ucr, price.output_token_ucr, price.checked_token_ucr)
+
+
+def make_profiles(
+    config: Config, key: SigningKey, offer: Offer, addresses: Sequence[str], measured: Measured | None, now_ms: int
+) -> Profiles:
+    """The profiles as of now."""
+    node, expires_ms = bytes(key.verify_key), now_ms + PROFILE_MS_MAX
+    capability = CapabilityProfile(
+        node=node,
+        sequence=now_ms,
+        issued_ms=now_ms,
+        expires_ms=expires_ms,
+        kind=config.kind,
+        region=config.region,
+        roles=config.roles,
+        accelerators=tuple(sorted({f"{_device(s.numerics_class)}, {os.cpu_count()} threads" for s in offer.served})),
+        served=offer.served,
+        prices=offer.prices,
+        jobs_max=config.jobs_max,
+    )
+    connectivity = ConnectivityProfile(
+        node=node,
+        sequence=now_ms,
+        issued_ms=now_ms,
+        expires_ms=expires_ms,
+        addresses=tuple(addresses[:ADDRESSES_MAX]),
+        link_kinds=(),
+        metered=None,
+        vantage_peers=measured.peers if measured else 0,
+        rtt_p50_us=measured.rtt_p50_us if measured else None,
+        rtt_p95_us=measured.rtt_p95_us if measured else None,
+        jitter_us=measured.jitter_us if measured else None,
+        loss_ppm=measured.loss_ppm if measured else None,
+        up_kbit_per_s=None,
+        down_kbit_per_s=None,
+    )
+    return Profiles(sign(capability, key), sign(connectivity, key))
+
+
+def _device(numerics_class: str) -> str:
+    """`platform/instruction set or device` of a class `precision/jaxlib/platform/device/variant`."""
+    return "/".join(numerics_class.split("/")[2:4]) or numerics_class
+
+
+def current_mandate(config: Config, node: bytes, owner: SigningKey, now_ms: int) -> Signed[Mandate]:
+    """The owner's mandate for this node, on disk: the one that is there, or a new one if that nears its end.
+
+    Another owner begins a higher epoch: two owners for one node and epoch would be fraud.
+    """
+    path = config.state / MANDATE
+    held = _held_mandate(path)
+    epoch = held.record.epoch if held else 1
+    if held and (held.signer != bytes(owner.verify_key) or held.record.node != node):
+        epoch, held = epoch + 1, None
+    if held and held.record.roles == config.roles and _fresh(held.record, now_ms):
+        return held
+    record = Mandate(node, bytes(owner.verify_key), config.roles, epoch, now_ms, now_ms + MANDATE_MS_MAX)
+    mandate = sign(record, owner)
+    scratch = path.with_suffix(".new")
+    scratch.write_bytes(mandate.envelope)
+    scratch.rename(path)
+    return mandate
+
+
+def _fresh(mandate: Mandate, now_ms: int) -> bool:
+    return mandate.not_before_ms <= now_ms < mandate.expires_ms - RENEW_MS
+
+
+def _held_mandate(path: Path) -> Signed[Mandate] | None:
+    if not path.exists():
+        return None
+    envelope = path.read_bytes()
+    try:
+        return verify_untrusted(Mandate, envelope, signer=claimed_signer_untrusted(envelope))
+    except RemoteProtocolError as error:
+        raise StoreError(Code.CORRUPT_STORE, f"The mandate in {path} does not hold: {error.message}") from None

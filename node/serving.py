@@ -1,0 +1,228 @@
+"""`/fallow/job/1`: an order is read, checked, accepted or refused, and delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import trio
+from nacl.signing import SigningKey
+
+from ..protocol.bundle import CALL, GENERATE, SCORE, Manifest
+from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
+from ..protocol.identity import short
+from ..protocol.job import Event, Job, Role
+from ..protocol.limits import TEXT_BYTES_MAX, YIELD_MS_MAX
+from ..protocol.messages import AcceptMessage, OrderMessage, RefuseMessage, decode_message_untrusted, encode_message
+from ..protocol.orders import Accept, JobOrder, check_order
+from ..protocol.payment import Channel, Voucher, check_channel
+from ..protocol.prices import Price, amount_ucr_max, find_price
+from ..protocol.profiles import State
+from ..protocol.receipts import YIELDED, Delivery
+from .accounts import Account, Accounts
+from .availability import Availability
+from .delivery import Session, now_ms
+from .engine.engine import Engine
+from .engine.messages import EngineJob
+from .log import EventLog, wall_ms
+from .network.seam import Stream
+from .profiles import Offer
+
+ORDER_S = 10.0
+"""For the order to arrive: 4 MiB of sealed input over a bad mobile link."""
+RETRY_MS = 1_000
+"""After a refusal for lack of a slot; the shortest jobs take about so long."""
+
+
+class Executor:
+    """Runs jobs on the engine, on the terms of the `offer` that now stands."""
+
+    def __init__(
+        self,
+        key: SigningKey,
+        owner: bytes,
+        accounts: Accounts,
+        engine: Engine,
+        availability: Availability,
+        log: EventLog,
+    ) -> None:
+        self.offer: Offer | None = None
+        self._key = key
+        self._node = bytes(key.verify_key)
+        self._owner = owner
+        self._accounts = accounts
+        self._engine = engine
+        self._availability = availability
+        self._log = log
+        self._sessions: dict[Session, trio.CancelScope] = {}
+        self._idle = trio.Event()
+
+    async def serve(self, stream: Stream) -> None:
+        """One job, from order to settlement. Raises `FallowError` if the client broke the protocol or left."""
+        message = await _read_order_untrusted(stream)
+        job = Job(Role.EXECUTOR, first_chunk_ms_max=0, gap_ms_max=0, now_ms=now_ms())
+        job.receive(Event.ORDER, now_ms())
+        with ExitStack() as held:
+            try:
+                order, offer, account = await self._check_untrusted(message, held)
+                answer = self._engine.submit(_engine_job(order, message.sealed_input))
+            except FallowError as error:
+                return await self._refuse(stream, job, error)
+            delivery = _delivery(order, offer)
+            session = Session(stream, job, delivery, account, self._accounts, self._key)
+            held.callback(self._engine.cancel, order.id)
+            held.enter_context(self._open(session))
+            self._log.write("job_accepted", order=order.id.hex()[:16], entry=order.record.entry)
+            accept = sign(Accept(order.id, wall_ms(), delivery.numerics_class), self._key)
+            try:
+                await session.send(Event.ACCEPT, AcceptMessage(accept.envelope))
+                await session.run(answer, lambda: self._engine.cancel(order.id))
+            finally:
+                self._log.write(
+                    "job_ended",
+                    order=order.id.hex()[:16],
+                    state=str(job.state) if job.ended else "broken",
+                    tokens=delivery.tokens,
+                    amount_ucr=delivery.amount_ucr,
+                    unsettled_ucr=session.unpaid_ucr,
+                )
+
+    async def hand_back(self, reason: str) -> None:
+        """No job is open: each has got its notice and its last receipt, or its time to take them has passed.
+
+        Every session is told before this function first waits.
+        """
+        for session in self._sessions:
+            session.stop(YIELDED, reason)
+        with trio.move_on_after(2 * YIELD_MS_MAX / 1000):
+            await self.until_idle()
+        for scope in self._sessions.values():
+            scope.cancel()
+        await self.until_idle()
+
+    async def until_idle(self) -> None:
+        """No job is open."""
+        while self._sessions:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    async def _check_untrusted(self, message: OrderMessage, held: ExitStack) -> tuple[Signed[JobOrder], Offer, Account]:
+        """The order may run: a slot and its credit are `held`, and it can never be accepted again.
+
+        Raises `Refused` or `RemoteProtocolError` with the reason; then nothing was written.
+        """
+        channel = verify_untrusted(Channel, message.channel, signer=claimed_signer_untrusted(message.channel))
+        check_channel(channel, self._node, self._owner, wall_ms())
+        order = verify_untrusted(JobOrder, message.order, signer=channel.record.payer)
+        record = order.record
+        if record.channel != channel.id:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The order names another channel than the one beside it.")
+        offer = self._standing_offer()
+        check_order(record, offer.terms, wall_ms())
+        _check_work(record, offer.manifests[record.bundle])
+        amount = _check_price(record, find_price(offer.prices, record.bundle, record.entry))
+        account = await self._accounts.open(channel)
+        held.enter_context(account.reserved(amount))
+        held.enter_context(self._slot())
+        if message.voucher is not None:
+            voucher = verify_untrusted(Voucher, message.voucher, signer=channel.record.payer)
+            await self._accounts.honour(account, voucher)
+        await self._accounts.accept(account, order)
+        if self._standing_offer() is not offer:
+            raise Refused(Code.STALE_WORKER_KEY, "The worker was replaced while the order was checked.")
+        return order, offer, account
+
+    def _standing_offer(self) -> Offer:
+        """What can be ordered now. Raises `Refused` while the machine is not for lending."""
+        now = now_ms()
+        state = self._availability.state(now)
+        if state in (State.READY, State.BUSY) and self.offer is not None:
+            return self.offer
+        why = ", ".join(self._availability.reasons(now))[:TEXT_BYTES_MAX]
+        if self._availability.wants_worker(now):
+            raise Refused(Code.BUSY, f"The node cannot take orders: {why}.", RETRY_MS)
+        raise Refused(Code.OWNER_NEEDS_MACHINE, f"The node does not take orders: {why}.")
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        if self._availability.jobs >= self._availability.jobs_max or self._engine.free_slots <= 0:
+            raise Refused(Code.BUSY, "Every slot is taken.", RETRY_MS)
+        self._availability.jobs += 1
+        try:
+            yield
+        finally:
+            self._availability.jobs -= 1
+
+    @contextmanager
+    def _open(self, session: Session) -> Iterator[trio.CancelScope]:
+        with trio.CancelScope() as scope:
+            self._sessions[session] = scope
+            try:
+                yield scope
+            finally:
+                del self._sessions[session]
+                self._idle.set()
+
+    async def _refuse(self, stream: Stream, job: Job, error: FallowError) -> None:
+        self._log.write("job_refused", peer=short(stream.peer), code=error.code, why=error.message)
+        retry_ms = error.retry_after_ms if isinstance(error, Refused) else 0
+        job.send(Event.REFUSE, now_ms())
+        await stream.send(encode_message(RefuseMessage(str(error.code), error.message[:TEXT_BYTES_MAX], retry_ms)))
+
+
+async def _read_order_untrusted(stream: Stream) -> OrderMessage:
+    frame = b""
+    with trio.move_on_after(ORDER_S) as limit:
+        frame = await stream.receive()
+    if limit.cancelled_caught:
+        raise RemoteProtocolError(Code.TIMED_OUT, "The order did not come in time.")
+    message = decode_message_untrusted(frame)
+    if not isinstance(message, OrderMessage):
+        raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A job begins with an order.")
+    return message
+
+
+def _check_work(order: JobOrder, manifest: Manifest) -> None:
+    """Raises `Refused` for counts that do not fit one another or the bundle. The rest only the worker can see."""
+    if order.entry == GENERATE and not 0 < order.planned_tokens == order.parameters.max_tokens:
+        raise Refused(Code.BAD_RECORD, "The order plans other than the tokens that it asks for.")
+    if order.entry == SCORE and (order.planned_tokens == 0 or order.checks is None):
+        raise Refused(Code.BAD_RECORD, "The order does not say which receipt and how many tokens are to be checked.")
+    if order.entry == CALL and order.planned_tokens:
+        raise Refused(Code.BAD_RECORD, "A function's order plans no tokens.")
+    if order.entry != CALL and order.calls != 1:
+        raise Refused(Code.BAD_RECORD, "Only functions take more than one input.")
+    length = order.input_tokens + order.planned_tokens
+    if order.entry != CALL and length > manifest.context_tokens_max:
+        message = f"Input and output together have {length} tokens; the model takes {manifest.context_tokens_max}."
+        raise Refused(Code.INPUT_TOO_LONG, message)
+
+
+def _check_price(order: JobOrder, price: Price) -> int:
+    """The most that the job can come to, in micro-credits. Raises `Refused(price_too_high)` if that is over its cap."""
+    amount = amount_ucr_max(price, order.calls, order.input_tokens, order.planned_tokens)
+    if amount > order.amount_ucr_max:
+        message = f"The job may cost {amount} ucr; the order's cap is {order.amount_ucr_max}."
+        raise Refused(Code.PRICE_TOO_HIGH, message)
+    return amount
+
+
+def _engine_job(order: Signed[JobOrder], sealed: bytes) -> EngineJob:
+    record = order.record
+    return EngineJob(
+        id=order.id,
+        bundle=record.bundle,
+        entry=record.entry,
+        parameters=record.parameters,
+        input_digest=record.input_digest,
+        input_tokens=record.input_tokens,
+        sealed=sealed,
+        calls=record.calls,
+    )
+
+
+def _delivery(order: Signed[JobOrder], offer: Offer) -> Delivery:
+    record = order.record
+    price = find_price(offer.prices, record.bundle, record.entry)
+    return Delivery(order, price, offer.numerics_class(record.bundle), transcript=order.id)

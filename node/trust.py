@@ -1,0 +1,99 @@
+"""The trust list: which bundle a name stands for on this machine, and whose signature on it counts.
+
+A name is not a claim. The list that ships with the package comes first; what the user wrote into their own
+`trust.toml` replaces entries of the same name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from ..protocol.bundle import Manifest
+from ..protocol.envelope import Signed
+from ..protocol.errors import Code, ConfigError, RemoteProtocolError
+from ..protocol.identity import cid_hash_untrusted
+
+FILE_NAME = "trust.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustEntry:
+    """`publisher` is trusted for the one bundle `cid`, which goes by `name` here."""
+
+    name: str
+    cid: str
+    publisher: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TrustList:
+    """What this machine trusts, by name."""
+
+    entries: Mapping[str, TrustEntry]
+
+    @classmethod
+    def load(cls, home: Path) -> TrustList:
+        """The shipped list under the user's own. Raises `ConfigError(bad_config)` that names the file and the entry."""
+        # As a file of the package `fallow`: reading it through `fallow.client` would import the client.
+        shipped = resources.files("fallow").joinpath("client", FILE_NAME)
+        own = home / FILE_NAME
+        texts = [(str(source), source.read_text("utf-8")) for source in (shipped, own) if source.is_file()]
+        return cls({entry.name: entry for where, text in texts for entry in _parse(where, text)})
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, sorted."""
+        return tuple(sorted(self.entries))
+
+    def resolve(self, name: str) -> TrustEntry:
+        """The entry of a name or of a CID. Raises `ConfigError`: `unknown_name`, `bundle_untrusted` for a CID."""
+        if name in self.entries:
+            return self.entries[name]
+        for entry in self.entries.values():
+            if entry.cid == name:
+                return entry
+        if _is_cid(name):
+            raise ConfigError(Code.BUNDLE_UNTRUSTED, f"No trust list has the bundle {name}.")
+        known = ", ".join(self.names()) or "nothing"
+        raise ConfigError(Code.UNKNOWN_NAME, f"No trust list knows {name!r}; here are {known}.")
+
+    def trusts(self, manifest: Signed[Manifest], cid: str) -> bool:
+        """Whether exactly this bundle, signed by exactly this publisher, is on the list."""
+        named = cid_hash_untrusted(cid) == manifest.id
+        return named and any(e.cid == cid and e.publisher == manifest.signer for e in self.entries.values())
+
+
+def _parse(where: str, text: str) -> Iterable[TrustEntry]:
+    try:
+        tables: object = tomllib.loads(text).get("bundle", [])
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(Code.BAD_CONFIG, f"{where} is not TOML: {error}.") from None
+    if not isinstance(tables, list):
+        raise ConfigError(Code.BAD_CONFIG, f"{where}: `bundle` must be a list of tables ([[bundle]]).")
+    return [_entry(f"{where}, bundle {index + 1}", table) for index, table in enumerate(tables)]
+
+
+def _entry(where: str, table: object) -> TrustEntry:
+    match table:
+        case {"name": str(name), "cid": str(cid), "publisher": str(publisher)}:
+            pass
+        case _:
+            raise ConfigError(Code.BAD_CONFIG, f"{where}: name, cid and publisher must be there, all text.")
+    try:
+        key = bytes.fromhex(publisher)
+    except ValueError:
+        key = b""
+    if len(key) != 32 or not _is_cid(cid):
+        raise ConfigError(Code.BAD_CONFIG, f"{where}: cid must be a content id, publisher a key of 64 hex digits.")
+    return TrustEntry(name, cid, key)
+
+
+def _is_cid(text: str) -> bool:
+    try:
+        cid_hash_untrusted(text)
+    except RemoteProtocolError:
+        return False
+    return True

@@ -1,0 +1,111 @@
+"""The manifest of a bundle: a model as data, in content-addressed parts that any node can check and run.
+
+The calling convention of the programs stands in `spec/bundles.md`; a node knows no model family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from .limits import CHUNK_BYTES, CHUNKS_MAX, INPUT_TOKENS_MAX, PROGRAMS_MAX, STOP_STRINGS_MAX, TENSORS_MAX
+from .schema import Between, Hash, Size, Text, Uint, Word
+
+GENERATE, SCORE, CALL = "generate", "score", "call"
+
+TensorName = Annotated[str, Size(1, 128)]
+ChatTemplate = Annotated[str, Size(1, 64 * 1024)]
+"""A Jinja template, as model publishers ship it; rendered in Jinja's sandbox, by clients only."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a bundle, as the BLAKE3 hashes of its pieces of `CHUNK_BYTES` (the last may be shorter)."""
+
+    length_bytes: Uint
+    chunks: Annotated[tuple[Hash, ...], Size(1, CHUNKS_MAX)]
+
+    def __post_init__(self) -> None:
+        if len(self.chunks) != max(1, -(-self.length_bytes // CHUNK_BYTES)):
+            raise ValueError("the number of chunks does not fit the length")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An array's element type in NumPy's words (`float32`) and its shape."""
+
+    dtype: Word
+    shape: Annotated[tuple[Annotated[int, Between(0, 2**40)], ...], Size(0, 8)]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One `jax.export` artifact: parameters, then state, then inputs, are all arguments."""
+
+    name: Word
+    role: Word
+    """`prefill`, `decode`, `score` or `call`: what the calling convention says of its inputs and outputs."""
+    length: Annotated[int, Between(1, INPUT_TOKENS_MAX)]
+    """Positions that one run takes: 1 for `decode`, the padded length for the others."""
+    artifact: File
+    flops: Uint
+    """Multiply-adds times two of the static program, for default prices and time caps; recomputed by whoever relies on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far two honest runs on different machines may differ; measured for this bundle (`calibrated_by`)."""
+
+    value_micro: Uint
+    """Text: largest honest difference of one token's log-probability, in micro-nats. Functions: of 1 - cosine, in ppm."""
+    gap_micro: Uint
+    """Text: how far a token's perturbed score may lie below the best, in micro-nats. Functions: 0."""
+    mass_ppm: Uint
+    """Text: how far top-p's boundary may shift, in probability mass. Functions: 0."""
+    calibrated_by: Text
+    """The command and the sample that gave the figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A bundle. Its name elsewhere is its CID: the hash of this record's envelope."""
+
+    RECORD: ClassVar[str] = "manifest"
+
+    name: Word
+    family: Word
+    """For people; no node looks at it."""
+    licence: Text
+    provenance: Text
+    entries: Annotated[tuple[Word, ...], Size(1, 8)]
+    """Of `generate`, `score` and `call`."""
+    weights: File
+    """One safetensors file, data 64-byte aligned so that it can be mapped and used in place."""
+    parameters: Annotated[tuple[TensorName, ...], Size(0, TENSORS_MAX)]
+    """Names of the tensors in the order in which every program takes them."""
+    state: Annotated[tuple[Tensor, ...], Size(0, TENSORS_MAX)]
+    """What `prefill`, `decode` and `score` carry from run to run, all zeros at the start."""
+    programs: Annotated[tuple[Program, ...], Size(1, PROGRAMS_MAX)]
+    tokenizer: File
+    """A `tokenizer.json` of the Hugging Face tokenizers library."""
+    chat_template: ChatTemplate | None
+    context_tokens_max: Annotated[int, Between(1, INPUT_TOKENS_MAX)]
+    """Input and output together (`generate`, `score`), or one input (`call`)."""
+    end_tokens: Annotated[tuple[Uint, ...], Size(0, STOP_STRINGS_MAX)]
+    """Tokens that end a transcript; they count and are priced as any other."""
+    tolerance: Tolerance
+
+    def __post_init__(self) -> None:
+        if len({program.name for program in self.programs}) != len(self.programs):
+            raise ValueError("two programs share a name")
+        if strange := set(self.entries) - {GENERATE, SCORE, CALL}:
+            raise ValueError(f"unknown entry {sorted(strange)[0]!r}")
+
+    def files(self) -> dict[str, File]:
+        """Every file of the bundle by its name on disk."""
+        named = {f"programs/{program.name}": program.artifact for program in self.programs}
+        return {"weights.safetensors": self.weights, "tokenizer.json": self.tokenizer, **named}
+
+    def role(self, role: str) -> tuple[Program, ...]:
+        """The programs of one role, shortest first."""
+        return tuple(sorted((p for p in self.programs if p.role == role), key=lambda p: p.length))

@@ -1,0 +1,84 @@
+"""Every bound of the protocol, each with its reason. Bounds of one process's own resources stand with that process."""
+
+from __future__ import annotations
+
+from typing import Final
+
+RECORD_BYTES_MAX: Final = 256 * 1024
+"""A signed record other than a manifest; the largest real one, a verdict over long answers, is under 64 KiB."""
+
+MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
+"""A manifest lists a 32-byte hash per MiB of weights: enough for a 100 GB model, and one frame."""
+
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""One frame on a stream. py-libp2p moves it in about 50 ms; bigger things are chunked."""
+
+DEPTH_MAX: Final = 16
+"""Nesting of any decoded value; the deepest record uses 5."""
+
+CHUNK_BYTES: Final = 1024 * 1024
+"""Files of a bundle are addressed in pieces of this size: small enough to verify while streaming, few enough to list."""
+
+SKEW_MS: Final = 120_000
+"""Tolerance on absolute times: consumer clocks without NTP drift by seconds a day."""
+
+MANDATE_MS_MAX: Final = 7 * 24 * 3600 * 1000
+"""A stolen node key works for its owner's account no longer than this."""
+
+PROFILE_MS_MAX: Final = 30 * 60 * 1000
+"""A profile in the DHT is a hint; after this it is not even that."""
+
+WORKER_KEY_MS_MAX: Final = 60 * 60 * 1000
+"""Input sealed to a worker's key is safe once the worker has gone; it is replaced at least this often."""
+
+WINDOW_TOKENS: Final = 32
+"""One receipt for so many tokens: the most that either side can lose, and the statistical unit of a check."""
+
+OUTPUT_TOKENS_MAX: Final = 4096
+INPUT_TOKENS_MAX: Final = 32_768
+"""Orders of this size still fit a frame; a bundle's own context is what usually bounds."""
+
+CALL_INPUTS_MAX: Final = 64
+"""Inputs of one function call: keeps one order's result in one frame and one worker turn short."""
+
+STOP_STRINGS_MAX: Final = 4
+"""As the chat API that most clients already speak."""
+
+TEXT_BYTES_MAX: Final = 1024
+"""Names, reasons and details that a person reads."""
+
+PRICES_MAX: Final = 64
+BUNDLES_MAX: Final = 64
+PROGRAMS_MAX: Final = 64
+TENSORS_MAX: Final = 65_536
+CHUNKS_MAX: Final = 100_000
+ADDRESSES_MAX: Final = 16
+"""Bounds of lists in records, each well above what the largest deployment planned needs."""
+
+HEARTBEAT_MS: Final = 250
+SILENCE_MS_MAX: Final = 750
+"""Three missed heartbeats and the executor counts as gone: TCP alone does not notice a frozen process for minutes."""
+
+ACCEPT_MS_MAX: Final = 2_000
+"""From order to Accept or Refuse; an order is answered from memory, so this is a round trip on a bad mobile link."""
+
+VOUCHER_MS_MAX: Final = 20_000
+"""How long an executor waits, delivering nothing, for the voucher of its last window: a checker's prefill fits in."""
+
+YIELD_MS_MAX: Final = 1_000
+"""How long a leaving node waits for the last voucher; the accelerator is already idle by then."""
+
+JOB_MS_MAX: Final = 15 * 60 * 1000
+"""A stream that is still open after this is closed by either side."""
+
+QUORUM_MAX: Final = 16
+"""Members of one quorum; beyond it a committee is the better instrument."""
+
+FINDINGS_MAX: Final = 64
+"""Members named in one verdict: a quorum, the executors that a long answer passed through, and their replacements."""
+
+EVIDENCE_MAX: Final = OUTPUT_TOKENS_MAX // 8
+"""Receipts or attestations of one member in one verdict: windows of a full answer, four times over for resumed parts."""
+
+PUBLISHED_BYTES_MAX: Final = 16 * 1024
+"""A value in the DHT: profiles take 1 to 4 KB, and twenty strangers keep each copy in memory."""

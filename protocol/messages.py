@@ -1,0 +1,201 @@
+"""Messages on streams, each one deterministic CBOR map with its kind under `t`; signed records travel as their envelopes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, TypeAlias
+
+from .codec import decode_untrusted, encode
+from .errors import Code, RemoteProtocolError
+from .limits import ADDRESSES_MAX, MESSAGE_BYTES_MAX, RECORD_BYTES_MAX
+from .schema import Hash, Size, Text, Uint, Word, from_map_untrusted, to_map
+
+JOB_PROTOCOL = "/fallow/job/1"
+PROFILE_PROTOCOL = "/fallow/profile/1"
+BLOB_PROTOCOL = "/fallow/blob/1"
+VOUCHER_PROTOCOL = "/fallow/voucher/1"
+
+Envelope = Annotated[bytes, Size(1, RECORD_BYTES_MAX)]
+Bulk = Annotated[bytes, Size(0, MESSAGE_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderMessage:
+    """Client: please run this. `voucher` is the channel's latest, so that both sides start from the same count."""
+
+    KIND: ClassVar[str] = "order"
+    order: Envelope
+    channel: Envelope
+    voucher: Envelope | None
+    sealed_input: Bulk
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptMessage:
+    """Executor: agreed."""
+
+    KIND: ClassVar[str] = "accept"
+    accept: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseMessage:
+    """Executor: no, and why."""
+
+    KIND: ClassVar[str] = "refuse"
+    code: Word
+    detail: Text
+    retry_after_ms: Uint
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkMessage:
+    """Executor: the next piece, sealed for the client."""
+
+    KIND: ClassVar[str] = "chunk"
+    index: Uint
+    sealed: Bulk
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptMessage:
+    """Executor: the window's receipt."""
+
+    KIND: ClassVar[str] = "receipt"
+    receipt: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationMessage:
+    """Checker: its finding."""
+
+    KIND: ClassVar[str] = "attestation"
+    attestation: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherMessage:
+    """Client: payment for a receipt."""
+
+    KIND: ClassVar[str] = "voucher"
+    voucher: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatMessage:
+    """Either: still here."""
+
+    KIND: ClassVar[str] = "heartbeat"
+
+
+@dataclass(frozen=True, slots=True)
+class CancelMessage:
+    """Client: enough. Before the final receipt it asks for one; after it, it says that nothing more is paid, and why."""
+
+    KIND: ClassVar[str] = "cancel"
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class YieldMessage:
+    """Executor: the owner wants the machine; a receipt for the part done follows."""
+
+    KIND: ClassVar[str] = "yield"
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class FailedMessage:
+    """Executor: it cannot go on; nothing more follows and nothing more is owed."""
+
+    KIND: ClassVar[str] = "failed"
+    code: Word
+    detail: Text
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRequest:
+    """Client: who are you, and what can you do now?"""
+
+    KIND: ClassVar[str] = "profile-request"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReply:
+    """Node: all that a client needs to order, fresh. The state is vouched for by the authenticated connection alone."""
+
+    KIND: ClassVar[str] = "profile"
+    mandate: Envelope
+    capability: Envelope
+    connectivity: Envelope
+    worker_key: Envelope | None
+    """Absent while no worker runs."""
+    state: Word
+    reasons: Annotated[tuple[Text, ...], Size(0, 16)]
+    jobs_running: Uint
+    observed_peers: Annotated[tuple[Text, ...], Size(0, ADDRESSES_MAX)]
+    """Addresses of other nodes, so that a client that joined survives the loss of the one it asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherRequest:
+    """Client: this is owed to you; the job's stream that it belongs to was lost."""
+
+    KIND: ClassVar[str] = "voucher-request"
+    channel: Envelope
+    voucher: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherReply:
+    """Node: it is on disk."""
+
+    KIND: ClassVar[str] = "voucher-reply"
+    voucher: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRequest:
+    """Send the content with this hash: a manifest or a chunk of a bundle's file."""
+
+    KIND: ClassVar[str] = "blob-request"
+    hash: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class BlobReply:
+    """The content, or nothing if it is not here."""
+
+    KIND: ClassVar[str] = "blob"
+    content: Bulk | None
+
+
+JobMessage: TypeAlias = (
+    OrderMessage | AcceptMessage | RefuseMessage | ChunkMessage | ReceiptMessage | AttestationMessage | VoucherMessage
+    | HeartbeatMessage | CancelMessage | YieldMessage | FailedMessage
+)  # fmt: skip
+Message: TypeAlias = (
+    JobMessage | ProfileRequest | ProfileReply | VoucherRequest | VoucherReply | BlobRequest | BlobReply
+)  # fmt: skip
+
+_KINDS: dict[str, type[Message]] = {
+    kind.KIND: kind
+    for kind in (
+        OrderMessage, AcceptMessage, RefuseMessage, ChunkMessage, ReceiptMessage, AttestationMessage, VoucherMessage,
+        HeartbeatMessage, CancelMessage, YieldMessage, FailedMessage,
+        ProfileRequest, ProfileReply, VoucherRequest, VoucherReply, BlobRequest, BlobReply,
+    )
+}  # fmt: skip
+
+
+def encode_message(message: Message) -> bytes:
+    """One frame."""
+    return encode({"t": message.KIND, **to_map(message)})
+
+
+def decode_message_untrusted(frame: bytes) -> Message:
+    """The message in a frame. Raises `RemoteProtocolError` for anything that is not one."""
+    value = decode_untrusted(frame, bytes_max=MESSAGE_BYTES_MAX)
+    if not isinstance(value, dict) or not isinstance(tag := value.pop("t", None), str) or tag not in _KINDS:
+        raise RemoteProtocolError(Code.BAD_ENCODING, "The frame is not a message of this protocol.")
+    return from_map_untrusted(_KINDS[tag], value)

@@ -1,0 +1,72 @@
+"""Price lists, and what a job costs under one: both sides count the same integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from .codec import encode
+from .errors import Code, RemoteProtocolError
+from .identity import content_hash
+from .limits import OUTPUT_TOKENS_MAX
+from .schema import Between, Hash, Word, to_map
+
+Ucr = Annotated[int, Between(0, 2**53)]
+"""Micro-credits. Below 2^53, so that every language's numbers hold it exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one entry of one bundle costs, in micro-credits."""
+
+    bundle: Hash
+    entry: Word
+    call_ucr: Ucr
+    """For each job, or each input of a `call`."""
+    input_token_ucr: Ucr
+    output_token_ucr: Ucr
+    checked_token_ucr: Ucr
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a job used so far: everything that is priced."""
+
+    calls: int
+    input_tokens: int
+    output_tokens: int = 0
+    checked_tokens: int = 0
+
+
+def price_list_id(prices: Sequence[Price]) -> bytes:
+    """The hash by which an order names the list that it was made under."""
+    return content_hash(encode([to_map(price) for price in prices]))
+
+
+def find_price(prices: Sequence[Price], bundle: bytes, entry: str) -> Price:
+    """The price of an entry. Raises `RemoteProtocolError(unknown_bundle)` if the list has none: nothing is free by omission."""
+    for price in prices:
+        if price.bundle == bundle and price.entry == entry:
+            return price
+    raise RemoteProtocolError(Code.UNKNOWN_BUNDLE, f"The price list has no price for this bundle's {entry}.")
+
+
+def amount_ucr(price: Price, usage: Usage, *, planned_tokens: int, complete: bool) -> int:
+    """What is owed for `usage`.
+
+    A job that is not complete pays its start (call and input) in proportion to the tokens delivered of those planned,
+    rounded down: a node that leaves early has not earned the prefill that its successor must repeat.
+    """
+    start = usage.calls * price.call_ucr + usage.input_tokens * price.input_token_ucr
+    delivered = usage.output_tokens + usage.checked_tokens
+    if not complete:
+        start = start * min(delivered, planned_tokens) // max(planned_tokens, 1)
+    return start + usage.output_tokens * price.output_token_ucr + usage.checked_tokens * price.checked_token_ucr
+
+
+def amount_ucr_max(price: Price, calls: int, input_tokens: int, planned_tokens: int) -> int:
+    """The most that a job can come to, for price caps and credit."""
+    tokens = min(planned_tokens, OUTPUT_TOKENS_MAX)
+    dearest = max(price.output_token_ucr, price.checked_token_ucr)
+    return calls * price.call_ucr + input_tokens * price.input_token_ucr + tokens * dearest

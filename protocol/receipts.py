@@ -1,0 +1,114 @@
+"""The executor's signed claim of work, one per window, and the count that both sides keep to agree on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+from .envelope import Signed
+from .errors import Code, RemoteProtocolError
+from .limits import OUTPUT_TOKENS_MAX, WINDOW_TOKENS
+from .orders import JobOrder
+from .prices import Price, Ucr, Usage, amount_ucr
+from .schema import Between, Hash, Text, Uint, Word
+from .work import Values
+
+OPEN, FINAL, YIELDED, CANCELLED = "open", "final", "yielded", "cancelled"
+"""How a window ended: more follow, the work is complete, the owner took the machine, the client had enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The executor says: under this order I delivered these tokens, with this transcript, worth so much in all."""
+
+    RECORD: ClassVar[str] = "receipt"
+
+    order: Hash
+    sequence: Uint
+    previous: Hash | None
+    """Id of the receipt of the window before."""
+    first_token: Annotated[int, Between(0, OUTPUT_TOKENS_MAX)]
+    tokens: Annotated[int, Between(0, OUTPUT_TOKENS_MAX)]
+    """The window covers `tokens` tokens from `first_token`, counted from the order's first output token."""
+    transcript: Hash
+    """Rolling hash over all pieces of the job so far. The order's id while there are none: the hash's start is salted, and
+    the salt is known to the client and the worker only, which may be gone."""
+    values_micro: Values
+    """The window's proof values: a log-probability in micro-nats for each token; none for a `call`."""
+    numerics_class: Text
+    amount_ucr: Ucr
+    """Cumulative over the order."""
+    end: Word
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What was delivered under one order so far. Executor and client each keep one and must come to the same receipts."""
+
+    order: Signed[JobOrder]
+    price: Price
+    numerics_class: str
+    transcript: bytes
+    """Rolling hash: the executor's from its worker, the client's from the pieces that it opened."""
+    pieces: int = 0
+    tokens: int = 0
+    values: list[int] = field(default_factory=list)
+    """Of the window that is open."""
+    receipts: list[Signed[Receipt]] = field(default_factory=list)
+
+    def add(self, tokens: int, values: Sequence[int], transcript: bytes) -> None:
+        """One more piece was delivered."""
+        self.pieces += 1
+        self.tokens += tokens
+        self.values.extend(values)
+        self.transcript = transcript
+
+    @property
+    def window_full(self) -> bool:
+        """A receipt is due before the next piece."""
+        return self.tokens - self._window_start >= WINDOW_TOKENS
+
+    @property
+    def amount_ucr(self) -> int:
+        """What the receipts so far come to."""
+        return self.receipts[-1].record.amount_ucr if self.receipts else 0
+
+    def next_receipt(self, end: str) -> Receipt:
+        """The receipt that is due now if the window ends as `end` says."""
+        order = self.order.record
+        delivered = {"checked_tokens": self.tokens} if order.entry == "score" else {"output_tokens": self.tokens}
+        usage = Usage(order.calls, order.input_tokens, **delivered)
+        return Receipt(
+            order=self.order.id,
+            sequence=len(self.receipts),
+            previous=self.receipts[-1].id if self.receipts else None,
+            first_token=self._window_start,
+            tokens=self.tokens - self._window_start,
+            transcript=self.transcript if self.pieces else self.order.id,
+            values_micro=tuple(self.values),
+            numerics_class=self.numerics_class,
+            amount_ucr=amount_ucr(self.price, usage, planned_tokens=order.planned_tokens, complete=end == FINAL),
+            end=end,
+        )
+
+    def issued(self, receipt: Signed[Receipt]) -> None:
+        """The executor signed `next_receipt`; a new window begins."""
+        self.receipts.append(receipt)
+        self.values = []
+
+    def received(self, receipt: Signed[Receipt]) -> None:
+        """The client got a receipt. Raises `RemoteProtocolError` unless it says exactly what was delivered."""
+        expected = self.next_receipt(receipt.record.end)
+        if receipt.record != expected:
+            field_name = next(
+                name
+                for name in Receipt.__dataclass_fields__
+                if getattr(receipt.record, name) != getattr(expected, name)
+            )
+            raise RemoteProtocolError(Code.BAD_RECORD, f"The receipt's {field_name} does not match what was delivered.")
+        self.issued(receipt)
+
+    @property
+    def _window_start(self) -> int:
+        return self.receipts[-1].record.first_token + self.receipts[-1].record.tokens if self.receipts else 0

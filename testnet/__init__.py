@@ -1,0 +1,1 @@
+"""A local network of real processes, with liars and with faults, and the demonstration that runs on it."""

@@ -1,0 +1,41 @@
+"""What the points of the demonstration act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..client import Mesh
+from .demo_screen import Screen
+from .demo_script import Script
+from .local import Testnet
+from .record import LocalNode
+
+
+@dataclass
+class Stage:
+    """The network, its clients, the screen, and what turned out not to be so."""
+
+    script: Script
+    testnet: Testnet
+    reader: Mesh
+    stranger: Mesh
+    """A second client, who has met nobody yet: the reader may have caught the liar before it is its turn."""
+    screen: Screen
+    receipts: Path
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def liar(self) -> LocalNode:
+        return next(node for node in self.testnet.nodes if node.liar)
+
+    @property
+    def vehicles(self) -> list[LocalNode]:
+        return [node for node in self.testnet.nodes if node.kind == "vehicle"]
+
+    def check(self, claim: str, holds: bool) -> bool:
+        """The claim is on the screen with whether it holds, and remembered if it does not."""
+        self.screen.checked(claim, holds)
+        if not holds:
+            self.failed.append(claim)
+        return holds

@@ -1,0 +1,144 @@
+"""Help, usage, settings and errors of `fallow`, and the commands that need no network."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fallow.cli import run
+from fallow.cli.commands import COMMANDS, GROUPS, Command
+from fallow.node.trust import TrustList
+
+from .conftest import Shell
+
+CID = "bafkr4iesrulf722otsb4t3bajjciaama7yegb3cgeafwgdilg7thsiq63y"
+
+
+@pytest.mark.parametrize("words", ["", *(command.words for command in COMMANDS), *GROUPS])
+def test_every_command_has_help(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words.split(), "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: fallow {words}".rstrip())
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.words)
+def test_every_commands_help_has_its_example(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    words, example = command.words, command.example
+    run([*words.split(), "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Example: {example}" in shown
+    assert example.startswith(f"fallow {words}")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = "import sys; from fallow.cli import run; run(['--help']); print(*sys.modules, sep='\\n')"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=os.environ)
+    assert ran.returncode == 0
+    assert not {"jax", "libp2p", "fallow.client", "starlette"} & set(ran.stdout.split())
+
+
+@pytest.mark.parametrize("words", ["nope", "generate x", "generate x y --nope", "generate x y --max-tokens many"])
+def test_a_wrong_call_exits_with_2_and_says_where_to_look(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "--help`" in err
+
+
+def failing(ran: "subprocess.CompletedProcess[str]", code: str) -> str:
+    """The sentence of a command that fails as it should: one line with its code, one of advice, no traceback."""
+    assert (ran.returncode, ran.stdout) == (1, "")
+    message, advice = ran.stderr.splitlines()
+    assert message.startswith("error: ")
+    assert message.endswith(f"[{code}]")
+    assert advice.strip()
+    return message
+
+
+@pytest.mark.parametrize("words", ["generate b p", "embed b t", "nodes", "gateway --listen 127.0.0.1:0"])
+def test_without_a_bootstrap_address_it_is_said_how_to_set_one(words: str, shell: Shell) -> None:
+    message = failing(shell(*words.split()), "bad_config")
+    assert "FALLOW_BOOTSTRAP" in message
+    assert "/p2p/12D3KooW" in message
+
+
+def test_receipts_that_cannot_be_kept_are_said_before_anything_is_paid(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = failing(shell("generate", "b", "p", "--receipts", tmp_path / "file"), "bad_config")
+    assert "--receipts" in message
+
+
+def test_an_unreachable_bootstrap_is_said(shell: Shell) -> None:
+    address = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGrvBboUvJsucNk6QEe9MGeKfay3tZrpvQa19RsYJGGAe"
+    assert address in failing(shell("nodes", "--bootstrap", address), "bootstrap_unreachable")
+
+
+def test_the_gateway_says_what_is_wrong_with_its_settings(shell: Shell) -> None:
+    failing(shell("gateway", "--listen", "nonsense"), "bad_config")
+    failing(shell("gateway", "--listen", "192.0.2.1:0"), "bad_config")
+    failing(shell("gateway", "--assurance", "quorum:1/9"), "unsatisfiable_assurance")
+
+
+def test_what_is_not_there_is_said(shell: Shell, tmp_path: Path) -> None:
+    failing(shell("node", "status", "--state", tmp_path), "not_running")
+    failing(shell("earnings", "--state", tmp_path / "gone"), "bad_config")
+    failing(shell("testnet", "status", "--dir", tmp_path), "not_running")
+    failing(shell("testnet", "down", "--dir", tmp_path), "not_running")
+    failing(shell("bundle", "inspect", "nope"), "bundle_not_built")
+    failing(shell("bundle", "build", "nope"), "unknown_name")
+
+
+def test_a_node_that_cannot_run_says_why(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_text('state = "state"\nbundles = ["nope"]\nport = 7\n')
+    for config, about in (("gone.toml", "gone.toml"), ("node.toml", "`port`")):
+        ran = shell("node", "run", "--config", tmp_path / config)
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert about in ran.stderr
+        assert "[bad_config]" in ran.stderr
+        assert "Traceback" not in ran.stderr
+
+
+def test_a_node_that_earned_nothing_says_so(shell: Shell, tmp_path: Path) -> None:
+    totals = shell.json("earnings", "--state", tmp_path)["totals"]
+    assert totals == {"receipts": 0, "owed_ucr": 0, "vouchered_ucr": 0}
+
+
+def test_trust_is_added_and_replaced_by_name(shell: Shell) -> None:
+    for publisher in ("aa" * 32, "BB" * 32):
+        shell.json("trust", "add", CID, "--name", 'my "model"', "--publisher", publisher)
+    entry = TrustList.load(shell.home).resolve('my "model"')
+    assert (entry.cid, entry.publisher) == (CID, b"\xbb" * 32)
+    assert {"name": 'my "model"', "cid": CID, "publisher": "bb" * 32} in shell.json("trust", "list")["bundles"]
+
+
+def test_no_nonsense_is_trusted(shell: Shell) -> None:
+    key = "aa" * 32
+    failing(shell("trust", "add", "bafy", "--name", "m", "--publisher", key), "bad_encoding")
+    failing(shell("trust", "add", CID, "--name", "m", "--publisher", "aa"), "bad_config")
+    failing(shell("trust", "add", CID, "--name", "a\nb", "--publisher", key), "bad_config")
+    assert not shell.home.exists()
+
+
+def test_a_damaged_trust_list_is_said_and_kept(shell: Shell) -> None:
+    shell.home.mkdir()
+    (shell.home / "trust.toml").write_text("[[bundle")
+    failing(shell("trust", "add", CID, "--name", "m", "--publisher", "aa" * 32), "bad_config")
+    failing(shell("trust", "list"), "bad_config")
+    assert (shell.home / "trust.toml").read_text() == "[[bundle"
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fallow.cli", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_json_is_one_object(shell: Shell) -> None:
+    assert json.loads(shell("bundle", "list", "--json").stdout) == {"bundles": []}

@@ -1,0 +1,123 @@
+"""The client's and the owner's commands against real nodes."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from .conftest import Shell
+
+ASK = ("generate", "tiny-chat", "hello there", "--max-tokens", "40")
+
+
+def test_the_network_is_shown(mesh: Shell) -> None:
+    found = mesh.json("nodes", "tiny-chat")["nodes"]
+    assert {node["peer_id"] for node in found} <= {node["peer_id"] for node in mesh.nodes}
+    assert all("tiny-chat" in node["bundles"] and node["state"] == "ready" for node in found)
+    assert len({node["owner"] for node in found}) == len(found) >= 3
+
+
+def test_text_is_generated_checked_and_paid(mesh: Shell, tmp_path: Path) -> None:
+    answer = mesh.json(*ASK, "--receipts", tmp_path)
+    assert answer["verdict"]["outcome"] == "accepted"
+    assert answer["usage"]["completion_tokens"] == 40
+    agrees = {finding["node"]: finding["agrees"] for finding in answer["verdict"]["findings"]}
+    for paid in answer["receipts"]:
+        assert paid["paid_ucr"] == (paid["amount_ucr"] if agrees[paid["executor"]] else 0)
+    used = (paid for paid in answer["receipts"] if paid["role"] == "executor" and agrees[paid["executor"]])
+    assert sum(paid["tokens"] for paid in used) >= 40
+    piped = mesh(*ASK)
+    assert piped.returncode == 0, piped.stderr
+    assert piped.stdout == answer["text"] + "\n"
+    assert "verdict: accepted by quorum:2/3" in piped.stderr
+
+
+def test_every_record_that_was_kept_verifies_and_a_copy_with_a_bit_flipped_does_not(
+    mesh: Shell, tmp_path: Path
+) -> None:
+    ran = mesh(*ASK, "--receipts", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    verified = mesh.json("verify", tmp_path)
+    kinds = {one["record"] for one in verified["files"]}
+    assert {"mandate", "job-order", "receipt", "attestation", "verdict"} <= kinds
+    victim = next(tmp_path.glob("*-receipt-*.cose"))
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    ran = mesh("verify", tmp_path)
+    assert ran.returncode == 1
+    assert [line for line in ran.stdout.splitlines() if "NOT VALID" in line] == [f"NOT VALID  {victim}"]
+
+
+def test_texts_become_vectors(mesh: Shell) -> None:
+    result = mesh.json("embed", "tiny-embed", "parked", "driving", "parked")
+    first, other, again = result["vectors"]
+    assert len(first) == 64
+    assert sum(value * value for value in first) == pytest.approx(1, abs=1e-4)
+    assert sum(a * b for a, b in zip(first, again, strict=True)) == pytest.approx(1, abs=1e-3)
+    assert sum(a * b for a, b in zip(first, other, strict=True)) < 0.999
+    assert result["verdict"]["outcome"] == "accepted"
+
+
+def test_unchecked_is_said_to_be_so(mesh: Shell) -> None:
+    answer = mesh.json(*ASK, "--assurance", "none")
+    assert answer["verdict"] is None
+    assert "not checked" in mesh(*ASK, "--assurance", "none").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("generate", "nope", "hi"), "unknown_name"),
+        (("generate", "tiny-chat", "x" * 4000), "input_too_long"),
+        (("generate", "tiny-chat", "hi", "--assurance", "most"), "unsatisfiable_assurance"),
+        (("generate", "tiny-chat", "hi", "--assurance", "quorum:9/16"), "unsatisfiable_assurance"),
+        (("embed", "tiny-embed", "x" * 4000), "input_too_long"),
+    ],
+)
+def test_what_cannot_be_done_is_said(words: tuple[str, ...], code: str, mesh: Shell) -> None:
+    ran = mesh(*words)
+    message, advice = ran.stderr.splitlines()
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert message.startswith("error: ")
+    assert message.endswith(f"[{code}]")
+    assert advice.strip()
+
+
+def test_earnings_add_up_and_name_their_vouchers(mesh: Shell) -> None:
+    answer = mesh.json(*ASK)
+    executor = next(paid["executor"] for paid in answer["receipts"] if paid["paid_ucr"])
+    state = next(node["folder"] for node in mesh.nodes if node["peer_id"] == executor)
+    earned = mesh.json("earnings", "--state", state)
+    mine = {paid["id"]: paid["paid_ucr"] for paid in answer["receipts"] if paid["executor"] == executor}
+    rows = {row["receipt"]: row for row in earned["receipts"]}
+    assert {receipt: rows[receipt]["added_ucr"] for receipt in mine} == mine
+    assert all(rows[receipt]["voucher"] for receipt in mine)
+    assert earned["totals"]["owed_ucr"] == sum(row["added_ucr"] for row in rows.values())
+
+
+def test_the_owner_takes_the_machine_and_lends_it_again(mesh: Shell) -> None:
+    state = mesh.nodes[2]["folder"]
+    assert mesh.json("node", "status", "--state", state)["state"] == "ready"
+    driving = mesh.json("node", "drive", "--state", state)
+    assert driving["state"] == "not-eligible"
+    assert driving["reasons"]
+    mesh.json("node", "park", "--state", state)
+    for _ in range(60):  # each look is a process that starts, so this is a minute of the slowest machine
+        if (now := mesh.json("node", "status", "--state", state)["state"]) == "ready":
+            break
+    assert now == "ready"
+
+
+def test_the_test_network_shows_its_processes(mesh: Shell) -> None:
+    directory = Path(mesh.nodes[0]["folder"]).parent
+    shown = mesh.json("testnet", "status", "--dir", directory)["nodes"]
+    assert [node["pid"] for node in shown] == [node["pid"] for node in mesh.nodes]
+    assert [node["liar"] for node in shown] == [False, False, False, True]
+
+
+def test_ctrl_c_ends_quietly(mesh: Shell) -> None:
+    with mesh.running("gateway", "--listen", "127.0.0.1:0", "--json") as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == ""

@@ -1,0 +1,93 @@
+"""Who is eligible, and who is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+from nacl.signing import SigningKey
+
+from fallow.client.discovery import Node
+from fallow.client.scheduler import EXPLORE, Experience, Need, choose, expected_s, ineligible, why_nobody
+from fallow.protocol.envelope import sign
+from fallow.protocol.identity import CHECKER, Mandate, WorkerKey
+from fallow.protocol.prices import Price
+from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
+
+BUNDLE = b"\x09" * 32
+NEED = Need(BUNDLE, "generate", 1, 40, 100, 10_000)
+
+
+def node(number: int, rtt_ms: float = 5.0, running: int = 0, state: str = "ready", price_ucr: int = 4) -> Node:
+    key, owner = SigningKey(bytes([number]) * 32), SigningKey(bytes([number, 1]) * 16)
+    public = bytes(key.verify_key)
+    served = ServedBundle(BUNDLE, ("generate", "score"), "class", 400_000, 30_000, 0)
+    prices = (Price(BUNDLE, "generate", 0, 1, price_ucr, 0), Price(BUNDLE, "score", 0, 1, 0, 1))
+    return Node(
+        public,
+        sign(Mandate(public, bytes(owner.verify_key), ("executor",), 1, 0, 1), owner),
+        CapabilityProfile(public, 1, 0, 1, "host", "", ("executor",), (), (served,), prices, 4),
+        ConnectivityProfile(public, 1, 0, 1, (), (), None, 0, None, None, None, None, None, None),
+        sign(WorkerKey(public, BUNDLE, 0, 1), key),
+        state, (), running, (), rtt_ms, 0.0,
+    )  # fmt: skip
+
+
+GOOD = node(1)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "need", "distrusted", "why"),
+    [
+        (GOOD, NEED, set(), None),
+        (GOOD, NEED, {GOOD.key}, "at fault"),
+        (GOOD, replace(NEED, avoid_nodes=frozenset({GOOD.key})), set(), "already tried"),
+        (GOOD, replace(NEED, avoid_owners=frozenset({GOOD.owner})), set(), "already part"),
+        (GOOD, replace(NEED, bundle=b"\x00" * 32), set(), "without this entry"),
+        (GOOD, replace(NEED, entry="call"), set(), "without this entry"),
+        (GOOD, replace(NEED, role=CHECKER), set(), "not mandated"),
+        (GOOD, replace(NEED, amount_ucr_max=10), set(), "dearer"),
+        (node(1, state="yielding"), NEED, set(), "yielding"),
+        (node(1, state="not-eligible"), NEED, set(), "not-eligible"),
+        (replace(GOOD, worker_key=None), NEED, set(), "ready"),
+        (replace(GOOD, capability=replace(GOOD.capability, prices=())), NEED, set(), "without a price"),
+    ],
+)
+def test_why_a_node_does_not_get_the_work(candidate: Node, need: Need, distrusted: set[bytes], why: str | None) -> None:
+    reason = ineligible(candidate, need, distrusted)
+    assert reason is None if why is None else reason and why in reason
+    if why:
+        assert why in why_nobody([candidate], need, distrusted)
+
+
+def test_the_faster_of_two_is_taken_and_sometimes_another_is_tried() -> None:
+    near, far = node(1, rtt_ms=1), node(2, rtt_ms=4_000)
+    picks = [choose([near, far], NEED, Experience(), set(), (), 0.0, Random(seed)) for seed in range(1000)]
+    share = sum(pick is far for pick in picks) / len(picks)
+    assert 0 < share < EXPLORE
+
+
+def test_load_and_failures_cost_and_are_forgotten() -> None:
+    experience = Experience()
+    quiet, busy = node(1), node(2, running=3)
+    assert expected_s(quiet, NEED, experience, 0) < expected_s(busy, NEED, experience, 0)
+    experience.failed(quiet.key, 0)
+    assert expected_s(quiet, NEED, experience, 0) > expected_s(quiet, NEED, experience, 3_000)
+
+
+def test_what_was_measured_outweighs_what_is_advertised() -> None:
+    experience = Experience()
+    experience.measured(GOOD.key, BUNDLE, 1.0)
+    assert expected_s(GOOD, NEED, experience, 0) > 10 * expected_s(GOOD, NEED, Experience(), 0)
+
+
+def test_the_preferred_come_first_if_they_can() -> None:
+    wanted, other = node(1, rtt_ms=9_999), node(2)
+    assert choose([wanted, other], NEED, Experience(), set(), (wanted.key,), 0, Random(1)) is wanted
+    assert choose([wanted, other], NEED, Experience(), {wanted.key}, (wanted.key,), 0, Random(1)) is other
+    assert choose([], NEED, Experience(), set(), (), 0, Random(1)) is None
+
+
+def test_nobody_there_is_said_plainly() -> None:
+    assert "No node" in why_nobody([], NEED, set())

@@ -1,0 +1,32 @@
+"""Bundles for the tests of `models`: tiny ones built here, real ones as this machine has them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fallow.models import build
+from fallow.node.engine.bundles import Bundle, BundleStore
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> BundleStore:
+    store = BundleStore(tmp_path_factory.mktemp("home") / "store")
+    for name in ("tiny-chat", "tiny-embed"):
+        build(name, store)
+    return store
+
+
+@pytest.fixture(scope="session")
+def built() -> Callable[[str], Bundle]:
+    """A real bundle in this machine's store; the test is skipped where it was not built."""
+    store = BundleStore(Path(os.environ.get("FALLOW_HOME", Path.home() / ".fallow")) / "store")
+
+    def find(name: str) -> Bundle:
+        bundle = store.find(name)
+        if bundle is None:
+            pytest.skip(f"{name} is not in {store.root}: `fallow bundle build {name}` makes it")
+        return bundle
+
+    return find

@@ -1,0 +1,69 @@
+"""What is exported: the same bytes everywhere, no trace of where, and a true count of its work."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from fallow.models.export import PLATFORMS, export_program, flops
+from fallow.models.llama import Llama
+from fallow.protocol.identity import content_hash
+
+TINY = Llama(
+    layers=2, dim=64, heads=4, kv_heads=2, head_dim=16, hidden=128, vocabulary=259, context=256,
+    rope_base=1e4, norm_epsilon=1e-5, tied=False,
+)  # fmt: skip
+
+SCRIPT = """
+from fallow.models.export import export_program
+from fallow.models.llama import Llama
+from fallow.protocol.identity import content_hash
+tiny = Llama(2, 64, 4, 2, 16, 128, 259, 256, 1e4, 1e-5, False)
+for draft in reversed(tiny.programs((32,))):
+    print(draft.name, content_hash(export_program(draft, tiny.parameters(), tiny.state())[0]).hex())
+"""
+
+
+def artifacts() -> dict[str, bytes]:
+    return {d.name: export_program(d, TINY.parameters(), TINY.state())[0] for d in TINY.programs((32,))}
+
+
+def test_artifacts_are_the_same_from_another_directory_order_and_process(tmp_path: Path) -> None:
+    jax.nn.softmax(jnp.ones((3, 4))).block_until_ready()  # something traced before
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+    )
+    theirs = dict(line.split() for line in run.stdout.splitlines())
+    assert theirs == {name: content_hash(artifact).hex() for name, artifact in artifacts().items()}
+
+
+def test_artifacts_hold_no_file_name_and_serve_every_platform() -> None:
+    for artifact in artifacts().values():
+        assert b".py" not in artifact
+        assert str(Path(__file__).parents[2]).encode() not in artifact
+        assert export.deserialize(bytearray(artifact)).platforms == PLATFORMS
+
+
+def test_flops_count_products_by_branch_and_turn() -> None:
+    a, b = jnp.ones((3, 5)), jnp.ones((5, 7))
+    once = 2 * 3 * 5 * 7
+    assert flops(jax.make_jaxpr(lambda a, b: a @ b)(a, b).jaxpr) == once
+    assert (
+        flops(jax.make_jaxpr(lambda a, b: jax.lax.cond(a[0, 0] > 0, lambda: a @ b, lambda: 0 * a @ b))(a, b).jaxpr)
+        == once
+    )
+    turns = jax.make_jaxpr(lambda a, b: jax.lax.scan(lambda c, _: (c, a @ b), 0.0, length=4))(a, b)
+    assert flops(turns.jaxpr) == 4 * once
+    batch = jax.make_jaxpr(jax.vmap(jnp.matmul))(jnp.ones((2, 3, 5)), jnp.ones((2, 5, 7)))
+    assert flops(batch.jaxpr) == 2 * once
+
+
+def test_flops_of_decode_are_those_of_its_matrices() -> None:
+    decode = next(d for d in TINY.programs((32,)) if d.role == "decode")
+    matrices = sum(
+        shape[0] * shape[1] for name, shape in TINY.parameters().items() if len(shape) == 2 and name != "embed"
+    )
+    assert export_program(decode, TINY.parameters(), TINY.state())[1] == 2 * matrices

@@ -1,0 +1,100 @@
+"""The real models against independent implementations (tests/fixtures/references says which, and how they were run)."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from fallow.models.llama import Llama
+from fallow.node.engine import entries
+from fallow.node.engine.bundles import Bundle
+from fallow.node.engine.device import map_weights
+from fallow.node.engine.programs import Model, load
+from fallow.protocol.work import Parameters, Work
+
+REFERENCES = Path(__file__).parents[1] / "fixtures" / "references"
+LOGIT_DIFFERENCE_MAX = 2e-4
+"""Measured: 8e-5, of logits up to 44; float32 sums in another order."""
+
+Built = Callable[[str], Bundle]
+
+
+@pytest.fixture(scope="module")
+def smollm2(built: Built) -> Bundle:
+    return built("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="module")
+def smollm2_model(smollm2: Bundle) -> Model:
+    return load(smollm2)
+
+
+@pytest.fixture(scope="module")
+def minilm(built: Built) -> Bundle:
+    return built("minilm-l6")
+
+
+def reference(name: str) -> dict[str, list[dict[str, list[int]]]]:
+    record: dict[str, list[dict[str, list[int]]]] = json.loads((REFERENCES / f"{name}.json").read_text("utf-8"))
+    return record
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "minilm-l6"])
+def test_texts_become_the_same_tokens(built: Built, name: str) -> None:
+    tokenizer = Tokenizer.from_file(str(built(name).path / "tokenizer.json"))
+    for row in reference(name.partition("-")[0])["texts"]:
+        assert tokenizer.encode(row["text"]).ids == row["tokens"]
+
+
+def test_smollm2_texts_come_back_from_their_tokens(smollm2: Bundle) -> None:
+    tokenizer = Tokenizer.from_file(str(smollm2.path / "tokenizer.json"))
+    for row in reference("smollm2")["texts"]:
+        assert tokenizer.decode(row["tokens"], skip_special_tokens=False) == row["text"]
+
+
+def test_smollm2_logits(smollm2: Bundle) -> None:
+    llama = Llama(30, 576, 9, 3, 64, 1536, 49152, 1024, 1e5, 1e-5, True)
+    weights = dict(zip(smollm2.manifest.parameters, map_weights(smollm2), strict=True))
+    state = [jnp.zeros(tensor.shape, tensor.dtype) for tensor in smollm2.manifest.state]
+
+    @jax.jit
+    def logits(weights: dict[str, jax.Array], tokens: jax.Array) -> jax.Array:
+        return llama.logits(weights, llama.extend(weights, state, tokens, jnp.int32(0))[1])
+
+    record, arrays = reference("smollm2"), np.load(REFERENCES / "smollm2.npz")
+    for index, row in enumerate(record["prompts"]):
+        tokens = row["prompt"] + row["answer"]
+        padded = jnp.array(tokens + [0] * (64 - len(tokens)))
+        ours = np.asarray(logits(weights, padded))[: len(tokens), :: record["column_step"]]
+        assert np.abs(ours - arrays[f"logits_{index}"]).max() < LOGIT_DIFFERENCE_MAX
+
+
+def test_smollm2_programs_give_the_reference_s_answers_and_values(smollm2_model: Model) -> None:
+    arrays = np.load(REFERENCES / "smollm2.npz")
+    for index, row in enumerate(reference("smollm2")["prompts"]):
+        prompt, answer = tuple(row["prompt"]), tuple(row["answer"])
+        wanted = arrays[f"values_{index}"][-len(answer) :] * 1e6
+        parameters = Parameters(max_tokens=len(answer))
+        pieces = [step.piece for step in entries.generate(smollm2_model, parameters, Work((prompt,))) if step]
+        assert tuple(piece.tokens[0] for piece in pieces) == answer[: len(pieces)]
+        values = [piece.values_micro[0] for piece in pieces]
+        assert np.abs(wanted[: len(pieces)] - values).max() < smollm2_model.manifest.tolerance.value_micro
+        claimed = Work((prompt + answer,), claimed=len(answer))
+        scored = [step.piece for step in entries.score(smollm2_model, parameters, claimed) if step][-1]
+        assert np.abs(wanted - scored.values_micro).max() < smollm2_model.manifest.tolerance.value_micro
+        assert set(scored.gaps_micro) == {0}
+
+
+def test_minilm_vectors(minilm: Bundle) -> None:
+    model = load(minilm)
+    vectors = np.load(REFERENCES / "minilm.npz")["vectors"]
+    for row, wanted in zip(reference("minilm")["texts"], vectors, strict=True):
+        ours = model.call(row["tokens"])
+        assert float(ours @ ours) == pytest.approx(1, abs=1e-5)
+        assert float(ours @ wanted) >= 0.9999
+        assert np.abs(ours - wanted).max() < 1e-5

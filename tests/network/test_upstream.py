@@ -1,0 +1,174 @@
+"""Canaries: each holds a fault of py-libp2p that `node/network` works around.
+
+When one fails, upstream has mended it, and the workaround that its docstring names can go.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import struct
+
+import pytest
+import trio
+from libp2p import new_host
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+from libp2p.network import swarm
+from libp2p.peer.peerinfo import PeerInfo
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID
+from libp2p.stream_muxer import muxer_multistream
+from libp2p.stream_muxer.yamux.yamux import YAMUX_HEADER_FORMAT, Yamux
+from multiaddr import Multiaddr
+
+from fallow.node.network.identity import id_of
+from fallow.node.network.kad import KAD_ID
+from fallow.node.network.muxer import PatientYamux
+
+LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
+
+
+def test_plaintext_is_offered_by_default() -> None:
+    """`host.make_host`: sec_opt."""
+    host = new_host(key_pair=create_new_key_pair(bytes(32)))
+    offered = host.get_network().upgrader.security_multistream.transports
+    assert PLAINTEXT_PROTOCOL_ID in offered
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_an_exception_in_a_handler_ends_the_host() -> None:
+    """`host._guard`."""
+    with trio.fail_after(20):
+        assert await _crash_a_host()
+    gc.collect()  # the dying host leaves sockets behind: their warnings belong here and not to the next test
+
+
+async def _crash_a_host() -> bool:
+    server = new_host(key_pair=create_new_key_pair(b"\1" * 32), listen_addrs=[LOOPBACK])
+    client = new_host(key_pair=create_new_key_pair(b"\2" * 32))
+
+    async def fail(stream) -> None:
+        raise ZeroDivisionError
+
+    server.set_stream_handler(TProtocol("/test/fail"), fail)
+    try:
+        async with server.run(listen_addrs=[LOOPBACK]), client.run(listen_addrs=[]):
+            try:
+                await client.connect(PeerInfo(server.get_id(), server.get_addrs()))
+                await client.new_stream(server.get_id(), [TProtocol("/test/fail")])
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True), trio.move_on_after(5):
+                    await client.close()
+                    await server.close()
+    except BaseExceptionGroup as group:
+        return group.subgroup(ZeroDivisionError) is not None
+    return False
+
+
+async def test_a_header_that_is_no_utf8_raises_what_nobody_catches() -> None:
+    """`host._guard`."""
+
+    class Bytes:
+        def __init__(self, content: bytes) -> None:
+            self.content = content
+
+        async def read(self, count: int) -> bytes:
+            taken, self.content = self.content[:count], self.content[count:]
+            return taken
+
+    with pytest.raises(UnicodeDecodeError):
+        await MultiselectCommunicator(Bytes(b"\x03\xff\xfe\n")).read()
+
+
+def test_the_protocol_prefix_of_the_table_is_ignored() -> None:
+    """`kad.KAD_ID`."""
+    host = new_host(key_pair=create_new_key_pair(bytes(32)))
+    KadDHT(host, DHTMode.SERVER, protocol_prefix=TProtocol("/elsewhere"))
+    assert [name for name in host.get_mux().handlers if "kad" in str(name)] == [KAD_ID]
+
+
+async def test_upstreams_search_answers_from_its_own_copy(start_node) -> None:
+    """`dht.Table.get` and `find` instead of upstream's."""
+    first = await start_node(1)
+    second, third = await start_node(2, first.addresses()), await start_node(3, first.addresses())
+    with trio.fail_after(20):
+        await first.put("/fallow/x", b"ok 1")
+        upstream = third._table._kad.upstream
+        assert await upstream.get_value("/fallow/x") == b"ok 1"
+        upstream.value_store.store = dict(upstream.value_store.store)
+        for node in (first, second):
+            node._table._kad.upstream.value_store.store.clear()
+        third._table._kad.upstream.host.remove_stream_handler(KAD_ID)  # the update does not reach it
+        await second.put("/fallow/x", b"ok 2")
+        assert await upstream.get_value("/fallow/x") == b"ok 1"
+        assert await third.get("/fallow/x") == b"ok 2"
+
+        await second.provide("serve/x")
+        await third.provide("serve/x")
+        upstream.provider_store.providers[b"serve/x"].pop(second._host.get_id().to_base58(), None)
+        assert [info.peer_id for info in await upstream.find_providers("serve/x")] == [third._host.get_id()]
+        assert [provider.peer for provider in await third.find("serve/x")] == [second.key]
+
+
+class Wire:
+    """A connection that counts what was begun to be written, as noise counts its nonce, and what was written whole."""
+
+    is_initiator = True
+
+    def __init__(self) -> None:
+        self.begun = self.whole = 0
+        self.began = trio.Event()
+        self.go_on = trio.Event()
+        self.finished = trio.Event()
+
+    async def write(self, data: bytes) -> None:
+        self.begun += 1
+        self.began.set()
+        await self.go_on.wait()
+        self.whole += 1
+        self.finished.set()
+
+    async def read(self, count: int) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def close(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(("muxer", "whole"), [(Yamux, 0), (PatientYamux, 1)])
+async def test_cancelling_a_writer_of_plain_yamux_leaves_half_a_frame(muxer, whole) -> None:
+    """`muxer.PatientYamux`, which finishes it."""
+    wire = Wire()
+    connection = muxer(wire, id_of(create_new_key_pair(bytes(32)).public_key.to_bytes()))
+    frame = struct.pack(YAMUX_HEADER_FORMAT, 0, 0, 0, 1, 5) + b"hello"
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.start)
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as writers:
+                    writers.start_soon(connection._write_frame, frame)
+                    await wire.began.wait()
+                    scope.cancel()
+            wire.go_on.set()
+            if whole:
+                await wire.finished.wait()
+            assert (wire.begun, wire.whole) == (1, whole)
+            nursery.cancel_scope.cancel()
+
+
+def test_the_class_given_as_muxer_is_ignored() -> None:
+    """`muxer`: the patch of muxer_multistream."""
+    source = inspect.getsource(muxer_multistream.MuxerMultistream.new_conn)
+    assert "Yamux(" in source
+    assert vars(muxer_multistream)["Yamux"] is PatientYamux
+
+
+def test_a_connection_always_costs_the_happy_eyeballs_delay() -> None:
+    """`dialling`: dial_addr instead of connect."""
+    source = inspect.getsource(swarm.Swarm.dial_peer)
+    assert "_HAPPY_EYEBALLS_DELAY" in source
+    assert swarm._HAPPY_EYEBALLS_DELAY == 0.25

@@ -1,0 +1,144 @@
+"""Settings, keys and the trust list: what is wrong is said by its name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from nacl.signing import SigningKey
+
+from fallow.node import config
+from fallow.node.keys import load_or_create
+from fallow.node.profiles import current_mandate
+from fallow.node.trust import TrustList
+from fallow.protocol.bundle import File, Manifest, Program, Tolerance
+from fallow.protocol.envelope import sign
+from fallow.protocol.errors import ConfigError, StoreError
+from fallow.protocol.identity import cid
+from fallow.protocol.limits import MANDATE_MS_MAX
+
+BAD = {
+    "state": {},
+    "stage": {"stage": 1},
+    "listen": {"listen": "/ip4/127.0.0.1/tcp/0"},
+    "kind": {"kind": "boat"},
+    "region": {"region": "u33d"},
+    "roles": {"roles": ["boss"]},
+    "jobs_max": {"jobs_max": 0},
+    "settle_s": {"settle_s": True},
+    "bundles": {"bundles": [1]},
+    "prices": {"prices": 5},
+    "prices.draw": {"prices": {"draw": {}}},
+    "prices.generate.input_token_ucr": {"prices": {"generate": {"input_token_ucr": -1}}},
+    "prices.generate.token": {"prices": {"generate": {"token": 1}}},
+}
+
+
+@pytest.mark.parametrize("setting", BAD)
+def test_a_bad_setting_is_named(setting: str) -> None:
+    table = BAD[setting] if setting == "state" else {"state": "s", **BAD[setting]}
+    with pytest.raises(ConfigError, match=f"`{setting}`") as error:
+        config.parse(table, Path("/base"))
+    assert error.value.code == "bad_config"
+
+
+def test_a_file_that_is_no_toml_or_not_there_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    for text in (None, b"state = ", b"\xff"):
+        if text is not None:
+            path.write_bytes(text)
+        with pytest.raises(ConfigError, match=str(path)):
+            config.load(path)
+
+
+def test_paths_count_from_the_files_directory_and_defaults_fit_the_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FALLOW_HOME", str(tmp_path / "home"))
+    path = tmp_path / "node.toml"
+    path.write_text('state = "car"\nkind = "vehicle"\n[prices.generate]\noutput_token_ucr = 9\n')
+    settings = config.load(path)
+    assert settings.state == tmp_path / "car"
+    assert (settings.store, settings.owner_key) == (tmp_path / "home" / "store", tmp_path / "car" / "owner.key")
+    assert (settings.settle_s, settings.jobs_max) == (300, 4)
+    assert settings.prices["generate"] == config.EntryPrice(input_token_ucr=1, output_token_ucr=9)
+    assert settings.prices["call"] == config.DEFAULT_PRICES["call"]
+
+
+def test_a_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "node.key"
+    key = load_or_create(path)
+    assert load_or_create(path) == key
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in path.parent.iterdir()] == ["node.key"]
+    path.chmod(0o644)
+    with pytest.raises(StoreError, match="Others can read"):
+        load_or_create(path)
+    path.chmod(0o600)
+    path.write_bytes(b"short")
+    with pytest.raises(StoreError) as error:
+        load_or_create(path)
+    assert error.value.code == "corrupt_store"
+
+
+PUBLISHER = SigningKey(bytes(32))
+FILE = File(0, (bytes(32),))
+MANIFEST = Manifest(
+    "tiny", "llama", "", "", ("generate",), FILE, (), (), (Program("p", "decode", 1, FILE, 0),), FILE, None, 8, (),
+    Tolerance(0, 0, 0, ""),
+)  # fmt: skip
+
+
+def _trust(home: Path, name: str, cid: str, publisher: bytes) -> TrustList:
+    home.joinpath("trust.toml").write_text(
+        f'[[bundle]]\nname = "{name}"\ncid = "{cid}"\npublisher = "{publisher.hex()}"\n'
+    )
+    return TrustList.load(home)
+
+
+def test_trust_is_in_one_bundle_by_one_publisher(tmp_path: Path) -> None:
+    signed, forged = sign(MANIFEST, PUBLISHER), sign(MANIFEST, SigningKey(bytes([1] * 32)))
+    trust = _trust(tmp_path, "tiny", cid(signed.id), bytes(PUBLISHER.verify_key))
+    assert "tiny" in trust.names()
+    assert trust.resolve("tiny") == trust.resolve(cid(signed.id))
+    assert trust.trusts(signed, cid(signed.id))
+    assert not trust.trusts(forged, cid(signed.id))
+    assert not trust.trusts(forged, cid(forged.id))
+    assert not _trust(tmp_path, "tiny", cid(forged.id), bytes(PUBLISHER.verify_key)).trusts(forged, cid(forged.id))
+
+
+def test_the_users_own_list_replaces_entries_of_the_same_name(tmp_path: Path) -> None:
+    shipped = TrustList.load(tmp_path)
+    own = _trust(tmp_path, next(iter(shipped.names()), "tiny"), cid(bytes(32)), bytes(32))
+    assert own.resolve(next(iter(shipped.names()), "tiny")).cid == cid(bytes(32))
+
+
+def test_names_and_cids_that_nobody_vouches_for_are_told_apart(tmp_path: Path) -> None:
+    trust = TrustList.load(tmp_path)
+    for name, code in (("no-such-model", "unknown_name"), (cid(bytes(32)), "bundle_untrusted")):
+        with pytest.raises(ConfigError) as error:
+            trust.resolve(name)
+        assert error.value.code == code
+
+
+@pytest.mark.parametrize(
+    "text", ["bundle = 1", "[[bundle]]\nname = 1", "x", '[[bundle]]\nname="a"\ncid="b"\npublisher="c"']
+)
+def test_a_bad_trust_list_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "trust.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"trust\.toml"):
+        TrustList.load(tmp_path)
+
+
+def test_the_mandate_is_renewed_in_time_and_another_owner_begins_another_epoch(tmp_path: Path) -> None:
+    settings = config.parse({"state": str(tmp_path)}, tmp_path)
+    node, owner, heir = bytes(32), SigningKey(bytes(32)), SigningKey(bytes([1] * 32))
+    first = current_mandate(settings, node, owner, 10**12)
+    assert current_mandate(settings, node, owner, 10**12 + MANDATE_MS_MAX // 2) == first
+    renewed = current_mandate(settings, node, owner, 10**12 + MANDATE_MS_MAX - 1)
+    assert renewed.record == replace(
+        first.record, not_before_ms=10**12 + MANDATE_MS_MAX - 1, expires_ms=10**12 + 2 * MANDATE_MS_MAX - 1
+    )
+    inherited = current_mandate(settings, node, heir, 10**12 + MANDATE_MS_MAX)
+    assert (inherited.signer, inherited.record.epoch) == (bytes(heir.verify_key), first.record.epoch + 1)

@@ -1,0 +1,200 @@
+"""What is on disk survives a kill, a restart rebuilds from it, and damage is said and left alone."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nacl.signing import SigningKey
+
+from fallow.node.accounts import Accounts
+from fallow.node.store import JOURNAL, Journal, earnings
+from fallow.protocol.envelope import Signed, sign
+from fallow.protocol.errors import Refused, RemoteProtocolError, StoreError
+from fallow.protocol.limits import SKEW_MS
+from fallow.protocol.orders import JobOrder
+from fallow.protocol.payment import LEDGER, Channel, Voucher
+from fallow.protocol.receipts import OPEN, Receipt
+from fallow.protocol.work import Parameters
+
+NOW = 1_800_000_000_000
+NODE, PAYER = SigningKey(bytes(32)), SigningKey(bytes([1] * 32))
+CHANNEL = sign(
+    Channel(bytes(PAYER.verify_key), bytes(NODE.verify_key), bytes(32), LEDGER, 1000, bytes(16), NOW, NOW + 10**9, 0),
+    PAYER,
+)
+
+
+def order(number: int, created_ms: int = NOW) -> Signed[JobOrder]:
+    zero = bytes(32)
+    record = JobOrder(
+        zero, "generate", Parameters(max_tokens=64), 1, 5, 64, zero, bytes(NODE.verify_key), zero, zero, CHANNEL.id,
+        500, created_ms, number.to_bytes(16, "big"), 1000, 1000, zero, None, None,
+    )  # fmt: skip
+    return sign(record, PAYER)
+
+
+def receipt(of: Signed[JobOrder], sequence: int, amount_ucr: int) -> Signed[Receipt]:
+    record = Receipt(of.id, sequence, None, 32 * sequence, 32, bytes(32), (), "class", amount_ucr, OPEN)
+    return sign(record, NODE)
+
+
+def voucher(answers: bytes, due_ucr: int) -> Signed[Voucher]:
+    return sign(Voucher(CHANNEL.id, answers, due_ucr, 0, 0), PAYER)
+
+
+def test_an_order_is_accepted_once_also_after_a_restart(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add_order(CHANNEL, order(1), NOW)
+    journal.close()
+    journal = Journal(tmp_path)
+    with pytest.raises(Refused) as refused:
+        journal.add_order(CHANNEL, order(1), NOW)
+    assert refused.value.code == "replayed"
+    journal.add_order(CHANNEL, order(2), NOW)
+    journal.close()
+
+
+def test_orders_that_came_to_nothing_go_once_no_clock_would_take_them(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    claimed, idle = order(1), order(2)
+    journal.add_order(CHANNEL, claimed, NOW)
+    journal.add_order(CHANNEL, idle, NOW)
+    journal.add_receipt(receipt(claimed, 0, 10), CHANNEL.id, 10, NOW)
+    later = NOW + 2 * SKEW_MS + 1
+    journal.add_order(CHANNEL, order(3, later), later)
+    with pytest.raises(Refused):
+        journal.add_order(CHANNEL, claimed, later)  # evidence stays
+    journal.add_order(CHANNEL, idle, later)
+    journal.close()
+
+
+async def test_a_restart_rebuilds_the_channel(tmp_path: Path) -> None:
+    job = order(1)
+    first, second = receipt(job, 0, 100), receipt(job, 1, 150)
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    account = await accounts.open(CHANNEL)
+    await accounts.accept(account, job)
+    await accounts.claim(account, first, 100)
+    await accounts.honour(account, voucher(first.id, 100))
+    await accounts.claim(account, second, 50)
+    journal.close()
+
+    journal = Journal(tmp_path)
+    again = await Accounts(journal, lambda: NOW).open(CHANNEL)
+    assert again == account
+    assert (again.state.promised_ucr, again.claimed_ucr, again.room_ucr) == (100, 150, 850)
+    rows = earnings(tmp_path)
+    assert [(row.window, row.owed_ucr, row.voucher is not None) for row in rows] == [(0, 100, True), (1, 50, False)]
+    assert {row.payer for row in rows} == {bytes(PAYER.verify_key)}
+    journal.close()
+
+
+async def test_a_voucher_that_does_not_cover_is_not_kept(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    account = await accounts.open(CHANNEL)
+    claim = receipt(order(1), 0, 100)
+    await accounts.claim(account, claim, 100)
+    with pytest.raises(RemoteProtocolError) as unpaid:
+        await accounts.honour(account, voucher(claim.id, 99))
+    assert unpaid.value.code == "unpaid"
+    assert journal.channel(CHANNEL.id).voucher is None
+    assert account.state.latest is None
+    journal.close()
+
+
+async def test_credit_counts_what_was_taken_without_paying_and_what_may_still_come(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    account = await accounts.open(CHANNEL)
+    await accounts.claim(account, receipt(order(1), 0, 600), 600)
+    with account.reserved(300):
+        assert account.room_ucr == 100
+        with pytest.raises(Refused) as refused, account.reserved(101):
+            pass
+        assert refused.value.code == "credit_exhausted"
+    assert account.room_ucr == 400
+    journal.close()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_store import CHANNEL, NOW, order, receipt, voucher
+from fallow.node.store import Journal
+journal = Journal(Path(sys.argv[1]))
+for number in range(100_000):
+    job = order(number)
+    claim = receipt(job, 0, 1)
+    journal.add_order(CHANNEL, job, NOW)
+    journal.add_receipt(claim, CHANNEL.id, 1, NOW)
+    print("receipt", claim.id.hex(), flush=True)
+    promise = voucher(claim.id, number + 1)
+    journal.add_voucher(promise, NOW)
+    print("voucher", promise.id.hex(), flush=True)
+"""
+
+
+def test_what_was_said_to_be_on_disk_is_there_after_a_kill(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _WRITER, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        said = [writer.stdout.readline().split() for _ in range(51)]
+        writer.kill()
+        said += [line.split() for line in writer.stdout]
+    rows = earnings(tmp_path)
+    assert {bytes.fromhex(word[1]) for word in said if word[0] == "receipt"} <= {row.receipt for row in rows}
+    promised = {row.voucher for row in rows}
+    assert {bytes.fromhex(word[1]) for word in said if word[0] == "voucher"} <= promised
+    Journal(tmp_path).close()
+
+
+def _overwritten(path: Path) -> None:
+    path.write_bytes(b"no database " * 1000)
+
+
+def _page_damaged(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(4096)
+        stream.write(os.urandom(4096))
+
+
+def _of_another_version(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+
+
+@pytest.mark.parametrize("damage", [_overwritten, _page_damaged, _of_another_version])
+def test_a_damaged_journal_is_said_and_kept(tmp_path: Path, damage: object) -> None:
+    journal = Journal(tmp_path)
+    for number in range(50):
+        journal.add_order(CHANNEL, order(number), NOW)
+    journal.close()
+    path = tmp_path / JOURNAL
+    damage(path)  # type: ignore[operator]
+    damaged = path.read_bytes()
+    with pytest.raises(StoreError) as error:
+        Journal(tmp_path)
+    assert error.value.code == "corrupt_store"
+    assert str(path) in error.value.message
+    assert path.read_bytes() == damaged
+
+
+def test_earnings_read_while_the_node_writes(tmp_path: Path) -> None:
+    assert earnings(tmp_path) == []
+    journal = Journal(tmp_path)
+    job = order(1)
+    journal.add_order(CHANNEL, job, NOW)
+    assert earnings(tmp_path) == []
+    journal.add_receipt(receipt(job, 0, 7), CHANNEL.id, 7, NOW)
+    (row,) = earnings(tmp_path)
+    assert (row.owed_ucr, row.tokens, row.entry, row.voucher) == (7, 32, "generate", None)
+    journal.close()

@@ -1,0 +1,51 @@
+"""One example of every signed record and of every message, and the keys that sign them."""
+
+from __future__ import annotations
+
+from nacl.signing import SigningKey
+
+from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance
+from fallow.protocol.checks import Attestation, Finding, Verdict
+from fallow.protocol.identity import Mandate, WorkerKey
+from fallow.protocol.orders import Accept, Continuation, JobOrder
+from fallow.protocol.payment import Channel, Voucher
+from fallow.protocol.prices import Price
+from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
+from fallow.protocol.receipts import Receipt
+from fallow.protocol.work import Parameters
+
+KEY = SigningKey(b"\x01" * 32)
+OTHER = SigningKey(b"\x02" * 32)
+A, B = bytes(KEY.verify_key), bytes(OTHER.verify_key)
+HASH = b"\x07" * 32
+NOW_MS = 1_790_000_000_000
+
+PRICE = Price(HASH, "generate", 10, 1, 4, 0)
+FILE = File(3, (HASH,))
+
+RECORDS = (
+    Mandate(B, A, ("executor", "checker"), 1, NOW_MS, NOW_MS + 1000),
+    WorkerKey(A, HASH, NOW_MS, NOW_MS + 1000),
+    CapabilityProfile(
+        A, 5, NOW_MS, NOW_MS + 1000, "vehicle", "u4p", ("executor",), ("cpu/avx2",),
+        (ServedBundle(HASH, ("generate", "score"), "float32/cpu", 400_000, 30_000, 0),), (PRICE,), 4,
+    ),
+    ConnectivityProfile(
+        A, 5, NOW_MS, NOW_MS + 1000, ("/ip4/127.0.0.1/tcp/1",), ("wifi",), False, 3, 20_000, 90_000, 5_000, 0, None, None
+    ),
+    Manifest(
+        "tiny", "llama", "Apache-2.0", "made up", ("generate", "score"), FILE, ("a", "b"),
+        (Tensor("float32", (1, 2, 3)),), (Program("decode", "decode", 1, FILE, 100),), FILE, "{{ x }}", 64, (2,),
+        Tolerance(100, 1000, 500, "guess"),
+    ),
+    Channel(A, B, HASH, "ledger", 1000, b"n" * 16, NOW_MS, NOW_MS + 1000, 60_000),
+    JobOrder(
+        HASH, "generate", Parameters(48, 700, 900_000, 7), 1, 40, 48, HASH, B, HASH, HASH, HASH, 500, NOW_MS, b"m" * 16,
+        20_000, 5_000, HASH, Continuation(HASH, 60), None,
+    ),
+    Accept(HASH, NOW_MS, "float32/cpu"),
+    Receipt(HASH, 1, HASH, 32, 3, HASH, (-5, -6, -7), "float32/cpu", 77, "final"),
+    Voucher(HASH, HASH, 77, 0, 0),
+    Attestation(HASH, HASH, "teacher-forced", (-5, -6, -7), 0, 0, "float32/cpu"),
+    Verdict(HASH, HASH, "quorum:2/3", HASH, "accepted", (Finding(A, B, "executor", (HASH,), True, "", 77),)),
+)  # fmt: skip

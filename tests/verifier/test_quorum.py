@@ -1,0 +1,180 @@
+"""Verdicts: who is believed, who is named, and what is left open."""
+
+from __future__ import annotations
+
+from array import array
+from math import sin
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nacl.signing import SigningKey
+
+from fallow.protocol.bundle import Tolerance
+from fallow.protocol.checks import TEACHER_FORCED, Attestation, Outcome
+from fallow.protocol.envelope import Signed, sign
+from fallow.protocol.errors import Refused
+from fallow.protocol.receipts import Receipt
+from fallow.protocol.work import Piece
+from fallow.verifier.quorum import Member, Policy, Result, Window, judge_results, judge_window
+
+TOLERANCE = Tolerance(100, 1_000, 500, "for this test")
+KEYS = [SigningKey(bytes([n]) * 32) for n in range(1, 9)]
+H = b"\x05" * 32
+POLICY = Policy(2, 3)
+
+
+def member(n: int, owner: int | None = None) -> Member:
+    return Member(bytes(KEYS[n].verify_key), bytes([owner if owner is not None else n]) * 32)
+
+
+def receipt(values: tuple[int, ...]) -> Signed[Receipt]:
+    return sign(Receipt(H, 0, None, 0, len(values), H, values, "c", 9, "final"), KEYS[0])
+
+
+HONEST = (-100_000, -2_000_000, -50_000)
+RECEIPT = receipt(HONEST)
+
+
+def finding(n: int, values: tuple[int, ...] = HONEST, gap: int = 0, mass: int = 0, subject: bytes = RECEIPT.id):  # type: ignore[no-untyped-def]
+    return sign(Attestation(subject, H, TEACHER_FORCED, values, gap, mass, "c"), KEYS[n])
+
+
+def window(
+    *findings, executed=RECEIPT, carried: tuple[int, ...] = (), owners: tuple[int, ...] = (1, 2, 3, 4)
+) -> Window:  # type: ignore[no-untyped-def]
+    checkers = tuple((member(n, owners[n - 1]), found) for n, found in enumerate(findings, 1))
+    return Window(executed, member(0), checkers, carried, 1_000_000)
+
+
+def test_all_agree() -> None:
+    judged = judge_window(window(finding(1), finding(2)), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.ACCEPTED and not judged.reasons and judged.carried_good
+
+
+def test_a_lying_checker_is_named() -> None:
+    lie = finding(2, (-100_000, -2_500_000, -50_000))
+    judged = judge_window(window(finding(1), lie), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.ACCEPTED
+    assert set(judged.reasons) == {member(2).node} and "500000 micro-nats" in judged.reasons[member(2).node]
+
+
+def test_a_lying_executor_is_outvoted_by_two_that_agree() -> None:
+    truth = (-7_000_000, -9_000_000, -1_000_000)
+    judged = judge_window(window(finding(1, truth), finding(2, truth)), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.REJECTED and set(judged.reasons) == {member(0).node}
+
+
+def test_tokens_that_the_sampling_does_not_give_are_rejected_although_scored_well() -> None:
+    judged = judge_window(window(finding(1, gap=5_000), finding(2, gap=5_000)), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.REJECTED and "below the best" in judged.reasons[member(0).node]
+
+
+def test_a_token_outside_the_nucleus_is_rejected() -> None:
+    evidence = Window(
+        RECEIPT, member(0), window(finding(1, mass=901_000), finding(2, mass=901_000)).checkers, (), 900_000
+    )
+    assert judge_window(evidence, POLICY, TOLERANCE).outcome is Outcome.REJECTED
+
+
+def test_three_different_stories_leave_it_open() -> None:
+    judged = judge_window(window(finding(1, (0, 0, 0)), finding(2, (-9_000_000, 0, 0))), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.INCONCLUSIVE and not judged.reasons
+
+
+@pytest.mark.parametrize("second", [None, finding(2, HONEST[:2]), finding(2, ()), finding(2, subject=b"\x00" * 32)])
+def test_a_checker_without_a_finding_has_not_agreed(second: Signed[Attestation] | None) -> None:
+    judged = judge_window(window(None, second), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.INCONCLUSIVE
+    judged = judge_window(window(finding(1), second), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.ACCEPTED and set(judged.reasons) == {member(2).node}
+
+
+def test_an_owner_counts_once() -> None:
+    """Checkers of the executor's own owner do not make a quorum, and two of one owner do not outvote anybody."""
+    judged = judge_window(window(finding(1), finding(2), owners=(0, 0)), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.INCONCLUSIVE
+    judged = judge_window(window(finding(1, (0, 0, 0)), finding(2, (0, 0, 0)), owners=(1, 1)), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.INCONCLUSIVE
+
+
+def test_carried_tokens_are_judged_apart_from_the_window() -> None:
+    both = (-1, -2, *HONEST)
+    judged = judge_window(window(finding(1, both), finding(2, both), carried=(-1, -2)), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.ACCEPTED and judged.carried_good
+    judged = judge_window(window(finding(1, both), finding(2, both), carried=(-1, -99_999)), POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.ACCEPTED and not judged.carried_good
+
+
+@given(st.permutations(range(1, 5)))
+def test_the_order_of_evidence_does_not_matter(order: list[int]) -> None:
+    evidence = {1: finding(1), 2: finding(2, (0, 0, 0)), 3: None, 4: finding(4, (0, 0, 0))}
+    shuffled = Window(RECEIPT, member(0), tuple((member(n), evidence[n]) for n in order), (), 1_000_000)
+    expected = Window(RECEIPT, member(0), tuple((member(n), evidence[n]) for n in (1, 2, 3, 4)), (), 1_000_000)
+    assert judge_window(shuffled, Policy(3, 5), TOLERANCE) == judge_window(expected, Policy(3, 5), TOLERANCE)
+
+
+def vector(shift: float = 0.0, stretch: float = 1.0, width: int = 16) -> Piece:
+    return Piece(tensor=array("f", [stretch * sin(n + shift) for n in range(width)]).tobytes(), shape=(1, width))
+
+
+def result(n: int, piece: Piece | None, owner: int | None = None) -> Result:
+    return Result(member(n, owner), RECEIPT if piece else None, piece)
+
+
+def test_the_majoritys_medoid_is_returned_and_the_liar_named() -> None:
+    judged = judge_results([result(0, vector(1.0)), result(1, vector()), result(2, vector(1e-5))], POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.ACCEPTED and set(judged.reasons) == {member(0).node}
+    assert judged.medoid in (vector(), vector(1e-5))
+
+
+def test_a_stretched_vector_is_another_vector() -> None:
+    judged = judge_results([result(0, vector(stretch=2)), result(1, vector()), result(2, vector())], POLICY, TOLERANCE)
+    assert set(judged.reasons) == {member(0).node}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        None,
+        Piece(),
+        Piece(tensor=b"\x00" * 64, shape=(1, 16)),
+        Piece(tensor=b"\xff" * 64, shape=(1, 16)),
+        Piece(tensor=b"\x00" * 63, shape=(1, 16)),
+        Piece(tensor=vector().tensor, shape=(16,)),
+        vector(width=8),
+    ],
+)
+def test_what_is_no_result_does_not_count(broken: Piece | None) -> None:
+    judged = judge_results([result(0, broken), result(1, vector()), result(2, vector())], POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.ACCEPTED and set(judged.reasons) == {member(0).node}
+
+
+def test_broken_results_do_not_make_a_majority() -> None:
+    empty = Piece(tensor=b"\x00" * 64, shape=(1, 16))
+    judged = judge_results([result(0, empty), result(1, empty), result(2, vector())], POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.INCONCLUSIVE and judged.medoid is None and not judged.reasons
+
+
+def test_two_nodes_of_one_owner_are_one_voice() -> None:
+    results = [result(0, vector(), 7), result(1, vector(), 7), result(2, vector(2.0))]
+    assert judge_results(results, POLICY, TOLERANCE).outcome is Outcome.INCONCLUSIVE
+
+
+@given(st.permutations([0, 1, 2, 3]))
+def test_results_in_any_order_are_judged_the_same(order: list[int]) -> None:
+    results = [result(0, vector(1.0)), result(1, vector()), result(2, vector(1e-5)), result(3, None)]
+    assert judge_results([results[n] for n in order], Policy(2, 4), TOLERANCE) == judge_results(
+        results, Policy(2, 4), TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("text", ["quorum:1/3", "quorum:4/3", "quorum:2", "quorum:a/b", "quorum:9/17", "maybe", ""])
+def test_a_quorum_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(Refused):
+        Policy.parse(text)
+
+
+@pytest.mark.parametrize("text", ["none", "quorum:2/3", "quorum:2/2", "quorum:9/16"])
+def test_policies_are_written_as_they_are_read(text: str) -> None:
+    assert str(Policy.parse(text)) == text

@@ -1,0 +1,57 @@
+#!/bin/sh
+# usage: tools/install.sh VENV
+# Afterwards VENV holds fallow (editable) with every extra, at the versions of constraints.txt.
+# Needs Python 3.11 to 3.13. A compiler too, because libp2p's fastecdsa has no wheel for them: as root on Debian what is
+# missing is installed, elsewhere one sentence says what to install.
+set -eu
+venv=$1
+
+fail() {
+    echo "fallow: $*" >&2
+    exit 1
+}
+
+# A name on the PATH is not enough: version managers leave shims there for versions that cannot run.
+find_python() {
+    for name in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do
+        if "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+            "$name" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+    fail "no Python 3.11, 3.12 or 3.13 found: install one, or say where it is (make PYTHON=/path/to/python3.12)."
+}
+
+has_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
+has_headers() {
+    include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    printf '#include <Python.h>\n#include <gmp.h>\n' | ${CC:-cc} -E -I"$include" - >/dev/null 2>&1
+}
+
+install_system_packages() {
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    packages="gcc libc6-dev libgmp-dev"
+    # Only a Python that the distribution packaged gets its headers and ensurepip from there.
+    if [ "$("$python" -c 'import sys; print(sys.base_prefix)')" = /usr ]; then
+        packages="$packages python$version-dev python$version-venv"
+    fi
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        fail "a C compiler, gmp.h, Python.h and Python's venv module are needed: install them" \
+            "(on Debian or Ubuntu: sudo apt-get install $packages) and run make again."
+    fi
+    echo "fallow: installing $packages"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update && apt-get -qq install --no-install-recommends $packages >/dev/null ||
+        fail "apt-get could not install $packages: see its message above."
+}
+
+python=$(find_python)
+if ! has_venv || ! has_headers; then
+    install_system_packages
+    has_venv || fail "$python has no ensurepip: install its venv package and run make again."
+    has_headers || fail "$python still has no C compiler, gmp.h or Python.h: install them and run make again."
+fi
+
+echo "fallow: installing into $venv with $python (a few minutes the first time)"
+[ -x "$venv/bin/python" ] && [ -x "$venv/bin/pip" ] || "$python" -m venv --clear "$venv"
+"$venv/bin/pip" --disable-pip-version-check install -qq --constraint constraints.txt --editable '.[dev]'
