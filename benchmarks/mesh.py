@@ -189,14 +189,11 @@ async def failures(testnet: Testnet, mesh: Mesh, chat: str) -> None:
         await testnet.park(node)
         await ready(testnet, node)
 
-    async def freeze(node: LocalNode) -> None:
-        testnet.freeze(node)
-
     vehicles = [node for node in testnet.nodes if node.kind == "vehicle"]
     robots = [node for node in testnet.nodes if node.kind == "robot"]
     row("gap when the executor yields", await gaps([*vehicles, vehicles[0]], drive))
     row("gap when it is killed (SIGKILL)", await gaps(robots, testnet.kill))
-    row("gap when it is frozen (SIGSTOP)", await gaps([testnet.nodes[1]], freeze))
+    row("gap when it is frozen (SIGSTOP)", await gaps([testnet.nodes[1]], testnet.freeze))
     row("of these gaps, the prompt read anew (first token of a fresh job)", milliseconds(anew))
 
 

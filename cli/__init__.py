@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from inspect import iscoroutinefunction
 
+import trio
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
@@ -23,7 +26,7 @@ def run(words: Sequence[str]) -> int:
     """The exit code of `fallow WORDS`: 0 as asked, 1 with an error, 2 for a wrong call, 130 by Ctrl-C."""
     code = 0
     try:
-        result = _app()(words)
+        result = _call(words)
         code = result if isinstance(result, int) else 0
     except* CycloptsError as group:
         show_usage_error(leaves(group))
@@ -40,6 +43,15 @@ def run(words: Sequence[str]) -> int:
     return code
 
 
+def _call(words: Sequence[str]) -> object:
+    """What the command returned. Ctrl-C is raised where a command waits, never in the middle of what it uses."""
+    command, bound, _ = _app().parse_args(words)
+    call = partial(command, *bound.args, **bound.kwargs)
+    if iscoroutinefunction(command):
+        return trio.run(call, restrict_keyboard_interrupt_to_checkpoints=True)
+    return call()
+
+
 def _app() -> App:
     app = App(
         name="fallow",
@@ -47,12 +59,9 @@ def _app() -> App:
         help_epilogue=ENVIRONMENT,
         help_format="plaintext",
         version=__version__,
-        backend="trio",
         default_parameter=Parameter(negative=()),
         exit_on_error=False,
         print_error=False,
-        suppress_keyboard_interrupt=False,
-        result_action="return_value",
     )
     groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
     for group in groups.values():

@@ -34,8 +34,9 @@ class Team:
         """A node for this work; its load here counts one more. Raises `Refused(no_executor)`, saying what each one lacks."""
         distrusted = self.desk.wallet.distrusted
         nodes: Sequence[Node] = self.discovery.known(need.bundle)
-        if preferred and not self._any_of(nodes, need, preferred):
-            nodes = await self.discovery.find(need.bundle, lambda found: self._any_of(found, need, preferred))
+        wanted = [key for key in preferred if key not in need.avoid_nodes]
+        if wanted and not self._any_of(nodes, need, wanted):
+            nodes = await self.discovery.find(need.bundle, lambda found: self._any_of(found, need, wanted))
         patience = trio.current_time() + wait_s
         while (node := self._choose(nodes, need, preferred)) is None:
             nodes = await self.discovery.find(need.bundle, lambda found: self._eligible(found, need) > 0)

@@ -90,9 +90,9 @@ class Testnet:
         """The node and its worker have ended without a word."""
         await record.kill(node.process)
 
-    def freeze(self, node: LocalNode) -> None:
+    async def freeze(self, node: LocalNode) -> None:
         """The node answers nothing any more, though its connections stay."""
-        node.process.send(signal.SIGSTOP)
+        await node.process.freeze()
 
     def thaw(self, node: LocalNode) -> None:
         """The node goes on where it was frozen."""

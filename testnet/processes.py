@@ -51,11 +51,22 @@ class ProcessId:
             if handle is not None:
                 signal.pidfd_send_signal(handle, number)
 
+    async def freeze(self) -> None:
+        """SIGSTOP has reached every thread of it, or it has ended. Not before then does the kernel count it as stopped."""
+        self.send(signal.SIGSTOP)
+        while self.running and set(self._thread_states()) != {"T"}:  # noqa: ASYNC110  # nobody tells who is no parent
+            await trio.sleep(0.001)
+
     async def ended(self) -> None:
         """Returns once the process has ended."""
         with self._handle() as handle:
             if handle is not None:
                 await trio.lowlevel.wait_readable(handle)
+
+    def _thread_states(self) -> Iterator[str]:
+        for stat in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with suppress(OSError):  # the thread has just ended
+                yield stat.read_text().rpartition(")")[2].split()[0]
 
     @contextmanager
     def _handle(self) -> Iterator[int | None]:

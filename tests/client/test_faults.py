@@ -70,7 +70,7 @@ async def test_a_text_survives_whatever_happens_to_its_node(tmp_path: Path, home
         assert killed.verdict.outcome == "accepted"
 
         async def freeze() -> None:
-            testnet.freeze(fourth)
+            await testnet.freeze(fourth)
 
         frozen = await ask(mesh, [fourth, second], freeze)
         assert frozen.text == whole.text

@@ -30,7 +30,7 @@ from fallow.testnet.local import Testnet
 
 async def main():
     async with Testnet.start(Path(sys.argv[1]), nodes=2, bundles=("tiny-embed",), home=Path(sys.argv[2])) as testnet:
-        testnet.freeze(testnet.nodes[1])
+        await testnet.freeze(testnet.nodes[1])
         print("up", flush=True)
         await trio.sleep_forever()
 
@@ -115,7 +115,7 @@ async def test_nodes_drive_off_return_freeze_and_die(home: Path, tmp_path: Path,
 
             await the_liar_is_found_out(testnet, liar.peer_id, home)
 
-            testnet.freeze(site)
+            await testnet.freeze(site)
             testnet.thaw(site)
             assert (await state_of(testnet, site.peer_id)).state == "ready"
             await testnet.kill(site)
