@@ -177,21 +177,21 @@ async def failures(testnet: Testnet, mesh: Mesh, chat: str) -> None:
     prompt = TINY.steady if chat == TINY.chat else REAL.steady
     anew: list[float] = []
 
-    async def gaps(nodes: list[LocalNode], interrupt: Callable[[LocalNode], Awaitable[None]]) -> str:
+    async def gaps(
+        nodes: list[LocalNode], interrupt: Callable[[LocalNode], Awaitable[None]], *, park: bool = False
+    ) -> str:
         samples = []
         for node in nodes:
             anew.append((await streamed(mesh, chat, prompt))[0])
             samples.append(await gap(mesh, chat, prompt, node, interrupt))
+            if park:  # only now: a worker that starts takes the processor from the node that goes on
+                await testnet.park(node)
+                await ready(testnet, node)
         return milliseconds(samples)
-
-    async def drive(node: LocalNode) -> None:
-        await testnet.drive(node)
-        await testnet.park(node)
-        await ready(testnet, node)
 
     vehicles = [node for node in testnet.nodes if node.kind == "vehicle"]
     robots = [node for node in testnet.nodes if node.kind == "robot"]
-    row("gap when the executor yields", await gaps([*vehicles, vehicles[0]], drive))
+    row("gap when the executor yields", await gaps([*vehicles, vehicles[0]], testnet.drive, park=True))
     row("gap when it is killed (SIGKILL)", await gaps(robots, testnet.kill))
     row("gap when it is frozen (SIGSTOP)", await gaps([testnet.nodes[1]], testnet.freeze))
     row("of these gaps, the prompt read anew (first token of a fresh job)", milliseconds(anew))
