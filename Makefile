@@ -5,6 +5,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+MODELS := smollm2-135m-instruct minilm-l6
 
 .PHONY: demo test check bench install bundles clean
 .DEFAULT_GOAL := demo
@@ -12,7 +13,11 @@ INSTALLED := $(VENV)/installed
 demo: install
 	@$(BIN)/fallow demo
 
-test: bundles
+# Without a model (no network, say) the tests that need it are skipped, and say so.
+test: install
+	@for name in $(MODELS); do \
+	    $(BIN)/fallow bundle build $$name || echo "make test: going on without $$name; the reason stands above"; \
+	done
 	@$(BIN)/python -m pytest
 
 check: install
@@ -25,8 +30,7 @@ install: $(INSTALLED)
 
 # Building a bundle a second time only looks that it is there.
 bundles: install
-	@$(BIN)/fallow bundle build smollm2-135m-instruct
-	@$(BIN)/fallow bundle build minilm-l6
+	@set -e; for name in $(MODELS); do $(BIN)/fallow bundle build $$name; done
 
 $(INSTALLED): pyproject.toml constraints.txt tools/install.sh
 	@tools/install.sh $(VENV)

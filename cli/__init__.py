@@ -7,18 +7,21 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from inspect import iscoroutinefunction
+from io import TextIOWrapper
 
 import trio
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
-from ..protocol.errors import FallowError
+from ..protocol.errors import Code, ConfigError, FallowError
 from .commands import COMMANDS, ENVIRONMENT, GROUPS
 from .output import leaves, show_error, show_usage_error
 
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text; in JSON \udcff stands for it
     sys.exit(run(sys.argv[1:]))
 
 
@@ -45,15 +48,17 @@ def run(words: Sequence[str]) -> int:
 
 def _call(words: Sequence[str]) -> object:
     """What the command returned. Ctrl-C is raised where a command waits, never in the middle of what it uses."""
-    command, bound, _ = _app().parse_args(words)
+    _require_text(words)
+    command, bound, _ = app().parse_args(words)
     call = partial(command, *bound.args, **bound.kwargs)
     if iscoroutinefunction(command):
         return trio.run(call, restrict_keyboard_interrupt_to_checkpoints=True)
     return call()
 
 
-def _app() -> App:
-    app = App(
+def app() -> App:
+    """The command line as it is parsed: every command with its words and options."""
+    root = App(
         name="fallow",
         help="Idle machines run inference for others: peer to peer, checked, and paid for by signed receipts.",
         help_epilogue=ENVIRONMENT,
@@ -65,13 +70,22 @@ def _app() -> App:
     )
     groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
     for group in groups.values():
-        app.command(group)
+        root.command(group)
     for command in COMMANDS:
         group_name, _, name = command.words.rpartition(" ")
-        groups.get(group_name, app).command(
+        groups.get(group_name, root).command(
             f"{__name__}.{command.function}",
             name=name,
             help=command.help,
             help_epilogue=f"Example: {command.example}",
         )
-    return app
+    return root
+
+
+def _require_text(words: Sequence[str]) -> None:
+    """Raises `ConfigError(bad_config)` if a word is not UTF-8: Python carries such bytes along as lone surrogates."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(Code.BAD_CONFIG, f"The argument {word!r} is not UTF-8 text.") from None

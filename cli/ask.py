@@ -6,15 +6,24 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
+from ..protocol.codec import INTEGER_MAX
+from ..protocol.errors import Code, ConfigError
 from .environment import AsJson, Bootstrap, joined
 from .output import Json, line, print_json, printable, progress, remark, stdout
-from .proof import ReceiptsFolder, prepare, receipts_json, save, show_proof, verdict_json
+from .proof import ReceiptsFolder, prepare, receipts_json, rejection_shown, save, show_proof, verdict_json
 
 if TYPE_CHECKING:
     from ..client import Answer, TextStream
 
+Seed = Annotated[
+    int | None,
+    Parameter(
+        help="The same seed gives the same text, on any honest node.",
+        validator=validators.Number(gte=0, lte=INTEGER_MAX),
+    ),
+]
 ASSURANCE = "quorum:2/3"
 Assurance = Annotated[str, Parameter(help="How the result is checked: quorum:K/N, or none.")]
 
@@ -27,7 +36,7 @@ async def generate(
     max_tokens: Annotated[int, Parameter(help="Tokens at most.")] = 256,
     temperature: Annotated[float, Parameter(help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, Parameter(help="Choose among the likeliest tokens that make up this share.")] = 1.0,
-    seed: Annotated[int | None, Parameter(help="The same seed gives the same text, on any honest node.")] = None,
+    seed: Seed = None,
     assurance: Assurance = ASSURANCE,
     receipts: ReceiptsFolder = None,
     bootstrap: Bootstrap = None,
@@ -35,7 +44,7 @@ async def generate(
 ) -> None:
     """The text is on stdout as it comes (in a pipe: as it is verified), then verdict and receipts on stderr."""
     prepare(receipts)
-    with ExitStack() as waiting:
+    with rejection_shown(receipts, json), ExitStack() as waiting:
         waiting.enter_context(progress("asking the mesh"))
         async with joined(bootstrap) as mesh:
             stream = mesh.stream(
@@ -59,7 +68,7 @@ async def generate(
         for handover in answer.handovers:
             remark(f"went on at {handover.to_node[-8:]} after {handover.gap_ms} ms: {handover.reason}")
         show_proof(answer.verdict, answer.receipts)
-    save(answer, receipts)
+    save(answer.proof, receipts)
 
 
 async def embed(
@@ -73,8 +82,10 @@ async def embed(
     json: AsJson = False,
 ) -> None:
     """One line for each text on stdout: its vector's length and first values; with --json the whole vectors."""
+    if "" in texts:
+        raise ConfigError(Code.BAD_CONFIG, "A TEXT is empty: there is nothing in it to turn into a vector.")
     prepare(receipts)
-    with progress("asking the mesh"):
+    with rejection_shown(receipts, json), progress("asking the mesh"):
         async with joined(bootstrap) as mesh:
             vectors = await mesh.embed(bundle, texts, assurance=assurance)
     if json:
@@ -92,22 +103,24 @@ async def embed(
             values = ", ".join(f"{value:+.4f}" for value in vector[:6])
             line(f"{text!r}: {len(vector)} values [{values}, ...]")
         show_proof(vectors.verdict, vectors.receipts)
-    save(vectors, receipts)
+    save(vectors.proof, receipts)
 
 
 async def _show_live(stream: TextStream, waiting: ExitStack) -> None:
     """Each chunk as it comes. If checkers take text back, that is said, and the text that stands is shown again."""
     text = ""
-    async for chunk in stream:
-        waiting.close()  # whatever moves would write over the text
-        if chunk.retracted:
-            text = text[: chunk.length]
-            _write("\n")
-            remark("the checkers disagree with the end of this; what stands, and how it goes on:")
-            _write(text)
-        text += chunk.text
-        _write(chunk.text)
-    _write("\n")
+    try:
+        async for chunk in stream:
+            waiting.close()  # whatever moves would write over the text
+            if chunk.retracted:
+                text = text[: chunk.length]
+                _write("\n")
+                remark("the checkers disagree with the end of this; what stands, and how it goes on:")
+                _write(text)
+            text += chunk.text
+            _write(chunk.text)
+    finally:
+        _write("\n")  # whatever is said next, that it broke off included, has its own line
 
 
 async def _pipe(stream: TextStream) -> None:

@@ -11,7 +11,7 @@ from ..node.config import default_home
 from ..node.engine.bundles import Bundle, BundleStore
 from ..node.trust import TrustList
 from ..protocol.errors import Code, FallowError, StoreError
-from .environment import AsJson
+from .environment import AsJson, usable_home
 from .output import Json, line, needing, print_json, progress, remark, table
 
 MIB = 1024 * 1024
@@ -62,7 +62,7 @@ def inspect(
     store, trust = _store(), TrustList.load(default_home())
     bundle = _find(store, trust, name)
     if check:
-        with progress(f"reading {_mib(bundle):.0f} MiB"):
+        with progress(f"reading {_mib(bundle):.0f} MiB"), usable_home():
             bundle.verify()
     if json:
         print_json(_details(bundle, trust))
@@ -78,7 +78,7 @@ def inspect(
 
 
 def _build(name: str, build_bundle: Callable[[str, BundleStore, Callable[[str, float], None]], str]) -> str:
-    with progress(name) as show:
+    with progress(name) as show, usable_home():
 
         def on_progress(stage: str, fraction: float) -> None:
             show(f"{name}: {stage}", fraction)

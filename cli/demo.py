@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .environment import AsJson
+from .environment import AsJson, usable_home
 from .output import needing
 
 
@@ -10,4 +10,5 @@ async def demo(*, json: AsJson = False) -> int:
     """Exit code 0 only if everything that was shown was as it should be. No process is left, Ctrl-C or not."""
     with needing("demo"):
         from ..testnet.demo import run
-    return await run(as_json=json)
+    with usable_home():
+        return await run(as_json=json)

@@ -17,11 +17,11 @@ from .output import Json, print_json, remark, table
 
 
 def earnings(*, state: Annotated[Path, Parameter(help="The node's state directory.")], json: AsJson = False) -> None:
-    """Every receipt that the node issued, and the voucher that answered it; the node may be running."""
+    """Every receipt that the node issued, and what vouchers cover of it; the node may be running."""
     if not state.is_dir():
         raise ConfigError(Code.BAD_CONFIG, f"There is no state directory {state}; `state` in node.toml names it.")
     rows = store.earnings(state)
-    owed, paid = sum(row.owed_ucr for row in rows), sum(row.owed_ucr for row in rows if row.voucher)
+    owed, paid = sum(row.owed_ucr for row in rows), sum(row.paid_ucr for row in rows)
     if json:
         totals: Json = {"receipts": len(rows), "owed_ucr": owed, "vouchered_ucr": paid}
         print_json({"receipts": [_as_json(row) for row in rows], "totals": totals})
@@ -36,8 +36,15 @@ def earnings(*, state: Annotated[Path, Parameter(help="The node's state director
 
 def _row(row: Earning) -> tuple[str, ...]:
     time = datetime.fromtimestamp(row.issued_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    voucher = row.voucher.hex()[:8] if row.voucher else "unpaid"
-    return time, cid(row.bundle)[-8:], row.entry, str(row.window), str(row.tokens), str(row.owed_ucr), voucher
+    return time, cid(row.bundle)[-8:], row.entry, str(row.window), str(row.tokens), str(row.owed_ucr), _answer(row)
+
+
+def _answer(row: Earning) -> str:
+    if row.voucher:
+        return row.voucher.hex()[:8]
+    if row.paid_ucr == row.owed_ucr:
+        return "covered by a later one"
+    return f"{row.paid_ucr} of it covered by a later one" if row.paid_ucr else "unpaid"
 
 
 def _as_json(row: Earning) -> Json:
@@ -49,6 +56,7 @@ def _as_json(row: Earning) -> Json:
         "window": row.window,
         "tokens": row.tokens,
         "added_ucr": row.owed_ucr,
+        "paid_ucr": row.paid_ucr,
         "receipt": row.receipt.hex(),
         "voucher": row.voucher.hex() if row.voucher else None,
     }

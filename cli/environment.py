@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import trio
 from cyclopts import Parameter
 
 from ..node.config import default_home
-from ..protocol.errors import Code, ConfigError
+from ..protocol.errors import Code, ConfigError, RemoteProtocolError
+from ..protocol.identity import peer_key_untrusted
 
 if TYPE_CHECKING:
     from ..client import Mesh
@@ -26,12 +28,30 @@ def bootstrap_addresses(given: str | None) -> list[str]:
     text = given if given is not None else os.environ.get("FALLOW_BOOTSTRAP", "")
     addresses = [address for address in map(str.strip, text.split(",")) if address]
     if not addresses:
-        raise ConfigError(
-            Code.BAD_CONFIG,
-            "No node to join by: set FALLOW_BOOTSTRAP (or --bootstrap) to an address such as "
-            "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW..., or to several with commas between.",
-        )
+        raise _bad_bootstrap("No node to join by")
+    for address in addresses:
+        if not _names_a_peer(address):
+            raise _bad_bootstrap(f"{address!r} is no address that ends in a node's peer id")
     return addresses
+
+
+@contextmanager
+def usable(what: str, path: Path) -> Iterator[None]:
+    """What the system says against something of the user's on disk becomes `ConfigError(bad_config)` that names it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever read our output has gone; `run` knows
+    except OSError as error:
+        why = f"{error.filename or path}: {error.strerror or error}"
+        raise ConfigError(Code.BAD_CONFIG, f"{what} cannot be used: {why}.") from None
+    except UnicodeError:
+        raise ConfigError(Code.BAD_CONFIG, f"{what} cannot be used: {str(path)!r} is not UTF-8.") from None
+
+
+def usable_home() -> AbstractContextManager[None]:
+    """As `usable`, for this user's own things."""
+    return usable("FALLOW_HOME", default_home())
 
 
 @asynccontextmanager
@@ -39,7 +59,10 @@ async def joined(bootstrap: str | None) -> AsyncIterator[Mesh]:
     """The mesh, joined for the length of the block."""
     from ..client import connect
 
-    async with connect(bootstrap_addresses(bootstrap), home=default_home()) as mesh:
+    addresses = bootstrap_addresses(bootstrap)
+    async with AsyncExitStack() as stack:
+        with usable_home():
+            mesh = await stack.enter_async_context(connect(addresses, home=default_home()))
         yield mesh
 
 
@@ -48,3 +71,20 @@ async def cancel_when_terminated(scope: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async for _ in signals:
             scope.cancel()
+
+
+def _bad_bootstrap(problem: str) -> ConfigError:
+    return ConfigError(
+        Code.BAD_CONFIG,
+        f"{problem}: set FALLOW_BOOTSTRAP (or --bootstrap) to an address such as "
+        "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW..., or to several with commas between.",
+    )
+
+
+def _names_a_peer(address: str) -> bool:
+    where, found, peer = address.rpartition("/p2p/")
+    try:
+        peer_key_untrusted(peer)
+    except RemoteProtocolError:
+        return False
+    return bool(found) and where.startswith("/")

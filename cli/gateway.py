@@ -9,6 +9,7 @@ from typing import Annotated
 import trio
 from cyclopts import Parameter
 
+from ..protocol.errors import Code, ConfigError
 from .environment import Bootstrap, cancel_when_terminated, joined
 from .output import print_json, progress, remark
 
@@ -29,7 +30,10 @@ async def gateway(
 
     policy = Policy.parse(assurance)
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-        listener = stack.enter_context(listening(listen))
+        try:
+            listener = stack.enter_context(listening(listen))
+        except ValueError:  # a port of thousands of digits, or a name that cannot be looked up
+            raise ConfigError(Code.BAD_CONFIG, f"{listen[:80]!r} is no address to listen on.") from None
         nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)
         with progress("joining the mesh"):
             mesh = await stack.enter_async_context(joined(bootstrap))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.markup import escape
 
-from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import peer_id, short
-from .output import Json, printable, remark, stderr
+from .environment import usable
+from .output import Json, print_json, printable, remark, stderr
 
 if TYPE_CHECKING:
-    from ..client import Answer, Embeddings, PaidReceipt
+    from ..client import PaidReceipt, Proof
     from ..protocol.checks import Verdict
 
 ReceiptsFolder = Annotated[
@@ -43,24 +44,41 @@ def show_proof(verdict: Verdict | None, receipts: Sequence[PaidReceipt]) -> None
 def prepare(folder: Path | None) -> None:
     """The directory is there, before anything is paid. Raises `ConfigError(bad_config)`."""
     if folder is not None:
-        try:
+        with usable("--receipts", folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                Code.BAD_CONFIG, f"--receipts: {folder} cannot be made a directory: {error.strerror}."
-            ) from None
 
 
-def save(result: Answer | Embeddings, folder: Path | None) -> None:
-    """Every signed record behind the result is a file in the directory. Raises `ConfigError(bad_config)`."""
+@contextmanager
+def rejection_shown(folder: Path | None, as_json: bool) -> Iterator[None]:
+    """If no result could be accepted, that has its verdict, receipts and records too: shown and kept as those of any other.
+
+    The error then goes on to whoever shows errors; with `as_json`, it is in the one object as well.
+    """
+    from ..client import Rejected
+
+    try:
+        yield
+    except Rejected as rejected:
+        if as_json:
+            print_json(
+                {
+                    "error": {"code": str(rejected.code), "message": rejected.message},
+                    "verdict": verdict_json(rejected.verdict),
+                    "receipts": receipts_json(rejected.receipts),
+                }
+            )
+        else:
+            show_proof(rejected.verdict, rejected.receipts)
+        save(rejected.proof, folder)
+        raise
+
+
+def save(proof: Proof, folder: Path | None) -> None:
+    """Every signed record behind a result is a file in the directory. Raises `ConfigError(bad_config)`."""
     if folder is None:
         return
-    try:
-        result.save(folder)
-    except OSError as error:
-        raise ConfigError(
-            Code.BAD_CONFIG, f"--receipts: {folder} cannot be written: {error.strerror}. The result stands without it."
-        ) from None
+    with usable("--receipts", folder):
+        proof.save(folder)
     remark(f"signed records kept in {folder}; check them with `fallow verify {folder}`")
 
 

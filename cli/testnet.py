@@ -13,7 +13,7 @@ from ..testnet import record
 from ..testnet.local import Testnet
 from ..testnet.plan import BUNDLES, parse_kinds
 from ..testnet.record import LocalNode
-from .environment import AsJson, cancel_when_terminated
+from .environment import AsJson, cancel_when_terminated, usable
 from .output import Json, line, print_json, progress, remark, table
 
 Dir = Annotated[Path, Parameter(name="--dir", help="Where the network's state and testnet.json are.")]
@@ -36,7 +36,7 @@ async def up(
     counts = parse_kinds(kinds) if kinds is not None else None
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)
-        with progress("starting nodes") as show:
+        with progress("starting nodes") as show, usable("--dir", directory):
             starting = Testnet.start(
                 directory, nodes=nodes, liars=liars, kinds=counts, bundles=names, detached=detach, on_progress=show
             )
@@ -70,7 +70,7 @@ async def status(*, directory: Dir, json: AsJson = False) -> None:
 
 async def down(*, directory: Dir, json: AsJson = False) -> None:
     """No process of the network is left. Its state folders stay."""
-    with progress("stopping nodes"):
+    with progress("stopping nodes"), usable("--dir", directory):
         stopped = await record.down(directory)
     if json:
         print_json({"stopped": [node.peer_id for node in stopped]})

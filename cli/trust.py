@@ -9,9 +9,9 @@ from cyclopts import Parameter
 
 from ..node.config import default_home
 from ..node.trust import FILE_NAME, TrustList
-from ..protocol.errors import Code, ConfigError
+from ..protocol.errors import Code, ConfigError, RemoteProtocolError
 from ..protocol.identity import cid_hash_untrusted
-from .environment import AsJson
+from .environment import AsJson, usable_home
 from .output import print_json, remark, table
 
 
@@ -24,17 +24,18 @@ def add(
     json: AsJson = False,
 ) -> None:
     """`name` stands for the bundle from now on; an older entry of that name no longer counts."""
-    cid_hash_untrusted(cid)
+    _require_cid(cid)
     if len(publisher) != 64 or not set(publisher.lower()) <= set("0123456789abcdef"):
         raise ConfigError(Code.BAD_CONFIG, "--publisher must be a key of 64 hex digits.")
     if not name or len(name.encode()) > 64 or not name.isprintable():
         raise ConfigError(Code.BAD_CONFIG, "--name must be 1 to 64 printable characters.")
     path = default_home() / FILE_NAME
     TrustList.load(default_home())  # do not write behind what cannot be read
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        text = f'\n[[bundle]]\nname = {json_text.dumps(name)}\ncid = "{cid}"\npublisher = "{publisher.lower()}"\n'
-        stream.write(text)
+    text = f'\n[[bundle]]\nname = {json_text.dumps(name)}\ncid = "{cid}"\npublisher = "{publisher.lower()}"\n'
+    with usable_home():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
     entry = TrustList.load(default_home()).resolve(name)
     if json:
         print_json({"name": entry.name, "cid": entry.cid, "publisher": entry.publisher.hex(), "file": str(path)})
@@ -52,3 +53,12 @@ def list_(*, json: AsJson = False) -> None:
         table(("name", "publisher", "cid"), [(e.name, e.publisher.hex()[:16], e.cid) for e in entries])
     else:
         remark("No bundle is trusted here yet. `fallow bundle build NAME` or `fallow trust add` change that.")
+
+
+def _require_cid(cid: str) -> None:
+    try:
+        cid_hash_untrusted(cid)
+    except RemoteProtocolError:
+        raise ConfigError(
+            Code.BAD_CONFIG, f"{cid[:80]!r} is not a bundle's CID (bafkr4i...); `fallow bundle inspect NAME` shows one."
+        ) from None

@@ -16,7 +16,7 @@ from ..protocol.errors import Code, FallowError, RemoteProtocolError, StoreError
 from ..protocol.identity import cid, peer_id
 from ..protocol.limits import MANIFEST_BYTES_MAX
 from ..protocol.records import AnyRecord, contradiction, identify_untrusted
-from .environment import AsJson
+from .environment import AsJson, usable
 from .output import Json, line, print_json, stdout
 
 PEERS = {"node", "executor", "payee"}
@@ -55,7 +55,8 @@ def verify(files: Annotated[list[Path], Parameter(name="FILE", negative=())], /,
 def _expand(files: list[Path]) -> list[Path]:
     expanded: list[Path] = []
     for file in files:
-        found = sorted(file.glob("*.cose")) if file.is_dir() else [file]
+        with usable("FILE", file):
+            found = sorted(file.glob("*.cose")) if file.is_dir() else [file]
         if not found:
             raise StoreError(Code.BAD_CONFIG, f"The directory {file} holds no signed record (*.cose).")
         expanded += found
@@ -110,7 +111,7 @@ def _as_json(checked: _Checked) -> Json:
         "says": _meaning(signed.record),
         "signer": {"peer_id": peer_id(signed.signer), "key": signed.signer.hex()},
         "id": signed.id.hex(),
-        "fields": _plain("", signed.record),
+        "fields": plain("", signed.record),
     }
 
 
@@ -138,17 +139,24 @@ def _words(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and name in TIMES:
-        return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="milliseconds")
-    text = "not said" if value is None or value == "" else str(_plain(name, value))
+        return _time(value)
+    text = "not said" if value is None or value == "" else str(plain(name, value))
     return text if len(text) <= TEXT_SHOWN_MAX else f"{text[:TEXT_SHOWN_MAX]!r}... ({len(text)} characters)"
 
 
-def _plain(name: str, value: object) -> Json:
+def _time(ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):  # a record may name any 64-bit number; calendars end
+        return f"{ms} ms after 1970"
+
+
+def plain(name: str, value: object) -> Json:
     """For programs: everything, keys of nodes as peer ids, bundles as CIDs, other bytes in hex."""
     if isinstance(value, bytes):
         return peer_id(value) if name in PEERS else cid(value) if name == "bundle" else value.hex()
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, tuple):
-        return [_plain(name, item) for item in value]
-    return {field.name: _plain(field.name, getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]  # a record or a part of one
+        return [plain(name, item) for item in value]
+    return {field.name: plain(field.name, getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]  # a record or a part of one

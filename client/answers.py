@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ..protocol.checks import Verdict
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, Refused
 from ..protocol.identity import peer_id, short
-from ..protocol.prices import Price
+from ..protocol.profiles import CapabilityProfile, ConnectivityProfile
 from ..protocol.receipts import Receipt
 
 
@@ -68,23 +68,26 @@ class Proof:
     """(kind of record, record), in the order in which they came to be."""
 
     def save(self, folder: Path | str) -> list[Path]:
-        """Each record is a file `<nn>-<record>-<signer>.cose` in the folder, which `fallow verify` can check offline."""
+        """Each record is a file `<nnn>-<record>-<signer>.cose` in the folder, which `fallow verify` can check offline."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        first = sum(1 for _ in target.glob("*.cose"))
+        heads = (path.name.partition("-")[0] for path in target.glob("*.cose"))
+        taken = [int(head) for head in heads if head.isdecimal()]
         paths = []
-        for number, (kind, signed) in enumerate(self.envelopes, first):
-            paths.append(target / f"{number:02d}-{kind}-{short(signed.signer)}.cose")
+        for number, (kind, signed) in enumerate(self.envelopes, max(taken, default=-1) + 1):
+            paths.append(target / f"{number:03d}-{kind}-{short(signed.signer)}.cose")
             paths[-1].write_bytes(signed.envelope)
         return paths
 
 
 class Rejected(Refused):
-    """No result could be accepted; `verdict` names who said what."""
+    """No result could be accepted; `verdict` names who said what, `proof` holds every record behind it."""
 
-    def __init__(self, message: str, verdict: Verdict) -> None:
+    def __init__(self, message: str, verdict: Verdict, receipts: tuple[PaidReceipt, ...], proof: Proof) -> None:
         super().__init__(Code.REJECTED, message)
         self.verdict = verdict
+        self.receipts = receipts
+        self.proof = proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +160,12 @@ class NodeView:
     reasons: tuple[str, ...]
     bundles: tuple[str, ...]
     """Names from the trust list, or CIDs."""
-    prices: Sequence[Price]
     rtt_ms: float
+    """Of our own question to it."""
     interactive: bool
     addresses: tuple[str, ...]
     jobs_running: int
     distrusted: bool
+    """A verdict of ours found it at fault."""
+    capability: CapabilityProfile
+    connectivity: ConnectivityProfile

@@ -7,6 +7,7 @@ once; the DHT may still name it for days.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import trio
@@ -14,7 +15,7 @@ import trio
 from ..node.network.seam import Network, Provider
 from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, NetworkError, RemoteProtocolError
-from ..protocol.identity import EXECUTOR, Mandate, WorkerKey, check_current, check_mandate
+from ..protocol.identity import Mandate, WorkerKey, check_current, check_mandate
 from ..protocol.messages import PROFILE_PROTOCOL, ProfileReply, ProfileRequest, decode_message_untrusted, encode_message
 from ..protocol.names import profile_key, provider_key
 from ..protocol.prices import price_list_id
@@ -69,11 +70,16 @@ Enough = Callable[[Sequence[Node]], bool]
 class Discovery:
     """The nodes that this client knows to be there."""
 
-    def __init__(self, network: Network, now_ms: Callable[[], int]) -> None:
+    def __init__(self, network: Network, now_ms: Callable[[], int], nursery: trio.Nursery) -> None:
         self._network = network
         self._now_ms = now_ms
-        self._asking = trio.CapacityLimiter(ASKED_AT_ONCE)
+        self._nursery = nursery
+        """Questions outlive the call that began them: what they bring is there for the next one."""
+        self._limiter = trio.CapacityLimiter(ASKED_AT_ONCE)
+        self._asking: set[bytes] = set()
+        self._searching: set[bytes] = set()
         self._searched_at: dict[bytes, float] = {}
+        self._news = trio.Event()
         self._used_at = -WARM_S
         self.nodes: dict[bytes, Node] = {}
 
@@ -86,29 +92,21 @@ class Discovery:
     async def find(self, bundle: bytes, enough: Enough) -> list[Node]:
         """Nodes that say now that they serve the bundle; returns early, after a little grace, once they are `enough`.
 
-        All that are known are asked, and those that the DHT names, each at most once.
+        All that are known are asked, and those that the DHT names. Calls side by side share their questions.
         """
-        asked: set[bytes] = set()
-        async with trio.open_nursery() as nursery:
-
-            async def ask(provider: Provider) -> None:
-                async with self._asking:
-                    await self._ask_well(provider)
-                if enough(self._serving(bundle)):
-                    deadline = trio.current_time() + GRACE_S
-                    nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, deadline)
-
-            async def search() -> None:
-                for provider in await self._providers(bundle):
-                    if provider.peer not in asked:
-                        nursery.start_soon(ask, provider)
-
-            for node in self._serving(bundle):
-                asked.add(node.key)
-                nursery.start_soon(ask, Provider(node.key, node.addresses))
-            if trio.current_time() - self._searched_at.get(bundle, -SEARCH_S) >= SEARCH_S:
-                self._searched_at[bundle] = trio.current_time()
-                nursery.start_soon(search)
+        for node in self._serving(bundle):
+            self._begin_asking(Provider(node.key, node.addresses))
+        searched_s = trio.current_time() - self._searched_at.get(bundle, -SEARCH_S)
+        if bundle not in self._searching and searched_s >= SEARCH_S:
+            self._searching.add(bundle)
+            self._nursery.start_soon(self._search, bundle)
+        while self._asking or bundle in self._searching:
+            await self._news.wait()
+            if enough(self._serving(bundle)):
+                with trio.move_on_after(GRACE_S):
+                    while self._asking or bundle in self._searching:
+                        await self._news.wait()
+                break
         return self._serving(bundle)
 
     async def keep_fresh(self) -> None:
@@ -116,12 +114,10 @@ class Discovery:
         while True:
             await trio.sleep(FRESH_S / 4)
             now = trio.current_time()
-            if now - self._used_at > WARM_S:
-                continue
-            async with trio.open_nursery() as nursery:
+            if now - self._used_at <= WARM_S:
                 for node in list(self.nodes.values()):
                     if now - node.asked_at > FRESH_S / 2:
-                        nursery.start_soon(self._ask_well, Provider(node.key, node.addresses))
+                        self._begin_asking(Provider(node.key, node.addresses))
 
     async def ask(self, key: bytes, addresses: Sequence[str] = ()) -> Node | None:
         """What the node says of itself now; None, and forgotten, if it does not answer or its answer does not hold."""
@@ -144,20 +140,42 @@ class Discovery:
     def _serving(self, bundle: bytes) -> list[Node]:
         return [node for node in self.nodes.values() if node.capability.served_bundle(bundle)]
 
-    async def _providers(self, bundle: bytes) -> list[Provider]:
-        with trio.move_on_after(FIND_S):
-            return await self._network.find(provider_key(bundle))
-        return []
+    async def _search(self, bundle: bytes) -> None:
+        """Everybody whom the DHT names is being asked."""
+        try:
+            with trio.move_on_after(FIND_S):
+                for provider in await self._network.find(provider_key(bundle)):
+                    self._begin_asking(provider)
+        except NetworkError:
+            pass  # the table has no answer now; whoever is known is asked all the same
+        finally:
+            self._searched_at[bundle] = trio.current_time()
+            self._searching.discard(bundle)
+            self._tell()
+
+    def _begin_asking(self, provider: Provider) -> None:
+        if provider.peer not in self._asking:
+            self._asking.add(provider.peer)
+            self._nursery.start_soon(self._ask_well, provider)
 
     async def _ask_well(self, provider: Provider) -> None:
         """Asked, and at the addresses of its own profile too if those that we were given do not answer."""
-        node = await self.ask(provider.peer, provider.addresses)
-        if node is None and (addresses := await self._published_addresses(provider)):
-            await self.ask(provider.peer, addresses)
+        try:
+            async with self._limiter:
+                node = await self.ask(provider.peer, provider.addresses)
+                if node is None and (addresses := await self._published_addresses(provider)):
+                    await self.ask(provider.peer, addresses)
+        finally:
+            self._asking.discard(provider.peer)
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
 
     async def _published_addresses(self, provider: Provider) -> tuple[str, ...]:
         """Addresses from the node's own profile in the DHT, if they are others than those that failed."""
-        with trio.move_on_after(ASK_S):
+        with trio.move_on_after(ASK_S), suppress(NetworkError):
             value = await self._network.get(profile_key(provider.peer))
             if value is None:
                 return ()
@@ -198,9 +216,9 @@ def busier(node: Node) -> Node:
 
 
 def _mandate_untrusted(envelope: bytes, node: bytes, now_ms: int) -> Signed[Mandate]:
-    """The owner is whoever signed: the mandate pins it from here on, and `check_mandate` ties it to the node."""
+    """The owner is whoever signed: the mandate pins it from here on, and ties it to the node. Which roles is for who asks."""
     mandate = verify_untrusted(Mandate, envelope, signer=claimed_signer_untrusted(envelope))
-    check_mandate(mandate, node, EXECUTOR, now_ms)
+    check_mandate(mandate, node, mandate.record.roles[0], now_ms)
     return mandate
 
 

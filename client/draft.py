@@ -37,6 +37,7 @@ class Draft:
         self._shown = ""
         self._shown_verified = 0
         self._abandoned = False
+        self._known: dict[int, str] = {}
         self.tokens: list[int] = []
         self.values: list[int] = []
         """Each token's proof value, as its executor gave it."""
@@ -54,7 +55,7 @@ class Draft:
         if (
             self._abandoned
             or (self.tokens and self.tokens[-1] in self._ends)
-            or self._stop_at(self._decoded(self.tokens)) is not None
+            or self._stop_at(self._decoded(len(self.tokens))) is not None
         ):
             return "stop"
         return "length" if len(self.tokens) >= self._max_tokens else None
@@ -62,7 +63,7 @@ class Draft:
     @property
     def text(self) -> str:
         """Up to the first stop string, if there is one."""
-        return self._text(self.tokens)
+        return self._text(len(self.tokens))
 
     def add(self, tokens: Sequence[int], values: Sequence[int]) -> None:
         """More tokens, with their proof values."""
@@ -72,6 +73,7 @@ class Draft:
     def cut(self, position: int) -> None:
         """The tokens from `position` on are withdrawn."""
         del self.tokens[position:], self.values[position:]
+        self._known = {count: text for count, text in self._known.items() if count <= position}
 
     def abandon(self) -> None:
         """The reader has left: the text ends here."""
@@ -82,7 +84,7 @@ class Draft:
         text = self.text
         if self._shown.startswith(text) and self.finish_reason is None:
             text = self._shown  # being written again just as before
-        verified = min(len(self._text(self.tokens[: self.verified])), len(text))
+        verified = min(len(self._text(self.verified)), len(text))
         if text == self._shown and verified <= self._shown_verified:
             return None
         kept = len(_common(text, self._shown))
@@ -90,12 +92,17 @@ class Draft:
         self._shown, self._shown_verified = text, verified
         return Chunk(text[kept:], peer_id(executor), kept, retracted, verified)
 
-    def _text(self, tokens: Sequence[int]) -> str:
-        text = self._decoded(tokens)
+    def _text(self, count: int) -> str:
+        text = self._decoded(count)
         return text[: self._stop_at(text)]
 
-    def _decoded(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.decode(tokens)
+    def _decoded(self, count: int) -> str:
+        """The first `count` tokens as text. The last two results are kept: the whole, and what is verified of it."""
+        if count not in self._known:
+            if len(self._known) > 1:
+                del self._known[min(self._known, key=lambda kept: (kept == self.verified, kept))]
+            self._known[count] = self._tokenizer.decode(self.tokens[:count])
+        return self._known[count]
 
     def _stop_at(self, text: str) -> int | None:
         found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]

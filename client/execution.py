@@ -18,7 +18,7 @@ from ..protocol.checks import Attestation
 from ..protocol.envelope import Signed, sign, verify_untrusted
 from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
 from ..protocol.job import Event, Job, JobState, Role
-from ..protocol.limits import SILENCE_MS_MAX
+from ..protocol.limits import SILENCE_MS_MAX, WINDOW_TOKENS
 from ..protocol.messages import (
     JOB_PROTOCOL,
     AcceptMessage,
@@ -57,6 +57,8 @@ CONNECT_S = 4.0
 """To a job stream on a node: a dial and a round trip on a bad link."""
 FIRST_CHUNK_MS_MAX = 60_000
 """A long prompt on a slow, shared processor; a node that is gone is noticed by its silence, long before."""
+RESULT_MS_MAX = 15_000
+"""For a check or a call: a text's executor waits for its voucher meanwhile, and gives up after 20 s."""
 GAP_MS_MAX = 15_000
 GRACE_S = 0.05
 """After a deadline, time for what has already arrived: a loop that was held up hears late, and that is not silence."""
@@ -81,6 +83,11 @@ class Request:
     @property
     def calls(self) -> int:
         return len(self.work.sequences)
+
+    @property
+    def bounds_ms(self) -> tuple[int, int]:
+        """For the first chunk, and between two."""
+        return (FIRST_CHUNK_MS_MAX if self.entry == GENERATE else RESULT_MS_MAX), GAP_MS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,27 +154,27 @@ class Execution:
     _lock: trio.Lock = field(default_factory=trio.Lock)
     _pieces: int = 0
     _leaving: str = ""
+    _piece: Piece | None = None
+    _attested: bool = False
 
     async def pay(self, receipted: Receipted) -> None:
         """The voucher is on disk and sent; if the stream was lost, it is brought to the node on another one."""
         receipt = receipted.receipt
         voucher = await self.desk.wallet.pay(self.channel, receipt, receipted.added_ucr)
-        sent = False
-        if not self.job.ended:
-            event = Event.VOUCHER if receipt.record.end == OPEN else Event.SETTLE
-            sent = await self._send(event, VoucherMessage(voucher.envelope))
-        if not sent:
+        event = Event.VOUCHER if receipt.record.end == OPEN else Event.SETTLE
+        if not await self._send(event, VoucherMessage(voucher.envelope)):
             self.desk.settler.add(self.node, self.channel)
 
     async def stop(self, reason: str) -> None:
         """The executor is asked to stop, or, after its final receipt, told that it is not paid; `reason` says why."""
-        if self.job.state in (JobState.ORDERED, JobState.RUNNING, JobState.CLOSING):
-            await self._send(Event.CANCEL, CancelMessage(reason[:200]))
+        await self._send(Event.CANCEL, CancelMessage(reason[:200]))
 
     async def _send(self, event: Event, message: Message) -> bool:
-        """Whether the message is on its way. If not, the reader or the watchdog tells, with the better reason."""
+        """Whether the message is on its way. If it is no longer in place, or the stream is lost, `events` tell why."""
         try:
             async with self._lock:
+                if not self.job.may_send(event):
+                    return False
                 self.job.send(event, _now())
                 with trio.fail_after(SILENCE_MS_MAX / 1000):
                     await self.stream.send(encode_message(message))
@@ -179,7 +186,7 @@ class Execution:
         try:
             while not self.job.ended:
                 await self._on_message(decode_message_untrusted(await self.stream.receive()))
-        except (RemoteProtocolError, NetworkError, Refused) as error:
+        except FallowError as error:
             self._break(error)
 
     async def _beat(self) -> None:
@@ -205,8 +212,12 @@ class Execution:
             self._tell(Broken(error))
 
     def _tell(self, event: ExecutionEvent) -> None:
-        with suppress(trio.BrokenResourceError):  # nobody listens any more
+        try:
             self._out.send_nowait(event)
+        except trio.BrokenResourceError:
+            pass  # nobody listens any more
+        except trio.WouldBlock:
+            raise RemoteProtocolError(Code.TOO_LARGE, "The node sent more than its order can bring.") from None
 
     async def _on_message(self, message: Message) -> None:
         match message:
@@ -219,7 +230,7 @@ class Execution:
                 await self._on_receipt(envelope)
             case AttestationMessage(envelope):
                 self.job.receive(Event.ATTESTATION, _now())
-                self._tell(Attested(verify_untrusted(Attestation, envelope, signer=self.node.key)))
+                self._on_attestation(envelope)
             case AcceptMessage(envelope):
                 self._on_accept(envelope)
             case YieldMessage(reason):
@@ -245,6 +256,8 @@ class Execution:
         encoded = self.sealer.open(index, sealed)
         piece = decode_piece_untrusted(encoded)
         tokens = len(piece.values_micro)
+        if (tokens == 0) is not (self.request.entry == CALL) or (self.request.entry == CALL and self._pieces):
+            raise RemoteProtocolError(Code.BAD_RECORD, "The node delivered an empty piece, or a second result.")
         if index != self._pieces or tokens + self.delivery.tokens > self.request.planned_tokens:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node delivered something out of order, or too much.")
         if self.request.entry == GENERATE and len(piece.tokens) != tokens:
@@ -252,11 +265,27 @@ class Execution:
         if self.request.entry == CALL and piece.shape[:1] != (self.request.calls,):
             raise RemoteProtocolError(Code.BAD_RECORD, "The node's result is not one row for each input.")
         self._pieces += 1
+        self._piece = piece
         self.delivery.add(tokens, piece.values_micro, transcript_next(self.delivery.transcript, encoded))
         self._tell(Delivered(piece))
 
+    def _on_attestation(self, envelope: bytes) -> None:
+        attestation = verify_untrusted(Attestation, envelope, signer=self.node.key)
+        record, piece = attestation.record, self._piece
+        if self._attested or (record.order, record.subject) != (self.order.id, self.request.checks):
+            raise RemoteProtocolError(Code.BAD_RECORD, "The attestation is not about what was to be checked.")
+        if record.numerics_class != self.delivery.numerics_class or piece is None:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The attestation is of another class than was agreed.")
+        found = (record.values_micro, record.gaps_micro, record.masses_ppm)
+        if found != (piece.values_micro, piece.gaps_micro, piece.masses_ppm):
+            raise RemoteProtocolError(Code.BAD_RECORD, "The attestation says something else than the checker's result.")
+        self._attested = True
+        self._tell(Attested(attestation))
+
     async def _on_receipt(self, envelope: bytes) -> None:
         receipt = verify_untrusted(Receipt, envelope, signer=self.node.key)
+        if receipt.record.end == OPEN and receipt.record.tokens < WINDOW_TOKENS:
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node asks for a voucher before the window is full.")
         self.job.receive(Event.RECEIPT if receipt.record.end == OPEN else Event.FINAL, _now())
         before = self.delivery.amount_ucr
         self.delivery.received(receipt)
@@ -269,7 +298,7 @@ class Execution:
         """A call has its one piece; a check all claimed tokens; a text that ends early must end by itself (`text`)."""
         if self.request.entry == CALL and self._pieces != 1:
             raise RemoteProtocolError(Code.BAD_RECORD, "The node wants its call paid without one result.")
-        if self.request.entry == SCORE and self.delivery.tokens != self.request.planned_tokens:
+        if self.request.entry == SCORE and not (self._attested and self.delivery.tokens == self.request.planned_tokens):
             raise RemoteProtocolError(Code.BAD_RECORD, "The node checked fewer tokens than it was asked to.")
 
 
@@ -280,11 +309,10 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
     Raises `Refused` if the channel's credit does not cover it, `NetworkError` if the node cannot be reached.
     """
     price = find_price(node.capability.prices, request.bundle, request.entry)
-    channel = await desk.wallet.channel(node.key, node.owner, desk.now_ms())
+    needed = amount_ucr_max(price, request.calls, request.work.input_tokens, request.planned_tokens)
+    channel = await desk.wallet.channel(node.key, node.owner, needed, desk.now_ms())
     work = Input(secrets.token_bytes(32), secrets.token_bytes(32), request.work.encode())
     order = sign(_order(desk, node, request, channel, work.digest), desk.key)
-    if order.record.amount_ucr_max > channel.room_ucr:
-        raise Refused(Code.CREDIT_EXHAUSTED, "The channel's limit does not cover this order.")
     assert node.worker_key is not None
     sealed = seal_input(node.worker_key.record.hpke_key, order.id, work.encode())
     stream = await _open(desk, node)
@@ -298,7 +326,7 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
         stream,
         PieceSealer(work.reply_secret, order.id),
         Delivery(order, price, "", transcript_start(work.salt, order.id)),
-        Job(Role.CLIENT, FIRST_CHUNK_MS_MAX, GAP_MS_MAX, _now()),
+        Job(Role.CLIENT, *request.bounds_ms, _now()),
         events,
         out,
     )
@@ -347,6 +375,7 @@ async def _open(desk: Desk, node: Node) -> Stream:
 
 def _order(desk: Desk, node: Node, request: Request, channel: ChannelState, digest: bytes) -> JobOrder:
     price = find_price(node.capability.prices, request.bundle, request.entry)
+    first_chunk_ms_max, gap_ms_max = request.bounds_ms
     assert node.worker_key is not None
     return JobOrder(
         bundle=request.bundle,
@@ -363,8 +392,8 @@ def _order(desk: Desk, node: Node, request: Request, channel: ChannelState, dige
         amount_ucr_max=amount_ucr_max(price, request.calls, request.work.input_tokens, request.planned_tokens),
         created_ms=desk.now_ms(),
         nonce=secrets.token_bytes(16),
-        first_chunk_ms_max=FIRST_CHUNK_MS_MAX,
-        gap_ms_max=GAP_MS_MAX,
+        first_chunk_ms_max=first_chunk_ms_max,
+        gap_ms_max=gap_ms_max,
         check_commitment=request.check_commitment,
         continues=request.continues,
         checks=request.checks,

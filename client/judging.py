@@ -11,12 +11,14 @@ import trio
 from ..protocol.bundle import GENERATE, SCORE
 from ..protocol.checks import Outcome
 from ..protocol.errors import Code, FallowError, Refused
-from ..verifier.quorum import CHECKER, EXECUTOR, Member
-from .checking import Claim, WindowCheck, check_window
+from ..protocol.identity import CHECKER, EXECUTOR
+from ..verifier.quorum import Judgement, Member
+from .checking import Claim, check_window
 from .discovery import Node
 from .draft import Draft, TextRequest
 from .evidence import Evidence
 from .execution import Execution, Receipted
+from .panel import Place
 from .team import Team
 
 
@@ -103,21 +105,19 @@ class Judge:
     async def _check(self, attempt: Attempt, receipted: Receipted, end: int) -> None:
         draft, start = self._draft, attempt.start + receipted.receipt.record.first_token
         claim = Claim(
-            self._request.bundle,
+            self._request,
             (*self._request.prompt, *draft.tokens[:end]),
             end - draft.verified,
-            self._request.parameters,
             receipted.receipt,
             Member(attempt.node.key, attempt.node.owner),
             tuple(draft.values[draft.verified : start]),
-            self._request.amount_ucr_max,
             self._evidence.commitment,
         )
-        checked = await check_window(self._team, claim, self._evidence.policy)
-        judgement = checked.judgement
-        await self._note_checkers(checked)
+        judgement, places = await check_window(self._team, claim, self._evidence.policy)
+        await self._note_checkers(judgement, places)
         if judgement.outcome is Outcome.ACCEPTED:
             await self._pay(attempt, receipted)
+            self._evidence.find(EXECUTOR, attempt.node, receipted.receipt, None, receipted.added_ucr)
             if judgement.carried_good:
                 draft.verified = end
                 self._on_verified(attempt.node.key)
@@ -137,20 +137,22 @@ class Judge:
                 Code.REJECTED, "Too few nodes gave a finding that agrees with any other; nothing was accepted."
             )
 
-    async def _note_checkers(self, checked: WindowCheck) -> None:
-        undecided = checked.judgement.outcome is Outcome.INCONCLUSIVE
-        for check in checked.checks:
-            objection = "nothing was decided" if undecided else checked.judgement.reasons.get(check.node.key)
-            if check.order is not None:
-                self._evidence.ordered(check.order, check.node)
-            evidence = None if undecided else check.attestation
-            self._evidence.find(CHECKER, check.node, evidence, objection, check.paid_ucr)
-            if check.attestation is not None:
-                self._evidence.keep(check.attestation)
+    async def _note_checkers(self, judgement: Judgement, places: list[Place]) -> None:
+        undecided = judgement.outcome is Outcome.INCONCLUSIVE
+        for place in places:
+            objection = "nothing was decided" if undecided else judgement.reasons.get(place.node.key)
+            if place.order is not None:
+                self._evidence.ordered(place.order, place.node)
+            self._evidence.find(
+                CHECKER, place.node, None if undecided else place.attestation, objection, place.paid_ucr
+            )
+            if place.attestation is not None:
+                self._evidence.keep(place.attestation)
                 if objection and not undecided:
-                    await self._distrust(check.node, objection)
-            if check.receipt is not None:
-                self._evidence.paid(check.receipt, check.node, CHECKER, SCORE, check.amount_ucr, check.paid_ucr)
+                    await self._distrust(place.node, objection)
+            if place.final is not None:
+                receipt = place.final.receipt
+                self._evidence.paid(receipt, place.node, CHECKER, SCORE, place.asked_ucr, place.paid_ucr)
 
     async def _withdraw(self, attempt: Attempt) -> None:
         """What is not verified is withdrawn, and whoever writes on top of it stops."""
@@ -168,7 +170,6 @@ class Judge:
     async def _pay(self, attempt: Attempt, receipted: Receipted) -> None:
         assert attempt.execution is not None
         await attempt.execution.pay(receipted)
-        self._evidence.find(EXECUTOR, attempt.node, receipted.receipt, None, receipted.added_ucr)
         self._note(attempt, receipted, receipted.added_ucr)
 
     def _unpaid(self, attempt: Attempt, receipted: Receipted) -> None:

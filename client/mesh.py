@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from random import SystemRandom
 from typing import Protocol
@@ -16,9 +16,9 @@ import trio
 from ..node.keys import load_or_create
 from ..node.network.table_rules import profile_rules
 from ..node.trust import TrustList
-from ..protocol.errors import Code, FallowError, NetworkError, Refused
+from ..protocol.errors import Code, NetworkError, Refused
 from ..protocol.identity import cid, cid_hash_untrusted, peer_id, peer_key_untrusted
-from ..protocol.limits import CALL_INPUTS_MAX, OUTPUT_TOKENS_MAX
+from ..protocol.limits import CALL_INPUTS_MAX, OUTPUT_TOKENS_MAX, STOP_STRINGS_MAX
 from ..protocol.work import Parameters
 from ..verifier.compare import rows_of
 from ..verifier.quorum import Policy
@@ -39,8 +39,10 @@ ASSURANCE = "quorum:2/3"
 """What is asked for unless the caller says otherwise: nothing unchecked by default."""
 PRICE_MAX_UCR = 10_000_000
 """What one order may cost unless the caller says otherwise: ten credits."""
+SEEDS = 2**62
+"""So many seeds there are to choose from; an order's seed is a 63-bit integer."""
 LEAVE_S = 2.0
-"""For bringing the last vouchers of lost streams before a client leaves."""
+"""For paying what streams that were left early delivered, before a client leaves."""
 
 
 class Mesh:
@@ -51,6 +53,7 @@ class Mesh:
         self._bundles = bundles
         self._trust = trust
         self._nursery = nursery
+        self._streams: set[TextStream] = set()
 
     async def generate(
         self,
@@ -70,7 +73,8 @@ class Mesh:
         request = await self._text_request(
             bundle, prompt, max_tokens, temperature, top_p, seed, stop, assurance, price_max_ucr, executors
         )
-        return await TextJob(self._team, request, lambda chunk: None).run()
+        with one_error():
+            return await TextJob(self._team, request, lambda chunk: None).run()
 
     def stream(
         self,
@@ -94,7 +98,9 @@ class Mesh:
             )
             return TextJob(self._team, request, emit)
 
-        return TextStream(begin, self._nursery)
+        stream = TextStream(begin, self._nursery)
+        self._streams = {other for other in self._streams if not other.done.is_set()} | {stream}
+        return stream
 
     async def embed(
         self,
@@ -117,7 +123,8 @@ class Mesh:
         job = CallJob(
             self._team, CallRequest(opened, sequences, Policy.parse(assurance), price_max_ucr, _keys(executors))
         )
-        piece, verdict = await job.run()
+        with one_error():
+            piece, verdict = await job.run()
         rows = rows_of(piece)
         assert rows is not None, "a result without rows is never accepted"
         usage = Usage(sum(map(len, sequences)), 0)
@@ -144,6 +151,14 @@ class Mesh:
         """Micro-credits that this wallet has promised, by owner's key in hex."""
         return {owner.hex(): owed for owner, owed in self._team.desk.wallet.owed_by_owner().items()}
 
+    async def leave(self) -> None:
+        """No stream goes on; what they delivered is judged and paid, and what was lost on the way brought again."""
+        for stream in self._streams:
+            await stream.aclose()
+        for stream in self._streams:
+            await stream.done.wait()
+        await self._team.desk.settler.flush()
+
     async def _text_request(
         self,
         bundle: str,
@@ -162,6 +177,10 @@ class Mesh:
             raise Refused(Code.TOO_LARGE, f"max_tokens is from 1 to {OUTPUT_TOKENS_MAX}, not {max_tokens}.")
         if not (0.0 <= temperature <= 10.0 and 0.0 < top_p <= 1.0):
             raise Refused(Code.BAD_CONFIG, "The temperature is from 0 to 10, and top_p above 0 and at most 1.")
+        if seed is not None and not 0 <= seed < SEEDS:
+            raise Refused(Code.BAD_CONFIG, f"The seed is from 0 to {SEEDS - 1}, not {seed}.")
+        if len(stop) > STOP_STRINGS_MAX or not all(stop):
+            raise Refused(Code.BAD_CONFIG, f"There may be up to {STOP_STRINGS_MAX} stop strings, none of them empty.")
         opened = await self._open(bundle)
         tokens = opened.tokenizer.prompt(prompt)
         room = opened.manifest.context_tokens_max - len(tokens)
@@ -174,7 +193,7 @@ class Mesh:
             max_tokens=min(max_tokens, room),
             temperature_milli=round(temperature * 1000),
             top_p_ppm=round(top_p * 1_000_000),
-            seed=secrets.randbits(62) if seed is None and temperature > 0 else (seed or 0),
+            seed=secrets.randbelow(SEEDS) if seed is None and temperature > 0 else (seed or 0),
         )
         return TextRequest(opened, tokens, parameters, tuple(stop), policy, price_max_ucr, _keys(executors))
 
@@ -195,12 +214,13 @@ class Mesh:
             node.state,
             node.reasons,
             tuple(known.get(served.bundle, cid(served.bundle)) for served in node.capability.served),
-            node.capability.prices,
             round(node.rtt_ms, 1),
             node.connectivity.interactive,
             node.addresses,
             node.jobs_running,
             node.key in self._team.desk.wallet.distrusted,
+            node.capability,
+            node.connectivity,
         )
 
 
@@ -225,7 +245,9 @@ class TextStream:
         # Bounded by the answer's own length: one chunk for each token, and rewrites.
         self._send, self._chunks = trio.open_memory_channel[Chunk](8 * OUTPUT_TOKENS_MAX)
         self._answer: Answer | None = None
-        self._failure: FallowError | None = None
+        self._failure: Exception | None = None
+        self.done = trio.Event()
+        """Everything is judged and paid."""
 
     @property
     def answer(self) -> Answer:
@@ -263,6 +285,7 @@ class TextStream:
         if self._nursery is not None:  # never begun
             self._nursery = None
             self._send.close()
+            self.done.set()
         await trio.lowlevel.checkpoint()
 
     async def _work(self) -> None:
@@ -271,8 +294,10 @@ class TextStream:
                 self._job = await self._begin(self._send.send_nowait)
                 if not self._left:
                     self._answer = await self._job.run()
-            except FallowError as error:
-                self._failure = error
+            except Exception as error:  # noqa: BLE001 - a job's own task: its reader gets it, the other jobs go on
+                self._failure = ungrouped(error)
+            finally:
+                self.done.set()
 
 
 @asynccontextmanager
@@ -293,22 +318,41 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
         rules = profile_rules(_now_ms)
         async with open_network(secrets.token_bytes(32), [], list(bootstrap), rules, mode="client") as network:
             desk = Desk(network, wallet, Settler(network), key, _now_ms)
-            team = Team(desk, Discovery(network, desk.now_ms), Experience(), SystemRandom())
             failure: Exception | None = None
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(team.discovery.keep_fresh)
+                discovery = Discovery(network, desk.now_ms, nursery)
+                mesh = Mesh(
+                    Team(desk, discovery, Experience(), SystemRandom()), Bundles(folder, trust, network), trust, nursery
+                )
+                nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
                 try:
-                    yield Mesh(team, Bundles(folder, trust, network), trust, nursery)
+                    yield mesh
                 except Exception as error:  # noqa: BLE001 - the caller's: raised below, without the nursery's group
                     failure = error
                 with trio.move_on_after(LEAVE_S):
-                    await desk.settler.flush()
+                    await mesh.leave()
                 nursery.cancel_scope.cancel()
             if failure:
                 raise failure
     finally:
         wallet.close()
+
+
+@contextmanager
+def one_error() -> Iterator[None]:
+    """What nurseries inside raise leaves without their groups around it: callers know single errors only."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        raise ungrouped(group) from group
+
+
+def ungrouped(error: Exception) -> Exception:
+    """The first error in a group of groups; the error itself if it is not one."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _now_ms() -> int:

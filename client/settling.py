@@ -63,6 +63,8 @@ class Settler:
                 nursery.start_soon(self._bring, channel)
 
     async def _bring(self, key: bytes) -> None:
+        if key not in self._pending:
+            return  # another round was quicker
         node, channel, voucher, tries = self._pending[key]
         request = encode_message(VoucherRequest(channel.envelope, voucher.envelope))
         arrived = False

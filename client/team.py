@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 import trio
 
-from ..protocol.errors import Code, FallowError, Refused
+from ..protocol.errors import Code, FallowError, LocalProtocolError, Refused
+from ..verifier.quorum import Policy
 from .discovery import Discovery, Node, busier
 from .execution import Desk
 from .scheduler import Experience, Need, choose, ineligible, unsuitable, why_nobody
 
 WAIT_S = 20.0
 """How long work waits for a node to come free before the caller is told that there is none."""
-OWNERS_WAIT_S = 5.0
-"""How long a quorum waits for enough owners to be found: two searches of the DHT, and the answers of slow nodes."""
+FIND_S = 5.0
+"""How long it waits for nodes to be found at all: two searches of the DHT, and the answers of slow nodes."""
 RETRY_S = 0.25
 """Between two looks at who has come free: a quarter of what a person notices."""
+NO_CAP_UCR = 2**53
 
 
 @dataclass
@@ -31,55 +33,77 @@ class Team:
     random: Random
 
     async def pick(self, need: Need, preferred: Sequence[bytes] = (), wait_s: float = WAIT_S) -> Node:
-        """A node for this work; its load here counts one more. Raises `Refused(no_executor)`, saying what each one lacks."""
-        distrusted = self.desk.wallet.distrusted
+        """A node for this work; its load here counts one more. Raises `Refused`, saying what each known node lacks."""
         nodes: Sequence[Node] = self.discovery.known(need.bundle)
         wanted = [key for key in preferred if key not in need.avoid_nodes]
         if wanted and not self._any_of(nodes, need, wanted):
             nodes = await self.discovery.find(need.bundle, lambda found: self._any_of(found, need, wanted))
-        patience = trio.current_time() + wait_s
+        began = trio.current_time()
         while (node := self._choose(nodes, need, preferred)) is None:
-            nodes = await self.discovery.find(need.bundle, lambda found: self._eligible(found, need) > 0)
-            if self._eligible(nodes, need):
+            nodes = await self.discovery.find(need.bundle, lambda found: bool(self._owners(found, (need,))))
+            if self._owners(nodes, (need,)):
                 continue
-            if trio.current_time() > patience or all(unsuitable(node, need, distrusted) for node in nodes):
-                raise Refused(Code.NO_EXECUTOR, why_nobody(nodes, need, distrusted))
+            if trio.current_time() - began > min(wait_s, self._patience_s(nodes, need)):
+                raise self._refusal(nodes, need)
             await trio.sleep(RETRY_S)
         self.discovery.nodes[node.key] = busier(node)
         return node
 
-    async def owners(self, need: Need, wanted: int) -> int:
-        """How many distinct owners can take this work; when they seem too few, looks again while that may help."""
-        distrusted = self.desk.wallet.distrusted
-        nodes: Sequence[Node] = self.discovery.known(need.bundle)
-        patience = trio.current_time() + OWNERS_WAIT_S
-        while (count := self._eligible(nodes, need)) < wanted and trio.current_time() < patience:
-            nodes = await self.discovery.find(need.bundle, lambda found: self._eligible(found, need) >= wanted)
-            if self._eligible(nodes, need) < wanted:
-                if nodes and all(unsuitable(node, need, distrusted) for node in nodes):
-                    break  # waiting does not help
-                await trio.sleep(RETRY_S)
-        return count
+    async def require_owners(self, needs: Sequence[Need], policy: Policy) -> None:
+        """As many distinct owners as the policy needs can take some of the work, and at least one the first part of it.
 
-    def _any_of(self, nodes: Sequence[Node], need: Need, wanted: Sequence[bytes]) -> bool:
-        distrusted = self.desk.wallet.distrusted
-        return any(node.key in wanted and ineligible(node, need, distrusted) is None for node in nodes)
+        Raises `Refused` (`unsatisfiable_assurance`, `price_too_high`, `no_executor`) otherwise.
+        """
 
-    def _eligible(self, nodes: Sequence[Node], need: Need) -> int:
-        """Distinct owners among the nodes that could take the work now."""
-        distrusted = self.desk.wallet.distrusted
-        return len({node.owner for node in nodes if ineligible(node, need, distrusted) is None})
+        def enough(nodes: Sequence[Node]) -> bool:
+            return len(self._owners(nodes, needs)) >= policy.k and bool(self._owners(nodes, needs[:1]))
+
+        bundle, began = needs[0].bundle, trio.current_time()
+        nodes: Sequence[Node] = self.discovery.known(bundle)
+        while not enough(nodes):
+            nodes = await self.discovery.find(bundle, enough)
+            if enough(nodes):
+                return
+            if trio.current_time() - began > min(FIND_S, self._patience_s(nodes, needs[0])):
+                if not policy.checked or not self._owners(nodes, needs[:1]):
+                    raise self._refusal(nodes, needs[0])
+                count = len(self._owners(nodes, needs))
+                message = f"{policy} needs {policy.k} distinct owners, and {count} can take this work now."
+                raise Refused(Code.UNSATISFIABLE_ASSURANCE, message)
+            await trio.sleep(RETRY_S)
 
     def failed(self, node: Node, error: FallowError) -> None:
         """The node did not do its work: remembered for the next choice, and asked again before it is used again."""
+        if isinstance(error, LocalProtocolError):
+            raise error  # our own mistake: no node is to blame
         self.discovery.forget(node.key)
-        honest_no = isinstance(error, Refused) and error.code in _HONEST_NO
-        if not honest_no:
+        if not (isinstance(error, Refused) and error.code in _HONEST_NO):
             self.experience.failed(node.key, trio.current_time())
 
     def _choose(self, nodes: Sequence[Node], need: Need, preferred: Sequence[bytes]) -> Node | None:
         distrusted = self.desk.wallet.distrusted
         return choose(nodes, need, self.experience, distrusted, preferred, trio.current_time(), self.random)
+
+    def _any_of(self, nodes: Sequence[Node], need: Need, wanted: Sequence[bytes]) -> bool:
+        distrusted = self.desk.wallet.distrusted
+        return any(node.key in wanted and ineligible(node, need, distrusted) is None for node in nodes)
+
+    def _owners(self, nodes: Sequence[Node], needs: Iterable[Need]) -> set[bytes]:
+        """Distinct owners among the nodes that could take any of the work now."""
+        distrusted = self.desk.wallet.distrusted
+        return {node.owner for need in needs for node in nodes if ineligible(node, need, distrusted) is None}
+
+    def _patience_s(self, nodes: Sequence[Node], need: Need) -> float:
+        """How long waiting may help: for nodes that are busy, for nodes to be found, or not at all."""
+        distrusted = self.desk.wallet.distrusted
+        if not nodes:
+            return FIND_S
+        return 0.0 if all(unsuitable(node, need, distrusted) for node in nodes) else WAIT_S
+
+    def _refusal(self, nodes: Sequence[Node], need: Need) -> Refused:
+        priceless = replace(need, amount_ucr_max=NO_CAP_UCR)
+        code = Code.PRICE_TOO_HIGH if self._owners(nodes, (priceless,)) else Code.NO_EXECUTOR
+        return Refused(code, why_nobody(nodes, need, self.desk.wallet.distrusted))
 
 
 _HONEST_NO = frozenset({Code.BUSY, Code.OWNER_NEEDS_MACHINE, Code.STALE_PRICES, Code.STALE_WORKER_KEY})

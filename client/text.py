@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import trio
 
-from ..protocol.bundle import GENERATE
+from ..protocol.bundle import GENERATE, SCORE
 from ..protocol.checks import Outcome
 from ..protocol.errors import Code, FallowError, Refused
-from ..protocol.identity import peer_id
+from ..protocol.identity import CHECKER, peer_id
 from ..protocol.limits import VOUCHER_MS_MAX
 from ..protocol.orders import Continuation
 from ..protocol.receipts import FINAL, OPEN, YIELDED
@@ -54,7 +54,10 @@ class TextJob:
 
     async def run(self) -> Answer:
         """The answer, complete and, if the policy checks, accepted. Raises the `FallowError` that says why there is none."""
-        await self._require_owners()
+        need = self._need()
+        checking = replace(need, entry=SCORE, role=CHECKER)
+        needs = (need, checking) if self._request.policy.checked else (need,)
+        await self._team.require_owners(needs, self._request.policy)
         failure: FallowError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._judge.run)
@@ -69,7 +72,7 @@ class TextJob:
         desk = self._team.desk
         verdict = await self._evidence.close(desk.wallet, outcome, desk.now_ms())
         if failure and verdict and failure.code is Code.REJECTED:
-            raise Rejected(failure.message, verdict)
+            raise Rejected(failure.message, verdict, tuple(self._evidence.receipts), self._evidence.proof())
         if failure:
             raise failure
         return Answer(
@@ -82,15 +85,6 @@ class TextJob:
             tuple(self._handovers),
             self._evidence.proof(),
         )
-
-    async def _require_owners(self) -> None:
-        policy = self._request.policy
-        owners = await self._team.owners(self._need(), policy.k) if policy.checked else policy.k
-        if owners < policy.k:
-            raise Refused(
-                Code.UNSATISFIABLE_ASSURANCE,
-                f"{policy} needs {policy.k} distinct owners, and {owners} can take this work now.",
-            )
 
     async def _write(self, nursery: trio.Nursery) -> None:
         """The text is finished and, if it is checked, verified to its end."""
@@ -133,6 +127,8 @@ class TextJob:
         try:
             async with execute(self._team.desk, attempt.node, self._order(attempt)) as execution:
                 attempt.execution = execution
+                if attempt.discarded:
+                    return  # while it was dialled, what it was to go on from was withdrawn
                 self._evidence.ordered(execution.order, attempt.node)
                 await self._follow(attempt)
                 self._learn(attempt, began)
@@ -159,7 +155,8 @@ class TextJob:
                     end = receipt.record.end
                     if end == FINAL and not self._draft.ended and not attempt.discarded:
                         raise Refused(Code.ILLEGAL_MOVE, "The node ended the text before its end.")
-                    self._last_receipt = receipt.id
+                    if not attempt.discarded:
+                        self._last_receipt = receipt.id
                     self._judge.submit(attempt, event)
                     if end != OPEN:
                         attempt.leaving = reason if end == YIELDED else ""

@@ -39,6 +39,8 @@ class Tokenizer:
         """The tokens of a prompt; a chat is rendered by the bundle's template, which ends where the answer begins."""
         if isinstance(prompt, str):
             prompt = [ChatMessage("user", prompt)]
+        for message in prompt:
+            _check_text(message.role + message.content)
         if self._template is None:
             return self.text("\n".join(message.content for message in prompt))
         messages: list[Mapping[str, str]] = [{"role": m.role, "content": m.content} for m in prompt]
@@ -51,7 +53,10 @@ class Tokenizer:
 
     def text(self, text: str) -> tuple[int, ...]:
         """The tokens of a text, with what the model wants around it."""
-        return tuple(self._tokenizer.encode(text).ids)
+        _check_text(text)
+        if not (tokens := tuple(self._tokenizer.encode(text).ids)):
+            raise Refused(Code.BAD_CONFIG, "A text that has no tokens cannot be worked on.")
+        return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text, without special tokens and without a last character that is not complete."""
@@ -60,3 +65,11 @@ class Tokenizer:
     def _special_words(self) -> dict[str, str]:
         end = self._tokenizer.id_to_token(self._ends[0]) if self._ends else ""
         return {"bos_token": "", "eos_token": end or ""}
+
+
+def _check_text(text: str) -> None:
+    """Raises `Refused(bad_config)` for what is no text: half a surrogate pair, as JSON can carry it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Refused(Code.BAD_CONFIG, f"The text is not Unicode: {error.reason} at {error.start}.") from None

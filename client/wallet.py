@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 
 from ..protocol.checks import Verdict
 from ..protocol.envelope import Signed, sign
-from ..protocol.errors import Code, StoreError
+from ..protocol.errors import Code, Refused, StoreError
 from ..protocol.payment import LEDGER, Channel, ChannelState, Voucher
 from ..protocol.receipts import Receipt
 
@@ -32,6 +32,7 @@ CLOSE_GRACE_MS = 7 * 24 * 3600 * 1000
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
+PRAGMA foreign_keys = ON;
 CREATE TABLE IF NOT EXISTS channels (
     id BLOB PRIMARY KEY, payee BLOB NOT NULL, owner BLOB NOT NULL, envelope BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS receipts (
@@ -46,10 +47,12 @@ CREATE TABLE IF NOT EXISTS faults (
 
 
 class Wallet:
-    """Channels of this process, and everything that was ever signed on them. Made by `open_wallet`."""
+    """Channels of this process, and everything that was ever signed on them."""
 
     def __init__(self, path: Path, key: SigningKey) -> None:
         self._key = key
+        self._money = trio.Lock()
+        """Held from reading a channel's counters to having the new ones on disk."""
         self._writer = trio.CapacityLimiter(1)
         self._channels: dict[bytes, ChannelState] = {}
         try:
@@ -73,20 +76,35 @@ class Wallet:
         """Everything is on disk."""
         self._database.close()
 
-    async def channel(self, node: bytes, owner: bytes, now_ms: int) -> ChannelState:
-        """This process's channel to a node, opened now if there is none that lasts."""
-        state = self._channels.get(node)
-        if state and now_ms < state.channel.record.expires_ms and state.room_ucr > 0:
+    async def channel(self, node: bytes, owner: bytes, needed_ucr: int, now_ms: int) -> ChannelState:
+        """This process's channel to a node, on disk, with room for `needed_ucr`; opened now if there is none that lasts.
+
+        Raises `Refused(credit_exhausted)` for more than any channel's limit.
+        """
+        if needed_ucr > CREDIT_LIMIT_UCR:
+            raise Refused(
+                Code.CREDIT_EXHAUSTED, f"{needed_ucr} ucr are more than a channel's limit of {CREDIT_LIMIT_UCR}."
+            )
+        async with self._money:
+            state = self._channels.get(node)
+            if state and now_ms < state.channel.record.expires_ms and state.room_ucr >= needed_ucr:
+                return state
+            record = Channel(
+                self.payer,
+                node,
+                owner,
+                LEDGER,
+                CREDIT_LIMIT_UCR,
+                secrets.token_bytes(16),
+                now_ms,
+                now_ms + CHANNEL_MS,
+                CLOSE_GRACE_MS,
+            )
+            state = ChannelState(sign(record, self._key))
+            channel = state.channel
+            await self._write("INSERT INTO channels VALUES (?, ?, ?, ?)", channel.id, node, owner, channel.envelope)
+            self._channels[node] = state
             return state
-        record = Channel(
-            self.payer, node, owner, LEDGER, CREDIT_LIMIT_UCR, secrets.token_bytes(16),
-            now_ms, now_ms + CHANNEL_MS, CLOSE_GRACE_MS,
-        )  # fmt: skip
-        state = self._channels[node] = ChannelState(sign(record, self._key))
-        await self._write(
-            "INSERT INTO channels VALUES (?, ?, ?, ?)", state.channel.id, node, owner, state.channel.envelope
-        )
-        return state
 
     async def keep_receipt(self, receipt: Signed[Receipt], owner: bytes) -> None:
         """The receipt is on disk."""
@@ -95,14 +113,20 @@ class Wallet:
         )
 
     async def pay(self, channel: ChannelState, receipt: Signed[Receipt], added_ucr: int) -> Signed[Voucher]:
-        """A voucher that answers the receipt, on disk and ready to be sent."""
-        voucher = sign(channel.pay(receipt.id, added_ucr), self._key)
-        channel.paid(voucher, added_ucr)
-        await self._write(
-            "INSERT INTO vouchers VALUES (?, ?, ?, ?, ?)",
-            voucher.id, channel.channel.id, receipt.id, added_ucr, voucher.envelope,
-        )  # fmt: skip
-        return voucher
+        """A voucher that answers the receipt, on disk and ready to be sent. Once begun, it is not left half done."""
+        async with self._money:
+            voucher = sign(channel.pay(receipt.id, added_ucr), self._key)
+            with trio.CancelScope(shield=True):  # as long as a commit takes
+                await self._write(
+                    "INSERT INTO vouchers VALUES (?, ?, ?, ?, ?)",
+                    voucher.id,
+                    channel.channel.id,
+                    receipt.id,
+                    added_ucr,
+                    voucher.envelope,
+                )
+                channel.paid(voucher, added_ucr)
+            return voucher
 
     async def keep_verdict(self, verdict: Signed[Verdict]) -> None:
         """The verdict is on disk."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 
 from ..protocol.envelope import Signed, verify_untrusted
-from ..protocol.errors import Code, Refused
+from ..protocol.errors import Code, Refused, RemoteProtocolError
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, ChannelState, Voucher
 from ..protocol.receipts import Receipt
@@ -65,6 +65,8 @@ class Accounts:
         self._clock = clock
         self._accounts: dict[bytes, Account] = {}
         self._writer = trio.CapacityLimiter(1)
+        self._honouring = trio.Lock()
+        """Each voucher is judged by all that came before it."""
 
     async def open(self, channel: Signed[Channel]) -> Account:
         """The channel's account, as the disk has it; nothing is written for a stranger. The channel has been checked."""
@@ -88,17 +90,19 @@ class Accounts:
         await self._write(lambda: self._journal.add_receipt(receipt, channel, owed_ucr, self._clock()))
         account.claimed_ucr += owed_ucr
 
-    async def issued(self, receipt: bytes) -> bool:
-        """Whether the receipt is one of ours."""
-        return await self._write(lambda: self._journal.owed_ucr(receipt)) is not None
-
     async def honour(self, account: Account, voucher: Signed[Voucher]) -> None:
-        """The voucher counts: it holds, and it is on disk. Raises `RemoteProtocolError` if it does not hold."""
-        owed = await self._write(lambda: self._journal.owed_ucr(voucher.record.receipt))
+        """The voucher counts, and what it adds is on disk. Raises `RemoteProtocolError`, with nothing written, if it
+        does not hold or names no receipt of ours on this channel."""
         state = account.state
-        ChannelState(state.channel, state.latest, state.named).receive(voucher, owed or 0)
-        await self._write(lambda: self._journal.add_voucher(voucher, self._clock()))
-        state.receive(voucher, owed or 0)
+        async with self._honouring:
+            owed = await self._write(lambda: self._journal.owed_ucr(voucher.record.receipt, state.channel.id))
+            if owed is None:
+                # [REJECT] Whoever ordered nothing could fill the disk with vouchers for nothing.
+                raise RemoteProtocolError(Code.UNPAID, "The voucher names no receipt of ours on its channel.")
+            state.check(voucher, owed)
+            if state.adds(voucher):
+                await self._write(lambda: self._journal.add_voucher(voucher, self._clock()))
+                state.receive(voucher, owed)
 
     async def _write(self, task: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(task, limiter=self._writer)

@@ -74,10 +74,17 @@ class Availability:
         return State.BUSY if self.jobs >= self.jobs_max else State.READY
 
     def reasons(self, now_ms: int) -> tuple[str, ...]:
-        """Everything that keeps the node from working, for its owner and for whoever asks."""
+        """Everything that keeps the node from working, for its owner."""
+        return self._reasons(now_ms, self.worker_problem or "the worker is starting")
+
+    def reasons_public(self, now_ms: int) -> tuple[str, ...]:
+        """As `reasons`, for whoever asks: why a worker failed names files of this machine."""
+        return self._reasons(now_ms, "no worker is ready")
+
+    def _reasons(self, now_ms: int, without_worker: str) -> tuple[str, ...]:
         reasons = self._owner_reasons(now_ms)
         if not reasons and not self.worker_ready:
-            reasons.append(self.worker_problem or "the worker is starting")
+            reasons.append(without_worker)
         return tuple(reasons)
 
     def _owner_reasons(self, now_ms: int) -> list[str]:

@@ -54,6 +54,7 @@ class Config:
     owner_key: Path
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
     bootstrap: tuple[str, ...] = ()
+    """Whom to join by. Where the file says nothing, `FALLOW_BOOTSTRAP` does; none: the node begins a mesh of its own."""
     kind: str | None = None
     region: str = ""
     roles: tuple[str, ...] = (EXECUTOR, CHECKER)
@@ -67,8 +68,23 @@ class Config:
 
 
 def default_home() -> Path:
-    """`FALLOW_HOME`, or `.fallow` in the user's home directory."""
-    return Path(os.environ.get("FALLOW_HOME") or Path.home() / ".fallow")
+    """`FALLOW_HOME`, or `.fallow` in the user's home directory. Raises `ConfigError(bad_config)` if that is a file."""
+    home = Path(os.environ.get("FALLOW_HOME") or Path.home() / ".fallow")
+    if not _can_be_directory(home):
+        raise ConfigError(Code.BAD_CONFIG, f"FALLOW_HOME: {home} is a file, or below one; it must be a directory.")
+    return home
+
+
+def default_bootstrap() -> tuple[str, ...]:
+    """The addresses in `FALLOW_BOOTSTRAP`, separated by commas."""
+    return tuple(address for part in os.environ.get("FALLOW_BOOTSTRAP", "").split(",") if (address := part.strip()))
+
+
+def _can_be_directory(path: Path) -> bool:
+    """Whether the path, or else the nearest thing above it that is there, is a directory."""
+    # Not Path.exists: that raises where a directory above must not be searched; what comes to use it says that better.
+    lineage = (path, *path.absolute().parents)
+    return os.path.isdir(next(each for each in lineage if os.path.exists(each)))  # noqa: PTH110, PTH112
 
 
 def load(path: Path) -> Config:
@@ -87,17 +103,17 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
     for name in table:
         if name not in Config.__dataclass_fields__:
             raise _bad(name, "there is no such setting")
-    state = _path(table, "state", base, None)
-    home = _path(table, "home", base, default_home())
+    state = _directory(table, "state", base, None)
+    home = _directory(table, "home", base, None if "home" in table else default_home())
     kind = _word(table, "kind", KINDS)
     return Config(
         state=state,
         bundles=_texts(table, "bundles", (), SERVED_MAX),
         home=home,
-        store=_path(table, "store", base, home / "store"),
+        store=_directory(table, "store", base, home / "store"),
         owner_key=_path(table, "owner_key", base, state / "owner.key"),
         listen=_texts(table, "listen", ("/ip4/127.0.0.1/tcp/0",), 16),
-        bootstrap=_texts(table, "bootstrap", (), 64),
+        bootstrap=_texts(table, "bootstrap", default_bootstrap(), 64),
         kind=kind,
         region=_region(table),
         roles=_roles(table),
@@ -117,7 +133,20 @@ def _path(table: Mapping[str, object], name: str, base: Path, default: Path | No
     value = table.get(name, str(default) if default else None)
     if not isinstance(value, str) or not value:
         raise _bad(name, "must be a path" if name in table else "must be set; the node keeps its keys there")
-    return base / Path(value).expanduser()
+    try:
+        path = base / Path(value).expanduser()
+    except RuntimeError:
+        raise _bad(name, f"{value} is in the home of a user who is not known here") from None
+    if "\0" in value:
+        raise _bad(name, "no path has a null character")
+    return path
+
+
+def _directory(table: Mapping[str, object], name: str, base: Path, default: Path | None) -> Path:
+    path = _path(table, name, base, default)
+    if not _can_be_directory(path):
+        raise _bad(name, f"{path} is a file, or below one; it must be a directory")
+    return path
 
 
 def _integer(table: Mapping[str, object], name: str, default: int, least: int, most: int, prefix: str = "") -> int:

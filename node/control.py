@@ -80,24 +80,36 @@ async def serve(
 
 
 async def _serve_one(connection: trio.socket.SocketType, handler: Handler) -> None:
+    """Only reading and answering have a time limit. A command, once read, is carried out to its end: a yield cut short
+    because its caller was slow would leave the node yielding for ever."""
     stream = trio.SocketStream(connection)
     async with stream:
-        with trio.move_on_after(ANSWER_S):
-            try:
-                received = b""
-                while part := await stream.receive_some(REQUEST_BYTES_MAX):
-                    received += part
-                    if len(received) > REQUEST_BYTES_MAX:
-                        return
-                command = (_unpacked(received) or {}).get("command")
-                if command in COMMANDS:
-                    reply = await handler(str(command))
-                else:
-                    message = f"The node knows no such command; it knows {', '.join(COMMANDS)}."
-                    reply = {"code": str(Code.BAD_ENCODING), "message": message}
+        try:
+            received: bytes | None = None
+            with trio.move_on_after(ANSWER_S):
+                received = await _read(stream)
+            if received is None:
+                return
+            command = (_unpacked(received) or {}).get("command")
+            if command in COMMANDS:
+                reply = await handler(str(command))
+            else:
+                message = f"The node knows no such command; it knows {', '.join(COMMANDS)}."
+                reply = {"code": str(Code.BAD_ENCODING), "message": message}
+            with trio.move_on_after(ANSWER_S):
                 await stream.send_all(cast(bytes, msgpack.packb(reply)))
-            except trio.BrokenResourceError:
-                pass  # whoever asked has gone
+        except trio.BrokenResourceError:
+            pass  # whoever asked has gone
+
+
+async def _read(stream: trio.SocketStream) -> bytes | None:
+    """All that the asker sends. None if that is too much."""
+    received = b""
+    while part := await stream.receive_some(REQUEST_BYTES_MAX):
+        received += part
+        if len(received) > REQUEST_BYTES_MAX:
+            return None
+    return received
 
 
 def _unpacked(received: bytes) -> dict[str, object] | None:

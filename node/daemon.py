@@ -56,9 +56,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
     before that.
 
     Raises `FallowError` (perhaps in an exception group) if it cannot start: a bad bundle, a busy port, no bootstrap
-    peer, another node on the same state directory.
+    peer, a state directory that cannot be used or is another node's.
     """
-    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _lock(config.state), ExitStack() as closing:
         key = load_or_create(config.state / "node.key")
         owner = load_or_create(config.owner_key)
@@ -199,8 +198,13 @@ async def _end_with_stdin() -> None:
 
 @contextmanager
 def _lock(state: Path) -> Iterator[None]:
-    """No other node runs on the state directory. Raises `ConfigError(already_running)`."""
-    with (state / LOCK).open("a") as stream:
+    """The state directory is there, and no other node runs on it. Raises `ConfigError`: `already_running`, `bad_config`."""
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        stream = (state / LOCK).open("a")
+    except OSError as error:
+        raise ConfigError(Code.BAD_CONFIG, f"Setting `state`: {state} cannot be used: {error.strerror}.") from None
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

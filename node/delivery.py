@@ -180,8 +180,8 @@ class Session:
             order=order.id,
             method=TEACHER_FORCED,
             values_micro=piece.values_micro,
-            gap_micro_max=piece.gap_micro_max,
-            mass_ppm_max=piece.mass_ppm_max,
+            gaps_micro=piece.gaps_micro,
+            masses_ppm=piece.masses_ppm,
             numerics_class=self.delivery.numerics_class,
         )
         await self.send(Event.ATTESTATION, AttestationMessage(sign(attestation, self._key).envelope))

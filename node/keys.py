@@ -15,12 +15,21 @@ SEED_BYTES = 32
 def load_or_create(path: Path) -> SigningKey:
     """The key whose seed is in the file; a fresh one is written there, mode 0600, if there is no file.
 
-    Raises `StoreError(corrupt_store)` for a file that is not a seed or that others can read.
+    Raises `StoreError(corrupt_store)` for a file that is not a seed or that others can read, and where none can be made.
     """
     try:
         return load(path)
     except FileNotFoundError:
         pass
+    try:
+        _create(path)
+        return load(path)
+    except OSError as error:
+        raise StoreError(Code.CORRUPT_STORE, f"The key file {path} cannot be made: {error.strerror}.") from None
+
+
+def _create(path: Path) -> None:
+    """A key file is there, with a fresh key unless somebody else was quicker. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
@@ -33,14 +42,18 @@ def load_or_create(path: Path) -> SigningKey:
         pass
     finally:
         scratch.unlink()
-    return load(path)
 
 
 def load(path: Path) -> SigningKey:
     """The key whose seed is in the file. Raises `FileNotFoundError`, or `StoreError(corrupt_store)`."""
-    with path.open("rb") as stream:
-        mode = os.fstat(stream.fileno()).st_mode
-        seed = stream.read(SEED_BYTES + 1)
+    try:
+        with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            seed = stream.read(SEED_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(Code.CORRUPT_STORE, f"The key file {path} cannot be read: {error.strerror}.") from None
     if len(seed) != SEED_BYTES:
         raise StoreError(Code.CORRUPT_STORE, f"The key file {path} does not hold a {SEED_BYTES}-byte seed.")
     if mode & 0o077:

@@ -21,7 +21,7 @@ from .log import EventLog, wall_ms
 from .network.seam import Network, Stream
 from .profiles import Offer, current_mandate, make_profiles
 from .questions import answer_each
-from .vantage import Vantage, measure, observed
+from .vantage import Vantage, measure
 
 MEASURE_S: Final = 60.0
 ANNOUNCE_S: Final = 300.0
@@ -54,7 +54,7 @@ class Presence:
         self._owner = owner
         self._network = network
         self._availability = availability
-        self._vantage = Vantage(None, {})
+        self._vantage = Vantage(None, frozenset())
         self._mandate: Signed[Mandate] = current_mandate(config, self._node, owner, wall_ms())
         self._profiles: Profiles = self._fresh()
 
@@ -62,7 +62,7 @@ class Presence:
         """`/fallow/profile/1`: each question has got its answer, until the asker ends the stream."""
 
         async def reply(_: ProfileRequest) -> ProfileReply:
-            return self._reply(stream.peer)
+            return self._reply()
 
         await answer_each(stream, ProfileRequest, reply, QUESTIONS_MAX)
 
@@ -71,7 +71,7 @@ class Presence:
         connected = self._network.peers()
         random.shuffle(connected)
         # Nodes that answered before come first: of the others, most are clients.
-        connected.sort(key=lambda peer: peer not in self._vantage.addresses)
+        connected.sort(key=lambda peer: peer not in self._vantage.answered)
         self._vantage = await measure(self._network, connected)
         self._profiles = self._fresh()
 
@@ -112,7 +112,7 @@ class Presence:
         addresses = self._network.addresses()
         return make_profiles(self._config, self._key, self._offer, addresses, self._vantage.measured, wall_ms())
 
-    def _reply(self, asker: bytes) -> ProfileReply:
+    def _reply(self) -> ProfileReply:
         now = now_ms()
         return ProfileReply(
             mandate=self._mandate.envelope,
@@ -120,7 +120,6 @@ class Presence:
             connectivity=self._profiles.connectivity.envelope,
             worker_key=self._offer.worker_key.envelope if self._working else None,
             state=str(self._availability.state(now)),
-            reasons=self._availability.reasons(now),
+            reasons=self._availability.reasons_public(now),
             jobs_running=self._availability.jobs,
-            observed_peers=observed(self._vantage.addresses, asker),
         )

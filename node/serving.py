@@ -34,6 +34,8 @@ ORDER_S = 10.0
 RETRY_MS = 1_000
 """After a refusal for lack of a slot; the shortest jobs take about so long."""
 
+UNABLE = "The node cannot take the order now; its owner finds the reason in its log."
+
 
 class Executor:
     """Runs jobs on the engine, on the terms of the `offer` that now stands."""
@@ -108,9 +110,11 @@ class Executor:
             await self._idle.wait()
 
     async def _check_untrusted(self, message: OrderMessage, held: ExitStack) -> tuple[Signed[JobOrder], Offer, Account]:
-        """The order may run: a slot and its credit are `held`, and it can never be accepted again.
+        """The order may run: a slot and its credit are `held`, it can never be accepted again, and the voucher that came
+        with it counts.
 
-        Raises `Refused` or `RemoteProtocolError` with the reason; then nothing was written.
+        Raises `FallowError` with the reason. An order that is refused for itself, its terms or its credit writes nothing,
+        nor does a replay; one that fails only by its voucher, or by a worker just replaced, is used up.
         """
         channel = verify_untrusted(Channel, message.channel, signer=claimed_signer_untrusted(message.channel))
         check_channel(channel, self._node, self._owner, wall_ms())
@@ -125,10 +129,12 @@ class Executor:
         account = await self._accounts.open(channel)
         held.enter_context(account.reserved(amount))
         held.enter_context(self._slot())
+        latest = None
         if message.voucher is not None:
-            voucher = verify_untrusted(Voucher, message.voucher, signer=channel.record.payer)
-            await self._accounts.honour(account, voucher)
+            latest = verify_untrusted(Voucher, message.voucher, signer=channel.record.payer)
         await self._accounts.accept(account, order)
+        if latest is not None:
+            await self._accounts.honour(account, latest)
         if self._standing_offer() is not offer:
             raise Refused(Code.STALE_WORKER_KEY, "The worker was replaced while the order was checked.")
         return order, offer, account
@@ -139,7 +145,7 @@ class Executor:
         state = self._availability.state(now)
         if state in (State.READY, State.BUSY) and self.offer is not None:
             return self.offer
-        why = ", ".join(self._availability.reasons(now))[:TEXT_BYTES_MAX]
+        why = ", ".join(self._availability.reasons_public(now))[:TEXT_BYTES_MAX]
         if self._availability.wants_worker(now):
             raise Refused(Code.BUSY, f"The node cannot take orders: {why}.", RETRY_MS)
         raise Refused(Code.OWNER_NEEDS_MACHINE, f"The node does not take orders: {why}.")
@@ -167,8 +173,10 @@ class Executor:
     async def _refuse(self, stream: Stream, job: Job, error: FallowError) -> None:
         self._log.write("job_refused", peer=short(stream.peer), code=error.code, why=error.message)
         retry_ms = error.retry_after_ms if isinstance(error, Refused) else 0
+        # What was said of the order is for the client. What is wrong here is for the owner: it names this machine's files.
+        detail = error.message if isinstance(error, Refused | RemoteProtocolError) else UNABLE
         job.send(Event.REFUSE, now_ms())
-        await stream.send(encode_message(RefuseMessage(str(error.code), error.message[:TEXT_BYTES_MAX], retry_ms)))
+        await stream.send(encode_message(RefuseMessage(str(error.code), detail[:TEXT_BYTES_MAX], retry_ms)))
 
 
 async def _read_order_untrusted(stream: Stream) -> OrderMessage:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from ..protocol.envelope import claimed_signer_untrusted, verify_untrusted
-from ..protocol.errors import Code, RemoteProtocolError
 from ..protocol.messages import VoucherReply, VoucherRequest
-from ..protocol.payment import Channel, Voucher, check_channel
+from ..protocol.payment import Channel, Voucher, check_claim
 from .accounts import Accounts
 from .log import wall_ms
 from .network.seam import Stream
@@ -26,14 +25,13 @@ class Settling:
         self._accounts = accounts
 
     async def answer(self, stream: Stream) -> None:
-        """Each voucher is on disk. Raises `RemoteProtocolError` for one that does not hold or answers nothing of ours."""
+        """What each voucher promises is on disk. Raises `RemoteProtocolError` for one that does not hold, answers nothing
+        of ours, or comes after its channel's grace."""
         await answer_each(stream, VoucherRequest, self._take_untrusted, VOUCHERS_MAX)
 
     async def _take_untrusted(self, request: VoucherRequest) -> VoucherReply:
         channel = verify_untrusted(Channel, request.channel, signer=claimed_signer_untrusted(request.channel))
-        check_channel(channel, self._node, self._owner, wall_ms())
+        check_claim(channel, self._node, self._owner, wall_ms())
         voucher = verify_untrusted(Voucher, request.voucher, signer=channel.record.payer)
-        if not await self._accounts.issued(voucher.record.receipt):
-            raise RemoteProtocolError(Code.UNPAID, "The voucher names a receipt that is not ours.")
         await self._accounts.honour(await self._accounts.open(channel), voucher)
         return VoucherReply(voucher.id)

@@ -51,7 +51,7 @@ CREATE INDEX vouchers_receipt ON vouchers (receipt);
 
 @dataclass(frozen=True, slots=True)
 class Earning:
-    """One receipt, and the voucher that answered it."""
+    """One receipt, and what vouchers promise for it."""
 
     issued_ms: int
     payer: bytes
@@ -63,7 +63,10 @@ class Earning:
     """What this window added to the debt."""
     receipt: bytes
     voucher: bytes | None
-    """Id of the voucher that names this receipt; without one it is unpaid, or paid with a later one."""
+    """Id of the voucher that names this receipt."""
+    paid_ucr: int
+    """What is promised for it: all that it added if a voucher names it. What a channel's best voucher promises beyond the
+    receipts that are named covers the others, oldest first: their own vouchers were lost on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +144,12 @@ class Journal:
         with _explained(self.path):
             self._db.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def owed_ucr(self, receipt: bytes) -> int | None:
-        """What the receipt added to the debt; None if this node did not issue it."""
+    def owed_ucr(self, receipt: bytes, channel: bytes) -> int | None:
+        """What the receipt added to the debt; None if this node did not issue it on the channel."""
         with _explained(self.path):
-            row = self._db.execute("SELECT owed_ucr FROM receipts WHERE id = ?", (receipt,)).fetchone()
+            row = self._db.execute(
+                "SELECT owed_ucr FROM receipts WHERE id = ? AND channel = ?", (receipt, channel)
+            ).fetchone()
         return row[0] if row else None
 
     def add_voucher(self, voucher: Signed[Voucher], now_ms: int) -> None:
@@ -188,12 +193,26 @@ def earnings(state: Path) -> list[Earning]:
         closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as db,
     ):
         rows = db.execute(
-            """SELECT r.issued_ms, c.payer, o.bundle, o.entry, r.sequence, r.tokens, r.owed_ucr, r.id,
-                      (SELECT v.id FROM vouchers v WHERE v.receipt = r.id ORDER BY v.received_ms LIMIT 1)
-               FROM receipts r JOIN orders o ON o.id = r.order_id JOIN channels c ON c.id = r.channel
-               ORDER BY r.issued_ms, r.sequence"""
+            """WITH told AS (
+                   SELECT r.channel, r.issued_ms, c.payer, o.bundle, o.entry, r.sequence, r.tokens, r.owed_ucr, r.id,
+                          (SELECT v.id FROM vouchers v WHERE v.receipt = r.id AND v.channel = r.channel
+                           ORDER BY v.received_ms LIMIT 1) AS voucher
+                   FROM receipts r JOIN orders o ON o.id = r.order_id JOIN channels c ON c.id = r.channel),
+               best AS (SELECT channel, max(due_ucr + held_ucr) AS ucr FROM vouchers GROUP BY channel)
+               SELECT coalesce(best.ucr, 0) - sum(iif(voucher IS NULL, 0, owed_ucr)) OVER (PARTITION BY told.channel),
+                      told.*
+               FROM told LEFT JOIN best ON best.channel = told.channel
+               ORDER BY issued_ms, sequence"""
         ).fetchall()
-    return [Earning(*row) for row in rows]
+    found = []
+    left_ucr: dict[bytes, int] = {}
+    for surplus_ucr, channel, *told in rows:
+        owed_ucr, _, voucher = told[-3:]
+        paid_ucr = owed_ucr if voucher else min(owed_ucr, left_ucr.setdefault(channel, surplus_ucr))
+        if not voucher:
+            left_ucr[channel] -= paid_ucr
+        found.append(Earning(*[*told, paid_ucr]))
+    return found
 
 
 @contextmanager

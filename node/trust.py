@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from ..protocol.bundle import Manifest
@@ -40,9 +41,7 @@ class TrustList:
         """The shipped list under the user's own. Raises `ConfigError(bad_config)` that names the file and the entry."""
         # As a file of the package `fallow`: reading it through `fallow.client` would import the client.
         shipped = resources.files("fallow").joinpath("client", FILE_NAME)
-        own = home / FILE_NAME
-        texts = [(str(source), source.read_text("utf-8")) for source in (shipped, own) if source.is_file()]
-        return cls({entry.name: entry for where, text in texts for entry in _parse(where, text)})
+        return cls({entry.name: entry for source in (shipped, home / FILE_NAME) for entry in _read(source)})
 
     def names(self) -> tuple[str, ...]:
         """Every name, sorted."""
@@ -66,10 +65,15 @@ class TrustList:
         return named and any(e.cid == cid and e.publisher == manifest.signer for e in self.entries.values())
 
 
-def _parse(where: str, text: str) -> Iterable[TrustEntry]:
+def _read(where: Traversable) -> Iterable[TrustEntry]:
+    """The entries of one list; a list that is not there has none."""
     try:
-        tables: object = tomllib.loads(text).get("bundle", [])
-    except tomllib.TOMLDecodeError as error:
+        tables: object = tomllib.loads(where.read_text("utf-8")).get("bundle", [])
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ConfigError(Code.BAD_CONFIG, f"Cannot read {where}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(Code.BAD_CONFIG, f"{where} is not TOML: {error}.") from None
     if not isinstance(tables, list):
         raise ConfigError(Code.BAD_CONFIG, f"{where}: `bundle` must be a list of tables ([[bundle]]).")

@@ -13,11 +13,8 @@ from typing import Final
 
 import trio
 
-from ..protocol.envelope import verify_untrusted
 from ..protocol.errors import Code, NetworkError, RemoteProtocolError
-from ..protocol.limits import ADDRESSES_MAX
 from ..protocol.messages import PROFILE_PROTOCOL, ProfileReply, ProfileRequest, decode_message_untrusted, encode_message
-from ..protocol.profiles import ConnectivityProfile
 from .network.seam import Network, Stream
 
 PEERS_MAX: Final = 5
@@ -39,20 +36,20 @@ class Measured:
     loss_ppm: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Vantage:
     """What one round of probes learned."""
 
     measured: Measured | None
     """None if no peer answered."""
-    addresses: dict[bytes, str]
-    """One address each of the peers that answered, by their own signed profiles."""
+    answered: frozenset[bytes]
+    """The peers that are nodes: they answered with a profile."""
 
 
 async def measure(network: Network, peers: Sequence[bytes]) -> Vantage:
     """Up to `PEERS_MAX` of the peers were probed, all at once."""
     rounds: dict[bytes, list[float | None]] = {}
-    addresses: dict[bytes, str] = {}
+    answered: set[bytes] = set()
 
     async def probe(peer: bytes) -> None:
         times: list[float | None] = []
@@ -60,7 +57,8 @@ async def measure(network: Network, peers: Sequence[bytes]) -> Vantage:
             with trio.move_on_after(ANSWER_S * PROBES):
                 stream = await network.open(peer, PROFILE_PROTOCOL)
                 try:
-                    addresses.update(_address_untrusted(peer, await _exchange(stream)))
+                    await _exchange_untrusted(stream)
+                    answered.add(peer)
                     await _time(stream, times)
                 finally:
                     with trio.CancelScope(shield=True), trio.move_on_after(1):
@@ -73,7 +71,7 @@ async def measure(network: Network, peers: Sequence[bytes]) -> Vantage:
     async with trio.open_nursery() as nursery:
         for peer in peers[:PEERS_MAX]:
             nursery.start_soon(probe, peer)
-    return Vantage(summary(rounds.values()), addresses)
+    return Vantage(summary(rounds.values()), frozenset(answered))
 
 
 def summary(rounds: Collection[Sequence[float | None]]) -> Measured | None:
@@ -101,25 +99,13 @@ async def _time(stream: Stream, times: list[float | None]) -> None:
     for _ in range(PROBES - 1):
         began = trio.current_time()
         with trio.move_on_after(ANSWER_S) as limit:
-            await _exchange(stream)
+            await _exchange_untrusted(stream)
         times.append(None if limit.cancelled_caught else trio.current_time() - began)
         if limit.cancelled_caught:
             return  # its answer may still come, and would be taken for the next one's
 
 
-async def _exchange(stream: Stream) -> ProfileReply:
+async def _exchange_untrusted(stream: Stream) -> None:
     await stream.send(encode_message(ProfileRequest()))
-    reply = decode_message_untrusted(await stream.receive())
-    if not isinstance(reply, ProfileReply):
+    if not isinstance(decode_message_untrusted(await stream.receive()), ProfileReply):
         raise RemoteProtocolError(Code.BAD_ENCODING, "The peer answered something else than its profile.")
-    return reply
-
-
-def _address_untrusted(peer: bytes, reply: ProfileReply) -> dict[bytes, str]:
-    profile = verify_untrusted(ConnectivityProfile, reply.connectivity, signer=peer).record
-    return {peer: profile.addresses[0]} if profile.addresses else {}
-
-
-def observed(known: dict[bytes, str], asker: bytes) -> tuple[str, ...]:
-    """Addresses of other nodes, for one who asks."""
-    return tuple(address for peer, address in known.items() if peer != asker)[:ADDRESSES_MAX]

@@ -1,6 +1,6 @@
 """Findings about work: one checker's attestation, and the verdict that follows from all of them.
 
-A verdict is a pure function of the evidence that it names (`verifier.quorum`); anyone can recompute it.
+A verdict follows from the evidence that it names by pure functions (`verifier.quorum`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from blake3 import blake3
 
 from .limits import EVIDENCE_MAX, FINDINGS_MAX
 from .prices import Ucr
-from .schema import Hash, Key, Size, Text, Uint, Word
-from .work import Values
+from .schema import Hash, Key, Size, Text, Word
+from .work import Masses, Values
 
 TEACHER_FORCED = "teacher-forced"
 """Method: the claimed tokens were fed to the model, and each one's own log-probability and gap computed."""
@@ -35,11 +35,15 @@ class Attestation:
     """The order under which it was checked."""
     method: Word
     values_micro: Values
-    gap_micro_max: Uint
-    """The largest gap of any token, in micro-nats of logit."""
-    mass_ppm_max: Uint
-    """The largest mass strictly likelier than any token."""
+    gaps_micro: Values
+    """Each token's gap, in micro-nats of logit."""
+    masses_ppm: Masses
+    """The probability mass strictly likelier than each token."""
     numerics_class: Text
+
+    def __post_init__(self) -> None:
+        if not len(self.values_micro) == len(self.gaps_micro) == len(self.masses_ppm):
+            raise ValueError("not one value, gap and mass for each token")
 
 
 class Outcome(StrEnum):

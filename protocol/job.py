@@ -108,7 +108,7 @@ TABLE: dict[tuple[JobState, Role, Event], JobState] = {
 ENDS = frozenset({_S.SETTLED, _S.UNSETTLED, _S.REFUSED, _S.BROKEN})
 
 UNPAID_RECEIPTS_MAX = 1
-"""Receipts without voucher beyond which no chunk may follow."""
+"""Receipts without voucher beyond which nothing may follow but the final one."""
 
 
 @dataclass(slots=True)
@@ -134,6 +134,14 @@ class Job:
     def ended(self) -> bool:
         """Nothing more may be sent or received."""
         return self.state in ENDS
+
+    def may_send(self, event: Event) -> bool:
+        """Whether `send` would be a legal move now; after what came meanwhile it may no longer be."""
+        if event is Event.HEARTBEAT:
+            return not self.ended
+        if event in (Event.VOUCHER, Event.SETTLE) and self.unpaid == 0:
+            return False
+        return (self.state, self.role, event) in TABLE
 
     def send(self, event: Event, now_ms: int) -> None:
         """We send `event`. Raises `LocalProtocolError` if that is not a legal move."""
@@ -193,8 +201,8 @@ class Job:
         target = TABLE.get((self.state, sender, event))
         if target is None:
             return f"The {sender} may not send {event} while the job is {self.state}."
-        if event is Event.CHUNK and self.unpaid > UNPAID_RECEIPTS_MAX:
-            return "A chunk beyond the window that may be unpaid."
+        if event in (Event.CHUNK, Event.RECEIPT) and self.unpaid > UNPAID_RECEIPTS_MAX:
+            return f"A {event} beyond the window that may be unpaid."
         if event in (Event.VOUCHER, Event.SETTLE) and self.unpaid == 0:
             return "A voucher without a receipt that it could answer."
         if event in (Event.RECEIPT, Event.FINAL):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from .codec import decode_untrusted, encode
 from .errors import Code, RemoteProtocolError
-from .limits import ADDRESSES_MAX, MESSAGE_BYTES_MAX, RECORD_BYTES_MAX
+from .limits import MESSAGE_BYTES_MAX, RECORD_BYTES_MAX
 from .schema import Hash, Size, Text, Uint, Word, from_map_untrusted, to_map
 
 JOB_PROTOCOL = "/fallow/job/1"
@@ -133,8 +133,6 @@ class ProfileReply:
     state: Word
     reasons: Annotated[tuple[Text, ...], Size(0, 16)]
     jobs_running: Uint
-    observed_peers: Annotated[tuple[Text, ...], Size(0, ADDRESSES_MAX)]
-    """Addresses of other nodes, so that a client that joined survives the loss of the one it asked."""
 
 
 @dataclass(frozen=True, slots=True)

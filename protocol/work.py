@@ -19,6 +19,7 @@ Token = Annotated[int, Between(0, 2**31 - 1)]
 Tokens = Annotated[tuple[Token, ...], Size(0, INPUT_TOKENS_MAX + OUTPUT_TOKENS_MAX)]
 MicroNats = Annotated[int, Between(-(2**40), 2**40)]
 Values = Annotated[tuple[MicroNats, ...], Size(0, OUTPUT_TOKENS_MAX)]
+Masses = Annotated[tuple[Uint, ...], Size(0, OUTPUT_TOKENS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Piece:
     """Each token's log-probability at temperature 1 in micro-nats: what only running the model can give."""
     gaps_micro: Values = ()
     """`score`: how far each claimed token's perturbed score lies below the best, in micro-nats of logit."""
-    masses_ppm: Annotated[tuple[Uint, ...], Size(0, OUTPUT_TOKENS_MAX)] = ()
+    masses_ppm: Masses = ()
     """`score`: probability mass strictly likelier than each claimed token, at the order's temperature."""
     tensor: Annotated[bytes, Size(0, MESSAGE_BYTES_MAX // 2)] = b""
     """`call`: float32, little-endian, row-major."""

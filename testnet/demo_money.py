@@ -20,9 +20,9 @@ class Payouts:
     """Micro-credits by owner (public key in hex)."""
 
     earned_ucr: Mapping[str, int]
-    """By the nodes' journals: receipts that a voucher answered."""
+    """By the nodes' journals: what vouchers cover of their receipts."""
     unpaid_ucr: Mapping[str, int]
-    """Receipts that no voucher answered."""
+    """What no voucher covers."""
     promised_ucr: Mapping[str, int]
     """By the clients' wallets: every voucher that was signed."""
     receipts: Mapping[str, int]
@@ -37,7 +37,8 @@ class Payouts:
         receipts: Counter[str] = Counter()
         for node in testnet.nodes:
             for row in await trio.to_thread.run_sync(earnings, node.folder):
-                (unpaid if row.voucher is None else earned)[node.owner] += row.owed_ucr
+                earned[node.owner] += row.paid_ucr
+                unpaid[node.owner] += row.owed_ucr - row.paid_ucr
                 receipts[node.owner] += 1
         for client in clients:
             promised.update(client.owed_by_owner())

@@ -9,9 +9,11 @@ from itertools import pairwise
 import trio
 
 from ..client import Answer, Embeddings
+from ..node.store import earnings
 from ..protocol.bundle import GENERATE
 from ..protocol.checks import Outcome
 from ..protocol.identity import peer_id
+from ..protocol.orders import JobOrder
 from .demo_money import Payouts, balanced
 from .demo_stage import Stage
 
@@ -55,7 +57,7 @@ async def embeddings(stage: Stage) -> bool:
     distrusted = {node.peer_id for node in await stage.stranger.nodes(script.embed) if node.distrusted}
     caught = stage.check(
         "the liar is outvoted, named in the verdict, not paid and not asked again",
-        _named(vectors, liar) and liar in distrusted,
+        _named(vectors, liar) and liar in distrusted and not await _asked_again(stage),
     )
     right = stage.check(
         "the vectors are those that an honest node computes alone",
@@ -173,6 +175,17 @@ def _named(vectors: Embeddings, liar: str) -> bool:
     findings = [finding for finding in vectors.verdict.findings if peer_id(finding.node) == liar]
     paid = sum(receipt.paid_ucr for receipt in vectors.receipts if receipt.executor == liar)
     return bool(findings) and not any(finding.agrees or finding.due_ucr for finding in findings) and paid == 0
+
+
+async def _asked_again(stage: Stage) -> bool:
+    """Whether the liar gets work from the client that caught it, named first: by our orders, and by its own journal."""
+    before = await trio.to_thread.run_sync(earnings, stage.liar.folder)
+    vectors = await stage.stranger.embed(
+        stage.script.embed, stage.script.texts, assurance=QUORUM, executors=[stage.liar.peer_id]
+    )
+    after = await trio.to_thread.run_sync(earnings, stage.liar.folder)
+    orders = [signed.record for kind, signed in vectors.proof.envelopes if kind == JobOrder.RECORD]
+    return len(after) != len(before) or stage.liar.peer_id in {peer_id(order.executor) for order in orders}
 
 
 def _values(answer: Answer) -> list[int]:

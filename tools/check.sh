@@ -1,7 +1,7 @@
 #!/bin/sh
 # usage: tools/check.sh BIN
-# Exits 0 when the tree is well formed, well typed, and its imports point downward. BIN: where ruff, mypy and
-# lint-imports are.
+# Exits 0 when the tree is well formed, well typed, its imports point downward, and pyproject.toml lists its packages.
+# BIN: where python, pytest, ruff, mypy and lint-imports are.
 set -eu
 cd "$(dirname "$0")/.."
 bin=$1
@@ -29,8 +29,11 @@ say "style"
 say "types"
 link_packages
 "$bin/mypy" -p fallow
+"$bin/mypy" benchmarks
 say "arrows"
 PYTHONPATH=build/types "$bin/lint-imports" --no-cache --no-logo
+say "packages"
+PYTHONPATH=$PWD/build/types "$bin/python" -m pytest -q --no-header -p no:cacheprovider tests/test_packages.py
 say "paths"
 if git grep --untracked -nIE "$foreign"; then
     echo "check: the lines above name a path of one machine or a package index: say it without." >&2

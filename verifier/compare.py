@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import sqrt
 
 from ..protocol.bundle import Tolerance
-from ..protocol.checks import Attestation
 from ..protocol.work import Piece
 
 
@@ -21,12 +20,14 @@ def values_disagreement(one: Sequence[int], other: Sequence[int], tolerance: Tol
     return None
 
 
-def choice_disagreement(finding: Attestation, top_p_ppm: int, tolerance: Tolerance) -> str | None:
-    """Why the claimed tokens are not what the sampling gives, by a checker's figures, or None."""
-    if finding.gap_micro_max > tolerance.gap_micro:
-        return f"a token lies {finding.gap_micro_max} micro-nats below the best (at most {tolerance.gap_micro})"
-    if finding.mass_ppm_max > top_p_ppm + tolerance.mass_ppm:
-        return f"a token lies outside the nucleus, behind {finding.mass_ppm_max} ppm of the mass"
+def choice_disagreement(
+    gaps_micro: Sequence[int], masses_ppm: Sequence[int], top_p_ppm: int, tolerance: Tolerance
+) -> str | None:
+    """Why the claimed tokens are not what the sampling gives, by a checker's figures for each of them, or None."""
+    if (gap := max(gaps_micro, default=0)) > tolerance.gap_micro:
+        return f"a token lies {gap} micro-nats below the best (at most {tolerance.gap_micro})"
+    if (mass := max(masses_ppm, default=0)) > top_p_ppm + tolerance.mass_ppm:
+        return f"a token lies outside the nucleus, behind {mass} ppm of the mass"
     return None
 
 

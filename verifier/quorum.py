@@ -10,15 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..protocol.bundle import Tolerance
-from ..protocol.checks import Attestation, Finding, Outcome
+from ..protocol.checks import Attestation, Outcome
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, Refused
 from ..protocol.limits import QUORUM_MAX
 from ..protocol.receipts import Receipt
 from ..protocol.work import Piece
 from .compare import Rows, choice_disagreement, distance_ppm, rows_of, values_disagreement
-
-EXECUTOR, CHECKER = "executor", "checker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,8 @@ class Policy:
             return cls(1, 1)
         kind, _, numbers = text.partition(":")
         k, _, n = numbers.partition("/")
-        if kind != "quorum" or not (k.isdecimal() and n.isdecimal()):
-            raise Refused(Code.UNSATISFIABLE_ASSURANCE, f"{text!r} is no assurance; say none or quorum:2/3.")
+        if kind != "quorum" or not all(len(digits) <= 2 and digits.isdecimal() for digits in (k, n)):
+            raise Refused(Code.UNSATISFIABLE_ASSURANCE, f"{text[:80]!r} is no assurance; say none or quorum:2/3.")
         if not int(n) // 2 < int(k) <= int(n) <= QUORUM_MAX or int(n) < 2:
             raise Refused(
                 Code.UNSATISFIABLE_ASSURANCE,
@@ -97,39 +95,48 @@ def judge_window(window: Window, policy: Policy, tolerance: Tolerance) -> Judgem
             objections[checker.node] = reason
     if len(agreeing) >= policy.k:
         return Judgement(Outcome.ACCEPTED, objections, carried_good)
-    against = [
-        (member, signed)
+    objectors = [
+        (member, signed.record.values_micro)
         for member, signed in window.checkers
-        if signed and signed.record.subject == window.receipt.id and member.owner != window.executor.owner
+        if signed and signed.record.subject == window.receipt.id
+        if member.node in objections and member.owner != window.executor.owner
     ]
-    for member, signed in against:
-        allied = [
-            m
-            for m, s in against
-            if not values_disagreement(signed.record.values_micro, s.record.values_micro, tolerance)
-        ]
-        if len({m.owner for m in allied} | {member.owner}) >= policy.k:
-            allies = {m.node for m in allied}
-            reasons = {
-                m.node: objections.get(m.node, "stands alone") for m, _ in window.checkers if m.node not in allies
-            }
-            reasons[window.executor.node] = objections[member.node]
-            return Judgement(Outcome.REJECTED, reasons)
+    for leader, values in objectors:
+        allies = [member for member, other in objectors if not values_disagreement(values, other, tolerance)]
+        if len({ally.owner for ally in allies}) >= policy.k:
+            return Judgement(Outcome.REJECTED, _outvoted(window, leader, allies, objections))
     return Judgement(Outcome.INCONCLUSIVE, {})
+
+
+def _outvoted(window: Window, leader: Member, allies: list[Member], objections: dict[bytes, str]) -> dict[bytes, str]:
+    """Why everybody but the allies does not belong to the majority; the executor for what its accuser found."""
+    others = {member.node for member, _ in window.checkers} - {ally.node for ally in allies}
+    reasons = {node: objections.get(node, "confirmed what the majority rejects") for node in others}
+    return {**reasons, window.executor.node: objections[leader.node]}
 
 
 def _objection(window: Window, signed: Signed[Attestation] | None, tolerance: Tolerance) -> tuple[str | None, bool]:
     """Why this checker does not confirm the window (None: it does), and whether it confirms what was carried along."""
     if signed is None:
         return "gave no finding", False
-    finding = signed.record
+    finding, receipt = signed.record, window.receipt.record
     if finding.subject != window.receipt.id:
         return "its finding is about something else", False
-    own = len(window.receipt.record.values_micro)
-    carried, values = finding.values_micro[:-own], finding.values_micro[-own:]
-    reason = values_disagreement(window.receipt.record.values_micro, values, tolerance)
-    reason = reason or choice_disagreement(finding, window.top_p_ppm, tolerance)
-    return reason, values_disagreement(window.carried_values, carried, tolerance) is None
+    if len(finding.values_micro) != len(window.carried_values) + len(receipt.values_micro):
+        return f"gave {len(finding.values_micro)} proof values, not one for each token", False
+    start = len(window.carried_values)
+    carried, own = slice(None, start), slice(start, None)
+    return (
+        _disagreement(receipt.values_micro, finding, own, window.top_p_ppm, tolerance),
+        _disagreement(window.carried_values, finding, carried, window.top_p_ppm, tolerance) is None,
+    )
+
+
+def _disagreement(
+    claimed: Sequence[int], finding: Attestation, part: slice, top_p_ppm: int, tolerance: Tolerance
+) -> str | None:
+    values, gaps, masses = finding.values_micro[part], finding.gaps_micro[part], finding.masses_ppm[part]
+    return values_disagreement(claimed, values, tolerance) or choice_disagreement(gaps, masses, top_p_ppm, tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +204,3 @@ def _agree(one: Rows, other: Rows, tolerance: Tolerance) -> bool:
 def _spread(one: Result, group: Iterable[Result], rows: dict[bytes, Rows]) -> tuple[int, bytes]:
     apart = (distance_ppm(rows[one.member.node], rows[other.member.node]) for other in group)
     return max(distance for distance in apart if distance is not None), one.member.node
-
-
-def findings(executors: Iterable[Finding], checkers: Iterable[Finding]) -> tuple[Finding, ...]:
-    """In the one order in which a verdict lists them."""
-    return tuple(sorted((*executors, *checkers), key=lambda finding: (finding.role, finding.node)))

@@ -20,7 +20,7 @@ from ...protocol.codec import Value
 from ...protocol.errors import Code, RemoteProtocolError
 from ...protocol.limits import BUNDLES_MAX, CALL_INPUTS_MAX, MESSAGE_BYTES_MAX, OUTPUT_TOKENS_MAX, WINDOW_TOKENS
 from ...protocol.schema import Between, Hash, Key, Size, Text, Uint, Word, from_map_untrusted, to_map
-from ...protocol.work import Parameters, Values
+from ...protocol.work import Masses, Parameters, Values
 
 FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX + 64 * 1024
 """A sealed input or piece of the largest size, and what stands around it."""
@@ -115,10 +115,10 @@ class EnginePiece:
     """The rolling hash up to and with this piece."""
     end: Annotated[str, Size(0, 16)] = ""
     """Empty while more follows, else one of `EOS`, `LENGTH`, `DONE`."""
-    gap_micro_max: Uint = 0
-    """`score`: the largest gap of any checked token, for the attestation."""
-    mass_ppm_max: Uint = 0
-    """`score`: the largest mass strictly likelier than any checked token."""
+    gaps_micro: Values = ()
+    """`score`: each checked token's gap, for the attestation."""
+    masses_ppm: Masses = ()
+    """`score`: the mass strictly likelier than each checked token."""
 
     def __post_init__(self) -> None:
         if self.end not in ("", EOS, LENGTH, DONE):

@@ -180,8 +180,8 @@ class Worker:
                 values_micro=piece.values_micro,
                 transcript=job.transcript,
                 end=step.end,
-                gap_micro_max=max((0, *piece.gaps_micro)),
-                mass_ppm_max=max((0, *piece.masses_ppm)),
+                gaps_micro=piece.gaps_micro,
+                masses_ppm=piece.masses_ppm,
             )
         )
         job.index += 1

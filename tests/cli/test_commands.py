@@ -14,6 +14,7 @@ from fallow.node.trust import TrustList
 
 from .conftest import Shell
 
+PEER = "12D3KooWGrvBboUvJsucNk6QEe9MGeKfay3tZrpvQa19RsYJGGAe"
 CID = "bafkr4iesrulf722otsb4t3bajjciaama7yegb3cgeafwgdilg7thsiq63y"
 
 
@@ -71,15 +72,53 @@ def test_receipts_that_cannot_be_kept_are_said_before_anything_is_paid(shell: Sh
     assert "--receipts" in message
 
 
+@pytest.mark.parametrize("address", ["nonsense", "/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1/p2p/nonsense"])
+def test_what_names_no_node_is_no_bootstrap_address(address: str, shell: Shell) -> None:
+    assert repr(address) in failing(shell("nodes", "--bootstrap", address), "bad_config")
+
+
+@pytest.mark.parametrize("words", ["generate b", "embed b", "testnet up --dir", "verify", "gateway --listen"])
+def test_what_is_no_text_is_said(words: str, shell: Shell) -> None:
+    assert "not UTF-8" in failing(shell(*words.split(), "\udcff"), "bad_config")
+
+
+def test_an_empty_text_is_said(shell: Shell) -> None:
+    assert "TEXT is empty" in failing(shell("embed", "b", "full", ""), "bad_config")
+
+
+def test_a_place_where_nothing_can_be_kept_is_said(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for directory in (file, file / "below", tmp_path / ("long" * 100)):
+        assert f"--dir cannot be used: {directory}: " in failing(
+            shell("testnet", "up", "--dir", directory), "bad_config"
+        )
+
+
+def test_a_home_that_is_none_is_said(tmp_path: Path) -> None:
+    shell = Shell(tmp_path / "file", f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}")
+    shell.home.touch()
+    for words in (
+        ("generate", "b", "p"),
+        ("nodes",),
+        ("bundle", "build", "tiny-chat"),
+        ("trust", "add", CID, "--name", "m", "--publisher", "aa" * 32),
+    ):
+        failing(shell(*words), "bad_config")
+
+
 def test_an_unreachable_bootstrap_is_said(shell: Shell) -> None:
-    address = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGrvBboUvJsucNk6QEe9MGeKfay3tZrpvQa19RsYJGGAe"
+    address = f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}"
     assert address in failing(shell("nodes", "--bootstrap", address), "bootstrap_unreachable")
 
 
 def test_the_gateway_says_what_is_wrong_with_its_settings(shell: Shell) -> None:
     failing(shell("gateway", "--listen", "nonsense"), "bad_config")
     failing(shell("gateway", "--listen", "192.0.2.1:0"), "bad_config")
+    failing(shell("gateway", "--listen", f"127.0.0.1:{'9' * 5000}"), "bad_config")
+    failing(shell("gateway", "--listen", f"{'a' * 100}:80"), "bad_config")
     failing(shell("gateway", "--assurance", "quorum:1/9"), "unsatisfiable_assurance")
+    failing(shell("gateway", "--assurance", f"quorum:{'9' * 5000}/1"), "unsatisfiable_assurance")
 
 
 def test_what_is_not_there_is_said(shell: Shell, tmp_path: Path) -> None:
@@ -116,7 +155,7 @@ def test_trust_is_added_and_replaced_by_name(shell: Shell) -> None:
 
 def test_no_nonsense_is_trusted(shell: Shell) -> None:
     key = "aa" * 32
-    failing(shell("trust", "add", "bafy", "--name", "m", "--publisher", key), "bad_encoding")
+    assert "CID" in failing(shell("trust", "add", "nonsense", "--name", "m", "--publisher", key), "bad_config")
     failing(shell("trust", "add", CID, "--name", "m", "--publisher", "aa"), "bad_config")
     failing(shell("trust", "add", CID, "--name", "a\nb", "--publisher", key), "bad_config")
     assert not shell.home.exists()

@@ -1,5 +1,7 @@
 """The client's and the owner's commands against real nodes."""
 
+import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -15,6 +17,24 @@ def test_the_network_is_shown(mesh: Shell) -> None:
     assert {node["peer_id"] for node in found} <= {node["peer_id"] for node in mesh.nodes}
     assert all("tiny-chat" in node["bundles"] and node["state"] == "ready" for node in found)
     assert len({node["owner"] for node in found}) == len(found) >= 3
+
+
+def test_nodes_are_shown_with_the_profiles_that_they_signed(mesh: Shell) -> None:
+    for node in mesh.json("nodes", "tiny-chat")["nodes"]:
+        capability, connectivity = node["capability"], node["connectivity"]
+        assert capability["node"] == connectivity["node"] == node["peer_id"]
+        assert capability["roles"] == ["executor", "checker"]
+        served = next(one for one in capability["served"] if "generate" in one["entries"])
+        assert served["bundle"].startswith("bafkr4i")
+        assert "float32" in served["numerics_class"]
+        assert served["output_tokens_per_s_milli"] > 0
+        assert served["bundle"] in {price["bundle"] for price in capability["prices"] if price["output_token_ucr"]}
+        assert capability["expires_ms"] > capability["issued_ms"]
+        assert {"rtt_p50_us", "rtt_p95_us"} <= set(connectivity)
+        assert node["distrusted"] in (True, False)
+    shown = mesh("nodes", "tiny-chat").stdout
+    assert "tokens/s, 4 ucr each" in shown
+    assert "checker" in shown
 
 
 def test_text_is_generated_checked_and_paid(mesh: Shell, tmp_path: Path) -> None:
@@ -65,6 +85,23 @@ def test_unchecked_is_said_to_be_so(mesh: Shell) -> None:
     assert "not checked" in mesh(*ASK, "--assurance", "none").stderr
 
 
+@pytest.mark.parametrize("ask", [ASK, ("embed", "tiny-embed", "parked")])
+def test_what_is_not_accepted_shows_its_verdict_and_keeps_its_records(
+    ask: tuple[str, ...], mesh: Shell, tmp_path: Path
+) -> None:
+    stranger = Shell(tmp_path / "home", mesh.bootstrap)  # who has not caught the liar yet, and so asks all four
+    shutil.copytree(mesh.home, stranger.home, ignore=shutil.ignore_patterns("wallet*", "client"))
+    ran = stranger(*ask, "--assurance", "quorum:4/4", "--receipts", tmp_path / "kept", "--json")
+    assert ran.returncode == 1
+    shown = json.loads(ran.stdout)
+    assert (shown["error"]["code"], shown["verdict"]["outcome"]) == ("rejected", "inconclusive")
+    assert len({finding["node"] for finding in shown["verdict"]["findings"]}) == 4
+    assert shown["receipts"]
+    assert ran.stderr.splitlines()[-2].endswith("[rejected]")
+    kinds = {one["record"] for one in mesh.json("verify", tmp_path / "kept")["files"]}
+    assert {"job-order", "receipt", "verdict"} <= kinds
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -91,9 +128,10 @@ def test_earnings_add_up_and_name_their_vouchers(mesh: Shell) -> None:
     earned = mesh.json("earnings", "--state", state)
     mine = {paid["id"]: paid["paid_ucr"] for paid in answer["receipts"] if paid["executor"] == executor}
     rows = {row["receipt"]: row for row in earned["receipts"]}
-    assert {receipt: rows[receipt]["added_ucr"] for receipt in mine} == mine
+    assert {receipt: rows[receipt]["paid_ucr"] for receipt in mine} == mine
     assert all(rows[receipt]["voucher"] for receipt in mine)
     assert earned["totals"]["owed_ucr"] == sum(row["added_ucr"] for row in rows.values())
+    assert earned["totals"]["vouchered_ucr"] == sum(row["paid_ucr"] for row in rows.values())
 
 
 def test_the_owner_takes_the_machine_and_lends_it_again(mesh: Shell) -> None:

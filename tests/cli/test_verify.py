@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,7 @@ SAMPLES: tuple[tuple[Record, SigningKey], ...] = (
     (Accept(ORDER.id, 7, "cpu"), NODE),
     (receipt().record, NODE),
     (Voucher(CHANNEL.id, HASH, 24, 0, 0), CLIENT),
-    (Attestation(HASH, HASH, "teacher-forced", (-5,), 0, 0, "cpu"), NODE),
+    (Attestation(HASH, HASH, "teacher-forced", (-5,), (0,), (0,), "cpu"), NODE),
     (Verdict(HASH, HASH, "quorum:2/3", HASH, "accepted", (Finding(HASH, HASH, "executor", (), True, "", 5),)), CLIENT),
 )
 
@@ -157,6 +157,28 @@ def test_what_is_no_valid_record_fails_with_its_reason(name: str, tmp_path: Path
     assert ran.returncode == 1
     assert (good["valid"], bad["valid"], bad["error"]["code"]) == (True, False, code)
     assert ran.stderr == ""
+
+
+def test_a_record_of_a_far_away_time_is_explained(tmp_path: Path) -> None:
+    far = sign(replace(CHANNEL.record, expires_ms=2**63 - 1), CLIENT)
+    (tmp_path / "far.cose").write_bytes(far.envelope)
+    for option in ((), ("--json",)):
+        ran = verify(*option, tmp_path)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert str(2**63 - 1) in ran.stdout
+
+
+def test_a_file_s_name_need_not_be_text(tmp_path: Path) -> None:
+    path = tmp_path / "\udcff.cose"
+    path.write_bytes(receipt().envelope)
+    assert json.loads(verify("--json", tmp_path).stdout)["files"][0]["file"] == str(path)
+    assert "valid" in verify(tmp_path).stdout
+
+
+def test_a_name_that_no_file_can_have_is_said() -> None:
+    ran = verify("long" * 100)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("error: FILE cannot be used: ")
 
 
 def test_a_missing_file_and_an_empty_folder_are_said(tmp_path: Path) -> None:

@@ -89,8 +89,7 @@ async def test_a_text_survives_whatever_happens_to_its_node(tmp_path: Path, home
     # Nodes that live have what was signed for them, although one was frozen when it was: leaving, the client tried again.
     assert liar.owner not in owed
     for node in (second, fourth, fifth):
-        earned = earnings(node.folder)
-        assert sum(row.owed_ucr for row in earned if row.voucher) == owed[node.owner]
+        assert sum(row.paid_ucr for row in earnings(node.folder)) == owed[node.owner]
 
 
 async def test_functions_stops_and_refusals(tmp_path: Path, home: Path) -> None:
@@ -127,8 +126,13 @@ async def test_functions_stops_and_refusals(tmp_path: Path, home: Path) -> None:
         for code, request in (
             (Code.UNKNOWN_NAME, lambda: mesh.generate("no-such-bundle", "Hello")),
             (Code.INPUT_TOO_LONG, lambda: mesh.generate(CHAT, "Hello " * 2000)),
-            (Code.NO_EXECUTOR, lambda: mesh.generate(CHAT, "Hello", price_max_ucr=1, assurance="none")),
-            (Code.UNSATISFIABLE_ASSURANCE, lambda: mesh.generate(CHAT, "Hello", price_max_ucr=1)),
+            (Code.PRICE_TOO_HIGH, lambda: mesh.generate(CHAT, "Hello", price_max_ucr=1, assurance="none")),
+            (Code.PRICE_TOO_HIGH, lambda: mesh.generate(CHAT, "Hello", price_max_ucr=1)),
+            (Code.PRICE_TOO_HIGH, lambda: mesh.embed(EMBED, ["Hello"], price_max_ucr=1)),
+            (Code.BAD_CONFIG, lambda: mesh.generate(CHAT, "Hello", seed=-1)),
+            (Code.BAD_CONFIG, lambda: mesh.generate(CHAT, "Hello", stop=[""])),
+            (Code.BAD_CONFIG, lambda: mesh.generate(CHAT, "half a pair: \ud800")),
+            (Code.BAD_CONFIG, lambda: mesh.embed(EMBED, [""])),
             (Code.UNSATISFIABLE_ASSURANCE, lambda: mesh.generate(CHAT, "Hello", assurance="quorum:9/12")),
             (Code.UNSATISFIABLE_ASSURANCE, lambda: mesh.generate(CHAT, "Hello", assurance="most")),
             (Code.TOO_LARGE, lambda: mesh.embed(EMBED, [])),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from nacl.signing import SigningKey
 
-from fallow.client.wallet import Wallet
+from fallow.client.wallet import CREDIT_LIMIT_UCR, Wallet
 from fallow.protocol.envelope import sign, verify_untrusted
-from fallow.protocol.errors import Code, StoreError
+from fallow.protocol.errors import Code, Refused, StoreError
 from fallow.protocol.payment import Voucher
 from fallow.protocol.receipts import Receipt
 
@@ -21,29 +23,46 @@ def receipt(number: int) -> object:
     return sign(Receipt(bytes([number]) * 32, 0, None, 0, 1, A, (-1,), "c", 5, "final"), NODE)
 
 
-async def test_vouchers_are_cumulative_per_channel_and_on_disk_before_they_are_given_out(tmp_path: Path) -> None:
-    wallet = Wallet(tmp_path / "wallet.db", KEY)
-    channel = await wallet.channel(A, OWNER, 0)
-    assert await wallet.channel(A, OWNER, 1) is channel
+Opened = Callable[[Path], Wallet]
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Opens the wallet in a folder, as often as a test likes; all are closed after it."""
+    wallets: list[Wallet] = []
+
+    def open_wallet(folder: Path) -> Wallet:
+        wallets.append(Wallet(folder / "wallet.db", KEY))
+        return wallets[-1]
+
+    yield open_wallet
+    for wallet in wallets:
+        wallet.close()
+
+
+async def test_vouchers_are_cumulative_and_on_disk_before_they_are_given_out(tmp_path: Path, opened: Opened) -> None:
+    wallet = opened(tmp_path)
+    channel = await wallet.channel(A, OWNER, 0, 0)
+    assert await wallet.channel(A, OWNER, 0, 1) is channel
     first = await wallet.pay(channel, receipt(1), 5)  # type: ignore[arg-type]
     second = await wallet.pay(channel, receipt(2), 7)  # type: ignore[arg-type]
     assert (first.record.due_ucr, second.record.due_ucr) == (5, 12)
     assert verify_untrusted(Voucher, second.envelope, signer=wallet.payer) == second
-    other = await wallet.channel(B, OWNER, 0)
+    other = await wallet.channel(B, OWNER, 0, 0)
     await wallet.pay(other, receipt(3), 1)  # type: ignore[arg-type]
-    reader = Wallet(tmp_path / "wallet.db", KEY)  # as after a crash: the first one was never closed
+    reader = opened(tmp_path)  # as after a crash: the first one was never closed
     assert reader.owed_by_owner() == {OWNER: 13}
 
 
-async def test_another_process_opens_channels_of_its_own(tmp_path: Path) -> None:
-    first = await Wallet(tmp_path / "wallet.db", KEY).channel(A, OWNER, 0)
-    second = await Wallet(tmp_path / "wallet.db", KEY).channel(A, OWNER, 0)
+async def test_another_process_opens_channels_of_its_own(tmp_path: Path, opened: Opened) -> None:
+    first = await opened(tmp_path).channel(A, OWNER, 0, 0)
+    second = await opened(tmp_path).channel(A, OWNER, 0, 0)
     assert first.channel.id != second.channel.id
 
 
-async def test_whom_a_verdict_found_at_fault_is_remembered(tmp_path: Path) -> None:
-    await Wallet(tmp_path / "wallet.db", KEY).distrust(A, OWNER, "lied", None, 0)
-    assert Wallet(tmp_path / "wallet.db", KEY).distrusted == {A}
+async def test_whom_a_verdict_found_at_fault_is_remembered(tmp_path: Path, opened: Opened) -> None:
+    await opened(tmp_path).distrust(A, OWNER, "lied", None, 0)
+    assert opened(tmp_path).distrusted == {A}
 
 
 def test_a_damaged_wallet_is_said_and_left_alone(tmp_path: Path) -> None:
@@ -52,3 +71,28 @@ def test_a_damaged_wallet_is_said_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         Wallet(path, KEY)
     assert caught.value.code is Code.CORRUPT_STORE and path.read_bytes().startswith(b"not a database")
+
+
+async def test_a_channel_that_is_nearly_used_up_is_followed_by_another(tmp_path: Path, opened: Opened) -> None:
+    wallet = opened(tmp_path)
+    first = await wallet.channel(A, OWNER, 10, 0)
+    await wallet.pay(first, receipt(1), CREDIT_LIMIT_UCR - 5)  # type: ignore[arg-type]
+    assert await wallet.channel(A, OWNER, 5, 0) is first
+    second = await wallet.channel(A, OWNER, 10, 0)
+    assert second.room_ucr == CREDIT_LIMIT_UCR
+    with pytest.raises(Refused) as caught:
+        await wallet.channel(A, OWNER, CREDIT_LIMIT_UCR + 1, 0)
+    assert caught.value.code is Code.CREDIT_EXHAUSTED
+
+
+async def test_a_payment_that_is_cancelled_is_whole_or_not_at_all(tmp_path: Path, opened: Opened) -> None:
+    wallet = opened(tmp_path)
+    channel = await wallet.channel(A, OWNER, 0, 0)
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(wallet.pay, channel, receipt(number), 5)
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert channel.promised_ucr == sum(wallet.owed_by_owner().values())
+    voucher = await wallet.pay(channel, receipt(99), 1)  # type: ignore[arg-type]
+    assert voucher.record.due_ucr == wallet.owed_by_owner()[OWNER]

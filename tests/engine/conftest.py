@@ -86,8 +86,8 @@ class Asked:
             assert piece.transcript == transcript
             assert piece.values_micro == opened[-1].values_micro
             assert piece.tokens == len(piece.values_micro)
-            assert piece.gap_micro_max == max((0, *opened[-1].gaps_micro))
-            assert piece.mass_ppm_max == max((0, *opened[-1].masses_ppm))
+            assert piece.gaps_micro == opened[-1].gaps_micro
+            assert piece.masses_ppm == opened[-1].masses_ppm
             assert not piece.end or index == len(pieces) - 1
         return opened
 

@@ -42,7 +42,7 @@ from fallow.protocol.messages import (
 from fallow.protocol.orders import Accept, JobOrder
 from fallow.protocol.payment import LEDGER, Channel, ChannelState
 from fallow.protocol.prices import amount_ucr_max, find_price, price_list_id
-from fallow.protocol.profiles import CapabilityProfile
+from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile
 from fallow.protocol.receipts import OPEN, Delivery, Receipt
 from fallow.protocol.work import (
     Input,
@@ -63,6 +63,7 @@ class Profile:
     reply: ProfileReply
     mandate: Signed[Mandate]
     capability: CapabilityProfile
+    connectivity: ConnectivityProfile
     worker_key: Signed[WorkerKey] | None
 
 
@@ -70,10 +71,11 @@ async def profile_of(network: Network, node: bytes) -> Profile:
     reply = decode_message_untrusted(await network.request(node, PROFILE_PROTOCOL, encode_message(ProfileRequest())))
     assert isinstance(reply, ProfileReply)
     capability = verify_untrusted(CapabilityProfile, reply.capability, signer=node).record
+    connectivity = verify_untrusted(ConnectivityProfile, reply.connectivity, signer=node).record
     worker_key = verify_untrusted(WorkerKey, reply.worker_key, signer=node) if reply.worker_key else None
     mandate = verify_untrusted(Mandate, reply.mandate, signer=claimed_signer_untrusted(reply.mandate))
     check_mandate(mandate, node, EXECUTOR, wall_ms())
-    return Profile(node, reply, mandate, capability, worker_key)
+    return Profile(node, reply, mandate, capability, connectivity, worker_key)
 
 
 @dataclass

@@ -90,6 +90,16 @@ def test_saying_again_that_it_is_parked_does_not_start_the_wait_again() -> None:
     assert not availability.wants_worker(999)
 
 
+def test_why_there_is_no_worker_is_the_owners_business() -> None:
+    availability = Availability(SETTLE_MS, JOBS_MAX)
+    availability.start()
+    availability.worker(False, "The last line of /srv/node/worker.log: ...")
+    assert availability.reasons(0) == ("The last line of /srv/node/worker.log: ...",)
+    assert availability.reasons_public(0) == ("no worker is ready",)
+    availability.drive("the owner needs the machine")
+    assert availability.reasons_public(0) == availability.reasons(0)
+
+
 def test_a_node_that_ends_is_off_after_handing_back_its_jobs() -> None:
     availability = Availability(SETTLE_MS, JOBS_MAX)
     assert availability.state(0) is State.OFF

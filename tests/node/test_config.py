@@ -66,6 +66,31 @@ def test_paths_count_from_the_files_directory_and_defaults_fit_the_kind(
     assert settings.prices["call"] == config.DEFAULT_PRICES["call"]
 
 
+def test_the_mesh_of_the_environment_is_joined_unless_the_file_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FALLOW_BOOTSTRAP", raising=False)
+    assert config.parse({"state": "s"}, Path("/base")).bootstrap == ()
+    monkeypatch.setenv("FALLOW_BOOTSTRAP", "/dns4/a/tcp/1/p2p/x, /dns4/b/tcp/1/p2p/y,")
+    assert config.parse({"state": "s"}, Path("/base")).bootstrap == ("/dns4/a/tcp/1/p2p/x", "/dns4/b/tcp/1/p2p/y")
+    assert config.parse({"state": "s", "bootstrap": []}, Path("/base")).bootstrap == ()
+
+
+def test_a_home_that_cannot_be_a_directory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file := tmp_path / "file").touch()
+    for home in (file, file / "below"):
+        monkeypatch.setenv("FALLOW_HOME", str(home))
+        with pytest.raises(ConfigError, match="FALLOW_HOME") as error:
+            config.default_home()
+        assert error.value.code == "bad_config"
+        with pytest.raises(ConfigError, match="`home`"):
+            config.parse({"state": "s", "home": str(home)}, tmp_path)
+
+
+@pytest.mark.parametrize("state", ["a\0b", "~no-such-user/state"])
+def test_a_path_that_no_file_can_have_is_said(state: str) -> None:
+    with pytest.raises(ConfigError, match="`state`"):
+        config.parse({"state": state}, Path("/base"))
+
+
 def test_a_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "node.key"
     key = load_or_create(path)
@@ -80,6 +105,15 @@ def test_a_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as error:
         load_or_create(path)
     assert error.value.code == "corrupt_store"
+
+
+def test_a_key_file_that_cannot_be_read_or_made_is_said(tmp_path: Path) -> None:
+    (file := tmp_path / "file").touch()
+    (link := tmp_path / "link").symlink_to(tmp_path / "nowhere" / "far")
+    for path in (tmp_path, file / "node.key", link, link / "node.key"):
+        with pytest.raises(StoreError, match=str(path)) as error:
+            load_or_create(path)
+        assert error.value.code == "corrupt_store"
 
 
 PUBLISHER = SigningKey(bytes(32))
@@ -129,6 +163,18 @@ def test_a_bad_trust_list_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "trust.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"trust\.toml"):
         TrustList.load(tmp_path)
+
+
+def test_a_trust_list_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "trust.toml"
+    path.write_bytes(b'[[bundle]]\nname = "\xff"')
+    with pytest.raises(ConfigError, match=r"trust\.toml is not TOML"):
+        TrustList.load(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigError, match=r"Cannot read .*trust\.toml") as error:
+        TrustList.load(tmp_path)
+    assert error.value.code == "bad_config"
 
 
 def test_the_mandate_is_renewed_in_time_and_another_owner_begins_another_epoch(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgpack
 import pytest
 import trio
+from trio.testing import MockClock
 
 from fallow.node import control
 from fallow.protocol.errors import ConfigError
@@ -59,3 +60,26 @@ def test_no_node_is_said(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as error:
             control.request(state, control.STATUS)
         assert error.value.code == "not_running"
+
+
+async def test_nobody_who_waits_or_leaves_cuts_a_command_short(tmp_path: Path, autojump_clock: MockClock) -> None:
+    ended = trio.Event()
+
+    async def slow(command: str) -> control.Reply:
+        await trio.sleep(10 * control.ANSWER_S)
+        ended.set()
+        return {"state": command}
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(control.serve, tmp_path, slow)
+        with trio.fail_after(100 * control.ANSWER_S):
+            for patient in (True, False):
+                with trio.socket.socket(socket.AF_UNIX) as connection:
+                    await connection.connect(str(tmp_path / control.CONTROL))
+                    await connection.send(msgpack.packb({"command": control.DRIVE}))
+                    connection.shutdown(socket.SHUT_WR)
+                    if patient:
+                        assert msgpack.unpackb(await connection.recv(4096)) == {"state": control.DRIVE}
+                await ended.wait()
+                ended = trio.Event()
+        nursery.cancel_scope.cancel()

@@ -120,9 +120,10 @@ async def test_nodes_know_each_other_and_measure_their_links(start: Start) -> No
         async with client_network([second.address]) as network:
             node = await network.connect(second.address)
             profile = await profile_of(network, node)
-            while not profile.reply.observed_peers:  # measured right after the start, but not before it
+            while not profile.connectivity.vantage_peers:  # measured right after the start, but not before it
                 profile = await profile_of(network, node)
-    assert profile.reply.observed_peers == (first.address,)
+    assert profile.connectivity.vantage_peers == 1  # the client is no vantage point
+    assert profile.connectivity.rtt_p95_us is not None
     assert (profile.capability.region, profile.capability.kind) == ("u33", "site")
 
 
@@ -167,6 +168,15 @@ def test_an_unknown_name_and_an_untrusted_bundle_are_said(home: Home, tmp_path: 
     stranger = replace(home, path=tmp_path / "stranger")
     complaint = failure(tmp_path, stranger, store=str(home.path / "store"), bundles=[home.chat])
     assert "[bundle_untrusted]" in complaint
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_state_that_cannot_be_a_directory_is_said(home: Home, tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    complaint = failure(tmp_path, home, state=f"file{below}")
+    assert complaint.startswith("error: Setting `state`")
+    assert "[bad_config]" in complaint
+    assert complaint.count("\n") == 1
 
 
 def test_a_damaged_journal_is_said_and_left_alone(home: Home, tmp_path: Path) -> None:

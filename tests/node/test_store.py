@@ -6,9 +6,16 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from fallow.node.accounts import Accounts
@@ -109,6 +116,60 @@ async def test_a_voucher_that_does_not_cover_is_not_kept(tmp_path: Path) -> None
     journal.close()
 
 
+def vouchers_on_disk(state: Path) -> int:
+    with closing(sqlite3.connect(state / JOURNAL)) as db:
+        (count,) = db.execute("SELECT count(*) FROM vouchers").fetchone()
+    return int(count)
+
+
+async def test_a_voucher_that_answers_nothing_of_ours_is_not_kept(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    account = await accounts.open(CHANNEL)
+    elsewhere = receipt(order(1), 0, 0)
+    journal.add_receipt(elsewhere, bytes(32), 0, NOW)  # ours, but on another channel
+    for named in (bytes(32), elsewhere.id):
+        with pytest.raises(RemoteProtocolError) as unpaid:
+            await accounts.honour(account, voucher(named, 10))
+        assert unpaid.value.code == "unpaid"
+    assert (account.state.latest, account.state.named, vouchers_on_disk(tmp_path)) == (None, {}, 0)
+    journal.close()
+
+
+async def test_a_voucher_that_says_nothing_new_holds_and_is_not_kept_twice(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    account = await accounts.open(CHANNEL)
+    claim = receipt(order(1), 0, 100)
+    await accounts.claim(account, claim, 100)
+    for due_ucr in (120, 120, 110):
+        await accounts.honour(account, voucher(claim.id, due_ucr))
+    assert (account.state.promised_ucr, vouchers_on_disk(tmp_path)) == (120, 1)
+    journal.close()
+
+
+async def test_vouchers_that_come_at_once_are_judged_one_after_another(tmp_path: Path) -> None:
+    """Each alone covers its receipt; together they do not."""
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    account = await accounts.open(CHANNEL)
+    refused = []
+
+    async def honour(claim: Signed[Receipt]) -> None:
+        try:
+            await accounts.honour(account, voucher(claim.id, 100))
+        except RemoteProtocolError as error:
+            refused.append(error.code)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(2):
+            claim = receipt(order(number), 0, 100)
+            await accounts.claim(account, claim, 100)
+            nursery.start_soon(honour, claim)
+    assert (refused, vouchers_on_disk(tmp_path)) == (["unpaid"], 1)
+    journal.close()
+
+
 async def test_credit_counts_what_was_taken_without_paying_and_what_may_still_come(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     accounts = Accounts(journal, lambda: NOW)
@@ -197,4 +258,57 @@ def test_earnings_read_while_the_node_writes(tmp_path: Path) -> None:
     journal.add_receipt(receipt(job, 0, 7), CHANNEL.id, 7, NOW)
     (row,) = earnings(tmp_path)
     assert (row.owed_ucr, row.tokens, row.entry, row.voucher) == (7, 32, "generate", None)
+    journal.close()
+
+
+ARRIVED, LOST, REFUSED = "arrived", "lost", "refused"
+"""What became of a receipt's voucher: it is here, it was signed and never came, or it was never signed."""
+
+
+def booked(state: Path, fates: list[tuple[str, int]]) -> list[tuple[bool, int]]:
+    """For each receipt, whether a voucher names it and what of it is paid, by the journal."""
+    journal = Journal(state)
+    promised = 0
+    for number, (fate, owed_ucr) in enumerate(fates):
+        job = order(number)
+        claim = receipt(job, 0, owed_ucr)
+        journal.add_order(CHANNEL, job, NOW)
+        journal.add_receipt(claim, CHANNEL.id, owed_ucr, NOW + number)
+        promised += owed_ucr * (fate != REFUSED)
+        if fate == ARRIVED:
+            journal.add_voucher(voucher(claim.id, promised), NOW)
+    journal.close()
+    return [(row.voucher is not None, row.paid_ucr) for row in earnings(state)]
+
+
+def test_what_a_later_voucher_covers_is_earned(tmp_path: Path) -> None:
+    fates = [(LOST, 10), (LOST, 20), (ARRIVED, 30), (LOST, 40)]
+    assert booked(tmp_path, fates) == [(False, 10), (False, 20), (True, 30), (False, 0)]
+
+
+def test_what_was_refused_stays_unpaid_when_later_work_is_paid(tmp_path: Path) -> None:
+    assert booked(tmp_path, [(REFUSED, 10), (ARRIVED, 30), (REFUSED, 5)]) == [(False, 0), (True, 30), (False, 0)]
+
+
+@settings(max_examples=40, deadline=None)  # each example syncs to the disk
+@given(st.lists(st.tuples(st.sampled_from([ARRIVED, LOST, REFUSED]), st.integers(0, 80)), max_size=12))
+def test_earned_is_what_the_best_voucher_promises(fates: list[tuple[str, int]]) -> None:
+    with TemporaryDirectory() as state:
+        rows = booked(Path(state), fates)
+    promised = list(accumulate(owed_ucr * (fate != REFUSED) for fate, owed_ucr in fates))
+    best = max((total for (fate, _), total in zip(fates, promised, strict=True) if fate == ARRIVED), default=0)
+    assert sum(paid for _, paid in rows) == best
+    assert all(paid == owed for (named, paid), (_, owed) in zip(rows, fates, strict=True) if named)
+    assert all(0 <= paid <= owed for (_, paid), (_, owed) in zip(rows, fates, strict=True))
+
+
+async def test_channels_do_not_pay_for_one_another(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    other = sign(replace(CHANNEL.record, nonce=bytes([1] * 16)), PAYER)
+    for number, channel in enumerate((CHANNEL, other)):
+        job = order(number)
+        journal.add_order(channel, job, NOW)
+        journal.add_receipt(receipt(job, 0, 10), channel.id, 10, NOW)
+    journal.add_voucher(voucher(receipt(order(0), 0, 10).id, 50), NOW)
+    assert sorted(row.paid_ucr for row in earnings(tmp_path)) == [0, 10]
     journal.close()

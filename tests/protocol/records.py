@@ -46,6 +46,6 @@ RECORDS = (
     Accept(HASH, NOW_MS, "float32/cpu"),
     Receipt(HASH, 1, HASH, 32, 3, HASH, (-5, -6, -7), "float32/cpu", 77, "final"),
     Voucher(HASH, HASH, 77, 0, 0),
-    Attestation(HASH, HASH, "teacher-forced", (-5, -6, -7), 0, 0, "float32/cpu"),
+    Attestation(HASH, HASH, "teacher-forced", (-5, -6, -7), (0, 0, 0), (1, 2, 3), "float32/cpu"),
     Verdict(HASH, HASH, "quorum:2/3", HASH, "accepted", (Finding(A, B, "executor", (HASH,), True, "", 77),)),
 )  # fmt: skip

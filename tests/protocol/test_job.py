@@ -97,6 +97,15 @@ def test_a_chunk_beyond_the_unpaid_window_is_refused() -> None:
         client.receive(Event.CHUNK, 0)
 
 
+def test_receipts_do_not_pile_up_without_vouchers() -> None:
+    client = job(Role.CLIENT)
+    client.send(Event.ORDER, 0)
+    for event in (Event.ACCEPT, Event.RECEIPT, Event.RECEIPT):
+        client.receive(event, 0)
+    with pytest.raises(RemoteProtocolError, match="unpaid"):
+        client.receive(Event.RECEIPT, 0)
+
+
 def test_a_voucher_for_nothing_is_refused() -> None:
     executor = job(Role.EXECUTOR)
     executor.receive(Event.ORDER, 0)

@@ -12,9 +12,9 @@ from nacl.signing import SigningKey
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, LocalProtocolError, RemoteProtocolError
 from fallow.protocol.identity import salted_digest
-from fallow.protocol.limits import WINDOW_TOKENS
+from fallow.protocol.limits import SKEW_MS, WINDOW_TOKENS
 from fallow.protocol.orders import JobOrder
-from fallow.protocol.payment import LEDGER, Channel, ChannelState, Voucher, check_channel
+from fallow.protocol.payment import LEDGER, Channel, ChannelState, Voucher, check_channel, check_claim
 from fallow.protocol.prices import Price, Usage, amount_ucr, amount_ucr_max, find_price, price_list_id
 from fallow.protocol.receipts import CANCELLED, FINAL, OPEN, YIELDED, Delivery
 from fallow.protocol.work import Parameters, transcript_next, transcript_start
@@ -159,6 +159,14 @@ def test_the_limit_holds_on_both_sides() -> None:
     assert caught.value.code is Code.CREDIT_EXHAUSTED
 
 
+@pytest.mark.parametrize("due_ucr", [0, 100])
+def test_nothing_agrees_to_held_pay(due_ucr: int) -> None:
+    payee = ChannelState(channel())
+    with pytest.raises(RemoteProtocolError) as caught:
+        payee.receive(sign(Voucher(payee.channel.id, H, due_ucr, 100, 2**62), CLIENT), 100)
+    assert caught.value.code is Code.BAD_RECORD and payee.promised_ucr == 0
+
+
 def test_a_receipt_is_paid_once() -> None:
     payer = ChannelState(channel())
     pay(payer, H, 10)
@@ -186,3 +194,16 @@ def test_a_channel_is_its_payers_own_and_to_this_node() -> None:
     ):
         with pytest.raises(RemoteProtocolError):
             bad()
+
+
+def test_a_late_voucher_is_claimed_until_the_grace_is_over_and_no_order_is_taken_by_then() -> None:
+    good, node = channel(), bytes(NODE.verify_key)
+    assert (good.record.expires_ms, good.record.close_grace_ms) == (10_000, 1_000)
+    last = 10_000 + 1_000 + SKEW_MS
+    check_claim(good, node, H, last)
+    for late in (lambda: check_claim(good, node, H, last + 1), lambda: check_channel(good, node, H, last)):
+        with pytest.raises(RemoteProtocolError) as caught:
+            late()
+        assert caught.value.code is Code.EXPIRED
+    with pytest.raises(RemoteProtocolError):
+        check_claim(sign(good.record, NODE), node, H, 0)

@@ -1,0 +1,97 @@
+"""What README.md tells people to type works as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import trio
+
+from fallow.cli import app
+from fallow.cli.commands import COMMANDS
+from fallow.node.config import parse
+from fallow.testnet.local import Testnet
+
+README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+TINY = {"smollm2-135m-instruct": "tiny-chat", "minilm-l6": "tiny-embed"}
+"""What the example is run with instead: models of random weights, which are there in a moment."""
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language; those without one have ``."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for found, text in fenced if found == language]
+
+
+def typed() -> list[str]:
+    """Every `fallow ...` on a line of its own, to be typed as it is."""
+    return [line for block in blocks("") for line in block.splitlines() if line.startswith("fallow ")]
+
+
+def named() -> list[str]:
+    """Every `fallow ...` within a sentence; its options may be left out."""
+    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`(fallow [^`\n]+)`", prose)
+
+
+def in_words(command: str) -> list[str]:
+    """What a shell would hand to `fallow`."""
+    return [word for word in shlex.split(command, comments=True)[1:] if word != "&"]
+
+
+@pytest.mark.parametrize("command", [*typed(), *named()])
+def test_every_command_exists(command: str) -> None:
+    assert any(in_words(command)[: len(known)] == known for known in (each.words.split() for each in COMMANDS))
+
+
+@pytest.mark.parametrize("command", typed())
+def test_every_line_to_type_is_a_right_call(command: str) -> None:
+    app().parse_args(in_words(command))
+
+
+def test_the_node_of_the_example_has_settings_that_hold(tmp_path: Path) -> None:
+    (text,) = blocks("toml")
+    config = parse(tomllib.loads(text), tmp_path)
+    assert config.listen
+    assert not any("127.0.0.1" in address for address in config.listen)
+    assert config.bootstrap
+    assert set(config.bundles) <= set(TINY)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A machine whose store holds both tiny bundles, trusted there."""
+    path = tmp_path_factory.mktemp("readme")
+    command = [sys.executable, "-P", "-m", "fallow.cli", "bundle", "build", *TINY.values()]
+    subprocess.run(
+        command, env={**os.environ, "FALLOW_HOME": str(path)}, check=True, stdout=subprocess.DEVNULL, timeout=120
+    )
+    return path
+
+
+async def test_the_python_example_runs_as_it_is_written(home: Path, tmp_path: Path) -> None:
+    (program,) = blocks("python")
+    for name, tiny in TINY.items():
+        assert f'"{name}"' in program
+        program = program.replace(f'"{name}"', f'"{tiny}"')
+    (tmp_path / "example.py").write_text(program, "utf-8")
+    with trio.fail_after(150):
+        async with Testnet.start(tmp_path / "net", nodes=3, bundles=tuple(TINY.values()), home=home) as testnet:
+            surroundings = {"FALLOW_HOME": str(home), "FALLOW_BOOTSTRAP": ",".join(testnet.bootstrap)}
+            ran = await trio.run_process(
+                [sys.executable, "-P", str(tmp_path / "example.py")],
+                env={**os.environ, **surroundings},
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+    assert (ran.returncode, ran.stderr.decode()) == (0, "")
+    shown = ran.stdout.decode()
+    assert " accepted ['12D3KooW" in shown
+    assert shown.endswith("2 64\n")
