@@ -117,8 +117,10 @@ async def on_error(request: Request, error: Exception) -> Response:
 def listening(listen: str) -> socket.socket:
     """A listening socket for `HOST:PORT`. Raises `ConfigError`: `port_busy`, or `bad_config` for no such address."""
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(Code.BAD_CONFIG, f"{listen!r} is no address to listen on; say for example 127.0.0.1:8765.")
+    if not colon or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
+        raise ConfigError(
+            Code.BAD_CONFIG, f"{listen[:80]!r} is no address to listen on; say for example 127.0.0.1:8765."
+        )
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
         opened = socket.socket(family, kind, protocol)
@@ -129,6 +131,8 @@ def listening(listen: str) -> socket.socket:
         except OSError:
             opened.close()
             raise
+    except UnicodeError:
+        raise ConfigError(Code.BAD_CONFIG, f"{host[:80]!r} is no host name.") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(Code.PORT_BUSY, f"Something listens on {listen} already.") from None

@@ -53,7 +53,7 @@ def _problem(value: object) -> str | None:
     if kind is bytes or kind is str or kind is bool or value is None:
         return None
     if kind is int:
-        return None if -INTEGER_MAX - 1 <= value <= INTEGER_MAX else "an integer beyond 64 bits"  # type: ignore[operator]
+        return None if -INTEGER_MAX - 1 <= value <= INTEGER_MAX else "an integer beyond 64 bits"  # type: ignore[operator]  # `type()` does not narrow
     if isinstance(value, list):
         return next(filter(None, map(_problem, value)), None)
     if isinstance(value, dict):

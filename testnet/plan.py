@@ -53,8 +53,8 @@ def parse_kinds(text: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for part in text.split(","):
         kind, _, count = part.strip().partition("=")
-        if kind not in KINDS or not count.isdecimal():
-            raise _bad(f"{part.strip()!r} is not KIND=COUNT with one of {', '.join(KINDS)}")
+        if kind not in KINDS or not count.isdecimal() or len(count) > 2:
+            raise _bad(f"{part.strip()[:80]!r} is not KIND=COUNT with one of {', '.join(KINDS)}")
         counts[kind] = counts.get(kind, 0) + int(count)
     return counts
 

@@ -150,6 +150,15 @@ def test_addresses_to_listen_on() -> None:
         with pytest.raises(ConfigError) as raised:
             listening(f"127.0.0.1:{first.getsockname()[1]}")
         assert raised.value.code is Code.PORT_BUSY
-    for wrong in ("", "8765", "127.0.0.1:", "127.0.0.1:99999", "no.such.host.invalid:1", "192.0.2.1:0"):
+    for wrong in (
+        "",
+        "8765",
+        "127.0.0.1:" + "9" * 5000,
+        "a" * 64 + ":80",
+        "127.0.0.1:",
+        "127.0.0.1:99999",
+        "no.such.host.invalid:1",
+        "192.0.2.1:0",
+    ):
         with pytest.raises(ConfigError):
             listening(wrong)

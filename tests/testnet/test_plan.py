@@ -32,7 +32,7 @@ def test_kinds_are_counted() -> None:
     assert len({plan.name for plan in plan_nodes(3, kinds={"vehicle": 2, "robot": 1})}) == 3
 
 
-@pytest.mark.parametrize("text", ["", "vehicle", "vehicle=x", "boat=1", "vehicle=-1"])
+@pytest.mark.parametrize("text", ["", "vehicle", "vehicle=x", "boat=1", "vehicle=-1", "vehicle=" + "9" * 5000])
 def test_bad_kinds_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="KIND=COUNT"):
         parse_kinds(text)
