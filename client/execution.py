@@ -62,6 +62,8 @@ RESULT_MS_MAX = 15_000
 GAP_MS_MAX = 15_000
 GRACE_S = 0.05
 """After a deadline, time for what has already arrived: a loop that was held up hears late, and that is not silence."""
+LEAVE_S = 1.0
+"""For a node to say, by ending the stream, that it has the last voucher: a round trip and a commit."""
 EVENTS_SPARE = 64
 """Room for everything but pieces in one execution's events: receipts, a yield, the end."""
 
@@ -151,6 +153,8 @@ class Execution:
     job: Job
     events: trio.MemoryReceiveChannel[ExecutionEvent]
     _out: trio.MemorySendChannel[ExecutionEvent]
+    paid_on_stream: bool = False
+    """A voucher went out on it."""
     _lock: trio.Lock = field(default_factory=trio.Lock)
     _pieces: int = 0
     _leaving: str = ""
@@ -162,7 +166,9 @@ class Execution:
         receipt = receipted.receipt
         voucher = await self.desk.wallet.pay(self.channel, receipt, receipted.added_ucr)
         event = Event.VOUCHER if receipt.record.end == OPEN else Event.SETTLE
-        if not await self._send(event, VoucherMessage(voucher.envelope)):
+        if await self._send(event, VoucherMessage(voucher.envelope)):
+            self.paid_on_stream = True
+        else:
             self.desk.settler.add(self.node, self.channel)
 
     async def stop(self, reason: str) -> None:
@@ -352,17 +358,26 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
         if failure:
             raise failure
     finally:
-        with trio.CancelScope(shield=True), trio.move_on_after(1.0):
-            await _leave(execution)
+        confirmed = False
+        with trio.CancelScope(shield=True), trio.move_on_after(LEAVE_S):
+            confirmed = await _leave(execution)
+        if execution.paid_on_stream and not confirmed:
+            desk.settler.add(node, channel)
 
 
-async def _leave(execution: Execution) -> None:
-    """The stream has ended. A node that was paid closes it once the voucher is on its disk: that is awaited."""
+async def _leave(execution: Execution) -> bool:
+    """The stream has ended; true if the node has every voucher that was sent on it.
+
+    A node that was paid to the end closes the stream once the last voucher is on its disk. What was sent on a stream
+    that broke, or to a node whose connection is gone, may have got lost in any buffer between.
+    """
+    settled = execution.job.state is JobState.SETTLED
     with suppress(NetworkError):
-        while execution.job.state is JobState.SETTLED:
+        while settled:
             await execution.stream.receive()
     with suppress(NetworkError):
-        await (execution.stream.close() if execution.job.state is JobState.SETTLED else execution.stream.reset())
+        await (execution.stream.close() if settled else execution.stream.reset())
+    return settled and execution.node.key in execution.desk.network.peers()
 
 
 async def _open(desk: Desk, node: Node) -> Stream:

@@ -41,7 +41,7 @@ PRICE_MAX_UCR = 10_000_000
 """What one order may cost unless the caller says otherwise: ten credits."""
 SEEDS = 2**62
 """So many seeds there are to choose from; an order's seed is a 63-bit integer."""
-LEAVE_S = 2.0
+LEAVE_S = 3.0
 """For paying what streams that were left early delivered, before a client leaves."""
 
 
@@ -157,7 +157,7 @@ class Mesh:
             await stream.aclose()
         for stream in self._streams:
             await stream.done.wait()
-        await self._team.desk.settler.flush()
+        await self._team.desk.settler.drain()
 
     async def _text_request(
         self,

@@ -24,6 +24,8 @@ from .discovery import Node
 TRY_S = 2.0
 """For one try: a dial and a round trip on a bad link."""
 AGAIN_S = 5.0
+LEAVING_AGAIN_S = 0.2
+"""Between two tries, for most of the time and for a client that is about to leave."""
 TRIES_MAX = 24
 """For two minutes: a node that restarts is back by then."""
 PENDING_MAX = 256
@@ -55,6 +57,12 @@ class Settler:
                 await self.flush()
                 if self._pending:
                     await trio.sleep(AGAIN_S)
+
+    async def drain(self) -> None:
+        """Nothing is pending any more; without a pause, for somebody who is about to leave."""
+        while self._pending:
+            await self.flush()
+            await trio.sleep(LEAVING_AGAIN_S)
 
     async def flush(self) -> None:
         """Everything pending was tried once."""
