@@ -193,10 +193,12 @@ def _measure(model: Model) -> Rates:
             state, token, _ = model.decode(state, token, position, sampling)
         decode = _milli(_DECODE_STEPS, began)
     for length in model.lengths("prefill")[:1]:
+        state, *_ = model.prefill(state, [0], 0, sampling)  # a program's first run is several times slower
         began = time.monotonic()
         state, *_ = model.prefill(state, [0] * length, 0, sampling)
         prefill = _milli(length, began)
     for length in model.lengths("score")[:1]:
+        state, _ = model.score(state, [0], [0], 0, sampling)
         began = time.monotonic()
         model.score(state, [0] * length, [0] * length, 0, sampling)
         score = _milli(length, began)

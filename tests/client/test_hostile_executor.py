@@ -27,7 +27,7 @@ from fallow.protocol.checks import TEACHER_FORCED, Attestation
 from fallow.protocol.envelope import Signed, sign, verify_untrusted
 from fallow.protocol.errors import Code
 from fallow.protocol.identity import Mandate, WorkerKey
-from fallow.protocol.limits import WINDOW_TOKENS
+from fallow.protocol.limits import HEARTBEAT_MS, WINDOW_TOKENS
 from fallow.protocol.messages import (
     JOB_PROTOCOL,
     AcceptMessage,
@@ -140,7 +140,7 @@ async def ordered(tmp_path: Path, crime: Crime) -> AsyncIterator[tuple[Desk, Nod
 async def _beat(stream: Stream) -> None:
     while True:
         await stream.send(encode_message(HeartbeatMessage()))
-        await trio.sleep(0.2)
+        await trio.sleep(HEARTBEAT_MS / 1000)
 
 
 def described(network: Network, key: SigningKey, owner: SigningKey, worker: X25519PrivateKey) -> Node:
