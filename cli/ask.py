@@ -12,7 +12,7 @@ from ..protocol.codec import INTEGER_MAX
 from ..protocol.errors import Code, ConfigError
 from .environment import AsJson, Bootstrap, joined
 from .output import Json, line, print_json, printable, progress, remark, stdout
-from .proof import ReceiptsFolder, prepare, receipts_json, rejection_shown, save, show_proof, verdict_json
+from .proof import Keep, Openings, ReceiptsFolder, receipts_json, rejection_shown, show_proof, verdict_json
 
 if TYPE_CHECKING:
     from ..client import Answer, TextStream
@@ -39,12 +39,14 @@ async def generate(
     seed: Seed = None,
     assurance: Assurance = ASSURANCE,
     receipts: ReceiptsFolder = None,
+    openings: Openings = False,
     bootstrap: Bootstrap = None,
     json: AsJson = False,
 ) -> None:
     """The text is on stdout as it comes (in a pipe: as it is verified), then verdict and receipts on stderr."""
-    prepare(receipts)
-    with rejection_shown(receipts, json), ExitStack() as waiting:
+    keep = Keep(receipts, openings)
+    keep.prepare()
+    with rejection_shown(keep, json), ExitStack() as waiting:
         waiting.enter_context(progress("asking the mesh"))
         async with joined(bootstrap) as mesh:
             stream = mesh.stream(
@@ -68,7 +70,7 @@ async def generate(
         for handover in answer.handovers:
             remark(f"went on at {handover.to_node[-8:]} after {handover.gap_ms} ms: {handover.reason}")
         show_proof(answer.verdict, answer.receipts)
-    save(answer.proof, receipts)
+    keep.save(answer.proof)
 
 
 async def embed(
@@ -78,14 +80,16 @@ async def embed(
     *,
     assurance: Assurance = ASSURANCE,
     receipts: ReceiptsFolder = None,
+    openings: Openings = False,
     bootstrap: Bootstrap = None,
     json: AsJson = False,
 ) -> None:
     """One line for each text on stdout: its vector's length and first values; with --json the whole vectors."""
     if "" in texts:
         raise ConfigError(Code.BAD_CONFIG, "A TEXT is empty: there is nothing in it to turn into a vector.")
-    prepare(receipts)
-    with rejection_shown(receipts, json), progress("asking the mesh"):
+    keep = Keep(receipts, openings)
+    keep.prepare()
+    with rejection_shown(keep, json), progress("asking the mesh"):
         async with joined(bootstrap) as mesh:
             vectors = await mesh.embed(bundle, texts, assurance=assurance)
     if json:
@@ -103,7 +107,7 @@ async def embed(
             values = ", ".join(f"{value:+.4f}" for value in vector[:6])
             line(f"{text!r}: {len(vector)} values [{values}, ...]")
         show_proof(vectors.verdict, vectors.receipts)
-    save(vectors.proof, receipts)
+    keep.save(vectors.proof)
 
 
 async def _show_live(stream: TextStream, waiting: ExitStack) -> None:

@@ -17,18 +17,27 @@ from .output import Json, print_json, remark, table
 
 
 def earnings(*, state: Annotated[Path, Parameter(help="The node's state directory.")], json: AsJson = False) -> None:
-    """Every receipt that the node issued, and what vouchers cover of it; the node may be running."""
+    """Every receipt that the node issued, what vouchers cover of it and what of that is held; the node may be running."""
     if not state.is_dir():
         raise ConfigError(Code.BAD_CONFIG, f"There is no state directory {state}; `state` in node.toml names it.")
     rows = store.earnings(state)
     owed, paid = sum(row.owed_ucr for row in rows), sum(row.paid_ucr for row in rows)
+    held, forfeited = sum(row.held_ucr for row in rows), sum(row.forfeited_ucr for row in rows)
     if json:
-        totals: Json = {"receipts": len(rows), "owed_ucr": owed, "vouchered_ucr": paid}
+        totals: Json = {
+            "receipts": len(rows),
+            "owed_ucr": owed,
+            "vouchered_ucr": paid,
+            "held_ucr": held,
+            "forfeited_ucr": forfeited,
+        }
         print_json({"receipts": [_as_json(row) for row in rows], "totals": totals})
     elif rows:
         columns = ("time (UTC)", "bundle", "entry", "window ", "tokens ", "ucr ", "voucher")
         tokens = str(sum(row.tokens for row in rows))
-        footer = (f"{len(rows)} receipts", "", "", "", tokens, str(owed), f"{paid} ucr vouchered")
+        vouchered = f"{paid} ucr vouchered" + (f", {held} of it held" if held else "")
+        vouchered += f", {forfeited} forfeited" if forfeited else ""
+        footer = (f"{len(rows)} receipts", "", "", "", tokens, str(owed), vouchered)
         table(columns, [_row(row) for row in rows], footer=footer)
     else:
         remark("No receipt yet.")
@@ -57,6 +66,8 @@ def _as_json(row: Earning) -> Json:
         "tokens": row.tokens,
         "added_ucr": row.owed_ucr,
         "paid_ucr": row.paid_ucr,
+        "held_ucr": row.held_ucr,
+        "forfeited_ucr": row.forfeited_ucr,
         "receipt": row.receipt.hex(),
         "voucher": row.voucher.hex() if row.voucher else None,
     }

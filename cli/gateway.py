@@ -24,11 +24,11 @@ async def gateway(
     json: Annotated[bool, Parameter(help="When it serves, print one JSON object with its URL.")] = False,
 ) -> None:
     """Serves until Ctrl-C or SIGTERM. Whoever reaches the address spends this user's credit."""
+    from ..client.assurance import read_assurance
     from ..client.gateway import serve
     from ..client.gateway_http import listening
-    from ..verifier.quorum import Policy
 
-    policy = Policy.parse(assurance)
+    policy = read_assurance(assurance)
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         try:
             listener = stack.enter_context(listening(listen))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.markup import escape
 
+from ..protocol.checks import Standing
+from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import peer_id, short
 from .environment import usable
 from .output import Json, print_json, printable, remark, stderr
@@ -20,6 +23,15 @@ if TYPE_CHECKING:
 
 ReceiptsFolder = Annotated[
     Path | None, Parameter(name="--receipts", help="Keep every signed record of this job in this directory.")
+]
+
+Openings = Annotated[
+    bool,
+    Parameter(
+        name="--openings",
+        help="Keep there, in plain, what was asked and answered, too: whoever has it can recompute the verdict.",
+        negative=(),
+    ),
 ]
 
 
@@ -33,7 +45,11 @@ def show_proof(verdict: Verdict | None, receipts: Sequence[PaidReceipt]) -> None
         for finding in verdict.findings:
             if not finding.agrees:
                 who = f"{finding.role} {short(finding.node)}"
-                stderr.print(f"  [red]disagrees[/] {escape(who)}: {escape(printable(finding.reason))}", soft_wrap=True)
+                colour = "red" if finding.standing == Standing.REFUTED else "yellow"
+                why = escape(printable(finding.reason))
+                stderr.print(
+                    f"  [{colour}]{escape(printable(finding.standing))}[/] {escape(who)}: {why}", soft_wrap=True
+                )
     for paid in receipts:
         remark(
             f"receipt {paid.signed.id.hex()[:8]}  {paid.role:<8} {paid.executor[-8:]}  owner {paid.owner[:8]}  "
@@ -41,15 +57,32 @@ def show_proof(verdict: Verdict | None, receipts: Sequence[PaidReceipt]) -> None
         )
 
 
-def prepare(folder: Path | None) -> None:
-    """The directory is there, before anything is paid. Raises `ConfigError(bad_config)`."""
-    if folder is not None:
-        with usable("--receipts", folder):
-            folder.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Where the records of a job are kept, if they are."""
+
+    folder: Path | None
+    openings: bool
+
+    def prepare(self) -> None:
+        """The directory is there, before anything is paid. Raises `ConfigError(bad_config)`."""
+        if self.folder is None and self.openings:
+            raise ConfigError(Code.BAD_CONFIG, "--openings goes with --receipts: it adds to what is kept there.")
+        if self.folder is not None:
+            with usable("--receipts", self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, proof: Proof) -> None:
+        """Every signed record behind a result is a file in the directory. Raises `ConfigError(bad_config)`."""
+        if self.folder is None:
+            return
+        with usable("--receipts", self.folder):
+            proof.save(self.folder, openings=self.openings)
+        remark(f"signed records kept in {self.folder}; check them with `fallow verify {self.folder}`")
 
 
 @contextmanager
-def rejection_shown(folder: Path | None, as_json: bool) -> Iterator[None]:
+def rejection_shown(keep: Keep, as_json: bool) -> Iterator[None]:
     """If no result could be accepted, that has its verdict, receipts and records too: shown and kept as those of any other.
 
     The error then goes on to whoever shows errors; with `as_json`, it is in the one object as well.
@@ -69,17 +102,8 @@ def rejection_shown(folder: Path | None, as_json: bool) -> Iterator[None]:
             )
         else:
             show_proof(rejected.verdict, rejected.receipts)
-        save(rejected.proof, folder)
+        keep.save(rejected.proof)
         raise
-
-
-def save(proof: Proof, folder: Path | None) -> None:
-    """Every signed record behind a result is a file in the directory. Raises `ConfigError(bad_config)`."""
-    if folder is None:
-        return
-    with usable("--receipts", folder):
-        proof.save(folder)
-    remark(f"signed records kept in {folder}; check them with `fallow verify {folder}`")
 
 
 def verdict_json(verdict: Verdict | None) -> Json:
@@ -95,8 +119,10 @@ def verdict_json(verdict: Verdict | None) -> Json:
                 "owner": finding.owner.hex(),
                 "role": finding.role,
                 "agrees": finding.agrees,
+                "standing": finding.standing,
                 "reason": finding.reason,
                 "due_ucr": finding.due_ucr,
+                "withheld_ucr": finding.withheld_ucr,
             }
             for finding in verdict.findings
         ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +11,15 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.markup import escape
 
+from ..protocol.checks import Verdict
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, FallowError, RemoteProtocolError, StoreError
+from ..protocol.evidence import Evidence
 from ..protocol.identity import cid, peer_id
-from ..protocol.limits import MANIFEST_BYTES_MAX
-from ..protocol.records import AnyRecord, contradiction, identify_untrusted
+from ..protocol.limits import MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX
+from ..protocol.opening import Opening, decode_opening_untrusted
+from ..protocol.records import AnyRecord, check_evidence_untrusted, contradiction, identify_untrusted
+from ..verifier.verdict import recompute, same
 from .environment import AsJson, usable
 from .output import Json, line, print_json, stdout
 
@@ -23,6 +27,8 @@ PEERS = {"node", "executor", "payee"}
 """Fields whose key is a node's, written as its peer id. Other keys are written in hex."""
 TIMES = {"issued_ms", "created_ms", "opened_ms", "not_before_ms", "expires_ms"}
 """Fields of milliseconds since 1970; others are durations."""
+OPENING = ".opening"
+OPENING_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
 SHOWN_ITEMS_MAX = 6
 """Of a list: a receipt's 32 proof values say nothing to a person."""
 TEXT_SHOWN_MAX = 200
@@ -33,17 +39,23 @@ class _Checked:
     file: Path
     signed: Signed[AnyRecord] | None
     problem: FallowError | None
+    borne_out: str = ""
+    """Of a verdict or evidence: what came of holding it against the records that it rests on."""
 
 
 def verify(files: Annotated[list[Path], Parameter(name="FILE", negative=())], /, *, json: AsJson = False) -> int:
-    """Exit code 0 if every file holds a valid signed record.
+    """Exit code 0 if every file holds a valid signed record, and what can be recomputed comes out the same.
 
     Parameters
     ----------
     files
-        Signed records; of a directory, every *.cose file in it.
+        Signed records; of a directory, every *.cose file in it, and every *.opening file: what was asked and answered.
     """
-    checked = _refute([_check(file) for file in _expand(files)])
+    expanded = _expand(files)
+    openings = [_opening(file) for file in expanded if file.suffix == OPENING]
+    checked = _refute([_check(file) for file in expanded if file.suffix != OPENING])
+    known = {one.signed.id: one.signed for one in checked if one.signed and not one.problem}
+    checked = [_bear_out(one, known, openings) for one in checked]
     if json:
         print_json({"valid": all(c.problem is None for c in checked), "files": [_as_json(c) for c in checked]})
     else:
@@ -56,7 +68,7 @@ def _expand(files: list[Path]) -> list[Path]:
     expanded: list[Path] = []
     for file in files:
         with usable("FILE", file):
-            found = sorted(file.glob("*.cose")) if file.is_dir() else [file]
+            found = sorted([*file.glob("*.cose"), *file.glob(f"*{OPENING}")]) if file.is_dir() else [file]
         if not found:
             raise StoreError(Code.BAD_CONFIG, f"The directory {file} holds no signed record (*.cose).")
         expanded += found
@@ -85,6 +97,42 @@ def _refute(checked: list[_Checked]) -> list[_Checked]:
     return result
 
 
+def _opening(file: Path) -> Opening:
+    """Raises `StoreError(corrupt_store)` for a file that is none: what hangs on it could not be recomputed."""
+    try:
+        with file.open("rb") as stream:
+            return decode_opening_untrusted(stream.read(OPENING_BYTES_MAX + 1))
+    except OSError as error:
+        raise StoreError(Code.CORRUPT_STORE, f"The file {file} cannot be read: {error.strerror}.") from None
+    except RemoteProtocolError as error:
+        raise StoreError(Code.CORRUPT_STORE, f"{file} is no opening: {error.message}") from None
+
+
+def _bear_out(one: _Checked, known: dict[bytes, Signed[AnyRecord]], openings: list[Opening]) -> _Checked:
+    """A verdict is recomputed, and evidence is checked for what it proves."""
+    if one.signed is None or one.problem:
+        return one
+    match one.signed.record:
+        case Verdict() as verdict:
+            try:
+                borne_out = same(recompute(verdict, known.values(), openings), verdict)
+            except RemoteProtocolError as error:
+                return replace(one, borne_out=f"not recomputed: {error.message}")
+            if borne_out:
+                return replace(one, borne_out="recomputed from the records beside it: the same")
+            return replace(
+                one, problem=RemoteProtocolError(Code.REJECTED, "The records beside it support another verdict.")
+            )
+        case Evidence() as evidence:
+            try:
+                check_evidence_untrusted(evidence)
+            except RemoteProtocolError as error:
+                return replace(one, problem=error)
+            return replace(one, borne_out="the records in it prove it")
+        case _:
+            return one
+
+
 def _show(checked: _Checked) -> None:
     if checked.problem is not None:
         stdout.print(f"[bold red]NOT VALID[/]  {escape(str(checked.file))}", soft_wrap=True)
@@ -94,6 +142,8 @@ def _show(checked: _Checked) -> None:
     signed = checked.signed
     stdout.print(f"[bold green]valid[/]  {escape(str(checked.file))}: {signed.record.RECORD}", soft_wrap=True)
     rows = {"says": _meaning(signed.record), "signed by": f"{peer_id(signed.signer)} (key {signed.signer.hex()})"}
+    if checked.borne_out:
+        rows["borne out"] = checked.borne_out
     for name, words in (*rows.items(), ("id", signed.id.hex()), *_in_words(signed.record)):
         line(f"  {name:<20} {words}".rstrip())
 
@@ -111,6 +161,7 @@ def _as_json(checked: _Checked) -> Json:
         "says": _meaning(signed.record),
         "signer": {"peer_id": peer_id(signed.signer), "key": signed.signer.hex()},
         "id": signed.id.hex(),
+        "borne_out": checked.borne_out or None,
         "fields": plain("", signed.record),
     }
 

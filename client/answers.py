@@ -11,6 +11,7 @@ from ..protocol.checks import Verdict
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, Refused
 from ..protocol.identity import peer_id, short
+from ..protocol.opening import Opening
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile
 from ..protocol.receipts import Receipt
 
@@ -64,19 +65,27 @@ class Handover:
 class Proof:
     """Every signed record behind a result."""
 
-    envelopes: tuple[tuple[str, Signed[Any]], ...]
-    """(kind of record, record), in the order in which they came to be."""
+    records: tuple[Signed[Any], ...]
+    """In the order in which they came to be."""
+    openings: tuple[Opening, ...] = ()
+    """What was asked and answered under each order: with it, anybody can recompute the verdict."""
 
-    def save(self, folder: Path | str) -> list[Path]:
-        """Each record is a file `<nnn>-<record>-<signer>.cose` in the folder, which `fallow verify` can check offline."""
+    def save(self, folder: Path | str, *, openings: bool = False) -> list[Path]:
+        """Each record is a file `<nnn>-<record>-<signer>.cose` in the folder, which `fallow verify` can check offline.
+
+        With `openings`, what was asked and answered lies beside them in plain, in `<order>.opening`.
+        """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         heads = (path.name.partition("-")[0] for path in target.glob("*.cose"))
         taken = [int(head) for head in heads if head.isdecimal()]
         paths = []
-        for number, (kind, signed) in enumerate(self.envelopes, max(taken, default=-1) + 1):
-            paths.append(target / f"{number:03d}-{kind}-{short(signed.signer)}.cose")
+        for number, signed in enumerate(self.records, max(taken, default=-1) + 1):
+            paths.append(target / f"{number:03d}-{type(signed.record).RECORD}-{short(signed.signer)}.cose")
             paths[-1].write_bytes(signed.envelope)
+        for opening in self.openings if openings else ():
+            paths.append(target / f"{opening.order.hex()[:16]}.opening")
+            paths[-1].write_bytes(opening.encode())
         return paths
 
 
@@ -105,9 +114,9 @@ class Answer:
     handovers: tuple[Handover, ...]
     proof: Proof
 
-    def save(self, folder: Path | str) -> list[Path]:
+    def save(self, folder: Path | str, *, openings: bool = False) -> list[Path]:
         """As `Proof.save`."""
-        return self.proof.save(folder)
+        return self.proof.save(folder, openings=openings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +152,9 @@ class Embeddings:
     def __getitem__(self, index: int) -> tuple[float, ...]:
         return self.vectors[index]
 
-    def save(self, folder: Path | str) -> list[Path]:
+    def save(self, folder: Path | str, *, openings: bool = False) -> list[Path]:
         """As `Proof.save`."""
-        return self.proof.save(folder)
+        return self.proof.save(folder, openings=openings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,17 @@ class ClientBundle:
     """A bundle, by the hash of its manifest, as far as a client needs it."""
 
     name: str
-    hash: bytes
-    manifest: Manifest
+    signed: Signed[Manifest]
     tokenizer: Tokenizer
+
+    @property
+    def hash(self) -> bytes:
+        """Of the manifest's envelope: the bundle's name on the wire."""
+        return self.signed.id
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.signed.record
 
 
 class Bundles:
@@ -62,7 +70,7 @@ class Bundles:
             raise Refused(Code.TOO_LARGE, f"The tokenizer of {name} is larger than any in use.")
         encoded = await self._file(signed.record.tokenizer, nodes)
         tokenizer = await trio.to_thread.run_sync(Tokenizer, signed.record, encoded)
-        self._open[name] = ClientBundle(name, wanted, signed.record, tokenizer)
+        self._open[name] = ClientBundle(name, signed, tokenizer)
         return self._open[name]
 
     async def _manifest(self, entry: TrustEntry, wanted: bytes, nodes: Sequence[Node]) -> Signed[Manifest]:

@@ -8,9 +8,10 @@ from ..protocol.bundle import SCORE
 from ..protocol.checks import Outcome
 from ..protocol.envelope import Signed
 from ..protocol.identity import CHECKER
+from ..protocol.policy import Policy
 from ..protocol.receipts import Receipt
 from ..protocol.work import Work
-from ..verifier.quorum import Judgement, Member, Policy, Window, judge_window
+from ..verifier.quorum import Check, Judgement, Member, Standings, Window, judge_window
 from .draft import TextRequest
 from .execution import Request
 from .panel import Panel, Place, open_panel
@@ -37,12 +38,12 @@ class Claim:
 
     def window(self, places: list[Place]) -> Window:
         """The evidence so far."""
-        findings = tuple((place.member, place.attestation) for place in places)
+        checks = tuple(Check(place.member, self.claimed, place.attestation) for place in places)
         top_p_ppm = self.request.parameters.top_p_ppm
-        return Window(self.receipt, self.executor, findings, self.carried_values, top_p_ppm)
+        return Window(self.receipt, self.executor, checks, top_p_ppm, self.carried_values)
 
 
-async def check_window(team: Team, claim: Claim, policy: Policy) -> tuple[Judgement, list[Place]]:
+async def check_window(team: Team, claim: Claim, policy: Policy) -> tuple[Judgement, Panel]:
     """The window was checked by `policy.n - 1` other owners, and two more if those left it open; who is right is paid."""
     bundle = claim.request.bundle
     work = Work((claim.tokens,), claim.claimed)
@@ -68,8 +69,10 @@ async def check_window(team: Team, claim: Claim, policy: Policy) -> tuple[Judgem
         frozenset({claim.executor.owner}),
     )
 
+    who = Standings(frozenset({team.desk.wallet.payer}))
+
     def judge(panel: Panel) -> Judgement:
-        return judge_window(claim.window(panel.places), policy, bundle.manifest.tolerance)
+        return judge_window(claim.window(panel.places), policy, bundle.manifest.tolerance, who)
 
     async with open_panel(team, request, need, FIND_CHECKER_S) as panel:
         judgement = judge(panel)
@@ -79,4 +82,4 @@ async def check_window(team: Team, claim: Claim, policy: Policy) -> tuple[Judgem
                 judgement = judge(panel)
         if judgement.outcome is not Outcome.INCONCLUSIVE:
             panel.decide({place.node.key for place in panel.places} - judgement.reasons.keys())
-    return judgement, panel.places
+    return judgement, panel

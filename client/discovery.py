@@ -15,7 +15,7 @@ import trio
 from ..node.network.seam import Network, Provider
 from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, NetworkError, RemoteProtocolError
-from ..protocol.identity import Mandate, WorkerKey, check_current, check_mandate
+from ..protocol.identity import Issuer, Mandate, WorkerKey, check_current, check_epoch, check_issued, check_mandate
 from ..protocol.messages import PROFILE_PROTOCOL, ProfileReply, ProfileRequest, decode_message_untrusted, encode_message
 from ..protocol.names import profile_key, provider_key
 from ..protocol.prices import price_list_id
@@ -35,6 +35,8 @@ SEARCH_S = 2.0
 WARM_S = 60.0
 """So long after the last work, known nodes are kept fresh, so that a handover finds its next node without a question."""
 ASKED_AT_ONCE = 64
+EPOCHS_MAX = 65_536
+"""Nodes and owners whose latest epoch is remembered, in a few megabytes; who was not met for longest gives way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,27 @@ Enough = Callable[[Sequence[Node]], bool]
 """Whether the nodes known so far will do."""
 
 
+class Epochs:
+    """The highest epoch seen of each node's mandates, and of each owner's issuers: it voids the lower ones."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, int] = {}
+
+    def see(self, key: bytes, record: Mandate | Issuer) -> None:
+        """Raises `RemoteProtocolError(bad_mandate)` if one of a higher epoch was seen for this key."""
+        subject = record.RECORD.encode() + key
+        check_epoch(record, self._seen.get(subject, 0))
+        self._seen.pop(subject, None)
+        while len(self._seen) >= EPOCHS_MAX:
+            del self._seen[next(iter(self._seen))]
+        self._seen[subject] = record.epoch
+
+
 class Discovery:
     """The nodes that this client knows to be there."""
 
     def __init__(self, network: Network, now_ms: Callable[[], int], nursery: trio.Nursery) -> None:
+        self._epochs = Epochs()
         self._network = network
         self._now_ms = now_ms
         self._nursery = nursery
@@ -195,9 +214,10 @@ class Discovery:
         connectivity = verify_untrusted(ConnectivityProfile, reply.connectivity, signer=key)
         check_profile(capability, key, now_ms)
         check_profile(connectivity, key, now_ms)
+        mandate = self._mandate_untrusted(reply.mandate, capability.record, now_ms)
         return Node(
             key,
-            _mandate_untrusted(reply.mandate, key, now_ms),
+            mandate,
             capability.record,
             connectivity.record,
             _worker_key_untrusted(reply.worker_key, key, now_ms),
@@ -209,17 +229,24 @@ class Discovery:
             trio.current_time(),
         )
 
+    def _mandate_untrusted(self, envelope: bytes, profile: CapabilityProfile, now_ms: int) -> Signed[Mandate]:
+        """The mandate that the node itself names in its profile, of no epoch that a later one has voided.
+
+        It pins the owner from here on. Which roles it gives is for who asks.
+        """
+        mandate = verify_untrusted(Mandate, envelope, signer=claimed_signer_untrusted(envelope))
+        if mandate.id != profile.mandate:
+            raise RemoteProtocolError(Code.BAD_MANDATE, "The node shows another mandate than its profile names.")
+        check_mandate(mandate, profile.node, mandate.record.roles[0], now_ms)
+        if issuer := check_issued(mandate, now_ms):
+            self._epochs.see(mandate.record.owner, issuer)
+        self._epochs.see(profile.node, mandate.record)
+        return mandate
+
 
 def busier(node: Node) -> Node:
     """The node as it must be by now that one more job was given to it."""
     return replace(node, jobs_running=node.jobs_running + 1)
-
-
-def _mandate_untrusted(envelope: bytes, node: bytes, now_ms: int) -> Signed[Mandate]:
-    """The owner is whoever signed: the mandate pins it from here on, and ties it to the node. Which roles is for who asks."""
-    mandate = verify_untrusted(Mandate, envelope, signer=claimed_signer_untrusted(envelope))
-    check_mandate(mandate, node, mandate.record.roles[0], now_ms)
-    return mandate
 
 
 def _worker_key_untrusted(envelope: bytes | None, node: bytes, now_ms: int) -> Signed[WorkerKey] | None:

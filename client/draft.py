@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..protocol.identity import peer_id
+from ..protocol.policy import Policy
 from ..protocol.work import Parameters
-from ..verifier.quorum import Policy
 from .answers import Chunk
 from .bundles import ClientBundle
 from .tokenizer import Tokenizer

@@ -14,7 +14,9 @@ from nacl.signing import SigningKey
 from ..node.engine.sealing import PieceSealer, seal_input
 from ..node.network.seam import Network, Stream
 from ..protocol.bundle import CALL, GENERATE, SCORE, Manifest
+from ..protocol.channel import ChannelState
 from ..protocol.checks import Attestation
+from ..protocol.claims import claim_of
 from ..protocol.envelope import Signed, sign, verify_untrusted
 from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
 from ..protocol.job import Event, Job, JobState, Role
@@ -25,6 +27,7 @@ from ..protocol.messages import (
     AttestationMessage,
     CancelMessage,
     ChunkMessage,
+    DeclineMessage,
     FailedMessage,
     HeartbeatMessage,
     Message,
@@ -36,8 +39,8 @@ from ..protocol.messages import (
     decode_message_untrusted,
     encode_message,
 )
+from ..protocol.opening import Opening
 from ..protocol.orders import Accept, Continuation, JobOrder
-from ..protocol.payment import ChannelState
 from ..protocol.prices import amount_ucr_max, find_price
 from ..protocol.receipts import FINAL, OPEN, Delivery, Receipt
 from ..protocol.work import (
@@ -105,8 +108,10 @@ class Receipted:
 
     receipt: Signed[Receipt]
     added_ucr: int
-    reason: str = ""
+    reason: str
     """Why the executor leaves, if it does."""
+    arrived_ms: int
+    """By our wall clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,7 @@ class Execution:
     node: Node
     request: Request
     order: Signed[JobOrder]
+    input: Input
     channel: ChannelState
     stream: Stream
     sealer: PieceSealer
@@ -153,18 +159,26 @@ class Execution:
     job: Job
     events: trio.MemoryReceiveChannel[ExecutionEvent]
     _out: trio.MemorySendChannel[ExecutionEvent]
+    accept: Signed[Accept] | None = None
     paid_on_stream: bool = False
     """A voucher went out on it."""
     _lock: trio.Lock = field(default_factory=trio.Lock)
-    _pieces: int = 0
+    _pieces: list[bytes] = field(default_factory=list)
+    """Encoded, as they came."""
     _leaving: str = ""
     _piece: Piece | None = None
     _attested: bool = False
 
+    def opening(self) -> Opening:
+        """What was asked and answered, in plain: it fits the order's digest and the receipts' transcripts."""
+        return Opening(self.order.id, self.input.salt, self.input.work, tuple(self._pieces))
+
     async def pay(self, receipted: Receipted) -> None:
         """The voucher is on disk and sent; if the stream was lost, it is brought to the node on another one."""
         receipt = receipted.receipt
-        voucher = await self.desk.wallet.pay(self.channel, receipt, receipted.added_ucr)
+        order = self.order.record
+        claim = claim_of(receipted.added_ucr, order.held_ppm, order.hold_ms, receipted.arrived_ms)
+        voucher = await self.desk.wallet.pay(self.channel, receipt, claim, self.desk.now_ms())
         event = Event.VOUCHER if receipt.record.end == OPEN else Event.SETTLE
         if await self._send(event, VoucherMessage(voucher.envelope)):
             self.paid_on_stream = True
@@ -173,7 +187,10 @@ class Execution:
 
     async def stop(self, reason: str) -> None:
         """The executor is asked to stop, or, after its final receipt, told that it is not paid; `reason` says why."""
-        await self._send(Event.CANCEL, CancelMessage(reason[:200]))
+        if self.job.state is JobState.CLOSING:
+            await self._send(Event.DECLINE, DeclineMessage(reason[:200]))
+        else:
+            await self._send(Event.CANCEL, CancelMessage(reason[:200]))
 
     async def _send(self, event: Event, message: Message) -> bool:
         """Whether the message is on its way. If it is no longer in place, or the stream is lost, `events` tell why."""
@@ -253,24 +270,29 @@ class Execution:
 
     def _on_accept(self, envelope: bytes) -> None:
         self.job.receive(Event.ACCEPT, _now())
-        accept = verify_untrusted(Accept, envelope, signer=self.node.key).record
-        if accept.order != self.order.id:
+        accept = verify_untrusted(Accept, envelope, signer=self.node.key)
+        if accept.record.order != self.order.id:
             raise RemoteProtocolError(Code.BAD_RECORD, "The node accepted another order than ours.")
-        self.delivery.numerics_class = accept.numerics_class
+        if accept.record.mandate != self.node.mandate.id:
+            raise RemoteProtocolError(Code.BAD_MANDATE, "The node accepted under another mandate than it had shown.")
+        self.accept = accept
+        self.delivery.numerics_class = accept.record.numerics_class
 
     def _on_chunk(self, index: int, sealed: bytes) -> None:
         encoded = self.sealer.open(index, sealed)
         piece = decode_piece_untrusted(encoded)
         tokens = len(piece.values_micro)
-        if (tokens == 0) is not (self.request.entry == CALL) or (self.request.entry == CALL and self._pieces):
+        if (tokens == 0) is not (self.request.entry == CALL) or (self.request.entry == CALL and len(self._pieces)):
             raise RemoteProtocolError(Code.BAD_RECORD, "The node delivered an empty piece, or a second result.")
-        if index != self._pieces or tokens + self.delivery.tokens > self.request.planned_tokens:
+        if index != len(self._pieces) or tokens + self.delivery.tokens > self.request.planned_tokens:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node delivered something out of order, or too much.")
         if self.request.entry == GENERATE and len(piece.tokens) != tokens:
             raise RemoteProtocolError(Code.BAD_RECORD, "The node delivered tokens without their proof values.")
         if self.request.entry == CALL and piece.shape[:1] != (self.request.calls,):
             raise RemoteProtocolError(Code.BAD_RECORD, "The node's result is not one row for each input.")
-        self._pieces += 1
+        if self.request.entry == GENERATE and self.delivery.window_full:
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node went on without the receipt that was due.")
+        self._pieces.append(encoded)
         self._piece = piece
         self.delivery.add(tokens, piece.values_micro, transcript_next(self.delivery.transcript, encoded))
         self._tell(Delivered(piece))
@@ -298,11 +320,11 @@ class Execution:
         if receipt.record.end == FINAL:
             self._check_complete()
         await self.desk.wallet.keep_receipt(receipt, self.node.owner)
-        self._tell(Receipted(receipt, receipt.record.amount_ucr - before, self._leaving))
+        self._tell(Receipted(receipt, receipt.record.amount_ucr - before, self._leaving, self.desk.now_ms()))
 
     def _check_complete(self) -> None:
         """A call has its one piece; a check all claimed tokens; a text that ends early must end by itself (`text`)."""
-        if self.request.entry == CALL and self._pieces != 1:
+        if self.request.entry == CALL and len(self._pieces) != 1:
             raise RemoteProtocolError(Code.BAD_RECORD, "The node wants its call paid without one result.")
         if self.request.entry == SCORE and not (self._attested and self.delivery.tokens == self.request.planned_tokens):
             raise RemoteProtocolError(Code.BAD_RECORD, "The node checked fewer tokens than it was asked to.")
@@ -328,6 +350,7 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
         node,
         request,
         order,
+        work,
         channel,
         stream,
         PieceSealer(work.reply_secret, order.id),
@@ -410,6 +433,9 @@ def _order(desk: Desk, node: Node, request: Request, channel: ChannelState, dige
         first_chunk_ms_max=first_chunk_ms_max,
         gap_ms_max=gap_ms_max,
         check_commitment=request.check_commitment,
+        held_ppm=0,
+        hold_ms=0,
+        candidates=(),
         continues=request.continues,
         checks=request.checks,
     )

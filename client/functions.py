@@ -8,11 +8,12 @@ from ..protocol.bundle import CALL
 from ..protocol.checks import Outcome, Verdict
 from ..protocol.errors import Code, Refused
 from ..protocol.identity import EXECUTOR
+from ..protocol.policy import Policy
 from ..protocol.work import Parameters, Piece, Work
-from ..verifier.quorum import FunctionJudgement, Policy, Result, judge_results
+from ..verifier.quorum import FunctionJudgement, Result, Standings, judge_results
 from .answers import Rejected
 from .bundles import ClientBundle
-from .evidence import Evidence
+from .dossier import Dossier
 from .execution import Request
 from .panel import Panel, Place, open_panel
 from .scheduler import Need
@@ -36,7 +37,7 @@ class CallJob:
     def __init__(self, team: Team, request: CallRequest) -> None:
         self._team = team
         self._request = request
-        self.evidence = Evidence(request.bundle.hash, request.policy)
+        self.dossier = Dossier(request.bundle.signed, request.policy)
 
     async def run(self) -> tuple[Piece, Verdict | None]:
         """The majority's result and the verdict (None if nothing was to be checked).
@@ -46,9 +47,7 @@ class CallJob:
         policy, bundle, sequences = self._request.policy, self._request.bundle, self._request.sequences
         need = Need(bundle.hash, CALL, len(sequences), sum(map(len, sequences)), 0, self._request.amount_ucr_max)
         await self._team.require_owners((need,), policy)
-        request = Request(
-            bundle.hash, bundle.manifest, CALL, Work(sequences), Parameters(), 0, self.evidence.commitment
-        )
+        request = Request(bundle.hash, bundle.manifest, CALL, Work(sequences), Parameters(), 0, self.dossier.commitment)
         async with open_panel(self._team, request, need, WAIT_S) as panel:
             await panel.ask(
                 policy.n, self._request.preferred, lambda: self._judge(panel).outcome is not Outcome.INCONCLUSIVE
@@ -56,32 +55,31 @@ class CallJob:
             judgement = self._judge(panel)
             if judgement.outcome is Outcome.ACCEPTED:
                 panel.decide({place.node.key for place in panel.places} - judgement.reasons.keys())
+        for execution in panel.executions:
+            self.dossier.ordered(execution)
         for place in panel.places:
-            self._note(place, judgement)
+            self._note(place)
         return await self._conclude(judgement)
 
     def _judge(self, panel: Panel) -> FunctionJudgement:
         results = [
             Result(place.member, place.final.receipt if place.final else None, place.piece) for place in panel.places
         ]
-        return judge_results(results, self._request.policy, self._request.bundle.manifest.tolerance)
+        policy, tolerance = self._request.policy, self._request.bundle.manifest.tolerance
+        who = Standings(frozenset({self._team.desk.wallet.payer})) if policy.checked else None
+        return judge_results(results, policy, tolerance, who)
 
-    def _note(self, place: Place, judgement: FunctionJudgement) -> None:
-        decided = judgement.outcome is Outcome.ACCEPTED
-        objection = judgement.reasons.get(place.node.key) if decided else "nothing was decided"
-        if place.order is not None:
-            self.evidence.ordered(place.order, place.node)
-        receipt = place.final.receipt if place.final else None
-        self.evidence.find(EXECUTOR, place.node, receipt if decided else None, objection, place.paid_ucr)
-        if receipt is not None:
-            self.evidence.paid(receipt, place.node, EXECUTOR, CALL, place.asked_ucr, place.paid_ucr)
+    def _note(self, place: Place) -> None:
+        if place.final is not None:
+            receipt = place.final.receipt
+            self.dossier.paid(receipt, place.node, EXECUTOR, CALL, place.asked_ucr, place.paid_ucr)
 
     async def _conclude(self, judgement: FunctionJudgement) -> tuple[Piece, Verdict | None]:
         desk, policy = self._team.desk, self._request.policy
-        verdict = await self.evidence.close(desk.wallet, judgement.outcome, desk.now_ms())
-        if judgement.medoid is not None:
+        verdict = await self.dossier.close(desk.wallet, desk.now_ms())
+        if judgement.medoid is not None and (verdict is None or verdict.outcome == Outcome.ACCEPTED):
             return judgement.medoid, verdict
         if verdict is None:
             raise Refused(Code.NO_EXECUTOR, "No node gave a usable result.")
         why = f"Of {policy.n} executors no {policy.k} gave the same result."
-        raise Rejected(why, verdict, tuple(self.evidence.receipts), self.evidence.proof())
+        raise Rejected(why, verdict, tuple(self.dossier.receipts), self.dossier.proof())

@@ -24,8 +24,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ..protocol.errors import Code, FallowError, Refused
-from ..verifier.quorum import Policy
+from ..protocol.policy import Policy
 from . import gateway_responses as responses
+from .assurance import read_assurance
 from .gateway_http import EventStream, Working, is_loopback, on_error, read_json
 from .gateway_requests import ApiError, ChatRequest, parse_chat, parse_embeddings
 from .gateway_text import SettledText
@@ -116,7 +117,7 @@ class Gateway:
     def _assurance(self, request: Request) -> str:
         text = request.headers.get(ASSURANCE_HEADER)
         try:
-            return str(Policy.parse(text) if text is not None else self._policy)
+            return str(read_assurance(text) if text is not None else self._policy)
         except Refused as error:
             raise ApiError(400, error.message, error.code) from None
 

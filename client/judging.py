@@ -15,10 +15,10 @@ from ..protocol.identity import CHECKER, EXECUTOR
 from ..verifier.quorum import Judgement, Member
 from .checking import Claim, check_window
 from .discovery import Node
+from .dossier import Dossier
 from .draft import Draft, TextRequest
-from .evidence import Evidence
 from .execution import Execution, Receipted
-from .panel import Place
+from .panel import Panel
 from .team import Team
 
 
@@ -47,18 +47,20 @@ class Judge:
     """Deals with receipts in the order in which they came. With no checks asked for, it only pays."""
 
     def __init__(
-        self, team: Team, request: TextRequest, draft: Draft, evidence: Evidence, on_verified: Callable[[bytes], None]
+        self, team: Team, request: TextRequest, draft: Draft, dossier: Dossier, on_verified: Callable[[bytes], None]
     ) -> None:
         self._team = team
         self._request = request
         self._draft = draft
-        self._evidence = evidence
+        self._dossier = dossier
         self._on_verified = on_verified
         """Called with the executor's key when more of the text can no longer be withdrawn."""
         self._queue, self._waiting = trio.open_memory_channel[tuple[Attempt, Receipted]](math.inf)
         self._open = 0
         self._idle = trio.Event()
         self._idle.set()
+        self._standing: list[tuple[int, bytes]] = []
+        """(end, id) of the receipts for what now stands in the draft, in the order in which they came."""
         self.current: Attempt | None = None
         """The attempt that is writing: what a rejected window stops."""
         self.undecided: FallowError | None = None
@@ -68,8 +70,15 @@ class Judge:
         """A receipt to be dealt with. There are no more of them than windows in the order."""
         attempt.unjudged += 1
         self._open += 1
+        if not attempt.discarded:
+            self._standing.append((_end(attempt, receipted), receipted.receipt.id))
         self._idle = trio.Event() if self._idle.is_set() else self._idle
         self._queue.send_nowait((attempt, receipted))
+
+    @property
+    def last_receipt(self) -> bytes | None:
+        """The one after which the next node goes on; tokens may follow it for which nobody has signed."""
+        return self._standing[-1][1] if self._standing else None
 
     async def idle(self) -> None:
         """Everything submitted has been dealt with."""
@@ -92,10 +101,10 @@ class Judge:
 
     async def _deal_with(self, attempt: Attempt, receipted: Receipted) -> None:
         record = receipted.receipt.record
-        end = attempt.start + record.first_token + record.tokens
+        end = _end(attempt, receipted)
         if attempt.guilty:
             self._unpaid(attempt, receipted)
-        elif attempt.discarded or record.tokens == 0 or not self._evidence.policy.checked:
+        elif attempt.discarded or record.tokens == 0 or not self._dossier.policy.checked:
             if not attempt.discarded:
                 self._draft.verified = max(self._draft.verified, end)
             await self._pay(attempt, receipted)
@@ -111,13 +120,12 @@ class Judge:
             receipted.receipt,
             Member(attempt.node.key, attempt.node.owner),
             tuple(draft.values[draft.verified : start]),
-            self._evidence.commitment,
+            self._dossier.commitment,
         )
-        judgement, places = await check_window(self._team, claim, self._evidence.policy)
-        await self._note_checkers(judgement, places)
+        judgement, panel = await check_window(self._team, claim, self._dossier.policy)
+        await self._note_checkers(judgement, panel)
         if judgement.outcome is Outcome.ACCEPTED:
             await self._pay(attempt, receipted)
-            self._evidence.find(EXECUTOR, attempt.node, receipted.receipt, None, receipted.added_ucr)
             if judgement.carried_good:
                 draft.verified = end
                 self._on_verified(attempt.node.key)
@@ -125,7 +133,6 @@ class Judge:
                 await self._withdraw(attempt)
         elif judgement.outcome is Outcome.REJECTED:
             reason = judgement.reasons[attempt.node.key]
-            self._evidence.find(EXECUTOR, attempt.node, receipted.receipt, reason, 0)
             self._unpaid(attempt, receipted)
             await self._distrust(attempt.node, reason)
             attempt.guilty = True
@@ -137,26 +144,23 @@ class Judge:
                 Code.REJECTED, "Too few nodes gave a finding that agrees with any other; nothing was accepted."
             )
 
-    async def _note_checkers(self, judgement: Judgement, places: list[Place]) -> None:
-        undecided = judgement.outcome is Outcome.INCONCLUSIVE
-        for place in places:
-            objection = "nothing was decided" if undecided else judgement.reasons.get(place.node.key)
-            if place.order is not None:
-                self._evidence.ordered(place.order, place.node)
-            self._evidence.find(
-                CHECKER, place.node, None if undecided else place.attestation, objection, place.paid_ucr
-            )
+    async def _note_checkers(self, judgement: Judgement, panel: Panel) -> None:
+        for execution in panel.executions:
+            self._dossier.ordered(execution)
+        for place in panel.places:
             if place.attestation is not None:
-                self._evidence.keep(place.attestation)
-                if objection and not undecided:
+                self._dossier.keep(place.attestation)
+                # Known at once, so that the next window is not given to it; the verdict says the same in the end.
+                if objection := judgement.fault(place.node.key):
                     await self._distrust(place.node, objection)
             if place.final is not None:
                 receipt = place.final.receipt
-                self._evidence.paid(receipt, place.node, CHECKER, SCORE, place.asked_ucr, place.paid_ucr)
+                self._dossier.paid(receipt, place.node, CHECKER, SCORE, place.asked_ucr, place.paid_ucr)
 
     async def _withdraw(self, attempt: Attempt) -> None:
         """What is not verified is withdrawn, and whoever writes on top of it stops."""
         self._draft.cut(self._draft.verified)
+        self._standing = [(end, receipt) for end, receipt in self._standing if end <= self._draft.verified]
         for one in {id(a): a for a in (attempt, self.current) if a}.values():
             one.discarded = True
             one.over.set()
@@ -176,4 +180,10 @@ class Judge:
         self._note(attempt, receipted, 0)
 
     def _note(self, attempt: Attempt, receipted: Receipted, paid_ucr: int) -> None:
-        self._evidence.paid(receipted.receipt, attempt.node, EXECUTOR, GENERATE, receipted.added_ucr, paid_ucr)
+        self._dossier.paid(receipted.receipt, attempt.node, EXECUTOR, GENERATE, receipted.added_ucr, paid_ucr)
+
+
+def _end(attempt: Attempt, receipted: Receipted) -> int:
+    """Answer position after the last token of the receipt's window."""
+    record = receipted.receipt.record
+    return attempt.start + record.first_token + record.tokens

@@ -20,9 +20,9 @@ from ..protocol.errors import Code, NetworkError, Refused
 from ..protocol.identity import cid, cid_hash_untrusted, peer_id, peer_key_untrusted
 from ..protocol.limits import CALL_INPUTS_MAX, OUTPUT_TOKENS_MAX, STOP_STRINGS_MAX
 from ..protocol.work import Parameters
-from ..verifier.compare import rows_of
-from ..verifier.quorum import Policy
+from ..verifier.compare import numbers_of
 from .answers import Answer, Chunk, Embeddings, NodeView, Usage
+from .assurance import read_assurance
 from .bundles import Bundles, ClientBundle
 from .discovery import Discovery, Node
 from .draft import TextRequest
@@ -121,14 +121,14 @@ class Mesh:
                 Code.INPUT_TOO_LONG, f"A text of {longest} tokens; {bundle} takes {opened.manifest.context_tokens_max}."
             )
         job = CallJob(
-            self._team, CallRequest(opened, sequences, Policy.parse(assurance), price_max_ucr, _keys(executors))
+            self._team, CallRequest(opened, sequences, read_assurance(assurance), price_max_ucr, _keys(executors))
         )
         with one_error():
             piece, verdict = await job.run()
-        rows = rows_of(piece)
+        rows = numbers_of(piece)
         assert rows is not None, "a result without rows is never accepted"
         usage = Usage(sum(map(len, sequences)), 0)
-        return Embeddings(rows.rows, verdict, tuple(job.evidence.receipts), usage, job.evidence.proof())
+        return Embeddings(rows, verdict, tuple(job.dossier.receipts), usage, job.dossier.proof())
 
     async def nodes(self, bundle: str | None = None) -> list[NodeView]:
         """What discovery finds now, for one bundle or all that the trust list names; each node was asked itself."""
@@ -172,7 +172,7 @@ class Mesh:
         price_max_ucr: int,
         executors: Sequence[str],
     ) -> TextRequest:
-        policy = Policy.parse(assurance)
+        policy = read_assurance(assurance)
         if not 1 <= max_tokens <= OUTPUT_TOKENS_MAX:
             raise Refused(Code.TOO_LARGE, f"max_tokens is from 1 to {OUTPUT_TOKENS_MAX}, not {max_tokens}.")
         if not (0.0 <= temperature <= 10.0 and 0.0 < top_p <= 1.0):

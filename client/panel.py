@@ -11,7 +11,6 @@ import trio
 from ..protocol.checks import Attestation
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, FallowError, Refused
-from ..protocol.orders import JobOrder
 from ..protocol.receipts import FINAL
 from ..protocol.work import Piece
 from ..verifier.quorum import Member
@@ -31,7 +30,6 @@ class Place:
     """One node's part: what it delivered, and whether it is to be paid."""
 
     node: Node
-    order: Signed[JobOrder] | None = None
     piece: Piece | None = None
     attestation: Signed[Attestation] | None = None
     final: Receipted | None = None
@@ -63,6 +61,8 @@ class Panel:
         self._asked: dict[bytes, Node] = {}
         self._decided = trio.Event()
         self.places: list[Place] = []
+        self.executions: list[Execution] = []
+        """Of every node that was asked, whether it delivered or not."""
 
     async def ask(self, count: int, preferred: Sequence[bytes], enough: Callable[[], bool]) -> None:
         """So many places more have delivered, or stay empty: nobody could be had, or kept the others waiting too long.
@@ -120,7 +120,7 @@ class Panel:
         """Started once the result is there (None) or cannot be had (why). Then waits for the decision, and pays or not."""
         try:
             async with execute(self._team.desk, place.node, self._request) as execution:
-                place.order = execution.order
+                self.executions.append(execution)
                 place.final = await _collect(execution, place)
                 task_status.started(None)
                 await self._decided.wait()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import trio
 
 from ..node.network.seam import Network
+from ..protocol.channel import ChannelState
 from ..protocol.envelope import Signed
 from ..protocol.errors import NetworkError, RemoteProtocolError
 from ..protocol.messages import (
@@ -18,7 +19,7 @@ from ..protocol.messages import (
     decode_message_untrusted,
     encode_message,
 )
-from ..protocol.payment import Channel, ChannelState, Voucher
+from ..protocol.payment import Channel, Voucher
 from .discovery import Node
 
 TRY_S = 2.0

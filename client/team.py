@@ -9,7 +9,7 @@ from random import Random
 import trio
 
 from ..protocol.errors import Code, FallowError, LocalProtocolError, Refused
-from ..verifier.quorum import Policy
+from ..protocol.policy import Policy
 from .discovery import Discovery, Node, busier
 from .execution import Desk
 from .scheduler import Experience, Need, choose, ineligible, unsuitable, why_nobody

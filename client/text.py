@@ -21,8 +21,8 @@ from ..protocol.orders import Continuation
 from ..protocol.receipts import FINAL, OPEN, YIELDED
 from ..protocol.work import Work
 from .answers import Answer, Chunk, Handover, Rejected, Usage
+from .dossier import Dossier
 from .draft import Draft, TextRequest
-from .evidence import Evidence
 from .execution import Broken, Delivered, Receipted, Request, execute
 from .judging import Attempt, Judge
 from .scheduler import Need
@@ -43,14 +43,13 @@ class TextJob:
         self._request = request
         self._emit = emit
         self._draft = Draft(request.bundle.tokenizer, manifest.end_tokens, request.parameters.max_tokens, request.stop)
-        self._evidence = Evidence(request.bundle.hash, request.policy)
-        self._judge = Judge(team, request, self._draft, self._evidence, self._show)
+        self._dossier = Dossier(request.bundle.signed, request.policy)
+        self._judge = Judge(team, request, self._draft, self._dossier, self._show)
         self._avoid: set[bytes] = set()
         self._handovers: list[Handover] = []
         self._left: tuple[bytes, str] | None = None
         """Who wrote last and why it stopped, until somebody goes on."""
         self._last_token_s = 0.0
-        self._last_receipt: bytes | None = None
 
     async def run(self) -> Answer:
         """The answer, complete and, if the policy checks, accepted. Raises the `FallowError` that says why there is none."""
@@ -68,11 +67,12 @@ class TextJob:
                 with trio.move_on_after(VOUCHER_MS_MAX / 1000):
                     await self._judge.idle()  # what was delivered is paid even so
             nursery.cancel_scope.cancel()
-        outcome = Outcome.INCONCLUSIVE if failure else Outcome.ACCEPTED
         desk = self._team.desk
-        verdict = await self._evidence.close(desk.wallet, outcome, desk.now_ms())
+        verdict = await self._dossier.close(desk.wallet, desk.now_ms())
+        if failure is None and verdict and verdict.outcome != Outcome.ACCEPTED:
+            failure = Refused(Code.REJECTED, "The signed records do not bear out the whole text.")
         if failure and verdict and failure.code is Code.REJECTED:
-            raise Rejected(failure.message, verdict, tuple(self._evidence.receipts), self._evidence.proof())
+            raise Rejected(failure.message, verdict, tuple(self._dossier.receipts), self._dossier.proof())
         if failure:
             raise failure
         return Answer(
@@ -80,10 +80,10 @@ class TextJob:
             tuple(self._draft.tokens),
             self._draft.finish_reason or "length",
             verdict,
-            tuple(self._evidence.receipts),
+            tuple(self._dossier.receipts),
             Usage(len(self._request.prompt), len(self._draft.tokens)),
             tuple(self._handovers),
-            self._evidence.proof(),
+            self._dossier.proof(),
         )
 
     async def _write(self, nursery: trio.Nursery) -> None:
@@ -129,7 +129,7 @@ class TextJob:
                 attempt.execution = execution
                 if attempt.discarded:
                     return  # while it was dialled, what it was to go on from was withdrawn
-                self._evidence.ordered(execution.order, attempt.node)
+                self._dossier.ordered(execution)
                 await self._follow(attempt)
                 self._learn(attempt, began)
                 attempt.over.set()
@@ -155,8 +155,6 @@ class TextJob:
                     end = receipt.record.end
                     if end == FINAL and not self._draft.ended and not attempt.discarded:
                         raise Refused(Code.ILLEGAL_MOVE, "The node ended the text before its end.")
-                    if not attempt.discarded:
-                        self._last_receipt = receipt.id
                     self._judge.submit(attempt, event)
                     if end != OPEN:
                         attempt.leaving = reason if end == YIELDED else ""
@@ -192,7 +190,8 @@ class TextJob:
     def _order(self, attempt: Attempt) -> Request:
         left = self._request.parameters.max_tokens - len(self._draft.tokens)
         position = len(self._request.prompt) + len(self._draft.tokens)
-        resumes = Continuation(self._last_receipt, position) if self._last_receipt else None
+        last = self._judge.last_receipt
+        resumes = Continuation(last, position) if last else None
         return Request(
             self._request.bundle.hash,
             self._request.bundle.manifest,
@@ -200,7 +199,7 @@ class TextJob:
             Work(((*self._request.prompt, *self._draft.tokens),)),
             replace(self._request.parameters, max_tokens=left),
             left,
-            self._evidence.commitment,
+            self._dossier.commitment,
             continues=resumes,
         )
 

@@ -15,10 +15,12 @@ from typing import TypeVar
 import trio
 from nacl.signing import SigningKey
 
+from ..protocol.channel import ChannelState, Ground, Party
 from ..protocol.checks import Verdict
+from ..protocol.claims import Claim
 from ..protocol.envelope import Signed, sign
 from ..protocol.errors import Code, Refused, StoreError
-from ..protocol.payment import LEDGER, Channel, ChannelState, Voucher
+from ..protocol.payment import LEDGER, Channel, Voucher
 from ..protocol.receipts import Receipt
 
 T = TypeVar("T")
@@ -40,6 +42,9 @@ CREATE TABLE IF NOT EXISTS receipts (
 CREATE TABLE IF NOT EXISTS vouchers (
     id BLOB PRIMARY KEY, channel BLOB NOT NULL REFERENCES channels(id), receipt BLOB NOT NULL UNIQUE,
     added_ucr INTEGER NOT NULL, envelope BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS forfeits (
+    ground BLOB NOT NULL, kind TEXT NOT NULL, channel BLOB NOT NULL REFERENCES channels(id), ucr INTEGER NOT NULL,
+    voucher BLOB, PRIMARY KEY (channel, kind, ground)) STRICT;
 CREATE TABLE IF NOT EXISTS verdicts (id BLOB PRIMARY KEY, envelope BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS faults (
     node BLOB PRIMARY KEY, owner BLOB NOT NULL, reason TEXT NOT NULL, verdict BLOB, at_ms INTEGER NOT NULL) STRICT;
@@ -100,7 +105,7 @@ class Wallet:
                 now_ms + CHANNEL_MS,
                 CLOSE_GRACE_MS,
             )
-            state = ChannelState(sign(record, self._key))
+            state = ChannelState(Party.PAYER, sign(record, self._key))
             channel = state.channel
             await self._write("INSERT INTO channels VALUES (?, ?, ?, ?)", channel.id, node, owner, channel.envelope)
             self._channels[node] = state
@@ -112,20 +117,42 @@ class Wallet:
             "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", receipt.id, receipt.signer, owner, receipt.envelope
         )
 
-    async def pay(self, channel: ChannelState, receipt: Signed[Receipt], added_ucr: int) -> Signed[Voucher]:
+    async def pay(self, channel: ChannelState, receipt: Signed[Receipt], claim: Claim, now_ms: int) -> Signed[Voucher]:
         """A voucher that answers the receipt, on disk and ready to be sent. Once begun, it is not left half done."""
         async with self._money:
-            voucher = sign(channel.pay(receipt.id, added_ucr), self._key)
+            voucher = sign(channel.pay(receipt.id, claim, now_ms), self._key)
             with trio.CancelScope(shield=True):  # as long as a commit takes
                 await self._write(
                     "INSERT INTO vouchers VALUES (?, ?, ?, ?, ?)",
                     voucher.id,
                     channel.channel.id,
                     receipt.id,
-                    added_ucr,
+                    claim.owed_ucr,
                     voucher.envelope,
                 )
-                channel.paid(voucher, added_ucr)
+                channel.paid(voucher, claim)
+            return voucher
+
+    async def forfeit(self, channel: ChannelState, ground: Ground, ucr: int, now_ms: int) -> Signed[Voucher]:
+        """A voucher without so much of what was held, on disk with the ground, and ready to be sent after it.
+
+        Our caller has judged the verdict or evidence. Raises `LocalProtocolError` for more than is held, or after its release.
+        """
+        async with self._money:
+            channel.check_forfeit(ground, ucr, now_ms)
+            with trio.CancelScope(shield=True):  # as long as two commits take
+                key = (channel.channel.id, ground.kind, ground.id)
+                await self._write(
+                    "INSERT OR IGNORE INTO forfeits (channel, kind, ground, ucr) VALUES (?, ?, ?, ?)", *key, ucr
+                )
+                channel.forfeit(ground, ucr, now_ms)
+                voucher = sign(channel.restate(now_ms), self._key)
+                await self._write(
+                    "UPDATE forfeits SET voucher = ? WHERE channel = ? AND kind = ? AND ground = ?",
+                    voucher.envelope,
+                    *key,
+                )
+                channel.paid(voucher, channel.named[voucher.record.receipt])
             return voucher
 
     async def keep_verdict(self, verdict: Signed[Verdict]) -> None:
@@ -142,9 +169,11 @@ class Wallet:
         return sign(verdict, self._key)
 
     def owed_by_owner(self) -> dict[bytes, int]:
-        """Micro-credits promised, by the owner they are promised to, over all channels of this wallet."""
+        """Micro-credits promised and not forfeited, by the owner they are promised to, over all channels of this wallet."""
         rows = self._database.execute(
-            "SELECT owner, SUM(added_ucr) FROM vouchers JOIN channels ON channels.id = vouchers.channel GROUP BY owner"
+            """SELECT owner, SUM(ucr) FROM channels JOIN (
+                   SELECT channel, added_ucr AS ucr FROM vouchers UNION ALL SELECT channel, -ucr FROM forfeits
+               ) ON channel = channels.id GROUP BY owner"""
         )
         return dict(rows.fetchall())
 

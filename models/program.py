@@ -1,4 +1,4 @@
-"""A program as it is written, before export: a traceable function in the calling convention of `spec/bundles.md`."""
+"""A program as it is written, before export: a traceable function in the calling convention of `spec/07-bundles.md`."""
 
 from __future__ import annotations
 

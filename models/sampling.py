@@ -3,7 +3,7 @@
 Gumbel-max (Gumbel 1954; Maddison et al. 2014): adding T times standard Gumbel noise to the logits and taking the best
 is sampling from softmax(logits / T). The noise is a counter hash of (seed, position, token), so a checker who has the
 logits knows which token had to come, whichever machine, batch or resume it came from. T = 0 is greedy, with no
-special case. Exact definitions: `spec/bundles.md`, "Sampling".
+special case. Exact definitions: `spec/07-bundles.md`, "Sampling".
 
 Shapes: N rows of V logits, each row at its own absolute position.
 """

@@ -12,10 +12,12 @@ from typing import TypeVar
 
 import trio
 
+from ..protocol.channel import ChannelState, Ground, Party
+from ..protocol.claims import Claims, claim_of
 from ..protocol.envelope import Signed, verify_untrusted
 from ..protocol.errors import Code, Refused, RemoteProtocolError
 from ..protocol.orders import JobOrder
-from ..protocol.payment import Channel, ChannelState, Voucher
+from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
 from .store import Journal
 
@@ -39,7 +41,7 @@ class Account:
     @property
     def room_ucr(self) -> int:
         """What the channel's limit still covers."""
-        used = max(self.claimed_ucr, self.state.promised_ucr)
+        used = max(self.claimed_ucr - self.state.forfeited_ucr, self.state.balance_ucr)
         return self.state.channel.record.credit_limit_ucr - used - self.reserved_ucr
 
     @contextmanager
@@ -84,10 +86,11 @@ class Accounts:
         """The order cannot be run again, and its channel is on disk. Raises `Refused(replayed)`."""
         await self._write(lambda: self._journal.add_order(account.state.channel, order, self._clock()))
 
-    async def claim(self, account: Account, receipt: Signed[Receipt], owed_ucr: int) -> None:
-        """The receipt may be sent: it is on disk."""
-        channel = account.state.channel.id
-        await self._write(lambda: self._journal.add_receipt(receipt, channel, owed_ucr, self._clock()))
+    async def claim(self, account: Account, order: JobOrder, receipt: Signed[Receipt], owed_ucr: int) -> None:
+        """The receipt may be sent: it is on disk, with what its order lets the payer hold of its pay."""
+        channel, now_ms = account.state.channel.id, self._clock()
+        claim = claim_of(owed_ucr, order.held_ppm, order.hold_ms, now_ms)
+        await self._write(lambda: self._journal.add_receipt(receipt, channel, claim, now_ms))
         account.claimed_ucr += owed_ucr
 
     async def honour(self, account: Account, voucher: Signed[Voucher]) -> None:
@@ -95,14 +98,27 @@ class Accounts:
         does not hold or names no receipt of ours on this channel."""
         state = account.state
         async with self._honouring:
-            owed = await self._write(lambda: self._journal.owed_ucr(voucher.record.receipt, state.channel.id))
-            if owed is None:
+            claim = await self._write(lambda: self._journal.claim(voucher.record.receipt, state.channel.id))
+            if claim is None:
                 # [REJECT] Whoever ordered nothing could fill the disk with vouchers for nothing.
                 raise RemoteProtocolError(Code.UNPAID, "The voucher names no receipt of ours on its channel.")
-            state.check(voucher, owed)
+            now_ms = self._clock()
+            state.check(voucher, claim, now_ms)
             if state.adds(voucher):
-                await self._write(lambda: self._journal.add_voucher(voucher, self._clock()))
-                state.receive(voucher, owed)
+                await self._write(lambda: self._journal.add_voucher(voucher, now_ms))
+                state.receive(voucher, claim, now_ms)
+
+    async def forfeit(self, account: Account, ground: Ground, ucr: int) -> None:
+        """So much of what is held is not owed to us any more, and that is on disk. Our caller has judged the ground.
+
+        Raises `RemoteProtocolError`, with nothing written, for more than is held or after its release.
+        """
+        state = account.state
+        async with self._honouring:
+            now_ms = self._clock()
+            state.check_forfeit(ground, ucr, now_ms)
+            await self._write(lambda: self._journal.add_ground(state.channel.id, ground, ucr, now_ms))
+            state.forfeit(ground, ucr, now_ms)
 
     async def _write(self, task: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(task, limiter=self._writer)
@@ -110,7 +126,7 @@ class Accounts:
     def _load(self, channel: Signed[Channel]) -> tuple[ChannelState, int]:
         row = self._journal.channel(channel.id)
         latest = verify_untrusted(Voucher, row.voucher, signer=channel.record.payer) if row.voucher else None
-        return ChannelState(channel, latest, row.named), row.claimed_ucr
+        return ChannelState(Party.PAYEE, channel, latest, Claims(row.named), row.grounds), row.claimed_ucr
 
     def _forget_idle(self) -> None:
         if len(self._accounts) >= CHANNELS_MAX:

@@ -114,8 +114,16 @@ class _Node:
 
         accounts = Accounts(journal, wall_ms)
         self._settling = Settling(bytes(key.verify_key), bytes(owner.verify_key), accounts)
-        self._executor = Executor(key, bytes(owner.verify_key), accounts, engine, self._availability, self._log)
         self._presence = Presence(config, key, owner, network, self._availability, offer())
+        self._executor = Executor(
+            key,
+            bytes(owner.verify_key),
+            accounts,
+            engine,
+            self._availability,
+            lambda: self._presence.mandate.id,
+            self._log,
+        )
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
 
     async def start(self, nursery: trio.Nursery) -> None:

@@ -22,6 +22,7 @@ from ..protocol.messages import (
     AttestationMessage,
     CancelMessage,
     ChunkMessage,
+    DeclineMessage,
     FailedMessage,
     HeartbeatMessage,
     Message,
@@ -100,7 +101,7 @@ class Session:
             try:
                 await self._deliver(answer)
             except EngineError as error:
-                await self.send(Event.FAILED, FailedMessage(str(error.code), error.message))
+                await self.send(Event.FAILED, FailedMessage(str(error.code), _for_the_client(error)))
             finally:
                 release()
             if not self.job.ended:
@@ -168,7 +169,8 @@ class Session:
         """The receipt that is due is signed, on disk and sent."""
         before = self.delivery.amount_ucr
         receipt = sign(self.delivery.next_receipt(end), self._key)
-        await self._accounts.claim(self._account, receipt, receipt.record.amount_ucr - before)
+        order, added_ucr = self.delivery.order.record, receipt.record.amount_ucr - before
+        await self._accounts.claim(self._account, order, receipt, added_ucr)
         self.delivery.issued(receipt)
         await self.send(Event.RECEIPT if end == OPEN else Event.FINAL, ReceiptMessage(receipt.envelope))
 
@@ -204,6 +206,8 @@ class Session:
             case CancelMessage():
                 self.job.receive(Event.CANCEL, now_ms())
                 self.stop(CANCELLED)
+            case DeclineMessage():
+                self.job.receive(Event.DECLINE, now_ms())
             case _:
                 raise RemoteProtocolError(Code.ILLEGAL_MOVE, f"A client may not send {message.KIND} during a job.")
 
@@ -241,6 +245,12 @@ class Session:
 
     async def _changed(self) -> None:
         await self._woken.wait()
+
+
+def _for_the_client(error: EngineError) -> str:
+    """What was wrong with the work is the client's to know. What is wrong here names this machine's files and libraries."""
+    ours = error.code in (Code.WORKER_FAILED, Code.WORKER_DIED)
+    return "The node's worker could not go on; its owner finds the reason in its log." if ours else error.message
 
 
 def now_ms() -> int:

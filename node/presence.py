@@ -55,7 +55,8 @@ class Presence:
         self._network = network
         self._availability = availability
         self._vantage = Vantage(None, frozenset())
-        self._mandate: Signed[Mandate] = current_mandate(config, self._node, owner, wall_ms())
+        self.mandate: Signed[Mandate] = current_mandate(config, self._node, owner, wall_ms())
+        self._sequence = 0
         self._profiles: Profiles = self._fresh()
 
     async def answer(self, stream: Stream) -> None:
@@ -77,7 +78,7 @@ class Presence:
 
     async def announce(self) -> None:
         """The DHT names this node under each bundle on offer, and holds its profiles as of now."""
-        self._mandate = current_mandate(self._config, self._node, self._owner, wall_ms())
+        self.mandate = current_mandate(self._config, self._node, self._owner, wall_ms())
         self._profiles = self._fresh()
         with trio.move_on_after(ANNOUNCE_LIMIT_S):
             await self._network.put(profile_key(self._node), self._profiles.encode())
@@ -110,12 +111,16 @@ class Presence:
 
     def _fresh(self) -> Profiles:
         addresses = self._network.addresses()
-        return make_profiles(self._config, self._key, self._offer, addresses, self._vantage.measured, wall_ms())
+        now_ms, measured = wall_ms(), self._vantage.measured
+        self._sequence = max(self._sequence + 1, now_ms)  # two profiles of one sequence would be fraud
+        return make_profiles(
+            self._config, self._key, self.mandate.id, self._offer, addresses, measured, self._sequence, now_ms
+        )
 
     def _reply(self) -> ProfileReply:
         now = now_ms()
         return ProfileReply(
-            mandate=self._mandate.envelope,
+            mandate=self.mandate.envelope,
             capability=self._profiles.capability.envelope,
             connectivity=self._profiles.connectivity.envelope,
             worker_key=self._offer.worker_key.envelope if self._working else None,

@@ -81,13 +81,21 @@ def _price(bundle: bytes, entry: str, price: EntryPrice) -> Price:
 
 
 def make_profiles(
-    config: Config, key: SigningKey, offer: Offer, addresses: Sequence[str], measured: Measured | None, now_ms: int
+    config: Config,
+    key: SigningKey,
+    mandate: bytes,
+    offer: Offer,
+    addresses: Sequence[str],
+    measured: Measured | None,
+    sequence: int,
+    now_ms: int,
 ) -> Profiles:
-    """The profiles as of now."""
+    """The profiles as of now; `mandate` is the id of the one that the node acts under, `sequence` higher than ever before."""
     node, expires_ms = bytes(key.verify_key), now_ms + PROFILE_MS_MAX
     capability = CapabilityProfile(
         node=node,
-        sequence=now_ms,
+        mandate=mandate,
+        sequence=sequence,
         issued_ms=now_ms,
         expires_ms=expires_ms,
         kind=config.kind,
@@ -97,10 +105,13 @@ def make_profiles(
         served=offer.served,
         prices=offer.prices,
         jobs_max=config.jobs_max,
+        held_ppm_max=0,
+        hold_ms_max=0,
+        arbiters=(),
     )
     connectivity = ConnectivityProfile(
         node=node,
-        sequence=now_ms,
+        sequence=sequence,
         issued_ms=now_ms,
         expires_ms=expires_ms,
         addresses=tuple(addresses[:ADDRESSES_MAX]),
@@ -125,16 +136,15 @@ def _device(numerics_class: str) -> str:
 def current_mandate(config: Config, node: bytes, owner: SigningKey, now_ms: int) -> Signed[Mandate]:
     """The owner's mandate for this node, on disk: the one that is there, or a new one if that nears its end.
 
-    Another owner begins a higher epoch: two owners for one node and epoch would be fraud.
+    Each new one is of a higher epoch: two mandates of one node and epoch would be fraud.
     """
     path = config.state / MANDATE
     held = _held_mandate(path)
-    epoch = held.record.epoch if held else 1
-    if held and (held.signer != bytes(owner.verify_key) or held.record.node != node):
-        epoch, held = epoch + 1, None
-    if held and held.record.roles == config.roles and _fresh(held.record, now_ms):
+    same = held and (held.signer, held.record.node, held.record.roles) == (bytes(owner.verify_key), node, config.roles)
+    if held and same and _fresh(held.record, now_ms):
         return held
-    record = Mandate(node, bytes(owner.verify_key), config.roles, epoch, now_ms, now_ms + MANDATE_MS_MAX)
+    epoch = held.record.epoch + 1 if held else 1
+    record = Mandate(node, bytes(owner.verify_key), config.roles, epoch, now_ms, now_ms + MANDATE_MS_MAX, issuer=None)
     mandate = sign(record, owner)
     scratch = path.with_suffix(".new")
     scratch.write_bytes(mandate.envelope)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import trio
@@ -47,6 +47,7 @@ class Executor:
         accounts: Accounts,
         engine: Engine,
         availability: Availability,
+        mandate: Callable[[], bytes],
         log: EventLog,
     ) -> None:
         self.offer: Offer | None = None
@@ -56,6 +57,8 @@ class Executor:
         self._accounts = accounts
         self._engine = engine
         self._availability = availability
+        self._mandate = mandate
+        """Id of the mandate that stands now."""
         self._log = log
         self._sessions: dict[Session, trio.CancelScope] = {}
         self._idle = trio.Event()
@@ -76,7 +79,7 @@ class Executor:
             held.callback(self._engine.cancel, order.id)
             held.enter_context(self._open(session))
             self._log.write("job_accepted", order=order.id.hex()[:16], entry=order.record.entry)
-            accept = sign(Accept(order.id, wall_ms(), delivery.numerics_class), self._key)
+            accept = sign(Accept(order.id, self._mandate(), wall_ms(), delivery.numerics_class), self._key)
             try:
                 await session.send(Event.ACCEPT, AcceptMessage(accept.envelope))
                 await session.run(answer, lambda: self._engine.cancel(order.id))

@@ -11,17 +11,20 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from ..protocol.channel import Ground, forfeited_of, held_of
+from ..protocol.claims import Claim
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, Refused, StoreError
 from ..protocol.limits import SKEW_MS
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
+from .log import wall_ms
 
 JOURNAL = "journal.sqlite"
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY_S: Final = 5.0
 """A reader (`fallow earnings`) holds the file for milliseconds."""
 
@@ -36,17 +39,25 @@ CREATE TABLE orders (
 CREATE INDEX orders_created ON orders (created_ms);
 CREATE TABLE receipts (
     id BLOB PRIMARY KEY, order_id BLOB NOT NULL, channel BLOB NOT NULL, sequence INTEGER NOT NULL,
-    first_token INTEGER NOT NULL, tokens INTEGER NOT NULL, owed_ucr INTEGER NOT NULL, issued_ms INTEGER NOT NULL,
-    envelope BLOB NOT NULL, UNIQUE (order_id, sequence)
+    first_token INTEGER NOT NULL, tokens INTEGER NOT NULL, owed_ucr INTEGER NOT NULL, held_ucr_max INTEGER NOT NULL,
+    hold_until_ms INTEGER NOT NULL, issued_ms INTEGER NOT NULL, envelope BLOB NOT NULL, UNIQUE (order_id, sequence)
 ) STRICT;
 CREATE INDEX receipts_channel ON receipts (channel);
 CREATE TABLE vouchers (
     id BLOB PRIMARY KEY, channel BLOB NOT NULL, receipt BLOB NOT NULL, due_ucr INTEGER NOT NULL,
-    held_ucr INTEGER NOT NULL, received_ms INTEGER NOT NULL, envelope BLOB NOT NULL
+    held_ucr INTEGER NOT NULL, forfeited_ucr INTEGER NOT NULL, release_at_ms INTEGER NOT NULL,
+    received_ms INTEGER NOT NULL, envelope BLOB NOT NULL
 ) STRICT;
 CREATE INDEX vouchers_channel ON vouchers (channel);
 CREATE INDEX vouchers_receipt ON vouchers (receipt);
+CREATE TABLE grounds (
+    id BLOB NOT NULL, kind TEXT NOT NULL, channel BLOB NOT NULL, ucr INTEGER NOT NULL, told_ms INTEGER NOT NULL,
+    PRIMARY KEY (channel, kind, id)
+) STRICT;
 """
+
+_LATEST_FIRST = "due_ucr + held_ucr + forfeited_ucr DESC, due_ucr + forfeited_ucr DESC, release_at_ms"
+"""Of a channel's vouchers, each follows those after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +76,12 @@ class Earning:
     voucher: bytes | None
     """Id of the voucher that names this receipt."""
     paid_ucr: int
-    """What is promised for it: all that it added if a voucher names it. What a channel's best voucher promises beyond the
-    receipts that are named covers the others, oldest first: their own vouchers were lost on the way."""
+    """What is promised for it and not forfeited: all that it added if a voucher names it. What a channel's latest voucher
+    promises beyond the receipts that are named covers the others, oldest first: their own vouchers were lost on the way."""
+    held_ucr: int
+    """Of that, what has not fallen due. A channel's vouchers say how much is held, not of what: it counts as of the newest."""
+    forfeited_ucr: int
+    """What was promised, held and forfeited, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +90,12 @@ class ChannelRow:
 
     claimed_ucr: int
     """Of all receipts issued on it, paid or not."""
-    named: dict[bytes, int]
-    """Receipts that a voucher names, and what each added to the debt."""
+    named: dict[bytes, Claim]
+    """Of the receipts that a voucher names."""
     voucher: bytes | None
-    """Envelope of the voucher that promises most."""
+    """Envelope of the latest voucher."""
+    grounds: dict[Ground, int]
+    """What each forfeits, in micro-credits."""
 
 
 class Journal:
@@ -108,13 +125,20 @@ class Journal:
                 "SELECT coalesce(sum(owed_ucr), 0) FROM receipts WHERE channel = ?", (channel,)
             ).fetchone()
             named = self._db.execute(
-                "SELECT id, owed_ucr FROM receipts WHERE id IN (SELECT receipt FROM vouchers WHERE channel = ?)",
+                """SELECT id, owed_ucr, held_ucr_max, hold_until_ms FROM receipts
+                   WHERE id IN (SELECT receipt FROM vouchers WHERE channel = ?)""",
                 (channel,),
             ).fetchall()
             latest = self._db.execute(
-                "SELECT envelope FROM vouchers WHERE channel = ? ORDER BY due_ucr + held_ucr DESC LIMIT 1", (channel,)
+                f"SELECT envelope FROM vouchers WHERE channel = ? ORDER BY {_LATEST_FIRST} LIMIT 1", (channel,)
             ).fetchone()
-        return ChannelRow(claimed, dict(named), latest[0] if latest else None)
+            grounds = self._db.execute("SELECT kind, id, ucr FROM grounds WHERE channel = ?", (channel,)).fetchall()
+        return ChannelRow(
+            claimed,
+            {receipt: Claim(*claim) for receipt, *claim in named},
+            latest[0] if latest else None,
+            {Ground(kind, ground): ucr for kind, ground, ucr in grounds},
+        )
 
     def add_order(self, channel: Signed[Channel], order: Signed[JobOrder], now_ms: int) -> None:
         """The order is on disk as accepted, and its channel. Raises `Refused(replayed)` if it was before."""
@@ -134,30 +158,40 @@ class Journal:
             except sqlite3.IntegrityError:
                 raise Refused(Code.REPLAYED, "This order was accepted before.") from None
 
-    def add_receipt(self, receipt: Signed[Receipt], channel: bytes, owed_ucr: int, now_ms: int) -> None:
-        """The receipt, which raises the debt by `owed_ucr`, is on disk."""
+    def add_receipt(self, receipt: Signed[Receipt], channel: bytes, claim: Claim, now_ms: int) -> None:
+        """The receipt and what it claims are on disk."""
         record = receipt.record
         row = (
-            receipt.id, record.order, channel, record.sequence, record.first_token, record.tokens, owed_ucr, now_ms,
-            receipt.envelope,
+            receipt.id, record.order, channel, record.sequence, record.first_token, record.tokens, claim.owed_ucr,
+            claim.held_ucr_max, claim.hold_until_ms, now_ms, receipt.envelope,
         )  # fmt: skip
         with _explained(self.path):
-            self._db.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def owed_ucr(self, receipt: bytes, channel: bytes) -> int | None:
-        """What the receipt added to the debt; None if this node did not issue it on the channel."""
+    def claim(self, receipt: bytes, channel: bytes) -> Claim | None:
+        """What the receipt claims; None if this node did not issue it on the channel."""
         with _explained(self.path):
             row = self._db.execute(
-                "SELECT owed_ucr FROM receipts WHERE id = ? AND channel = ?", (receipt, channel)
+                "SELECT owed_ucr, held_ucr_max, hold_until_ms FROM receipts WHERE id = ? AND channel = ?",
+                (receipt, channel),
             ).fetchone()
-        return row[0] if row else None
+        return Claim(*row) if row else None
 
     def add_voucher(self, voucher: Signed[Voucher], now_ms: int) -> None:
         """The voucher is on disk; again is no change."""
         record = voucher.record
-        row = (voucher.id, record.channel, record.receipt, record.due_ucr, record.held_ucr, now_ms, voucher.envelope)
+        row = (
+            voucher.id, record.channel, record.receipt, record.due_ucr, record.held_ucr, record.forfeited_ucr,
+            record.release_at_ms, now_ms, voucher.envelope,
+        )  # fmt: skip
         with _explained(self.path):
-            self._db.execute("INSERT OR IGNORE INTO vouchers VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT OR IGNORE INTO vouchers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def add_ground(self, channel: bytes, ground: Ground, ucr: int, now_ms: int) -> None:
+        """The forfeit is on disk; again is no change."""
+        row = (ground.id, ground.kind, channel, ucr, now_ms)
+        with _explained(self.path):
+            self._db.execute("INSERT OR IGNORE INTO grounds VALUES (?, ?, ?, ?, ?)", row)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -180,10 +214,11 @@ class Journal:
             raise sqlite3.DatabaseError(problem)
 
 
-def earnings(state: Path) -> list[Earning]:
-    """Every receipt of the state directory, oldest first; reads only, also while the node runs.
+def earnings(state: Path, now_ms: int | None = None) -> list[Earning]:
+    """Every receipt of the state directory, oldest first, as of `now_ms` (None: of this moment).
 
-    Raises `StoreError(corrupt_store)`. A directory without a journal has earned nothing.
+    Reads only, also while the node runs. Raises `StoreError(corrupt_store)`. A directory without a journal has earned
+    nothing.
     """
     path = state / JOURNAL
     if not path.exists():
@@ -193,26 +228,42 @@ def earnings(state: Path) -> list[Earning]:
         closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as db,
     ):
         rows = db.execute(
-            """WITH told AS (
-                   SELECT r.channel, r.issued_ms, c.payer, o.bundle, o.entry, r.sequence, r.tokens, r.owed_ucr, r.id,
-                          (SELECT v.id FROM vouchers v WHERE v.receipt = r.id AND v.channel = r.channel
-                           ORDER BY v.received_ms LIMIT 1) AS voucher
-                   FROM receipts r JOIN orders o ON o.id = r.order_id JOIN channels c ON c.id = r.channel),
-               best AS (SELECT channel, max(due_ucr + held_ucr) AS ucr FROM vouchers GROUP BY channel)
-               SELECT coalesce(best.ucr, 0) - sum(iif(voucher IS NULL, 0, owed_ucr)) OVER (PARTITION BY told.channel),
-                      told.*
-               FROM told LEFT JOIN best ON best.channel = told.channel
-               ORDER BY issued_ms, sequence"""
+            """SELECT r.channel, r.issued_ms, c.payer, o.bundle, o.entry, r.sequence, r.tokens, r.owed_ucr, r.id,
+                      (SELECT v.id FROM vouchers v WHERE v.receipt = r.id AND v.channel = r.channel
+                       ORDER BY v.received_ms LIMIT 1)
+               FROM receipts r JOIN orders o ON o.id = r.order_id JOIN channels c ON c.id = r.channel
+               ORDER BY r.issued_ms, r.sequence"""
         ).fetchall()
+        channels: dict[bytes, list[tuple[Any, ...]]] = {}
+        for channel, *row in rows:
+            channels.setdefault(channel, []).append(tuple(row))
+        now_ms = wall_ms() if now_ms is None else now_ms
+        found = [row for channel, of_one in channels.items() for row in _earned(db, channel, of_one, now_ms)]
+    return sorted(found, key=lambda row: (row.issued_ms, row.window))
+
+
+def _earned(db: sqlite3.Connection, channel: bytes, rows: list[tuple[Any, ...]], now_ms: int) -> list[Earning]:
+    """What one channel's latest voucher comes to, spread over its receipts (oldest first)."""
+    latest = db.execute(
+        f"""SELECT channel, receipt, due_ucr, held_ucr, forfeited_ucr, release_at_ms FROM vouchers WHERE channel = ?
+            ORDER BY {_LATEST_FIRST} LIMIT 1""",
+        (channel,),
+    ).fetchone()
+    voucher = Voucher(*latest) if latest else Voucher(channel, bytes(32), 0, 0, 0, 0)
+    (grounds_ucr,) = db.execute("SELECT coalesce(sum(ucr), 0) FROM grounds WHERE channel = ?", (channel,)).fetchone()
+    left_ucr = voucher.promised_ucr - sum(owed_ucr for *_, owed_ucr, _, named in rows if named)
+    covered: list[int] = []
+    for *_, owed_ucr, _, named in rows:
+        covered.append(owed_ucr if named else min(owed_ucr, left_ucr))
+        left_ucr -= 0 if named else covered[-1]
+    held_ucr, forfeited_ucr = held_of(voucher, grounds_ucr, now_ms - SKEW_MS), forfeited_of(voucher, grounds_ucr)
     found = []
-    left_ucr: dict[bytes, int] = {}
-    for surplus_ucr, channel, *told in rows:
-        owed_ucr, _, voucher = told[-3:]
-        paid_ucr = owed_ucr if voucher else min(owed_ucr, left_ucr.setdefault(channel, surplus_ucr))
-        if not voucher:
-            left_ucr[channel] -= paid_ucr
-        found.append(Earning(*[*told, paid_ucr]))
-    return found
+    for row, covered_ucr in zip(reversed(rows), reversed(covered), strict=True):
+        held = min(covered_ucr, held_ucr)
+        forfeited = min(covered_ucr - held, forfeited_ucr)
+        held_ucr, forfeited_ucr = held_ucr - held, forfeited_ucr - forfeited
+        found.append(Earning(*[*row, covered_ucr - forfeited, held, forfeited]))
+    return found[::-1]
 
 
 @contextmanager

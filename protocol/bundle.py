@@ -1,6 +1,6 @@
 """The manifest of a bundle: a model as data, in content-addressed parts that any node can check and run.
 
-The calling convention of the programs stands in `spec/bundles.md`; a node knows no model family.
+The calling convention of the programs stands in `spec/07-bundles.md`; a node knows no model family.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Manifest:
     family: Word
     """For people; no node looks at it."""
     licence: Text
+    """SPDX expression of the weights and tokenizer."""
     provenance: Text
+    """Where the weights come from, for a person who wants to compare."""
     entries: Annotated[tuple[Word, ...], Size(1, 8)]
     """Of `generate`, `score` and `call`."""
     weights: File

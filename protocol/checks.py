@@ -1,6 +1,6 @@
 """Findings about work: one checker's attestation, and the verdict that follows from all of them.
 
-A verdict follows from the evidence that it names by pure functions (`verifier.quorum`).
+A verdict follows from the evidence that it names by pure functions (`verifier.verdict`): anybody can recompute it.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, ClassVar
-
-from blake3 import blake3
 
 from .limits import EVIDENCE_MAX, FINDINGS_MAX
 from .prices import Ucr
@@ -34,7 +32,9 @@ class Attestation:
     order: Hash
     """The order under which it was checked."""
     method: Word
+    """`teacher-forced`: the claimed tokens were fed to the model."""
     values_micro: Values
+    """Each token's log-probability at temperature 1, in micro-nats, by the checker's own run."""
     gaps_micro: Values
     """Each token's gap, in micro-nats of logit."""
     masses_ppm: Masses
@@ -55,6 +55,18 @@ class Outcome(StrEnum):
     """Too few members answered: nothing is accepted, nobody is blamed."""
 
 
+class Standing(StrEnum):
+    """What the verdict says of one member's word."""
+
+    UPHELD = "upheld"
+    """It belongs to the majority that the verdict rests on, or nobody was asked to doubt it."""
+    REFUTED = "refuted"
+    """The majority came to another result. The only standing that is held against anybody."""
+    UNDECIDED = "undecided"
+    SILENT = "silent"
+    """It was asked and gave nothing that could be judged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What the verdict says of one member of the quorum."""
@@ -63,13 +75,27 @@ class Finding:
     owner: Key
     role: Word
     """`executor` or `checker`."""
-    evidence: Annotated[tuple[Hash, ...], Size(0, EVIDENCE_MAX)]
-    """Its receipts or attestations, in the order of the windows; none if it gave none."""
-    agrees: bool
-    """It belongs to the majority that the verdict rests on."""
+    standing: Word
+    """`upheld`, `refuted`, `undecided` or `silent`: the worst of its windows."""
     reason: Text
+    """Why it is not upheld, for a person."""
+    evidence: Annotated[tuple[Hash, ...], Size(0, EVIDENCE_MAX)]
+    """Ids of its receipts and attestations, in ascending order."""
+    due_for: Annotated[tuple[Hash, ...], Size(0, EVIDENCE_MAX)]
+    """Of its receipts, those that the verdict bears out, in ascending order."""
     due_ucr: Ucr
-    """What its work under this verdict is worth; 0 for whoever does not agree."""
+    """What those receipts added to their orders' amounts."""
+    withheld_ucr: Ucr
+    """What its other receipts added."""
+
+    def __post_init__(self) -> None:
+        if self.standing not in Standing.__members__.values():
+            raise ValueError(f"no verdict finds anybody {self.standing!r}")
+
+    @property
+    def agrees(self) -> bool:
+        """It belongs to the majority that the verdict rests on."""
+        return self.standing == Standing.UPHELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +105,19 @@ class Verdict:
     RECORD: ClassVar[str] = "verdict"
 
     subject: Hash
-    """The first order of the work that was judged; those that resume it name it through their receipts."""
+    """The first order of the work that was judged."""
     bundle: Hash
     policy: Word
+    """As the orders committed to it."""
     commitment_nonce: Hash
-    """Opens the orders' `check_commitment`."""
+    """With the policy, opens the orders' `check_commitment`."""
+    anchors: Annotated[tuple[Key, ...], Size(0, FINDINGS_MAX)]
+    """Owners among the members whom this verifier had grounds to rely on, in ascending order."""
     outcome: Word
+    """`accepted`, `rejected` or `inconclusive`."""
     findings: Annotated[tuple[Finding, ...], Size(1, FINDINGS_MAX)]
+    """One for each member and role, in ascending order of role and node."""
 
-
-def check_commitment(nonce: bytes, policy: str) -> bytes:
-    """What an order carries: it binds the client to a policy that the executor cannot see."""
-    return blake3(b"fallow/1/policy" + nonce + policy.encode()).digest()
+    def __post_init__(self) -> None:
+        if self.outcome not in Outcome.__members__.values():
+            raise ValueError(f"no verdict comes out {self.outcome!r}")

@@ -28,6 +28,9 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"
     ILLEGAL_MOVE = "illegal_move"
     TIMED_OUT = "timed_out"
+    CONTRADICTION = "contradiction"
+    OVER_LENT = "over_lent"
+    UNKNOWN_ROSTER = "unknown_roster"
     # A node's legitimate no.
     UNKNOWN_BUNDLE = "unknown_bundle"
     UNKNOWN_ENTRY = "unknown_entry"
@@ -36,6 +39,7 @@ class Code(StrEnum):
     REPLAYED = "replayed"
     STALE_WORKER_KEY = "stale_worker_key"
     STALE_PRICES = "stale_prices"
+    BAD_TERMS = "bad_terms"
     BAD_MANDATE = "bad_mandate"
     INPUT_TOO_LONG = "input_too_long"
     INPUT_MISMATCH = "input_mismatch"
@@ -96,6 +100,11 @@ REGISTRY: dict[Code, CodeEntry] = {
         ),
         CodeEntry(Code.ILLEGAL_MOVE, "peer", _REJECT, "The peer broke the job's sequence; use another peer."),
         CodeEntry(Code.TIMED_OUT, "any", _IGNORE, "The job goes on elsewhere; if it is alone, try again."),
+        CodeEntry(
+            Code.CONTRADICTION, "any", _REJECT, "Keep both records: together they prove what their signer has done."
+        ),
+        CodeEntry(Code.OVER_LENT, "peer", _REJECT, "Borrow from another member; the leases prove what this one did."),
+        CodeEntry(Code.UNKNOWN_ROSTER, "peer", _IGNORE, "Ask for the feeder's current roster, then for a lease of it."),
         CodeEntry(Code.UNKNOWN_BUNDLE, "node", _IGNORE, "Choose a node whose profile lists the bundle."),
         CodeEntry(Code.UNKNOWN_ENTRY, "node", _IGNORE, "`fallow bundle inspect NAME` lists the bundle's entries."),
         CodeEntry(Code.WRONG_EXECUTOR, "node", _REJECT, "Send an order to the one node that it names."),
@@ -103,6 +112,7 @@ REGISTRY: dict[Code, CodeEntry] = {
         CodeEntry(Code.REPLAYED, "node", _REJECT, "Sign a new order; each is run at most once."),
         CodeEntry(Code.STALE_WORKER_KEY, "node", _IGNORE, "Ask the node for its current profile and order again."),
         CodeEntry(Code.STALE_PRICES, "node", _IGNORE, "Ask the node for its current prices and order again."),
+        CodeEntry(Code.BAD_TERMS, "node", _IGNORE, "Order within the terms of the node's profile."),
         CodeEntry(Code.BAD_MANDATE, "any", _REJECT, "The node's owner has to renew its mandate."),
         CodeEntry(Code.INPUT_TOO_LONG, "any", _IGNORE, "Shorten the prompt or ask for fewer tokens."),
         CodeEntry(Code.INPUT_MISMATCH, "node", _REJECT, "Seal the input again; it did not match its digest."),

@@ -13,9 +13,9 @@ from typing import Annotated, ClassVar
 
 from blake3 import blake3
 
-from .envelope import Signed
+from .envelope import Signed, verify_untrusted
 from .errors import Code, RemoteProtocolError
-from .limits import MANDATE_MS_MAX, SKEW_MS, WORKER_KEY_MS_MAX
+from .limits import ISSUER_BYTES_MAX, ISSUER_MS_MAX, MANDATE_MS_MAX, SKEW_MS, WORKER_KEY_MS_MAX
 from .schema import Key, Size, Uint, Word
 
 _PEER_ID_PREFIX = bytes.fromhex("002408011220")
@@ -80,6 +80,24 @@ def salted_digest(salt: bytes, plaintext: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Issuer:
+    """The owner says: this key may sign mandates for me until then. The owner's own key can stay locked away."""
+
+    RECORD: ClassVar[str] = "issuer"
+
+    owner: Key
+    issuer: Key
+    epoch: Uint
+    """A higher epoch voids the owner's lower ones wherever it is seen."""
+    not_before_ms: Uint
+    expires_ms: Uint
+
+    def __post_init__(self) -> None:
+        if not 0 < self.expires_ms - self.not_before_ms <= ISSUER_MS_MAX:
+            raise ValueError("an issuer lasts at most 400 days")
+
+
+@dataclass(frozen=True, slots=True)
 class Mandate:
     """The owner says: this node works for me, in these roles, in this epoch, until then."""
 
@@ -88,10 +106,13 @@ class Mandate:
     node: Key
     owner: Key
     roles: Annotated[tuple[Word, ...], Size(1, 8)]
+    """Of `executor`, `checker`, `verifier` and `relay`; others are for later versions."""
     epoch: Uint
-    """A higher epoch voids lower ones wherever it is seen."""
+    """A higher epoch voids the node's lower ones wherever it is seen. No two mandates of a node share one."""
     not_before_ms: Uint
     expires_ms: Uint
+    issuer: Annotated[bytes, Size(1, ISSUER_BYTES_MAX)] | None
+    """Envelope of the `Issuer` whose key signed this mandate; absent if the owner's own key did."""
 
     def __post_init__(self) -> None:
         if not 0 < self.expires_ms - self.not_before_ms <= MANDATE_MS_MAX:
@@ -122,8 +143,34 @@ def check_current(not_before_ms: int, expires_ms: int, now_ms: int, what: str) -
 
 
 def check_mandate(mandate: Signed[Mandate], node: bytes, role: str, now_ms: int) -> None:
-    """Raises unless the mandate lets `node` act in `role` now for the owner who signed it."""
+    """Raises `RemoteProtocolError` unless the mandate lets `node` act in `role` now, by its owner or the owner's issuer."""
     record = mandate.record
-    if mandate.signer != record.owner or record.node != node or role not in record.roles:
+    if record.node != node or role not in record.roles:
         raise RemoteProtocolError(Code.BAD_MANDATE, f"The mandate does not make this node a {role} of its owner.")
+    check_issued(mandate, now_ms)
     check_current(record.not_before_ms, record.expires_ms, now_ms, "mandate")
+
+
+def check_issued(mandate: Signed[Mandate], at_ms: int) -> Issuer | None:
+    """The issuer who signed the mandate, None if the owner did. Raises `RemoteProtocolError` unless it was one of them,
+    entitled to it at `at_ms`."""
+    record = mandate.record
+    if record.issuer is None:
+        if mandate.signer != record.owner:
+            raise RemoteProtocolError(Code.BAD_MANDATE, "The mandate is not signed by the owner that it names.")
+        return None
+    issuer = verify_untrusted(Issuer, record.issuer, signer=record.owner, bytes_max=ISSUER_BYTES_MAX).record
+    if issuer.owner != record.owner or issuer.issuer != mandate.signer:
+        raise RemoteProtocolError(Code.BAD_MANDATE, "The mandate's issuer is not one of the owner that it names.")
+    check_current(issuer.not_before_ms, issuer.expires_ms, at_ms, "mandate's issuer")
+    return issuer
+
+
+def check_epoch(record: Mandate | Issuer, seen_epoch: int) -> None:
+    """Raises `RemoteProtocolError(bad_mandate)` if one of a higher epoch has been seen for the same node or owner.
+
+    Of mandates, only what the node itself named in a profile counts as seen: anybody can sign one for a stranger's node.
+    """
+    if record.epoch < seen_epoch:
+        what = f"The {record.RECORD} of epoch {record.epoch} was replaced by that of epoch {seen_epoch}."
+        raise RemoteProtocolError(Code.BAD_MANDATE, what)

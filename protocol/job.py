@@ -6,7 +6,7 @@
       |<-- chunk, chunk, ... receipt ----------------|     one receipt per window
       |-- voucher ---------------------------------->|     by then the next window may be half delivered
       |<-- chunk, ... (yield) final receipt ---------|
-      |-- settle (its voucher) | cancel ------------>|
+      |-- settle (its voucher) | decline ----------->|
 
 The executor delivers the window after an unpaid one, and no further: what it can lose is bounded by two windows, and
 the client has the time of one window to have the other checked. Heartbeats go both ways; silence ends the job.
@@ -29,7 +29,8 @@ class Role(StrEnum):
 
 
 class Event(StrEnum):
-    """What is sent. `final` is a receipt that is not `open`; `settle` is the voucher that answers it."""
+    """What is sent. `final` is a receipt that is not `open`; `settle` is the voucher that answers it, `decline` says that
+    none will."""
 
     ORDER = "order"
     ACCEPT = "accept"
@@ -42,6 +43,7 @@ class Event(StrEnum):
     FINAL = "final"
     SETTLE = "settle"
     CANCEL = "cancel"
+    DECLINE = "decline"
     FAILED = "failed"
     HEARTBEAT = "heartbeat"
 
@@ -50,17 +52,23 @@ class JobState(StrEnum):
     """Where a job is."""
 
     IDLE = "idle"
+    """The stream is open, and nothing was sent."""
     ORDERED = "ordered"
+    """The order is out, and not answered."""
     RUNNING = "running"
+    """Accepted: chunks and receipts come, vouchers go."""
     STOPPING = "stopping"
     """The client has had enough; the executor's messages still under way are legal."""
     YIELDING = "yielding"
+    """The owner has taken the machine; a receipt for the part done follows."""
     CLOSING = "closing"
     """The final receipt is out."""
     SETTLED = "settled"
+    """The final receipt has its voucher."""
     UNSETTLED = "unsettled"
     """The client refused to pay for the last receipt: it says why, and deals no more with this executor."""
     REFUSED = "refused"
+    """The executor did not take the order, and says why."""
     BROKEN = "broken"
     """The executor failed, or either side fell silent or broke the protocol."""
 
@@ -101,11 +109,15 @@ TABLE: dict[tuple[JobState, Role, Event], JobState] = {
     #
     (_S.CLOSING, _C, _E.VOUCHER): _S.CLOSING,
     (_S.CLOSING, _C, _E.SETTLE): _S.SETTLED,
-    (_S.CLOSING, _C, _E.CANCEL): _S.UNSETTLED,
+    (_S.CLOSING, _C, _E.DECLINE): _S.UNSETTLED,
+    (_S.CLOSING, _C, _E.CANCEL): _S.CLOSING,  # it crossed the final receipt, and asks for nothing more
 }
 """(state, sender, event) -> next state. Heartbeats change nothing in any state that is not an end. All else is illegal."""
 
 ENDS = frozenset({_S.SETTLED, _S.UNSETTLED, _S.REFUSED, _S.BROKEN})
+
+_PROGRESS = frozenset({_E.ACCEPT, _E.CHUNK, _E.VOUCHER, _E.YIELD, _E.FINAL})
+"""What the time bounds of a running job are counted from, beside a `cancel` that changes something."""
 
 UNPAID_RECEIPTS_MAX = 1
 """Receipts without voucher beyond which nothing may follow but the final one."""
@@ -125,6 +137,7 @@ class Job:
     _heard_ms: int = field(init=False)
     _sent_ms: int = field(init=False)
     _progress_ms: int = field(init=False)
+    _answered: bool = field(default=False, init=False)
     _first_chunk: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -181,7 +194,7 @@ class Job:
             (self._began_ms + JOB_MS_MAX, "The job took longer than any job may"),
             (self._heard_ms + SILENCE_MS_MAX, "The other side fell silent"),
         ]
-        if self.state is JobState.ORDERED:
+        if not self._answered:
             limits[1] = (self._began_ms + ACCEPT_MS_MAX, "The order was not answered in time")
         elif self.role is _X and self.state is JobState.RUNNING and self.unpaid > UNPAID_RECEIPTS_MAX:
             limits.append((self._progress_ms + VOUCHER_MS_MAX, "The voucher for a receipt did not come in time"))
@@ -209,7 +222,8 @@ class Job:
             self.unpaid += 1
         elif event in (Event.VOUCHER, Event.SETTLE):
             self.unpaid -= 1
-        if event in (Event.ACCEPT, Event.CHUNK, Event.VOUCHER, Event.YIELD, Event.FINAL, Event.CANCEL):
+        self._answered = self._answered or event is Event.ACCEPT
+        if event in _PROGRESS or (event is Event.CANCEL and self.state is not target):
             self._progress_ms = now_ms
         self._first_chunk = self._first_chunk or event is Event.CHUNK
         self.state = target

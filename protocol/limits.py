@@ -7,14 +7,20 @@ from typing import Final
 RECORD_BYTES_MAX: Final = 256 * 1024
 """A signed record other than a manifest; the largest real one, a verdict over long answers, is under 64 KiB."""
 
-MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
-"""A manifest lists a 32-byte hash per MiB of weights: enough for a 100 GB model, and one frame."""
+MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024 - 1024
+"""A manifest lists a 32-byte hash per MiB of weights: enough for a 100 GB model, and with its head one frame."""
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """One frame on a stream. py-libp2p moves it in about 50 ms; bigger things are chunked."""
 
 DEPTH_MAX: Final = 16
 """Nesting of any decoded value; the deepest record uses 5."""
+
+ENTRIES_MAX: Final = 2**20
+"""Entries of all lists and maps of one value: the manifest of 65 536 tensors has half as many."""
+
+MESSAGE_ENTRIES_MAX: Final = 4096
+"""The same for a message, which strangers send: the fullest has 40. Reading so many takes a node about a millisecond."""
 
 CHUNK_BYTES: Final = 1024 * 1024
 """Files of a bundle are addressed in pieces of this size: small enough to verify while streaming, few enough to list."""
@@ -74,11 +80,53 @@ JOB_MS_MAX: Final = 15 * 60 * 1000
 QUORUM_MAX: Final = 16
 """Members of one quorum; beyond it a committee is the better instrument."""
 
-FINDINGS_MAX: Final = 64
-"""Members named in one verdict: a quorum, the executors that a long answer passed through, and their replacements."""
+FINDINGS_MAX: Final = 512
+"""Members named in one verdict: 128 windows of the longest answer may each be checked by four others."""
 
 EVIDENCE_MAX: Final = OUTPUT_TOKENS_MAX // 8
-"""Receipts or attestations of one member in one verdict: windows of a full answer, four times over for resumed parts."""
+"""Receipts and attestations of one member in one verdict: windows of a full answer, twice over for resumed parts."""
+
+CONTRADICTION_RECORDS_MAX: Final = 20
+"""Signed records in one piece of evidence: two contradict each other, a roster's leases can overdraw one share."""
+
+CONTRADICTION_BYTES_MAX: Final = 12 * 1024
+"""Of one record in it: the largest, a profile of 64 bundles, has about 11 KB."""
+
+CANDIDATES_MAX: Final = 32
+"""Owners from whom a committee may be drawn: the list stands in each order that agrees to one, at 34 bytes a piece."""
+
+HOLD_MS_MAX: Final = 7 * 24 * 3600 * 1000
+"""Pay is held back no longer than a mandate lasts: who is to forfeit it can still be named by then."""
+
+GROUNDS_MAX: Final = 256
+"""Forfeits on one channel: whom so many verdicts went against is sent no more orders long before."""
+
+ISSUER_MS_MAX: Final = 400 * 24 * 3600 * 1000
+"""An owner takes the cold key out once a year, and has a month's grace to do so."""
+
+ISSUER_BYTES_MAX: Final = 512
+"""An issuer's record inside of each mandate that it signs; the real one has about 300 bytes."""
 
 PUBLISHED_BYTES_MAX: Final = 16 * 1024
 """A value in the DHT: profiles take 1 to 4 KB, and twenty strangers keep each copy in memory."""
+
+WATTS_MAX: Final = 10**9
+"""One gigawatt: more than any feeder carries, and sums over a roster stay exact in every language's numbers."""
+
+SHED_MS_MAX: Final = 24 * 3600 * 1000
+"""A forgotten shed order ends by itself within a day; a longer need is said again."""
+
+SHED_AHEAD_MS_MAX: Final = 7 * 24 * 3600 * 1000
+"""Utilities announce events a day ahead, over a holiday some days; so long a node remembers what was replaced."""
+
+ROSTER_MS_MAX: Final = 7 * 24 * 3600 * 1000
+"""A roster cannot be taken back, only capped by shed orders: a share given in error is gone within a week, as a mandate."""
+
+ROSTER_MEMBERS_MAX: Final = 200
+"""A low-voltage transformer serves some hundred connections; a full roster, 11.7 KB, still fits a piece of evidence."""
+
+LEASE_MS_MAX: Final = 60 * 60 * 1000
+"""What was lent to a member that has gone silent is back within an hour."""
+
+LEASES_MAX: Final = 12
+"""Leases of one lender in force at one time: one more of them, with the roster, still is one piece of evidence."""

@@ -7,13 +7,16 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from .codec import decode_untrusted, encode
 from .errors import Code, RemoteProtocolError
-from .limits import MESSAGE_BYTES_MAX, RECORD_BYTES_MAX
+from .limits import MESSAGE_BYTES_MAX, MESSAGE_ENTRIES_MAX, RECORD_BYTES_MAX
 from .schema import Hash, Size, Text, Uint, Word, from_map_untrusted, to_map
+from .versions import protocol_id
 
-JOB_PROTOCOL = "/fallow/job/1"
-PROFILE_PROTOCOL = "/fallow/profile/1"
-BLOB_PROTOCOL = "/fallow/blob/1"
-VOUCHER_PROTOCOL = "/fallow/voucher/1"
+JOB_PROTOCOL = protocol_id("job", 1)
+PROFILE_PROTOCOL = protocol_id("profile", 1)
+BLOB_PROTOCOL = protocol_id("blob", 1)
+VOUCHER_PROTOCOL = protocol_id("voucher", 1)
+PROTOCOLS = (JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL)
+"""All that this implementation speaks."""
 
 Envelope = Annotated[bytes, Size(1, RECORD_BYTES_MAX)]
 Bulk = Annotated[bytes, Size(0, MESSAGE_BYTES_MAX)]
@@ -28,6 +31,7 @@ class OrderMessage:
     channel: Envelope
     voucher: Envelope | None
     sealed_input: Bulk
+    """An `Input`, by HPKE to the worker's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,10 @@ class RefuseMessage:
 
     KIND: ClassVar[str] = "refuse"
     code: Word
+    """From the registry of errors."""
     detail: Text
     retry_after_ms: Uint
+    """When the same order may be accepted; 0 if that cannot be said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,9 @@ class ChunkMessage:
 
     KIND: ClassVar[str] = "chunk"
     index: Uint
+    """0 for the first: the nonce of its sealing."""
     sealed: Bulk
+    """A `Piece` under the reply secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +98,17 @@ class HeartbeatMessage:
 
 @dataclass(frozen=True, slots=True)
 class CancelMessage:
-    """Client: enough. Before the final receipt it asks for one; after it, it says that nothing more is paid, and why."""
+    """Client: enough. It asks for the final receipt; one that is under way already needs no other."""
 
     KIND: ClassVar[str] = "cancel"
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class DeclineMessage:
+    """Client: the final receipt gets no voucher, and why."""
+
+    KIND: ClassVar[str] = "decline"
     reason: Text
 
 
@@ -110,6 +126,7 @@ class FailedMessage:
 
     KIND: ClassVar[str] = "failed"
     code: Word
+    """From the registry of errors."""
     detail: Text
 
 
@@ -131,7 +148,9 @@ class ProfileReply:
     worker_key: Envelope | None
     """Absent while no worker runs."""
     state: Word
+    """`off`, `not-eligible`, `ready`, `busy` or `yielding`."""
     reasons: Annotated[tuple[Text, ...], Size(0, 16)]
+    """Why it takes no orders, if it takes none; nothing that tells where the owner is."""
     jobs_running: Uint
 
 
@@ -154,7 +173,7 @@ class VoucherReply:
 
 @dataclass(frozen=True, slots=True)
 class BlobRequest:
-    """Send the content with this hash: a manifest or a chunk of a bundle's file."""
+    """Client: send the content with this hash: a manifest or a chunk of a bundle's file."""
 
     KIND: ClassVar[str] = "blob-request"
     hash: Hash
@@ -162,15 +181,16 @@ class BlobRequest:
 
 @dataclass(frozen=True, slots=True)
 class BlobReply:
-    """The content, or nothing if it is not here."""
+    """Node: the content, or nothing if it is not here."""
 
     KIND: ClassVar[str] = "blob"
     content: Bulk | None
+    """Absent if the node does not have it."""
 
 
 JobMessage: TypeAlias = (
     OrderMessage | AcceptMessage | RefuseMessage | ChunkMessage | ReceiptMessage | AttestationMessage | VoucherMessage
-    | HeartbeatMessage | CancelMessage | YieldMessage | FailedMessage
+    | HeartbeatMessage | CancelMessage | DeclineMessage | YieldMessage | FailedMessage
 )  # fmt: skip
 Message: TypeAlias = (
     JobMessage | ProfileRequest | ProfileReply | VoucherRequest | VoucherReply | BlobRequest | BlobReply
@@ -180,7 +200,7 @@ _KINDS: dict[str, type[Message]] = {
     kind.KIND: kind
     for kind in (
         OrderMessage, AcceptMessage, RefuseMessage, ChunkMessage, ReceiptMessage, AttestationMessage, VoucherMessage,
-        HeartbeatMessage, CancelMessage, YieldMessage, FailedMessage,
+        HeartbeatMessage, CancelMessage, DeclineMessage, YieldMessage, FailedMessage,
         ProfileRequest, ProfileReply, VoucherRequest, VoucherReply, BlobRequest, BlobReply,
     )
 }  # fmt: skip
@@ -193,7 +213,7 @@ def encode_message(message: Message) -> bytes:
 
 def decode_message_untrusted(frame: bytes) -> Message:
     """The message in a frame. Raises `RemoteProtocolError` for anything that is not one."""
-    value = decode_untrusted(frame, bytes_max=MESSAGE_BYTES_MAX)
+    value = decode_untrusted(frame, bytes_max=MESSAGE_BYTES_MAX, entries_max=MESSAGE_ENTRIES_MAX)
     if not isinstance(value, dict) or not isinstance(tag := value.pop("t", None), str) or tag not in _KINDS:
         raise RemoteProtocolError(Code.BAD_ENCODING, "The frame is not a message of this protocol.")
     return from_map_untrusted(_KINDS[tag], value)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from .errors import Code, Refused
-from .limits import CALL_INPUTS_MAX, INPUT_TOKENS_MAX, OUTPUT_TOKENS_MAX, SKEW_MS
+from .limits import CALL_INPUTS_MAX, CANDIDATES_MAX, HOLD_MS_MAX, INPUT_TOKENS_MAX, OUTPUT_TOKENS_MAX, SKEW_MS
 from .prices import Ucr
-from .schema import Between, Hash, Key, Nonce, Text, Uint, Word
+from .schema import Between, Hash, Key, Nonce, Ppm, Size, Text, Uint, Word
 from .work import Parameters
 
 
@@ -18,6 +18,7 @@ class Continuation:
 
     receipt: Hash
     position: Uint
+    """Tokens before the first one that is asked for: those of the prompt and of the answer so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,9 @@ class JobOrder:
     entry: Word
     parameters: Parameters
     calls: Annotated[int, Between(1, CALL_INPUTS_MAX)]
+    """Inputs of a `call`; 1 for the other entries."""
     input_tokens: Annotated[int, Between(1, INPUT_TOKENS_MAX)]
+    """All tokens that are given and not claimed; the worker refuses an input of another length."""
     planned_tokens: Annotated[int, Between(0, OUTPUT_TOKENS_MAX)]
     """`generate`: at most so many; `score`: the tokens to check; `call`: 0."""
     input_digest: Hash
@@ -39,18 +42,27 @@ class JobOrder:
     worker_key: Hash
     """Id of the `WorkerKey` that the input is sealed to."""
     price_list: Hash
+    """Hash of the price list that the amounts follow."""
     channel: Hash
     amount_ucr_max: Ucr
+    """The executor refuses an order that may come to more."""
     created_ms: Uint
     nonce: Nonce
     first_chunk_ms_max: Annotated[int, Between(100, 600_000)]
+    """From `Accept` to the first chunk, on each side's own monotonic clock."""
     gap_ms_max: Annotated[int, Between(100, 600_000)]
-    """Time bounds on delivery, as durations from `Accept` on each side's own monotonic clock."""
+    """From one chunk to the next, while no voucher is missing."""
     check_commitment: Hash
     """BLAKE3 over a nonce and how the result will be checked; opened with the verdict."""
+    held_ppm: Ppm
+    """Share of each receipt's pay that the client may hold back until `hold_ms` after the receipt."""
+    hold_ms: Annotated[int, Between(0, HOLD_MS_MAX)]
+    """From the receipt until what is held of it falls due at the latest."""
+    candidates: Annotated[tuple[Key, ...], Size(0, CANDIDATES_MAX)]
+    """Owners from whom a committee may be drawn, to whom alone plaintext is opened then; none: there is no committee."""
     continues: Continuation | None
     checks: Hash | None
-    """`score`: id of the receipt whose window is checked."""
+    """`score`: id of the receipt whose window is checked. `call`: of the receipt that a committee re-executes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,10 @@ class Accept:
     RECORD: ClassVar[str] = "accept"
 
     order: Hash
+    mandate: Hash
+    """Id of the mandate under which it works: with it the node says whose word its receipts are."""
     clock_ms: Uint
+    """Milliseconds since 1970 by the executor's clock."""
     numerics_class: Text
 
 
@@ -73,6 +88,9 @@ class Terms:
     price_list: bytes
     bundles: frozenset[tuple[bytes, str]]
     """(bundle, entry) pairs on offer."""
+    held_ppm_max: int = 0
+    hold_ms_max: int = 0
+    arbiters: frozenset[bytes] = frozenset()
 
 
 def check_order(order: JobOrder, terms: Terms, now_ms: int) -> None:
@@ -89,3 +107,7 @@ def check_order(order: JobOrder, terms: Terms, now_ms: int) -> None:
         raise Refused(Code.STALE_PRICES, "The order was made under an older price list.")
     if order.worker_key != terms.worker_key:
         raise Refused(Code.STALE_WORKER_KEY, "The input is sealed to a worker that has gone.")
+    if order.held_ppm > terms.held_ppm_max or order.hold_ms > terms.hold_ms_max:
+        raise Refused(Code.BAD_TERMS, "The order would hold back more pay, or for longer, than this node allows.")
+    if not terms.arbiters.issuperset(order.candidates):
+        raise Refused(Code.BAD_TERMS, "The order names a committee's candidate whom this node has not agreed to.")

@@ -1,16 +1,16 @@
-"""Payment channels: one payer process, one node, and vouchers that only grow.
+"""What a payer signs: a channel to one node, and on it vouchers that only grow.
 
 A voucher is a signed cumulative promise, so the latest one is always enough; it names the receipt that it answers, so
-that every credit can be explained.
+that every credit can be explained. What the two sides do with them is in `channel`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from .envelope import Signed
-from .errors import Code, LocalProtocolError, RemoteProtocolError
+from .errors import Code, RemoteProtocolError
 from .identity import check_current
 from .prices import Ucr
 from .schema import Hash, Key, Nonce, Uint, Word
@@ -27,109 +27,81 @@ class Channel:
 
     payer: Key
     payee: Key
+    """The node's key."""
     payout_owner: Key
     rail: Word
+    """How it is settled in the end: `ledger`, mutual credit."""
     credit_limit_ucr: Ucr
+    """What may be due and held together."""
     nonce: Nonce
     """One per payer process: two processes with one key never share a counter."""
     opened_ms: Uint
     expires_ms: Uint
+    """No order is taken on the channel after it, and its closing begins."""
     close_grace_ms: Uint
-    """After `expires_ms`, the payee may still claim its latest voucher for so long."""
+    """From the beginning of its closing, either side may still bring the latest voucher that it has for so long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Voucher:
-    """The payer owes the channel's payee, in all, `due_ucr` now and `held_ucr` from `release_at_ms` unless forfeited.
-
-    Nothing agrees to held pay yet, so a payee takes no voucher that holds any.
-    """
+    """The payer has promised the channel's payee in all `due_ucr` + `held_ucr` + `forfeited_ucr`."""
 
     RECORD: ClassVar[str] = "voucher"
 
     channel: Hash
     receipt: Hash
-    """The receipt that this voucher answers."""
+    """The receipt that this voucher answers. One that only moves what is held names any receipt that was answered."""
     due_ucr: Ucr
+    """Owed now, for all receipts of the channel together. Never decreases."""
     held_ucr: Ucr
+    """Falls due by itself at `release_at_ms`, unless it is forfeited before."""
+    forfeited_ucr: Ucr
+    """Was held, and is not owed any more, by committees' verdicts or self-proving evidence. Never decreases."""
     release_at_ms: Uint
-
-
-@dataclass(slots=True)
-class ChannelState:
-    """One side's view of a channel. The payer grows it by `pay`, the payee by `receive`; both are monotonic."""
-
-    channel: Signed[Channel]
-    latest: Signed[Voucher] | None = None
-    named: dict[bytes, int] = field(default_factory=dict)
-    """Receipt id -> micro-credits that its voucher added."""
-    _named_ucr: int = field(init=False)
-    """Sum of `named`, kept: a channel's vouchers are many, and each is held against all before it."""
+    """For all that is held: pay is held in periods. 0 exactly if nothing is held."""
 
     def __post_init__(self) -> None:
-        self._named_ucr = sum(self.named.values())
+        if (self.held_ucr == 0) != (self.release_at_ms == 0):
+            raise ValueError("a voucher has a time of release exactly if it holds something")
 
     @property
     def promised_ucr(self) -> int:
-        """Due and held together."""
-        return _total_ucr(self.latest.record) if self.latest else 0
-
-    @property
-    def room_ucr(self) -> int:
-        """What the channel's limit still covers."""
-        return self.channel.record.credit_limit_ucr - self.promised_ucr
-
-    def pay(self, receipt: bytes, added_ucr: int) -> Voucher:
-        """The voucher that answers `receipt` with `added_ucr` more, due at once. Raises if the limit does not cover it."""
-        if receipt in self.named:
-            raise LocalProtocolError(Code.ILLEGAL_MOVE, "This receipt has its voucher already.")
-        if not 0 <= added_ucr <= self.room_ucr:
-            raise LocalProtocolError(Code.CREDIT_EXHAUSTED, f"{added_ucr} ucr more exceed the channel's limit.")
-        due, held = (self.latest.record.due_ucr, self.latest.record.held_ucr) if self.latest else (0, 0)
-        release_at_ms = self.latest.record.release_at_ms if self.latest else 0
-        return Voucher(self.channel.id, receipt, due + added_ucr, held, release_at_ms)
-
-    def paid(self, voucher: Signed[Voucher], added_ucr: int) -> None:
-        """The payer signed and stored what `pay` gave."""
-        self._name(voucher.record.receipt, added_ucr)
-        self.latest = voucher
-
-    def check(self, voucher: Signed[Voucher], owed_ucr: int) -> None:
-        """Raises `RemoteProtocolError` unless the payee may take the voucher as `receive` does. Nothing changes."""
-        record = voucher.record
-        if record.channel != self.channel.id or voucher.signer != self.channel.record.payer:
-            raise RemoteProtocolError(Code.BAD_SIGNATURE, "The voucher is for another channel or by another payer.")
-        if record.held_ucr:
-            # [REJECT] With a release of its payer's choosing, it would count as paid and never fall due.
-            raise RemoteProtocolError(Code.BAD_RECORD, "The voucher holds pay back; nothing agrees to held pay.")
-        if _total_ucr(record) > self.channel.record.credit_limit_ucr:
-            raise RemoteProtocolError(Code.CREDIT_EXHAUSTED, "The voucher promises more than the channel's limit.")
-        named_ucr = self._named_ucr - self.named.get(record.receipt, 0) + owed_ucr
-        if max(_total_ucr(record), self.promised_ucr) < named_ucr:
-            raise RemoteProtocolError(Code.UNPAID, "The voucher does not cover the receipt that it names.")
-
-    def adds(self, voucher: Signed[Voucher]) -> bool:
-        """Whether the voucher promises more than those so far, or names a receipt that none of them names."""
-        return _total_ucr(voucher.record) > self.promised_ucr or voucher.record.receipt not in self.named
-
-    def receive(self, voucher: Signed[Voucher], owed_ucr: int) -> None:
-        """The payee takes a voucher for a receipt that raised the debt by `owed_ucr`.
-
-        Vouchers of jobs side by side may overtake one another; a repeated one changes nothing. Raises
-        `RemoteProtocolError` if, with all vouchers so far, the receipts that they name are not covered.
-        """
-        self.check(voucher, owed_ucr)
-        self._name(voucher.record.receipt, owed_ucr)
-        if self.latest is None or _total_ucr(voucher.record) >= self.promised_ucr:
-            self.latest = voucher
-
-    def _name(self, receipt: bytes, ucr: int) -> None:
-        self._named_ucr += ucr - self.named.get(receipt, 0)
-        self.named[receipt] = ucr
+        """Whatever has become of it. Never decreases."""
+        return self.due_ucr + self.held_ucr + self.forfeited_ucr
 
 
-def _total_ucr(voucher: Voucher) -> int:
-    return voucher.due_ucr + voucher.held_ucr
+def follows(later: Voucher, earlier: Voucher) -> bool:
+    """Whether `later` takes back nothing that `earlier` promised.
+
+    Neither what is due nor what is forfeited shrinks; and at every time, at least as much is due, released or forfeited.
+    So a release comes later only once everything that was held until then is due or forfeited. This orders all vouchers of
+    an honest payer, in whatever order they arrive.
+    """
+    if later.due_ucr < earlier.due_ucr or later.forfeited_ucr < earlier.forfeited_ucr:
+        return False
+    if later.release_at_ms > earlier.release_at_ms:
+        return later.due_ucr + later.forfeited_ucr >= earlier.promised_ucr
+    return later.promised_ucr >= earlier.promised_ucr
+
+
+def contradiction_of(one: Signed[Voucher], other: Signed[Voucher]) -> str | None:
+    """How two vouchers of one channel prove that their payer equivocates; None if they prove nothing.
+
+    A payer signs the vouchers of a channel one after the other, so of any two, one follows the other.
+    """
+    if one.signer != other.signer or one.record.channel != other.record.channel:
+        return None
+    if follows(one.record, other.record) or follows(other.record, one.record):
+        return None
+    return "each of the two vouchers takes back something that the other one promised"
+
+
+def channel_contradiction_of(one: Signed[Channel], other: Signed[Channel]) -> str | None:
+    """How two channels prove that their payer equivocates; None if they prove nothing. Both are signed by their payers."""
+    a, b = one.record, other.record
+    if (one.signer, a.payee, a.nonce) != (other.signer, b.payee, b.nonce) or a == b:
+        return None
+    return "two channels to one payee have the same nonce and differ"
 
 
 def check_channel(channel: Signed[Channel], node: bytes, owner: bytes, now_ms: int) -> None:

@@ -12,7 +12,7 @@ from .identity import content_hash
 from .limits import OUTPUT_TOKENS_MAX
 from .schema import Between, Hash, Word, to_map
 
-Ucr = Annotated[int, Between(0, 2**53)]
+Ucr = Annotated[int, Between(0, 2**53 - 1)]
 """Micro-credits. Below 2^53, so that every language's numbers hold it exactly."""
 
 
@@ -25,8 +25,11 @@ class Price:
     call_ucr: Ucr
     """For each job, or each input of a `call`."""
     input_token_ucr: Ucr
+    """For each token that is given."""
     output_token_ucr: Ucr
+    """For each token that is generated."""
     checked_token_ucr: Ucr
+    """For each token that is checked."""
 
 
 @dataclass(frozen=True, slots=True)

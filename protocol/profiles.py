@@ -12,11 +12,10 @@ from typing import Annotated, ClassVar
 from .envelope import Signed
 from .errors import Code, RemoteProtocolError
 from .identity import check_current
-from .limits import ADDRESSES_MAX, BUNDLES_MAX, PRICES_MAX, PROFILE_MS_MAX
+from .limits import ADDRESSES_MAX, BUNDLES_MAX, CANDIDATES_MAX, HOLD_MS_MAX, PRICES_MAX, PROFILE_MS_MAX
 from .prices import Price
-from .schema import Between, Hash, Key, Size, Text, Uint, Word
+from .schema import Between, Hash, Key, Ppm, Size, Text, Uint, Word
 
-Ppm = Annotated[int, Between(0, 1_000_000)]
 Region = Annotated[str, Size(0, 3)]
 """A geohash of at most three characters (about 150 km), set by the owner; empty if not said."""
 
@@ -51,6 +50,8 @@ class CapabilityProfile:
     RECORD: ClassVar[str] = "capability-profile"
 
     node: Key
+    mandate: Hash
+    """Id of the mandate that the node acts under: with it the node consents to that owner and epoch."""
     sequence: Uint
     """A higher one replaces lower ones."""
     issued_ms: Uint
@@ -58,11 +59,25 @@ class CapabilityProfile:
     kind: Word | None
     """`vehicle`, `robot`, `site` or `host`, if the owner wishes to say it."""
     region: Region
+    """For clients that look for nodes near them."""
     roles: Annotated[tuple[Word, ...], Size(1, 8)]
+    """At most those of the mandate."""
     accelerators: Annotated[tuple[Text, ...], Size(0, 64)]
+    """For people: what it computes on, a line each."""
     served: Annotated[tuple[ServedBundle, ...], Size(0, BUNDLES_MAX)]
     prices: Annotated[tuple[Price, ...], Size(0, PRICES_MAX)]
+    """One for each bundle and entry on offer; a job is priced by the list whose hash its order names."""
     jobs_max: Uint
+    """Jobs side by side."""
+    held_ppm_max: Ppm
+    """Share of its pay that the node lets a client hold back for later checks."""
+    hold_ms_max: Annotated[int, Between(0, HOLD_MS_MAX)]
+    """For how long."""
+    arbiters: Annotated[tuple[Key, ...], Size(0, CANDIDATES_MAX)]
+    """Owners of verifiers from whom the node lets a committee be drawn."""
+
+    def __post_init__(self) -> None:
+        _check_times(self.issued_ms, self.expires_ms)
 
     def served_bundle(self, bundle: bytes) -> ServedBundle | None:
         """The offer for one bundle."""
@@ -80,15 +95,25 @@ class ConnectivityProfile:
     issued_ms: Uint
     expires_ms: Uint
     addresses: Annotated[tuple[Text, ...], Size(0, ADDRESSES_MAX)]
+    """Multiaddresses without a peer id at the end; relayed ones too."""
     link_kinds: Annotated[tuple[Word, ...], Size(0, 8)]
+    """For people, as `ethernet`, `wifi` or `cellular`; none if not known."""
     metered: bool | None
+    """Whether traffic costs the owner money; absent if not known."""
     vantage_peers: Uint
+    """Connected peers that answered when the figures below were taken; 0: there are none."""
     rtt_p50_us: Uint | None
+    """Round trips of a small question on an open stream, several to each of them."""
     rtt_p95_us: Uint | None
     jitter_us: Uint | None
+    """Mean difference of one peer's consecutive round trips."""
     loss_ppm: Ppm | None
+    """Questions without an answer in time."""
     up_kbit_per_s: Uint | None
     down_kbit_per_s: Uint | None
+
+    def __post_init__(self) -> None:
+        _check_times(self.issued_ms, self.expires_ms)
 
     @property
     def interactive(self) -> bool:
@@ -107,6 +132,9 @@ def check_profile(profile: Signed[CapabilityProfile] | Signed[ConnectivityProfil
     record = profile.record
     if profile.signer != node or record.node != node:
         raise RemoteProtocolError(Code.BAD_SIGNATURE, "The profile is not signed by the node that it is about.")
-    if record.expires_ms - record.issued_ms > PROFILE_MS_MAX:
-        raise RemoteProtocolError(Code.BAD_RECORD, "The profile claims to be valid for too long.")
     check_current(record.issued_ms, record.expires_ms, now_ms, "profile")
+
+
+def _check_times(issued_ms: int, expires_ms: int) -> None:
+    if not 0 < expires_ms - issued_ms <= PROFILE_MS_MAX:
+        raise ValueError("a profile lasts at most half an hour")

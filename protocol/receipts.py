@@ -16,6 +16,7 @@ from .work import Values
 
 OPEN, FINAL, YIELDED, CANCELLED = "open", "final", "yielded", "cancelled"
 """How a window ended: more follow, the work is complete, the owner took the machine, the client had enough."""
+ENDS = frozenset({OPEN, FINAL, YIELDED, CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,11 @@ class Receipt:
 
     order: Hash
     sequence: Uint
+    """0 for the first of the order."""
     previous: Hash | None
     """Id of the receipt of the window before."""
     first_token: Annotated[int, Between(0, OUTPUT_TOKENS_MAX)]
+    """Position of the window's first token, counted from the order's first output token."""
     tokens: Annotated[int, Between(0, OUTPUT_TOKENS_MAX)]
     """The window covers `tokens` tokens from `first_token`, counted from the order's first output token."""
     transcript: Hash
@@ -37,9 +40,17 @@ class Receipt:
     values_micro: Values
     """The window's proof values: a log-probability in micro-nats for each token; none for a `call`."""
     numerics_class: Text
+    """As in the acceptance."""
     amount_ucr: Ucr
     """Cumulative over the order."""
     end: Word
+    """`open`: more follow; `final`: the work is complete; `yielded` or `cancelled`: it was cut short."""
+
+    def __post_init__(self) -> None:
+        if len(self.values_micro) != self.tokens:
+            raise ValueError("not one proof value for each token")
+        if self.end not in ENDS:
+            raise ValueError(f"a window does not end {self.end!r}")
 
 
 @dataclass(slots=True)

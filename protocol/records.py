@@ -12,7 +12,9 @@ from .bundle import Manifest
 from .checks import Attestation, Verdict
 from .envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from .errors import Code, RemoteProtocolError
-from .identity import Mandate, WorkerKey
+from .evidence import Evidence, Proven, prove
+from .grid import FeederLease, FeederRoster, ShedOrder
+from .identity import Issuer, Mandate, WorkerKey
 from .limits import MANIFEST_BYTES_MAX, RECORD_BYTES_MAX
 from .orders import Accept, JobOrder
 from .payment import Channel, Voucher
@@ -20,15 +22,15 @@ from .profiles import CapabilityProfile, ConnectivityProfile
 from .receipts import Receipt
 
 AnyRecord: TypeAlias = (
-    Mandate | CapabilityProfile | ConnectivityProfile | WorkerKey | Manifest | Channel | JobOrder | Accept | Receipt
-    | Voucher | Attestation | Verdict
+    Issuer | Mandate | CapabilityProfile | ConnectivityProfile | WorkerKey | Manifest | Channel | JobOrder | Accept | Receipt
+    | Voucher | Attestation | Verdict | Evidence | ShedOrder | FeederRoster | FeederLease
 )  # fmt: skip
 
 RECORDS: Final[dict[str, type[AnyRecord]]] = {
     kind.RECORD: kind
     for kind in (
-        Mandate, CapabilityProfile, ConnectivityProfile, WorkerKey, Manifest, Channel, JobOrder, Accept, Receipt,
-        Voucher, Attestation, Verdict,
+        Issuer, Mandate, CapabilityProfile, ConnectivityProfile, WorkerKey, Manifest, Channel, JobOrder, Accept,
+        Receipt, Voucher, Attestation, Verdict, Evidence, ShedOrder, FeederRoster, FeederLease,
     )
 }  # fmt: skip
 """In the order of the specification's table."""
@@ -61,6 +63,14 @@ def identify_untrusted(envelope: bytes) -> Signed[AnyRecord]:
     )
 
 
+def check_evidence_untrusted(evidence: Evidence) -> Proven:
+    """What the enclosed records prove, which is what the evidence says. Raises `RemoteProtocolError` if it is not."""
+    proven = prove([identify_untrusted(envelope) for envelope in evidence.records])
+    if proven is None or (str(proven.fault), proven.accused) != (evidence.fault, evidence.accused):
+        raise RemoteProtocolError(Code.BAD_RECORD, "The records do not prove the fault that the evidence names.")
+    return proven
+
+
 def contradiction(signed: Signed[AnyRecord], known: Mapping[bytes, Signed[AnyRecord]]) -> str | None:
     """Why `signed` cannot be what it says, given other records by their ids; None if none speaks against it."""
     record = signed.record
@@ -81,11 +91,13 @@ def contradiction(signed: Signed[AnyRecord], known: Mapping[bytes, Signed[AnyRec
 def _author(record: AnyRecord) -> bytes | None:
     """The one who must have signed, where the record itself says so."""
     match record:
-        case Mandate():
+        case Mandate(issuer=None) | Issuer():
             return record.owner
         case CapabilityProfile() | ConnectivityProfile() | WorkerKey():
             return record.node
         case Channel():
             return record.payer
+        case FeederLease():
+            return record.lender
         case _:
             return None

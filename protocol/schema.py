@@ -45,6 +45,8 @@ Key = Annotated[bytes, Size(32, 32)]
 Nonce = Annotated[bytes, Size(16, 16)]
 Signature = Annotated[bytes, Size(64, 64)]
 Uint = Annotated[int, Between(0, INTEGER_MAX)]
+Ppm = Annotated[int, Between(0, 1_000_000)]
+"""Millionths."""
 Text = Annotated[str, Size(0, TEXT_BYTES_MAX)]
 Word = Annotated[str, Size(1, 64)]
 """A name: of a bundle, an entry, a role, a kind."""
@@ -171,8 +173,9 @@ def _unpack(kind: type, value: Value) -> Any:
             known[field.name] = None
         else:
             raise _Problem(f"{field.name} is missing")
-    if strange := next((key for key in value if key not in known and not key.startswith("opt_")), None):
-        raise _Problem(f"unknown field {strange!r}")
+    for key in value:
+        if key not in known and not (type(key) is str and key.startswith("opt_")):  # msgpack has other keys too
+            raise _Problem(f"unknown field {key[:80]!r}")
     try:
         return kind(**known)
     except ValueError as error:

@@ -10,10 +10,11 @@ from typing import Annotated
 
 from blake3 import blake3
 
-from .codec import decode_untrusted, encode
+from .codec import encode
 from .identity import salted_digest
 from .limits import CALL_INPUTS_MAX, INPUT_TOKENS_MAX, MESSAGE_BYTES_MAX, OUTPUT_TOKENS_MAX
-from .schema import Between, Key, Size, Uint, from_map_untrusted, to_map
+from .reading import read_untrusted
+from .schema import Between, Key, Size, Uint, to_map
 
 Token = Annotated[int, Between(0, 2**31 - 1)]
 Tokens = Annotated[tuple[Token, ...], Size(0, INPUT_TOKENS_MAX + OUTPUT_TOKENS_MAX)]
@@ -24,12 +25,14 @@ Masses = Annotated[tuple[Uint, ...], Size(0, OUTPUT_TOKENS_MAX)]
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How to compute, in the order where both sides and any checker can read it. `call` has all zeros."""
+    """How to compute, in the order where both sides and any checker can read it. `call` has the defaults."""
 
     max_tokens: Annotated[int, Between(0, OUTPUT_TOKENS_MAX)] = 0
+    """`generate`: the text ends here at the latest."""
     temperature_milli: Annotated[int, Between(0, 10_000)] = 0
     """0 takes the likeliest token."""
     top_p_ppm: Annotated[int, Between(0, 1_000_000)] = 1_000_000
+    """Only the likeliest tokens that make up this share are chosen from; 1,000,000: all."""
     seed: Uint = 0
     """Of the counter noise (seed, absolute position, token): the same seed gives the same text on any honest node."""
 
@@ -62,8 +65,11 @@ class Input:
     """The plaintext of a sealed input. `work` is digested with `salt`; pieces come back sealed under `reply_secret`."""
 
     salt: Key
+    """Random, for this order alone: of the input's digest and of the transcript."""
     reply_secret: Key
+    """Random, for this order alone: the key under which pieces are sealed."""
     work: Annotated[bytes, Size(1, MESSAGE_BYTES_MAX)]
+    """A `Work`, encoded."""
 
     def encode(self) -> bytes:
         """The bytes that are sealed."""
@@ -80,6 +86,7 @@ class Piece:
     """The plaintext of one chunk. `generate` fills tokens and values, `score` values, gaps and masses, `call` the tensor."""
 
     tokens: Tokens = ()
+    """What was generated, in order."""
     values_micro: Values = ()
     """Each token's log-probability at temperature 1 in micro-nats: what only running the model can give."""
     gaps_micro: Values = ()
@@ -89,6 +96,7 @@ class Piece:
     tensor: Annotated[bytes, Size(0, MESSAGE_BYTES_MAX // 2)] = b""
     """`call`: float32, little-endian, row-major."""
     shape: Annotated[tuple[Uint, ...], Size(0, 8)] = ()
+    """Of the tensor: rows, one for each input, and columns."""
 
     def encode(self) -> bytes:
         """The bytes that are hashed into the transcript and sealed."""
@@ -97,17 +105,17 @@ class Piece:
 
 def decode_work_untrusted(encoded: bytes) -> Work:
     """Raises `RemoteProtocolError` unless `encoded` is a `Work` whose claim fits its sequence."""
-    return from_map_untrusted(Work, decode_untrusted(encoded, bytes_max=MESSAGE_BYTES_MAX))
+    return read_untrusted(Work, encoded, bytes_max=MESSAGE_BYTES_MAX)
 
 
 def decode_input_untrusted(encoded: bytes) -> Input:
     """Raises `RemoteProtocolError` unless `encoded` is an `Input`."""
-    return from_map_untrusted(Input, decode_untrusted(encoded, bytes_max=MESSAGE_BYTES_MAX))
+    return read_untrusted(Input, encoded, bytes_max=MESSAGE_BYTES_MAX)
 
 
 def decode_piece_untrusted(encoded: bytes) -> Piece:
     """Raises `RemoteProtocolError` unless `encoded` is a `Piece`."""
-    return from_map_untrusted(Piece, decode_untrusted(encoded, bytes_max=MESSAGE_BYTES_MAX))
+    return read_untrusted(Piece, encoded, bytes_max=MESSAGE_BYTES_MAX)
 
 
 def transcript_start(salt: bytes, order_id: bytes) -> bytes:

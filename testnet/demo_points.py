@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from itertools import pairwise
@@ -11,7 +12,7 @@ import trio
 from ..client import Answer, Embeddings
 from ..node.store import earnings
 from ..protocol.bundle import GENERATE
-from ..protocol.checks import Outcome
+from ..protocol.checks import Outcome, Verdict
 from ..protocol.identity import peer_id
 from ..protocol.orders import JobOrder
 from .demo_money import Payouts, balanced
@@ -35,7 +36,7 @@ async def chat(stage: Stage) -> tuple[str, str]:
         async for chunk in stream:
             show(chunk)
     answer = stream.answer
-    answer.save(stage.receipts)
+    answer.save(stage.receipts, openings=True)
     outcome = _outcome(answer)
     screen.verdict(answer.verdict, stage.testnet.nodes)
     screen.receipts(answer.receipts, stage.testnet.nodes)
@@ -51,7 +52,7 @@ async def embeddings(stage: Stage) -> bool:
     alone = await stage.reader.embed(
         script.embed, script.texts, assurance="none", executors=[stage.testnet.nodes[0].peer_id]
     )
-    vectors.save(stage.receipts)
+    vectors.save(stage.receipts, openings=True)
     screen.verdict(vectors.verdict, stage.testnet.nodes)
     screen.similarities(script.texts, [_cosine(vectors[0], vector) for vector in vectors])
     distrusted = {node.peer_id for node in await stage.stranger.nodes(script.embed) if node.distrusted}
@@ -97,7 +98,7 @@ async def handover(stage: Stage) -> tuple[int, bool]:
                 show(chunk)
                 if len(arrivals) == script.drive_after:
                     nursery.start_soon(testnet.drive, testnet.node(chunk.executor))
-    stream.answer.save(stage.receipts)
+    stream.answer.save(stage.receipts, openings=True)
     gap_ms = _gap_ms(arrivals)
     screen.handovers(stream.answer.handovers, testnet.nodes, gap_ms)
     began = testnet.node(arrivals[0][1])
@@ -119,7 +120,7 @@ async def bootstrap_loss(stage: Stage) -> bool:
     with screen.text(testnet.nodes) as show:
         async for chunk in stream:
             show(chunk)
-    stream.answer.save(stage.receipts)
+    stream.answer.save(stage.receipts, openings=True)
     return stage.check(
         "a further job is done, and its answer accepted",
         not testnet.nodes[0].process.running and _outcome(stream.answer) == Outcome.ACCEPTED,
@@ -144,6 +145,7 @@ async def payouts(stage: Stage) -> Payouts:
     flipped.write_bytes(envelope)
     whole, broken = await _verifies(stage, str(receipt)), await _verifies(stage, str(flipped))
     stage.check("offline, the receipt is valid, and a copy with one bit flipped is not", whole and not broken)
+    stage.check("every verdict, recomputed from the records beside it, is the same", await _recomputed(stage))
     return books
 
 
@@ -162,6 +164,15 @@ async def _verifies(stage: Stage, path: str) -> bool:
     done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
     stage.screen.said(f"fallow verify {path}", (done.stdout or done.stderr).decode())
     return done.returncode == 0
+
+
+async def _recomputed(stage: Stage) -> bool:
+    """Whether anybody who has the folder comes to the verdicts in it."""
+    command = [sys.executable, "-P", "-m", "fallow.cli", "verify", "--json", str(stage.receipts)]
+    done = await trio.run_process(command, capture_stdout=True, check=False)
+    files = json.loads(done.stdout)["files"]
+    verdicts = [file["borne_out"] for file in files if file.get("record") == Verdict.RECORD]
+    return done.returncode == 0 and bool(verdicts) and all(word.startswith("recomputed") for word in verdicts)
 
 
 def _outcome(answer: Answer) -> str:
@@ -184,7 +195,7 @@ async def _asked_again(stage: Stage) -> bool:
         stage.script.embed, stage.script.texts, assurance=QUORUM, executors=[stage.liar.peer_id]
     )
     after = await trio.to_thread.run_sync(earnings, stage.liar.folder)
-    orders = [signed.record for kind, signed in vectors.proof.envelopes if kind == JobOrder.RECORD]
+    orders = [signed.record for signed in vectors.proof.records if isinstance(signed.record, JobOrder)]
     return len(after) != len(before) or stage.liar.peer_id in {peer_id(order.executor) for order in orders}
 
 

@@ -91,7 +91,7 @@ class Screen:
         for column in ("node", "as", "agrees", "why not", "due ucr"):
             table.add_column(column, justify="right" if column == "due ucr" else "left")
         for finding in verdict.findings:
-            agrees = Text("yes", "green") if finding.agrees else Text("no", "bold red")
+            agrees = Text("yes", "green") if finding.agrees else Text(finding.standing, "bold red")
             name = _name(peer_id(finding.node), nodes)
             table.add_row(name, finding.role, agrees, Text(finding.reason), str(finding.due_ucr))
         self._console.print(table)

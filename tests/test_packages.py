@@ -13,7 +13,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
 
 # Top-level directories that hold no part of the package. Hidden ones (.git, .venv) do not count either.
-NOT_PACKAGE = {"benchmarks", "build", "dist", "newsfragments", "spec", "tests", "tools"}
+NOT_PACKAGE = {"benchmarks", "build", "dist", "fuzz", "newsfragments", "spec", "tests", "tools"}
 
 
 def packages_in_tree() -> set[str]:

@@ -1,4 +1,4 @@
-"""Judging a quorum: k distinct owners have to come to the same result.
+"""Judging the members of a quorum: enough distinct owners have to come to the same result.
 
 Text: one executor generates; checkers teacher-force its windows. Functions: every member computes. A member that gave
 nothing has not agreed. The result is a pure function of the evidence, whatever order it came in.
@@ -6,49 +6,19 @@ nothing has not agreed. The result is a pure function of the evidence, whatever 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..protocol.bundle import Tolerance
 from ..protocol.checks import Attestation, Outcome
 from ..protocol.envelope import Signed
-from ..protocol.errors import Code, Refused
-from ..protocol.limits import QUORUM_MAX
+from ..protocol.policy import COMMITTEE, Policy
 from ..protocol.receipts import Receipt
 from ..protocol.work import Piece
 from .compare import Rows, choice_disagreement, distance_ppm, rows_of, values_disagreement
 
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """`quorum:k/n`, or `none` with k = n = 1."""
-
-    k: int
-    n: int
-
-    @classmethod
-    def parse(cls, text: str) -> Policy:
-        """Raises `Refused(unsatisfiable_assurance)` unless `text` is `none` or `quorum:K/N` with a majority K of N."""
-        if text == "none":
-            return cls(1, 1)
-        kind, _, numbers = text.partition(":")
-        k, _, n = numbers.partition("/")
-        if kind != "quorum" or not all(len(digits) <= 2 and digits.isdecimal() for digits in (k, n)):
-            raise Refused(Code.UNSATISFIABLE_ASSURANCE, f"{text[:80]!r} is no assurance; say none or quorum:2/3.")
-        if not int(n) // 2 < int(k) <= int(n) <= QUORUM_MAX or int(n) < 2:
-            raise Refused(
-                Code.UNSATISFIABLE_ASSURANCE,
-                f"{text!r} cannot be held: K must be more than half of N, and N from 2 to {QUORUM_MAX}.",
-            )
-        return cls(int(k), int(n))
-
-    @property
-    def checked(self) -> bool:
-        """Whether anybody but the executor looks at the work."""
-        return self.n > 1
-
-    def __str__(self) -> str:
-        return f"quorum:{self.k}/{self.n}" if self.checked else "none"
+PARTY = "is a party to the job"
+SILENT = "gave no finding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +30,39 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """One checker's part: asked about the last `claimed` tokens of what it was given, the window's own among them."""
+
+    member: Member
+    claimed: int
+    attestation: Signed[Attestation] | None
+    """None if it gave none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
-    """The evidence about one window of a text: the executor's receipt, and each checker's attestation or None."""
+    """The evidence about one window of a text."""
 
     receipt: Signed[Receipt]
     executor: Member
-    checkers: tuple[tuple[Member, Signed[Attestation] | None], ...]
-    carried_values: tuple[int, ...]
-    """Proof values of tokens before this window whose executor died before it could sign for them: checked along."""
+    checks: tuple[Check, ...]
     top_p_ppm: int
+    carried_values: tuple[int, ...] | None = None
+    """Proof values of tokens before this window whose executor left before it could sign for them, where they are known:
+    they are checked along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """Whom a judgement may count: no party to the job among the checkers, and with `+anchor` somebody to rely on."""
+
+    parties: frozenset[bytes] = frozenset()
+    """Keys of clients, nodes and owners."""
+    anchors: frozenset[bytes] = frozenset()
+
+    def enough(self, owners: Collection[bytes], policy: Policy) -> bool:
+        """Whether these owners, of one mind, carry a verdict."""
+        return len(owners) >= policy.k and (not policy.anchored or not self.anchors.isdisjoint(owners))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,54 +75,92 @@ class Judgement:
     carried_good: bool = True
     """The tokens that nobody signed for were confirmed too."""
 
+    def fault(self, node: bytes) -> str | None:
+        """What is held against a node: why it does not belong to the majority, unless it had no part in the matter."""
+        reason = self.reasons.get(node)
+        return None if reason in (PARTY, SILENT) else reason
 
-def judge_window(window: Window, policy: Policy, tolerance: Tolerance) -> Judgement:
-    """Accepted if the executor and agreeing checkers stand for k owners; rejected if k owners agree on other values."""
+
+def judge_window(window: Window, policy: Policy, tolerance: Tolerance, who: Standings | None = None) -> Judgement:
+    """Accepted if enough owners stand for the executor's values (its own among them, but for a committee); rejected if
+    enough owners agree on other values."""
+    who = who or Standings()
+    parties = who.parties | {window.executor.node, window.executor.owner}
     objections: dict[bytes, str] = {}
-    agreeing, carried_good = {window.executor.owner}, True
-    for checker, signed in window.checkers:
-        reason, carried = _objection(window, signed, tolerance)
+    agreeing, carried_good = set() if policy.kind == COMMITTEE else {window.executor.owner}, True
+    checks = _heard(window.checks)
+    for check in checks:
+        reason, carried = _objection(window, check, tolerance, parties)
         if reason is None:
-            agreeing.add(checker.owner)
+            agreeing.add(check.member.owner)
             carried_good = carried_good and carried
         else:
-            objections[checker.node] = reason
-    if len(agreeing) >= policy.k:
+            objections[check.member.node] = reason
+    if who.enough(agreeing, policy):
         return Judgement(Outcome.ACCEPTED, objections, carried_good)
-    objectors = [
-        (member, signed.record.values_micro)
-        for member, signed in window.checkers
-        if signed and signed.record.subject == window.receipt.id
-        if member.node in objections and member.owner != window.executor.owner
-    ]
-    for leader, values in objectors:
-        allies = [member for member, other in objectors if not values_disagreement(values, other, tolerance)]
-        if len({ally.owner for ally in allies}) >= policy.k:
-            return Judgement(Outcome.REJECTED, _outvoted(window, leader, allies, objections))
+    objectors = [check for check in checks if _counts(window, check, parties) and check.member.node in objections]
+    for leader in objectors:
+        allies = [check for check in objectors if not _apart(leader, check, tolerance)]
+        if who.enough({ally.member.owner for ally in allies}, policy):
+            members = [ally.member.node for ally in allies]
+            return Judgement(Outcome.REJECTED, _outvoted(window, leader.member.node, members, objections))
     return Judgement(Outcome.INCONCLUSIVE, {})
 
 
-def _outvoted(window: Window, leader: Member, allies: list[Member], objections: dict[bytes, str]) -> dict[bytes, str]:
+def _heard(checks: Iterable[Check]) -> list[Check]:
+    """One check for each node, in the order of their keys: of several, one that brought a finding; of these, the one whose
+    envelope's id comes first, so that asking a node again and again changes nothing."""
+    by_node: dict[bytes, Check] = {}
+    for check in checks:
+        other = by_node.get(check.member.node)
+        if other is None or _rank(check) < _rank(other):
+            by_node[check.member.node] = check
+    return [by_node[node] for node in sorted(by_node)]
+
+
+def _rank(check: Check) -> tuple[bool, bytes]:
+    return check.attestation is None, check.attestation.id if check.attestation else b""
+
+
+def _counts(window: Window, check: Check, parties: frozenset[bytes]) -> bool:
+    """Whether the checker gave its figures for this window, all of them, and may."""
+    if check.attestation is None or not parties.isdisjoint({check.member.node, check.member.owner}):
+        return False
+    finding, values = check.attestation.record, window.receipt.record.values_micro
+    return finding.subject == window.receipt.id and len(finding.values_micro) == check.claimed >= len(values)
+
+
+def _apart(one: Check, other: Check, tolerance: Tolerance) -> str | None:
+    assert one.attestation and other.attestation, "both gave a finding"
+    return values_disagreement(one.attestation.record.values_micro, other.attestation.record.values_micro, tolerance)
+
+
+def _outvoted(window: Window, leader: bytes, allies: list[bytes], objections: dict[bytes, str]) -> dict[bytes, str]:
     """Why everybody but the allies does not belong to the majority; the executor for what its accuser found."""
-    others = {member.node for member, _ in window.checkers} - {ally.node for ally in allies}
+    others = {check.member.node for check in window.checks} - set(allies)
     reasons = {node: objections.get(node, "confirmed what the majority rejects") for node in others}
-    return {**reasons, window.executor.node: objections[leader.node]}
+    return {**reasons, window.executor.node: objections[leader]}
 
 
-def _objection(window: Window, signed: Signed[Attestation] | None, tolerance: Tolerance) -> tuple[str | None, bool]:
+def _objection(
+    window: Window, check: Check, tolerance: Tolerance, parties: frozenset[bytes]
+) -> tuple[str | None, bool]:
     """Why this checker does not confirm the window (None: it does), and whether it confirms what was carried along."""
-    if signed is None:
-        return "gave no finding", False
-    finding, receipt = signed.record, window.receipt.record
+    if check.attestation is None:
+        return SILENT, False
+    if not parties.isdisjoint({check.member.node, check.member.owner}):
+        return PARTY, False
+    finding, receipt = check.attestation.record, window.receipt.record
     if finding.subject != window.receipt.id:
         return "its finding is about something else", False
-    if len(finding.values_micro) != len(window.carried_values) + len(receipt.values_micro):
+    start = check.claimed - len(receipt.values_micro)
+    if start < 0 or len(finding.values_micro) != check.claimed:
         return f"gave {len(finding.values_micro)} proof values, not one for each token", False
-    start = len(window.carried_values)
-    carried, own = slice(None, start), slice(start, None)
+    head, own = slice(None, start), slice(start, None)
+    carried = finding.values_micro[head] if window.carried_values is None else window.carried_values
     return (
         _disagreement(receipt.values_micro, finding, own, window.top_p_ppm, tolerance),
-        _disagreement(window.carried_values, finding, carried, window.top_p_ppm, tolerance) is None,
+        _disagreement(carried, finding, head, window.top_p_ppm, tolerance) is None,
     )
 
 
@@ -157,21 +189,28 @@ class FunctionJudgement:
     medoid: Piece | None = field(default=None)
 
 
-def judge_results(results: Sequence[Result], policy: Policy, tolerance: Tolerance) -> FunctionJudgement:
-    """Accepted if the largest group of mutually agreeing results stands for k owners; all others are named."""
+def judge_results(
+    results: Sequence[Result], policy: Policy, tolerance: Tolerance, who: Standings | None = None
+) -> FunctionJudgement:
+    """Accepted if the largest group of mutually agreeing results stands for enough owners; all others are named."""
+    who = who or Standings()
     reasons = {result.member.node: "gave no result" for result in results}
     rows: dict[bytes, Rows] = {}
     for result in results:
         if result.piece is None or result.receipt is None:
             continue
-        if (parsed := rows_of(result.piece)) is None:
+        if not who.parties.isdisjoint({result.member.node, result.member.owner}):
+            reasons[result.member.node] = PARTY
+        elif (parsed := rows_of(result.piece)) is None:
             reasons[result.member.node] = "its result is not an array of the promised form"
         else:
             rows[result.member.node] = parsed
     given = sorted((r for r in results if r.member.node in rows), key=lambda result: result.member.node)
     groups = [_group(seed, given, rows, tolerance) for seed in given]
-    best = max(groups, key=lambda group: (len({r.member.owner for r in group}), len(group)), default=[])
-    if len({result.member.owner for result in best}) < policy.k:
+    best = max(
+        groups, key=lambda group: (who.enough(_owners(group), policy), len(_owners(group)), len(group)), default=[]
+    )
+    if not who.enough(_owners(best), policy):
         return FunctionJudgement(Outcome.INCONCLUSIVE, {})
     members = {result.member.node for result in best}
     medoid = min(best, key=lambda one: _spread(one, best, rows))
@@ -183,6 +222,10 @@ def judge_results(results: Sequence[Result], policy: Policy, tolerance: Toleranc
                 else f"its result lies {apart} ppm from the majority's (at most {tolerance.value_micro})"
             )  # fmt: skip
     return FunctionJudgement(Outcome.ACCEPTED, {n: why for n, why in reasons.items() if n not in members}, medoid.piece)
+
+
+def _owners(group: Iterable[Result]) -> set[bytes]:
+    return {result.member.owner for result in group}
 
 
 def _group(seed: Result, given: Iterable[Result], rows: dict[bytes, Rows], tolerance: Tolerance) -> list[Result]:

@@ -1,6 +1,6 @@
 """A bundle's programs, compiled and ready to run: the only place, beside the exporter's, where JAX is used.
 
-The calling convention stands in `spec/bundles.md`. Loading is one function, `load`: whatever a node demands of a
+The calling convention stands in `spec/07-bundles.md`. Loading is one function, `load`: whatever a node demands of a
 stranger's program before it compiles it, it demands there.
 """
 

@@ -9,7 +9,8 @@ import trio
 from libp2p.abc import INetStream
 from libp2p.network.stream.exceptions import StreamEOF
 
-from ...protocol.errors import Code, NetworkError
+from ...protocol import framing
+from ...protocol.errors import Code, NetworkError, RemoteProtocolError
 from .boundary import Tasks, translated
 from .identity import key_of
 from .seam import FRAME_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_FRAMES_MAX
@@ -58,10 +59,9 @@ class FrameStream:
                     self._tasks.spawn(self._abort)
 
     async def _write(self, frame: bytes) -> None:
-        head = len(frame).to_bytes(4, "big")
-        await self._stream.write(head + frame[: WRITE_BYTES - 4])
-        for start in range(WRITE_BYTES - 4, len(frame), WRITE_BYTES):
-            await self._stream.write(frame[start : start + WRITE_BYTES])
+        framed = framing.frame(frame)
+        for start in range(0, len(framed), WRITE_BYTES):
+            await self._stream.write(framed[start : start + WRITE_BYTES])
 
     async def receive(self) -> bytes:
         try:
@@ -115,23 +115,20 @@ class FrameStream:
             self._ended.set()
 
     async def _read_frames(self) -> None:
-        buffer = bytearray()
+        frames = framing.Frames()
         while True:
             try:
-                buffer += await self._stream.read(READ_BYTES)
+                received = await self._stream.read(READ_BYTES)
             except StreamEOF:
                 return
             if self._receive_closed:
-                buffer.clear()
-            while len(buffer) >= 4:
-                length = int.from_bytes(buffer[:4], "big")
-                if length > FRAME_BYTES_MAX:
-                    raise NetworkError(Code.TOO_LARGE, f"the peer announced a frame of {length} bytes")
-                if len(buffer) < 4 + length:
-                    break
-                frame = bytes(buffer[4 : 4 + length])
-                del buffer[: 4 + length]
-                self._queue(frame)
+                frames = framing.Frames()  # nobody will have what it held
+                continue
+            try:
+                for frame in frames.feed_untrusted(received):
+                    self._queue(frame)
+            except RemoteProtocolError as error:
+                raise NetworkError(error.code, f"the peer broke the framing: {error.message}") from None
 
     def _queue(self, frame: bytes) -> None:
         self._unread_bytes += len(frame)

@@ -142,7 +142,7 @@ def test_a_node_that_cannot_run_says_why(shell: Shell, tmp_path: Path) -> None:
 
 def test_a_node_that_earned_nothing_says_so(shell: Shell, tmp_path: Path) -> None:
     totals = shell.json("earnings", "--state", tmp_path)["totals"]
-    assert totals == {"receipts": 0, "owed_ucr": 0, "vouchered_ucr": 0}
+    assert totals == {"receipts": 0, "owed_ucr": 0, "vouchered_ucr": 0, "held_ucr": 0, "forfeited_ucr": 0}
 
 
 def test_trust_is_added_and_replaced_by_name(shell: Shell) -> None:

@@ -69,6 +69,24 @@ def test_every_record_that_was_kept_verifies_and_a_copy_with_a_bit_flipped_does_
     assert [line for line in ran.stdout.splitlines() if "NOT VALID" in line] == [f"NOT VALID  {victim}"]
 
 
+@pytest.mark.parametrize("ask", [ASK, ("embed", "tiny-embed", "parked")])
+def test_whoever_has_the_records_comes_to_the_same_verdict(ask: tuple[str, ...], mesh: Shell, tmp_path: Path) -> None:
+    ran = mesh(*ask, "--receipts", tmp_path, "--openings")
+    assert ran.returncode == 0, ran.stderr
+    (verdict,) = (one for one in mesh.json("verify", tmp_path)["files"] if one["record"] == "verdict")
+    assert verdict["borne_out"] == "recomputed from the records beside it: the same"
+    for attestation in (*tmp_path.glob("*-attestation-*"), *tmp_path.glob("*.opening")):
+        attestation.unlink()
+    (verdict,) = (one for one in mesh.json("verify", tmp_path)["files"] if one["record"] == "verdict")
+    assert verdict["borne_out"].startswith("not recomputed")
+
+
+def test_openings_without_a_folder_are_a_mistake(mesh: Shell) -> None:
+    ran = mesh(*ASK, "--openings")
+    assert ran.returncode == 1
+    assert "--openings goes with --receipts" in ran.stderr
+
+
 def test_texts_become_vectors(mesh: Shell) -> None:
     result = mesh.json("embed", "tiny-embed", "parked", "driving", "parked")
     first, other, again = result["vectors"]

@@ -15,7 +15,9 @@ from fallow.protocol.checks import Attestation, Finding, Verdict
 from fallow.protocol.codec import encode
 from fallow.protocol.envelope import Record, Signed, sign
 from fallow.protocol.errors import Code, RemoteProtocolError
-from fallow.protocol.identity import Mandate, WorkerKey, peer_id
+from fallow.protocol.evidence import Evidence
+from fallow.protocol.grid import FeederLease, FeederMember, FeederRoster, ShedOrder
+from fallow.protocol.identity import Issuer, Mandate, WorkerKey, peer_id
 from fallow.protocol.limits import MANIFEST_BYTES_MAX
 from fallow.protocol.orders import Accept, JobOrder
 from fallow.protocol.payment import Channel, Voucher
@@ -37,7 +39,7 @@ ORDER = sign(
         bundle=HASH, entry="generate", parameters=Parameters(max_tokens=48), calls=1, input_tokens=12,
         planned_tokens=48, input_digest=HASH, executor=key(NODE), worker_key=HASH, price_list=HASH, channel=HASH,
         amount_ucr_max=1000, created_ms=1_800_000_000_000, nonce=bytes(16), first_chunk_ms_max=2000, gap_ms_max=2000,
-        check_commitment=HASH, continues=None, checks=None,
+        check_commitment=HASH, held_ppm=0, hold_ms=0, candidates=(), continues=None, checks=None,
     ),
     CLIENT,
 )  # fmt: skip
@@ -48,18 +50,36 @@ def receipt(signer: SigningKey = NODE) -> Signed[Receipt]:
     return sign(Receipt(ORDER.id, 0, None, 0, 3, HASH, (-5, -6, -7), "cpu", 24, "final"), signer)
 
 
+OTHER_RECEIPT = sign(replace(receipt().record, amount_ucr=25), NODE)
+
 SAMPLES: tuple[tuple[Record, SigningKey], ...] = (
-    (Mandate(key(NODE), key(OWNER), ("executor",), 1, 0, 1000), OWNER),
+    (Mandate(key(NODE), key(OWNER), ("executor",), 1, 0, 1000, None), OWNER),
     (WorkerKey(key(NODE), HASH, 0, 1000), NODE),
-    (CapabilityProfile(key(NODE), 1, 0, 9, "vehicle", "u0", ("executor",), ("cpu",), (), (), 4), NODE),
+    (CapabilityProfile(key(NODE), HASH, 1, 0, 9, "vehicle", "u0", ("executor",), ("cpu",), (), (), 4, 0, 0, ()), NODE),
     (ConnectivityProfile(key(NODE), 1, 0, 9, (), (), None, 0, None, None, None, None, None, None), NODE),
     (CHANNEL.record, CLIENT),
     (ORDER.record, CLIENT),
-    (Accept(ORDER.id, 7, "cpu"), NODE),
+    (Accept(ORDER.id, HASH, 7, "cpu"), NODE),
     (receipt().record, NODE),
-    (Voucher(CHANNEL.id, HASH, 24, 0, 0), CLIENT),
+    (Voucher(CHANNEL.id, HASH, 24, 0, 0, 0), CLIENT),
     (Attestation(HASH, HASH, "teacher-forced", (-5,), (0,), (0,), "cpu"), NODE),
-    (Verdict(HASH, HASH, "quorum:2/3", HASH, "accepted", (Finding(HASH, HASH, "executor", (), True, "", 5),)), CLIENT),
+    (
+        Verdict(
+            HASH,
+            HASH,
+            "quorum:2/3",
+            HASH,
+            (),
+            "accepted",
+            (Finding(HASH, HASH, "executor", "upheld", "", (), (), 5, 0),),
+        ),
+        CLIENT,
+    ),
+    (Issuer(key(OWNER), HASH, 1, 0, 1000), OWNER),
+    (ShedOrder("yard", "heat", 1, False, 0, 500, 10, 20, 5, "hot"), OWNER),
+    (FeederRoster("t-17", 1, 9, (FeederMember(HASH, 4),), 0, 10), OWNER),
+    (FeederLease(HASH, key(NODE), HASH, 1, 0, 10, bytes(16)), NODE),
+    (Evidence("equivocation", key(NODE), (receipt().envelope, OTHER_RECEIPT.envelope), ""), CLIENT),
 )
 
 
@@ -72,12 +92,14 @@ def test_every_record_of_the_protocol_is_known() -> None:
     assert set(RECORDS) == {record.RECORD for record, _ in SAMPLES} | {"manifest"}
 
 
+@pytest.mark.spec("I-12")
 @pytest.mark.parametrize(("record", "signer"), SAMPLES, ids=lambda value: getattr(value, "RECORD", ""))
 def test_each_record_is_identified_with_its_signer(record: Record, signer: SigningKey) -> None:
     found = identify_untrusted(sign(record, signer).envelope)
     assert (found.record, found.signer) == (record, key(signer))
 
 
+@pytest.mark.spec("I-11")
 @pytest.mark.parametrize("record", [record for record, _ in SAMPLES[:5]], ids=lambda record: str(record.RECORD))
 def test_a_record_that_says_whose_it_is_must_be_theirs(record: Record) -> None:
     with pytest.raises(RemoteProtocolError) as raised:
@@ -93,12 +115,14 @@ def test_no_flipped_bit_goes_unnoticed(bit: int) -> None:
         identify_untrusted(bytes(envelope))
 
 
+@pytest.mark.spec("I-12")
 @given(st.binary(max_size=200))
 def test_anything_else_is_no_record(envelope: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         identify_untrusted(envelope)
 
 
+@pytest.mark.spec("I-12")
 def test_a_signature_of_another_protocol_is_no_record() -> None:
     class Foreign(Receipt):
         RECORD = "some-other-protocol's-receipt"
@@ -157,6 +181,14 @@ def test_what_is_no_valid_record_fails_with_its_reason(name: str, tmp_path: Path
     assert ran.returncode == 1
     assert (good["valid"], bad["valid"], bad["error"]["code"]) == (True, False, code)
     assert ran.stderr == ""
+
+
+def test_evidence_that_proves_nothing_is_not_valid(tmp_path: Path) -> None:
+    nothing = Evidence("equivocation", key(NODE), (receipt().envelope, receipt().envelope), "")
+    (tmp_path / "evidence.cose").write_bytes(sign(nothing, CLIENT).envelope)
+    ran = verify(tmp_path)
+    assert ran.returncode == 1
+    assert "do not prove the fault" in ran.stdout
 
 
 def test_a_record_of_a_far_away_time_is_explained(tmp_path: Path) -> None:

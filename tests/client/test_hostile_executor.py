@@ -68,12 +68,13 @@ class Executor:
     order: Signed[JobOrder]
     sealer: PieceSealer
     delivery: Delivery
+    mandate: Signed[Mandate]
 
     async def say(self, message: Message) -> None:
         await self.stream.send(encode_message(message))
 
     async def accept(self, **changes: Any) -> None:
-        record = replace(Accept(self.order.id, wall_ms(), "class"), **changes)
+        record = replace(Accept(self.order.id, self.mandate.id, wall_ms(), "class"), **changes)
         await self.say(AcceptMessage(sign(record, self.key).envelope))
 
     async def deliver(self, piece: Piece, index: int) -> None:
@@ -111,6 +112,9 @@ def request(entry: str) -> Request:
 async def ordered(tmp_path: Path, crime: Crime) -> AsyncIterator[tuple[Desk, Node]]:
     """A client's desk, and the node that does this to whatever it is ordered."""
     key, owner, worker = SigningKey.generate(), SigningKey.generate(), X25519PrivateKey.generate()
+    public, now = bytes(key.verify_key), wall_ms()
+    record = Mandate(public, bytes(owner.verify_key), ("executor", "checker"), 1, now, now + 60_000, None)
+    mandate = sign(record, owner)
 
     async def serve(stream: Stream) -> None:
         message = decode_message_untrusted(await stream.receive())
@@ -119,7 +123,7 @@ async def ordered(tmp_path: Path, crime: Crime) -> AsyncIterator[tuple[Desk, Nod
         asked = decode_input_untrusted(open_input(worker, order.id, message.sealed_input))
         price = next(price for price in PRICES if price.entry == order.record.entry)
         delivery = Delivery(order, price, "class", transcript_start(asked.salt, order.id))
-        await crime(Executor(key, stream, order, PieceSealer(asked.reply_secret, order.id), delivery))
+        await crime(Executor(key, stream, order, PieceSealer(asked.reply_secret, order.id), delivery, mandate))
         async with trio.open_nursery() as nursery:  # alive until the client goes
             nursery.start_soon(_beat, stream)
             while True:
@@ -133,7 +137,7 @@ async def ordered(tmp_path: Path, crime: Crime) -> AsyncIterator[tuple[Desk, Nod
             theirs.serve(JOB_PROTOCOL, serve)
             client_seed = bytes(SigningKey.generate())
             async with open_network(client_seed, [], theirs.addresses(), rules, mode="client") as ours:
-                yield Desk(ours, wallet, Settler(ours), client, wall_ms), described(theirs, key, owner, worker)
+                yield Desk(ours, wallet, Settler(ours), client, wall_ms), described(theirs, key, mandate, worker)
     wallet.close()
 
 
@@ -143,14 +147,16 @@ async def _beat(stream: Stream) -> None:
         await trio.sleep(HEARTBEAT_MS / 1000)
 
 
-def described(network: Network, key: SigningKey, owner: SigningKey, worker: X25519PrivateKey) -> Node:
+def described(network: Network, key: SigningKey, mandate: Signed[Mandate], worker: X25519PrivateKey) -> Node:
     public, now = bytes(key.verify_key), wall_ms()
     served = ServedBundle(BUNDLE, ("generate", "score", "call"), "class", 0, 0, 0)
     return Node(
         public,
-        sign(Mandate(public, bytes(owner.verify_key), ("executor", "checker"), 1, now, now + 1000), owner),
-        CapabilityProfile(public, 1, now, now, "host", "", ("executor",), (), (served,), PRICES, 4),
-        ConnectivityProfile(public, 1, now, now, (), (), None, 0, None, None, None, None, None, None),
+        mandate,
+        CapabilityProfile(
+            public, mandate.id, 1, now, now + 1000, "host", "", ("executor",), (), (served,), PRICES, 4, 0, 0, (),
+        ),
+        ConnectivityProfile(public, 1, now, now + 1000, (), (), None, 0, None, None, None, None, None, None),
         sign(WorkerKey(public, worker.public_key().public_bytes_raw(), now, now + 1000), key),
         "ready", (), 0, network.addresses(), 1.0, 0.0,
     )  # fmt: skip
@@ -163,7 +169,7 @@ async def receipt_for_nothing(executor: Executor) -> None:
 
 async def more_money(executor: Executor) -> None:
     await executor.accept()
-    await executor.text(PLANNED)
+    await executor.text(3)
     await executor.receipt(FINAL, amount_ucr=executor.delivery.next_receipt(FINAL).amount_ucr + 1)
 
 
@@ -179,6 +185,11 @@ async def more_tokens(executor: Executor) -> None:
         await executor.text(1, number)
         if executor.delivery.window_full:
             await executor.receipt(OPEN)
+
+
+async def no_receipt_when_due(executor: Executor) -> None:
+    await executor.accept()
+    await executor.text(WINDOW_TOKENS + 1)
 
 
 async def bitty_receipts(executor: Executor) -> None:
@@ -209,13 +220,17 @@ async def out_of_order(executor: Executor) -> None:
     await executor.deliver(Piece(tokens=(1,), values_micro=(-1,)), 1)
 
 
+async def another_mandate(executor: Executor) -> None:
+    await executor.accept(mandate=H)
+
+
 async def another_order(executor: Executor) -> None:
     await executor.accept(order=H)
 
 
 async def strangers_receipt(executor: Executor) -> None:
     await executor.accept()
-    await executor.text(PLANNED)
+    await executor.text(3)
     await executor.receipt(FINAL, key=SigningKey.generate())
 
 
@@ -255,12 +270,14 @@ GENERATE_CRIMES = [
     (more_money, Code.BAD_RECORD),
     (other_values, Code.BAD_RECORD),
     (more_tokens, Code.ILLEGAL_MOVE),
+    (no_receipt_when_due, Code.ILLEGAL_MOVE),
     (bitty_receipts, Code.ILLEGAL_MOVE),
     (beyond_credit, Code.ILLEGAL_MOVE),
     (empty_pieces, Code.BAD_RECORD),
     (no_values, Code.BAD_RECORD),
     (out_of_order, Code.ILLEGAL_MOVE),
     (another_order, Code.BAD_RECORD),
+    (another_mandate, Code.BAD_MANDATE),
     (strangers_receipt, Code.BAD_SIGNATURE),
     (no_acceptance, Code.ILLEGAL_MOVE),
     (a_clients_message, Code.ILLEGAL_MOVE),
@@ -272,6 +289,7 @@ GENERATE_CRIMES = [
 ]
 
 
+@pytest.mark.spec("J-14", "J-20", "J-21", "J-24", "J-25", "J-28", "J-29", "J-32", "E-3")
 @pytest.mark.parametrize(("crime", "code"), GENERATE_CRIMES, ids=lambda value: getattr(value, "__name__", str(value)))
 async def test_a_text_that_is_not_as_ordered(tmp_path: Path, crime: Crime, code: Code) -> None:
     await breaks(tmp_path, "generate", crime, code)
@@ -293,6 +311,7 @@ async def no_result(executor: Executor) -> None:
     await executor.receipt(FINAL, transcript=executor.delivery.transcript)
 
 
+@pytest.mark.spec("J-21", "J-26")
 @pytest.mark.parametrize("crime", [two_results, other_shape, no_result])
 async def test_a_result_that_is_not_as_ordered(tmp_path: Path, crime: Crime) -> None:
     await breaks(tmp_path, "call", crime, Code.BAD_RECORD)
@@ -316,6 +335,7 @@ async def no_finding(executor: Executor) -> None:
     await executor.receipt(FINAL)
 
 
+@pytest.mark.spec("J-26", "J-27")
 @pytest.mark.parametrize(
     "crime",
     [

@@ -26,8 +26,8 @@ def node(number: int, rtt_ms: float = 5.0, running: int = 0, state: str = "ready
     prices = (Price(BUNDLE, "generate", 0, 1, price_ucr, 0), Price(BUNDLE, "score", 0, 1, 0, 1))
     return Node(
         public,
-        sign(Mandate(public, bytes(owner.verify_key), ("executor",), 1, 0, 1), owner),
-        CapabilityProfile(public, 1, 0, 1, "host", "", ("executor",), (), (served,), prices, 4),
+        sign(Mandate(public, bytes(owner.verify_key), ("executor",), 1, 0, 1, None), owner),
+        CapabilityProfile(public, BUNDLE, 1, 0, 1, "host", "", ("executor",), (), (served,), prices, 4, 0, 0, ()),
         ConnectivityProfile(public, 1, 0, 1, (), (), None, 0, None, None, None, None, None, None),
         sign(WorkerKey(public, BUNDLE, 0, 1), key),
         state, (), running, (), rtt_ms, 0.0,
@@ -37,6 +37,7 @@ def node(number: int, rtt_ms: float = 5.0, running: int = 0, state: str = "ready
 GOOD = node(1)
 
 
+@pytest.mark.spec("G-4")
 @pytest.mark.parametrize(
     ("candidate", "need", "distrusted", "why"),
     [

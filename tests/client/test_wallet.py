@@ -10,8 +10,10 @@ import trio
 from nacl.signing import SigningKey
 
 from fallow.client.wallet import CREDIT_LIMIT_UCR, Wallet
-from fallow.protocol.envelope import sign, verify_untrusted
-from fallow.protocol.errors import Code, Refused, StoreError
+from fallow.protocol.channel import Ground
+from fallow.protocol.claims import Claim
+from fallow.protocol.envelope import Signed, sign, verify_untrusted
+from fallow.protocol.errors import Code, LocalProtocolError, Refused, StoreError
 from fallow.protocol.payment import Voucher
 from fallow.protocol.receipts import Receipt
 
@@ -19,7 +21,7 @@ KEY, NODE = SigningKey(b"\x01" * 32), SigningKey(b"\x02" * 32)
 A, B, OWNER = b"\x0a" * 32, b"\x0b" * 32, b"\x0c" * 32
 
 
-def receipt(number: int) -> object:
+def receipt(number: int) -> Signed[Receipt]:
     return sign(Receipt(bytes([number]) * 32, 0, None, 0, 1, A, (-1,), "c", 5, "final"), NODE)
 
 
@@ -40,20 +42,22 @@ def opened() -> Iterator[Opened]:
         wallet.close()
 
 
+@pytest.mark.spec("P-4")
 async def test_vouchers_are_cumulative_and_on_disk_before_they_are_given_out(tmp_path: Path, opened: Opened) -> None:
     wallet = opened(tmp_path)
     channel = await wallet.channel(A, OWNER, 0, 0)
     assert await wallet.channel(A, OWNER, 0, 1) is channel
-    first = await wallet.pay(channel, receipt(1), 5)  # type: ignore[arg-type]
-    second = await wallet.pay(channel, receipt(2), 7)  # type: ignore[arg-type]
+    first = await wallet.pay(channel, receipt(1), Claim(5), 0)
+    second = await wallet.pay(channel, receipt(2), Claim(7), 0)
     assert (first.record.due_ucr, second.record.due_ucr) == (5, 12)
     assert verify_untrusted(Voucher, second.envelope, signer=wallet.payer) == second
     other = await wallet.channel(B, OWNER, 0, 0)
-    await wallet.pay(other, receipt(3), 1)  # type: ignore[arg-type]
+    await wallet.pay(other, receipt(3), Claim(1), 0)
     reader = opened(tmp_path)  # as after a crash: the first one was never closed
     assert reader.owed_by_owner() == {OWNER: 13}
 
 
+@pytest.mark.spec("P-1")
 async def test_another_process_opens_channels_of_its_own(tmp_path: Path, opened: Opened) -> None:
     first = await opened(tmp_path).channel(A, OWNER, 0, 0)
     second = await opened(tmp_path).channel(A, OWNER, 0, 0)
@@ -76,7 +80,7 @@ def test_a_damaged_wallet_is_said_and_left_alone(tmp_path: Path) -> None:
 async def test_a_channel_that_is_nearly_used_up_is_followed_by_another(tmp_path: Path, opened: Opened) -> None:
     wallet = opened(tmp_path)
     first = await wallet.channel(A, OWNER, 10, 0)
-    await wallet.pay(first, receipt(1), CREDIT_LIMIT_UCR - 5)  # type: ignore[arg-type]
+    await wallet.pay(first, receipt(1), Claim(CREDIT_LIMIT_UCR - 5), 0)
     assert await wallet.channel(A, OWNER, 5, 0) is first
     second = await wallet.channel(A, OWNER, 10, 0)
     assert second.room_ucr == CREDIT_LIMIT_UCR
@@ -90,9 +94,24 @@ async def test_a_payment_that_is_cancelled_is_whole_or_not_at_all(tmp_path: Path
     channel = await wallet.channel(A, OWNER, 0, 0)
     async with trio.open_nursery() as nursery:
         for number in range(20):
-            nursery.start_soon(wallet.pay, channel, receipt(number), 5)
+            nursery.start_soon(wallet.pay, channel, receipt(number), Claim(5), 0)
         await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     assert channel.promised_ucr == sum(wallet.owed_by_owner().values())
-    voucher = await wallet.pay(channel, receipt(99), 1)  # type: ignore[arg-type]
+    voucher = await wallet.pay(channel, receipt(99), Claim(1), 0)
     assert voucher.record.due_ucr == wallet.owed_by_owner()[OWNER]
+
+
+@pytest.mark.spec("P-18")
+async def test_what_is_forfeited_is_on_disk_and_owed_no_more(tmp_path: Path, opened: Opened) -> None:
+    wallet, ground = opened(tmp_path), Ground("verdict", A)
+    channel = await wallet.channel(A, OWNER, 0, 0)
+    await wallet.pay(channel, receipt(1), Claim(10, 10, 1_000), 0)
+    with pytest.raises(LocalProtocolError):
+        await wallet.forfeit(channel, ground, 11, 1)
+    voucher = await wallet.forfeit(channel, ground, 4, 1)
+    assert (voucher.record.due_ucr, voucher.record.held_ucr, voucher.record.forfeited_ucr) == (0, 6, 4)
+    assert await wallet.forfeit(channel, ground, 4, 2) == voucher
+    assert opened(tmp_path).owed_by_owner() == {OWNER: 6}
+    later = await wallet.pay(channel, receipt(2), Claim(1), 1_000)
+    assert (later.record.due_ucr, later.record.held_ucr, later.record.forfeited_ucr) == (7, 0, 4)

@@ -68,6 +68,7 @@ def install(store: BundleStore, tmp_path: Path) -> Callable[[str], Bundle]:
     return install
 
 
+@pytest.mark.spec("B-1")
 def test_file_of_lists_each_chunk_and_an_empty_file_has_one(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"a" * CHUNK_BYTES + b"b")
@@ -96,6 +97,7 @@ def test_installing_again_changes_nothing_and_repairs_damage(store: BundleStore,
     assert [path.name for path in (store.root / "bundles").iterdir()] == [first.cid]
 
 
+@pytest.mark.spec("B-4")
 def test_a_wrong_file_is_not_installed(store: BundleStore, tmp_path: Path) -> None:
     files = write_files(tmp_path / "files")
     manifest = manifest_of(files)
@@ -106,6 +108,7 @@ def test_a_wrong_file_is_not_installed(store: BundleStore, tmp_path: Path) -> No
     assert list((store.root / "bundles").iterdir()) == []
 
 
+@pytest.mark.spec("B-4")
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove"])
 def test_verify_names_the_damaged_file(install: Callable[[str], Bundle], damage: str) -> None:
     bundle = install("made-up")
@@ -138,6 +141,7 @@ def test_chunks_are_found_by_hash_and_checked(install: Callable[[str], Bundle]) 
         bundle.chunk(hashes[2])
 
 
+@pytest.mark.spec("B-4")
 def test_damaged_manifests_are_refused_and_left_out_of_the_list(
     store: BundleStore, install: Callable[[str], Bundle]
 ) -> None:
@@ -168,6 +172,7 @@ def test_unknown_and_malformed_cids(store: BundleStore) -> None:
         store.open("../../../etc")
 
 
+@pytest.mark.spec("B-6")
 @pytest.mark.parametrize("name", ["../../../escaped", "..", ".hidden", "a/b", "nul\0"])
 def test_no_name_leaves_the_bundles_directory(store: BundleStore, tmp_path: Path, name: str) -> None:
     files = write_files(tmp_path / "files")

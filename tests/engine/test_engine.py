@@ -39,6 +39,7 @@ async def scored(engine: Engine, tiny: Tiny, text: list[int], parameters: Parame
     return piece
 
 
+@pytest.mark.spec("J-19")
 async def test_text_is_deterministic_and_checkable(engine: Engine, tiny: Tiny) -> None:
     tolerance = tiny.store.open(tiny.chat).manifest.tolerance
     text, values = await ask(tiny).text(engine)
@@ -74,6 +75,7 @@ async def test_another_node_goes_on_where_one_stopped(engine: Engine, tiny: Tiny
         assert text == whole[made:]
 
 
+@pytest.mark.spec("B-9")
 async def test_prompts_of_every_length_fill_the_cache_alike(engine: Engine, tiny: Tiny) -> None:
     for length in (1, 31, 32, 33, 64, 65):
         prompt = tuple(range(30, 30 + length))
@@ -176,6 +178,7 @@ UNCOVERED: list[tuple[Code, Callable[[EngineJob], dict[str, object]]]] = [
 ]
 
 
+@pytest.mark.spec("J-16")
 async def test_what_an_order_does_not_cover_is_refused(engine: Engine, tiny: Tiny) -> None:
     for code, change in UNCOVERED:
         asked = ask(tiny)

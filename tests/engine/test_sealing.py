@@ -11,6 +11,7 @@ from fallow.protocol.errors import Code, RemoteProtocolError
 ORDER, OTHER = b"o" * 32, b"p" * 32
 
 
+@pytest.mark.spec("J-16")
 def test_input_opens_for_its_key_and_order_only() -> None:
     private, stranger = X25519PrivateKey.generate(), X25519PrivateKey.generate()
     sealed = seal_input(private.public_key().public_bytes_raw(), ORDER, b"secret")
@@ -29,6 +30,7 @@ def test_input_opens_for_its_key_and_order_only() -> None:
         assert caught.value.code == Code.INPUT_MISMATCH
 
 
+@pytest.mark.spec("J-15")
 @pytest.mark.parametrize("key", [b"", bytes(32), b"\1" + bytes(31)], ids=["empty", "zero", "low order"])
 def test_nothing_is_sealed_to_a_key_that_nobody_holds(key: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
@@ -36,6 +38,7 @@ def test_nothing_is_sealed_to_a_key_that_nobody_holds(key: bytes) -> None:
     assert caught.value.code == Code.STALE_WORKER_KEY
 
 
+@pytest.mark.spec("J-18")
 def test_pieces_open_at_their_index_under_their_order_only() -> None:
     sealer = PieceSealer(b"s" * 32, ORDER)
     sealed = sealer.seal(3, b"piece")

@@ -84,6 +84,7 @@ def test_an_unknown_name_says_which_there_are(tmp_path: Path) -> None:
     assert raised.value.code is Code.UNKNOWN_NAME
 
 
+@pytest.mark.spec("B-2")
 def test_weights_are_aligned_and_read_by_the_reference_library(tmp_path: Path) -> None:
     weights = {
         "odd": np.arange(5, dtype=np.float32),

@@ -37,6 +37,7 @@ def scored(model: Model, parameters: Parameters, tokens: tuple[int, ...], claime
     return [step.piece for step in entries.score(model, parameters, Work((tokens,), claimed)) if step][-1]
 
 
+@pytest.mark.spec("B-12")
 @pytest.mark.parametrize("parameters", SAMPLINGS, ids=["greedy", "sampled", "nucleus"])
 def test_what_is_generated_scores_as_it_said(chat: Model, parameters: Parameters) -> None:
     tokens, values = answer(chat, parameters, PROMPT)

@@ -1,4 +1,4 @@
-"""Sampling against its definition in spec/bundles.md, written again in plain Python."""
+"""Sampling against its definition in spec/07-bundles.md, written again in plain Python."""
 
 import math
 
@@ -38,6 +38,7 @@ def logits() -> np.ndarray:
     return np.random.default_rng(3).normal(0, 3, (40, 257)).astype(np.float32)
 
 
+@pytest.mark.spec("B-11")
 @pytest.mark.parametrize("seed", [0, 1, 2**32, 2**63 - 1])
 def test_noise_is_the_counter_hash_of_the_specification(seed: int) -> None:
     ours = noise(words(seed), jnp.array([0, 7, 4095]), 300)
@@ -53,6 +54,7 @@ def test_noise_is_finite_and_standard_gumbel() -> None:
     assert values.max() <= -math.log(-math.log1p(-(2.0**-24))) + 1e-3
 
 
+@pytest.mark.spec("B-11")
 def test_temperature_zero_is_greedy_and_ties_go_to_the_lowest_token(logits: np.ndarray) -> None:
     logits[0, :] = 1.5
     tokens, _ = choose(jnp.array(logits), jnp.arange(40), words(5), jnp.float32(0), jnp.float32(0.5))
@@ -60,6 +62,7 @@ def test_temperature_zero_is_greedy_and_ties_go_to_the_lowest_token(logits: np.n
     assert tokens[0] == 0
 
 
+@pytest.mark.spec("B-11")
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.9), (0.05, 0.5), (3.0, 0.3), (1.0, 0.0)])
 def test_the_token_is_the_best_inside_the_nucleus(logits: np.ndarray, temperature: float, top_p: float) -> None:
     positions = np.arange(100, 140)
@@ -74,6 +77,7 @@ def test_the_token_is_the_best_inside_the_nucleus(logits: np.ndarray, temperatur
         assert float(value) == pytest.approx(row[token] - np.log(np.exp(row).sum()), abs=1e-4)
 
 
+@pytest.mark.spec("B-12")
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (1.0, 1.0), (0.7, 0.9), (0.05, 0.5), (3.0, 0.3)])
 def test_what_was_chosen_is_judged_without_a_gap(logits: np.ndarray, temperature: float, top_p: float) -> None:
     sampling = jnp.arange(40), words(2**40 + 1), jnp.float32(temperature), jnp.float32(top_p)
@@ -84,6 +88,7 @@ def test_what_was_chosen_is_judged_without_a_gap(logits: np.ndarray, temperature
     assert values.tolist() == chosen.tolist()
 
 
+@pytest.mark.spec("B-12")
 def test_a_token_from_outside_the_nucleus_has_too_much_mass_above_it(logits: np.ndarray) -> None:
     sampling = jnp.arange(40), words(4), jnp.float32(1), jnp.float32(0.6)
     unlikely = jnp.argmin(jnp.array(logits), axis=1).astype(jnp.int32)
@@ -91,6 +96,7 @@ def test_a_token_from_outside_the_nucleus_has_too_much_mass_above_it(logits: np.
     assert masses.min() > 0.6 + MASS_MARGIN
 
 
+@pytest.mark.spec("B-12")
 def test_another_seed_shows_as_a_gap(logits: np.ndarray) -> None:
     rest = jnp.float32(1), jnp.float32(1)
     tokens, _ = choose(jnp.array(logits), jnp.arange(40), words(1), *rest)

@@ -23,6 +23,7 @@ async def _raw_stream(node: Mesh, peer: bytes, protocol: str = "") -> INetStream
     return await node._host.get_network().new_stream(id_of(peer))
 
 
+@pytest.mark.spec("E-4")
 async def test_garbage_on_the_socket_harms_nobody(start_peer, start_node) -> None:
     peer, node = await start_peer(1), await start_node(2)
     port = int(peer.addresses[0].split("/")[4])
@@ -45,6 +46,7 @@ async def test_a_header_that_is_no_text_harms_nobody(start_peer, start_node) -> 
         assert await node.request(peer.key, "/test/echo", b"alive") == b"alive"
 
 
+@pytest.mark.spec("J-3")
 async def test_an_announced_frame_beyond_the_bound_resets_the_stream(start_node) -> None:
     honest, hostile = await start_node(1), await start_node(2)
     seen: list[NetworkError] = []

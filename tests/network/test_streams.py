@@ -23,6 +23,7 @@ async def test_frames_of_any_size_come_back_whole_and_in_order(start_peer, start
         assert node.peers() == [peer.key]
 
 
+@pytest.mark.spec("J-2")
 async def test_a_frame_beyond_the_bound_is_not_sent(start_peer, start_node) -> None:
     peer, node = await start_peer(1), await start_node(2)
     with trio.fail_after(10):
@@ -49,6 +50,7 @@ async def test_a_killed_peer_ends_the_stream(start_peer, start_node) -> None:
         assert caught.value.code is Code.PEER_UNREACHABLE
 
 
+@pytest.mark.spec("E-5")
 async def test_a_failing_handler_resets_its_own_stream_only(start_peer, start_node) -> None:
     peer, node = await start_peer(1), await start_node(2)
     with trio.fail_after(10):
@@ -60,6 +62,7 @@ async def test_a_failing_handler_resets_its_own_stream_only(start_peer, start_no
         assert await good.receive() == b"still here"
 
 
+@pytest.mark.spec("J-1")
 async def test_a_protocol_nobody_serves_is_told_apart_from_a_dead_peer(start_peer, start_node) -> None:
     peer, node = await start_peer(1), await start_node(2)
     with trio.fail_after(10):

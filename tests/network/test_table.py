@@ -26,6 +26,7 @@ async def test_the_newest_value_is_what_everybody_gets(start_node) -> None:
                 assert await node.get(KEY) == version
 
 
+@pytest.mark.spec("D-3")
 async def test_a_value_against_the_rules_is_kept_by_nobody(start_node) -> None:
     nodes = await _mesh(start_node, 4)
     with trio.fail_after(30):

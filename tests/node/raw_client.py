@@ -14,7 +14,9 @@ from fallow.node.delivery import now_ms
 from fallow.node.engine.sealing import PieceSealer, seal_input
 from fallow.node.log import wall_ms
 from fallow.node.network.seam import Network, Stream
+from fallow.protocol.channel import ChannelState, Party
 from fallow.protocol.checks import Attestation
+from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
 from fallow.protocol.errors import NetworkError
 from fallow.protocol.identity import EXECUTOR, Mandate, WorkerKey, check_mandate, cid_hash_untrusted
@@ -40,7 +42,7 @@ from fallow.protocol.messages import (
     encode_message,
 )
 from fallow.protocol.orders import Accept, JobOrder
-from fallow.protocol.payment import LEDGER, Channel, ChannelState
+from fallow.protocol.payment import LEDGER, Channel
 from fallow.protocol.prices import amount_ucr_max, find_price, price_list_id
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile
 from fallow.protocol.receipts import OPEN, Delivery, Receipt
@@ -94,7 +96,7 @@ class Payer:
             payer, self.profile.node, self.profile.mandate.record.owner, LEDGER, self.limit_ucr, os.urandom(16), now,
             now + 3_600_000, 0,
         )  # fmt: skip
-        self.state = ChannelState(sign(channel, self.key))
+        self.state = ChannelState(Party.PAYER, sign(channel, self.key))
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Ask:
             channel=self.payer.state.channel.id,
             amount_ucr_max=amount_ucr_max(price, calls, self.work.input_tokens, planned),
             created_ms=wall_ms(), nonce=os.urandom(16), first_chunk_ms_max=30_000, gap_ms_max=30_000,
-            check_commitment=bytes(32), continues=None, checks=self.checks,
+            check_commitment=bytes(32), held_ppm=0, hold_ms=0, candidates=(), continues=None, checks=self.checks,
         )  # fmt: skip
         return sign(replace(order, **changes), self.payer.key)
 
@@ -187,8 +189,8 @@ class Conversation:
         sequence = receipt.record.sequence
         before = self.delivery.receipts[sequence - 1].record.amount_ucr if sequence else 0
         state, added = self.ask.payer.state, receipt.record.amount_ucr - before
-        voucher = sign(state.pay(receipt.id, added), self.ask.payer.key)
-        state.paid(voucher, added)
+        voucher = sign(state.pay(receipt.id, Claim(added), wall_ms()), self.ask.payer.key)
+        state.paid(voucher, Claim(added))
         event = Event.VOUCHER if receipt.record.end == OPEN else Event.SETTLE
         await self.send(event, VoucherMessage(voucher.envelope))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -90,6 +91,7 @@ def test_saying_again_that_it_is_parked_does_not_start_the_wait_again() -> None:
     assert not availability.wants_worker(999)
 
 
+@pytest.mark.spec("G-3")
 def test_why_there_is_no_worker_is_the_owners_business() -> None:
     availability = Availability(SETTLE_MS, JOBS_MAX)
     availability.start()

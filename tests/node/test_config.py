@@ -131,6 +131,7 @@ def _trust(home: Path, name: str, cid: str, publisher: bytes) -> TrustList:
     return TrustList.load(home)
 
 
+@pytest.mark.spec("B-5", "D-2")
 def test_trust_is_in_one_bundle_by_one_publisher(tmp_path: Path) -> None:
     signed, forged = sign(MANIFEST, PUBLISHER), sign(MANIFEST, SigningKey(bytes([1] * 32)))
     trust = _trust(tmp_path, "tiny", cid(signed.id), bytes(PUBLISHER.verify_key))
@@ -148,6 +149,7 @@ def test_the_users_own_list_replaces_entries_of_the_same_name(tmp_path: Path) ->
     assert own.resolve(next(iter(shipped.names()), "tiny")).cid == cid(bytes(32))
 
 
+@pytest.mark.spec("D-1")
 def test_names_and_cids_that_nobody_vouches_for_are_told_apart(tmp_path: Path) -> None:
     trust = TrustList.load(tmp_path)
     for name, code in (("no-such-model", "unknown_name"), (cid(bytes(32)), "bundle_untrusted")):
@@ -177,14 +179,15 @@ def test_a_trust_list_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     assert error.value.code == "bad_config"
 
 
-def test_the_mandate_is_renewed_in_time_and_another_owner_begins_another_epoch(tmp_path: Path) -> None:
+@pytest.mark.spec("I-13")
+def test_the_mandate_is_renewed_in_time_and_each_new_one_is_of_a_higher_epoch(tmp_path: Path) -> None:
     settings = config.parse({"state": str(tmp_path)}, tmp_path)
     node, owner, heir = bytes(32), SigningKey(bytes(32)), SigningKey(bytes([1] * 32))
     first = current_mandate(settings, node, owner, 10**12)
     assert current_mandate(settings, node, owner, 10**12 + MANDATE_MS_MAX // 2) == first
     renewed = current_mandate(settings, node, owner, 10**12 + MANDATE_MS_MAX - 1)
     assert renewed.record == replace(
-        first.record, not_before_ms=10**12 + MANDATE_MS_MAX - 1, expires_ms=10**12 + 2 * MANDATE_MS_MAX - 1
+        first.record, epoch=2, not_before_ms=10**12 + MANDATE_MS_MAX - 1, expires_ms=10**12 + 2 * MANDATE_MS_MAX - 1
     )
     inherited = current_mandate(settings, node, heir, 10**12 + MANDATE_MS_MAX)
-    assert (inherited.signer, inherited.record.epoch) == (bytes(heir.verify_key), first.record.epoch + 1)
+    assert (inherited.signer, inherited.record.epoch) == (bytes(heir.verify_key), renewed.record.epoch + 1)

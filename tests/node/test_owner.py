@@ -23,6 +23,7 @@ from .raw_client import Ask, Conversation, Payer, profile_of
 PROMPT = Work(((1, 40, 41, 42, 43),))
 
 
+@pytest.mark.spec("G-1", "G-2", "J-34", "J-11")
 async def test_driving_off_yields_with_a_receipt_and_parking_serves_again_with_a_new_key(
     start: Start, home: Home
 ) -> None:
@@ -147,6 +148,7 @@ def test_an_unreachable_bootstrap_peer_is_said(home: Home, tmp_path: Path) -> No
     assert complaint.count("\n") == 1
 
 
+@pytest.mark.spec("B-4")
 def test_a_corrupt_bundle_is_said_with_file_and_chunk(home: Home, tmp_path: Path) -> None:
     bundle = home.store.open(home.embed)
     store = tmp_path / "store"
@@ -162,6 +164,7 @@ def test_a_corrupt_bundle_is_said_with_file_and_chunk(home: Home, tmp_path: Path
     assert "[corrupt_chunk]" in complaint
 
 
+@pytest.mark.spec("B-5")
 def test_an_unknown_name_and_an_untrusted_bundle_are_said(home: Home, tmp_path: Path) -> None:
     assert "[unknown_name]" in failure(tmp_path, home, bundles=["no-such-model"])
     (tmp_path / "stranger").mkdir()

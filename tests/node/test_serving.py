@@ -11,6 +11,7 @@ from nacl.signing import SigningKey
 from fallow.node.log import wall_ms
 from fallow.node.network.seam import Network
 from fallow.node.store import earnings
+from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import sign
 from fallow.protocol.errors import NetworkError
 from fallow.protocol.identity import content_hash, peer_id
@@ -61,6 +62,7 @@ async def finished(network: Network, ask: Ask, **changes: object) -> Conversatio
     return talk
 
 
+@pytest.mark.spec("J-19", "J-23")
 async def test_generates_with_a_receipt_for_each_window_and_is_paid(
     network: Network, payer: Payer, home: Home, node: Daemon
 ) -> None:
@@ -99,6 +101,7 @@ async def test_calls_a_function(network: Network, payer: Payer, home: Home) -> N
     assert talk.job.state is JobState.SETTLED
 
 
+@pytest.mark.spec("J-12")
 async def test_a_replayed_order_is_refused(network: Network, payer: Payer, home: Home) -> None:
     ask = Ask(payer, home.chat, PROMPT)
     first = await finished(network, ask)
@@ -121,6 +124,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.spec("J-7", "J-10", "J-11", "E-1")
 @pytest.mark.parametrize("code", REFUSALS)
 async def test_an_order_that_must_not_run_is_refused_with_the_reason(
     network: Network, payer: Payer, home: Home, code: str
@@ -132,6 +136,7 @@ async def test_an_order_that_must_not_run_is_refused_with_the_reason(
     assert payer.state.promised_ucr == 0
 
 
+@pytest.mark.spec("J-11")
 async def test_credit_is_refused_beyond_the_channels_limit(network: Network, payer: Payer, home: Home) -> None:
     poor = Payer(payer.profile, limit_ucr=10)
     talk = await finished(network, Ask(poor, home.chat, PROMPT))
@@ -139,6 +144,7 @@ async def test_credit_is_refused_beyond_the_channels_limit(network: Network, pay
     assert talk.refused.code == "credit_exhausted"
 
 
+@pytest.mark.spec("J-11")
 async def test_a_channel_of_another_owner_is_refused(network: Network, payer: Payer, home: Home) -> None:
     channel = replace(payer.state.channel.record, payout_owner=bytes(32))
     payer.state.channel = sign(channel, payer.key)
@@ -147,15 +153,17 @@ async def test_a_channel_of_another_owner_is_refused(network: Network, payer: Pa
     assert talk.refused.code == "wrong_executor"
 
 
+@pytest.mark.spec("J-11")
 async def test_a_voucher_signed_by_somebody_else_is_refused_with_the_order(
     network: Network, payer: Payer, home: Home
 ) -> None:
-    voucher = sign(payer.state.pay(bytes(32), 5), SigningKey.generate())
+    voucher = sign(payer.state.pay(bytes(32), Claim(5), wall_ms()), SigningKey.generate())
     talk = await finished(network, Ask(payer, home.chat, PROMPT), voucher=voucher.envelope)
     assert talk.refused is not None
     assert talk.refused.code == "bad_signature"
 
 
+@pytest.mark.spec("J-16")
 async def test_input_that_does_not_match_its_digest_fails_the_job(network: Network, payer: Payer, home: Home) -> None:
     ask = Ask(payer, home.chat, PROMPT)
     talk = await finished(network, ask, order=ask.order(input_digest=bytes(32)))
@@ -163,6 +171,7 @@ async def test_input_that_does_not_match_its_digest_fails_the_job(network: Netwo
     assert (talk.failed.code, talk.job.state) == ("input_mismatch", JobState.BROKEN)
 
 
+@pytest.mark.spec("J-16")
 async def test_work_for_more_results_than_the_order_counts_fails_the_job(
     network: Network, payer: Payer, home: Home
 ) -> None:
@@ -172,6 +181,7 @@ async def test_work_for_more_results_than_the_order_counts_fails_the_job(
     assert talk.failed.code == "input_mismatch"
 
 
+@pytest.mark.spec("J-9")
 async def test_nothing_but_an_order_begins_a_job(network: Network, payer: Payer) -> None:
     for frame in (b"\xff garbage", encode_message(HeartbeatMessage())):
         with trio.fail_after(10):
@@ -181,6 +191,7 @@ async def test_nothing_but_an_order_begins_a_job(network: Network, payer: Payer)
                 await stream.receive()
 
 
+@pytest.mark.spec("J-29")
 async def test_delivery_stops_without_vouchers(network: Network, payer: Payer, home: Home) -> None:
     """The window after an unpaid one is delivered, and no further: two receipts, 64 tokens, then silence."""
     talk = await Conversation.begin(network, Ask(payer, home.chat, PROMPT, max_tokens=200))
@@ -199,6 +210,7 @@ async def test_delivery_stops_without_vouchers(network: Network, payer: Payer, h
     assert len(talk.tokens) == 2 * WINDOW_TOKENS + 1
 
 
+@pytest.mark.spec("J-35")
 async def test_a_cancelled_job_is_paid_for_what_was_delivered(network: Network, payer: Payer, home: Home) -> None:
     talk = await Conversation.begin(network, Ask(payer, home.chat, PROMPT, max_tokens=200))
     with trio.fail_after(20):
@@ -213,6 +225,7 @@ async def test_a_cancelled_job_is_paid_for_what_was_delivered(network: Network, 
     assert again.job.state is JobState.SETTLED
 
 
+@pytest.mark.spec("J-24")
 async def test_a_job_that_delivered_nothing_still_ends_with_a_receipt_that_both_sides_agree_on(
     payer: Payer, home: Home
 ) -> None:
@@ -225,6 +238,7 @@ async def test_a_job_that_delivered_nothing_still_ends_with_a_receipt_that_both_
     assert (receipt.tokens, receipt.amount_ucr) == (0, 0)
 
 
+@pytest.mark.spec("J-31", "E-5")
 async def test_one_voucher_does_not_pay_for_two_windows(
     network: Network, payer: Payer, home: Home, node: Daemon
 ) -> None:
@@ -243,6 +257,7 @@ async def test_one_voucher_does_not_pay_for_two_windows(
     assert any("unpaid" in why for event in node.events() for why in event.get("why", ()))
 
 
+@pytest.mark.spec("J-32", "E-5")
 async def test_a_silent_client_loses_its_job_and_nobody_elses(network: Network, payer: Payer, home: Home) -> None:
     silent = await Conversation.begin(network, Ask(payer, home.chat, PROMPT, max_tokens=200))
     with trio.fail_after(20):
@@ -251,6 +266,7 @@ async def test_a_silent_client_loses_its_job_and_nobody_elses(network: Network, 
     assert talk.job.state is JobState.SETTLED
 
 
+@pytest.mark.spec("J-13")
 async def test_more_jobs_than_slots_are_refused_with_a_time_to_retry(
     network: Network, payer: Payer, home: Home
 ) -> None:
@@ -271,6 +287,7 @@ async def test_more_jobs_than_slots_are_refused_with_a_time_to_retry(
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.spec("D-14")
 async def test_bundles_are_shared_by_hash(network: Network, payer: Payer, home: Home) -> None:
     bundle = home.store.open(home.chat)
     wanted = [bundle.hash, bundle.manifest.tokenizer.chunks[0], bytes(32)]
@@ -279,6 +296,7 @@ async def test_bundles_are_shared_by_hash(network: Network, payer: Payer, home: 
     assert [content_hash(content) for content in got[:2] if content] == wanted[:2]
 
 
+@pytest.mark.spec("D-9")
 async def test_the_mesh_knows_who_serves_what(network: Network, payer: Payer, home: Home, node: Daemon) -> None:
     bundle = home.store.open(home.chat).hash
     with trio.fail_after(10):

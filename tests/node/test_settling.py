@@ -17,12 +17,13 @@ from fallow.node.log import wall_ms
 from fallow.node.network.seam import Network
 from fallow.node.settling import Settling
 from fallow.node.store import JOURNAL, Earning, Journal, earnings
+from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
 from fallow.protocol.job import Event, JobState
 from fallow.protocol.limits import SKEW_MS
 from fallow.protocol.messages import (
-    CancelMessage,
+    DeclineMessage,
     ReceiptMessage,
     VoucherReply,
     VoucherRequest,
@@ -55,8 +56,8 @@ async def _left_unpaid(network: Network, ask: Ask) -> Conversation:
             pass
         (claim,) = talk.delivery.receipts
         state, added = ask.payer.state, claim.record.amount_ucr
-        state.paid(sign(state.pay(claim.id, added), ask.payer.key), added)
-        await talk.send(Event.CANCEL, CancelMessage("later"))
+        state.paid(sign(state.pay(claim.id, Claim(added), wall_ms()), ask.payer.key), Claim(added))
+        await talk.send(Event.DECLINE, DeclineMessage("later"))
         await talk.closed()
     return talk
 
@@ -80,11 +81,12 @@ async def test_a_voucher_comes_with_the_next_order_that_is_accepted(network: Net
     assert sum(row.paid_ucr for row in rows) == payer.state.promised_ucr
 
 
+@pytest.mark.spec("P-7", "J-11")
 async def test_an_order_with_a_voucher_for_nothing_of_ours_is_refused(
     network: Network, node: Daemon, home: Home
 ) -> None:
     payer = Payer(await profile_of(network, network.peers()[0]))
-    stray = sign(payer.state.pay(os.urandom(32), 5), payer.key)
+    stray = sign(payer.state.pay(os.urandom(32), Claim(5), wall_ms()), payer.key)
     talk = await _finished(network, Ask(payer, home.chat, PROMPT), voucher=stray.envelope)
     assert talk.refused is not None
     assert talk.refused.code == "unpaid"
@@ -92,6 +94,7 @@ async def test_an_order_with_a_voucher_for_nothing_of_ours_is_refused(
         assert not db.execute("SELECT 1 FROM vouchers WHERE id = ?", (stray.id,)).fetchone()
 
 
+@pytest.mark.spec("E-2")
 async def test_what_is_wrong_with_the_node_itself_is_not_told_to_strangers(start: Start, home: Home) -> None:
     node = start(bundles=["tiny-chat"])
     async with client_network([node.address]) as network:
@@ -139,21 +142,24 @@ def _ended(ago_ms: int, grace_ms: int) -> Signed[Channel]:
 async def _brought(journal: Journal, channel: Signed[Channel], key: SigningKey = PAYER) -> Sequence[bytes]:
     """The answers to the voucher for a receipt that was issued on the channel."""
     accounts = Accounts(journal, wall_ms)
-    claim = receipt(order(1), 0, 10)
-    await accounts.claim(await accounts.open(channel), claim, 10)
-    promise = sign(Voucher(channel.id, claim.id, 10, 0, 0), key)
+    job = order(1)
+    claim = receipt(job, 0, 10)
+    await accounts.claim(await accounts.open(channel), job.record, claim, 10)
+    promise = sign(Voucher(channel.id, claim.id, 10, 0, 0, 0), key)
     stream = Questions(encode_message(VoucherRequest(channel.envelope, promise.envelope)))
     await Settling(bytes(NODE.verify_key), OWNER, accounts).answer(stream)
     assert [decode_message_untrusted(answer) for answer in stream.answers] == [VoucherReply(promise.id)]
     return stream.answers
 
 
+@pytest.mark.spec("P-16", "P-2")
 async def test_a_channel_that_has_ended_is_still_settled_within_its_grace(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     await _brought(journal, _ended(2 * SKEW_MS, grace_ms=4 * SKEW_MS))
     journal.close()
 
 
+@pytest.mark.spec("P-2")
 async def test_after_the_grace_nothing_is_settled(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     channel = _ended(4 * SKEW_MS, grace_ms=2 * SKEW_MS)

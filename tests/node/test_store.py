@@ -20,6 +20,8 @@ from nacl.signing import SigningKey
 
 from fallow.node.accounts import Accounts
 from fallow.node.store import JOURNAL, Journal, earnings
+from fallow.protocol.channel import Ground
+from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Refused, RemoteProtocolError, StoreError
 from fallow.protocol.limits import SKEW_MS
@@ -36,24 +38,25 @@ CHANNEL = sign(
 )
 
 
-def order(number: int, created_ms: int = NOW) -> Signed[JobOrder]:
+def order(number: int, created_ms: int = NOW, held_ppm: int = 0, hold_ms: int = 0) -> Signed[JobOrder]:
     zero = bytes(32)
     record = JobOrder(
         zero, "generate", Parameters(max_tokens=64), 1, 5, 64, zero, bytes(NODE.verify_key), zero, zero, CHANNEL.id,
-        500, created_ms, number.to_bytes(16, "big"), 1000, 1000, zero, None, None,
+        500, created_ms, number.to_bytes(16, "big"), 1000, 1000, zero, held_ppm, hold_ms, (), None, None,
     )  # fmt: skip
     return sign(record, PAYER)
 
 
 def receipt(of: Signed[JobOrder], sequence: int, amount_ucr: int) -> Signed[Receipt]:
-    record = Receipt(of.id, sequence, None, 32 * sequence, 32, bytes(32), (), "class", amount_ucr, OPEN)
+    record = Receipt(of.id, sequence, None, 32 * sequence, 32, bytes(32), (-1,) * 32, "class", amount_ucr, OPEN)
     return sign(record, NODE)
 
 
 def voucher(answers: bytes, due_ucr: int) -> Signed[Voucher]:
-    return sign(Voucher(CHANNEL.id, answers, due_ucr, 0, 0), PAYER)
+    return sign(Voucher(CHANNEL.id, answers, due_ucr, 0, 0, 0), PAYER)
 
 
+@pytest.mark.spec("J-12")
 def test_an_order_is_accepted_once_also_after_a_restart(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.add_order(CHANNEL, order(1), NOW)
@@ -66,12 +69,13 @@ def test_an_order_is_accepted_once_also_after_a_restart(tmp_path: Path) -> None:
     journal.close()
 
 
+@pytest.mark.spec("J-12")
 def test_orders_that_came_to_nothing_go_once_no_clock_would_take_them(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     claimed, idle = order(1), order(2)
     journal.add_order(CHANNEL, claimed, NOW)
     journal.add_order(CHANNEL, idle, NOW)
-    journal.add_receipt(receipt(claimed, 0, 10), CHANNEL.id, 10, NOW)
+    journal.add_receipt(receipt(claimed, 0, 10), CHANNEL.id, Claim(10), NOW)
     later = NOW + 2 * SKEW_MS + 1
     journal.add_order(CHANNEL, order(3, later), later)
     with pytest.raises(Refused):
@@ -87,9 +91,9 @@ async def test_a_restart_rebuilds_the_channel(tmp_path: Path) -> None:
     accounts = Accounts(journal, lambda: NOW)
     account = await accounts.open(CHANNEL)
     await accounts.accept(account, job)
-    await accounts.claim(account, first, 100)
+    await accounts.claim(account, job.record, first, 100)
     await accounts.honour(account, voucher(first.id, 100))
-    await accounts.claim(account, second, 50)
+    await accounts.claim(account, job.record, second, 50)
     journal.close()
 
     journal = Journal(tmp_path)
@@ -102,17 +106,52 @@ async def test_a_restart_rebuilds_the_channel(tmp_path: Path) -> None:
     journal.close()
 
 
+@pytest.mark.spec("P-13")
 async def test_a_voucher_that_does_not_cover_is_not_kept(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     accounts = Accounts(journal, lambda: NOW)
     account = await accounts.open(CHANNEL)
-    claim = receipt(order(1), 0, 100)
-    await accounts.claim(account, claim, 100)
+    job = order(1)
+    claim = receipt(job, 0, 100)
+    await accounts.claim(account, job.record, claim, 100)
     with pytest.raises(RemoteProtocolError) as unpaid:
         await accounts.honour(account, voucher(claim.id, 99))
     assert unpaid.value.code == "unpaid"
     assert journal.channel(CHANNEL.id).voucher is None
     assert account.state.latest is None
+    journal.close()
+
+
+async def test_what_is_held_is_not_yet_earned_and_what_is_forfeited_never(tmp_path: Path) -> None:
+    """Half of each window's 100 is held for an hour; then a verdict takes 30 of it."""
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    account = await accounts.open(CHANNEL)
+    job, release = order(1, held_ppm=500_000, hold_ms=3_600_000), NOW + 3_600_000
+    await accounts.accept(account, job)
+    for number in range(2):
+        claim = receipt(job, number, 100 * (number + 1))
+        await accounts.claim(account, job.record, claim, 100)
+        half = 50 * (number + 1)
+        with pytest.raises(RemoteProtocolError) as refused:
+            await accounts.honour(account, sign(Voucher(CHANNEL.id, claim.id, half - 1, half + 1, 0, release), PAYER))
+        assert refused.value.code == "unpaid"
+        await accounts.honour(account, sign(Voucher(CHANNEL.id, claim.id, half, half, 0, release), PAYER))
+    less = sign(Voucher(CHANNEL.id, claim.id, 100, 70, 30, release), PAYER)
+    with pytest.raises(RemoteProtocolError):
+        await accounts.honour(account, less)
+    await accounts.forfeit(account, Ground("verdict", bytes(32)), 30)
+    journal.close()
+
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    assert (await accounts.open(CHANNEL)).state == account.state
+    figures = [[(row.paid_ucr, row.held_ucr, row.forfeited_ucr) for row in earnings(tmp_path, NOW)]]
+    await accounts.honour(await accounts.open(CHANNEL), less)
+    for now_ms in (NOW, release + SKEW_MS):
+        figures.append([(row.paid_ucr, row.held_ucr, row.forfeited_ucr) for row in earnings(tmp_path, now_ms)])
+    held, released = [(100, 0, 0), (70, 70, 30)], [(100, 0, 0), (70, 0, 30)]
+    assert figures == [held, held, released]
     journal.close()
 
 
@@ -122,26 +161,29 @@ def vouchers_on_disk(state: Path) -> int:
     return int(count)
 
 
+@pytest.mark.spec("P-7")
 async def test_a_voucher_that_answers_nothing_of_ours_is_not_kept(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     accounts = Accounts(journal, lambda: NOW)
     account = await accounts.open(CHANNEL)
     elsewhere = receipt(order(1), 0, 0)
-    journal.add_receipt(elsewhere, bytes(32), 0, NOW)  # ours, but on another channel
+    journal.add_receipt(elsewhere, bytes(32), Claim(0), NOW)  # ours, but on another channel
     for named in (bytes(32), elsewhere.id):
         with pytest.raises(RemoteProtocolError) as unpaid:
             await accounts.honour(account, voucher(named, 10))
         assert unpaid.value.code == "unpaid"
-    assert (account.state.latest, account.state.named, vouchers_on_disk(tmp_path)) == (None, {}, 0)
+    assert (account.state.latest, account.state.named.owed_ucr, vouchers_on_disk(tmp_path)) == (None, 0, 0)
     journal.close()
 
 
+@pytest.mark.spec("P-15")
 async def test_a_voucher_that_says_nothing_new_holds_and_is_not_kept_twice(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     accounts = Accounts(journal, lambda: NOW)
     account = await accounts.open(CHANNEL)
-    claim = receipt(order(1), 0, 100)
-    await accounts.claim(account, claim, 100)
+    job = order(1)
+    claim = receipt(job, 0, 100)
+    await accounts.claim(account, job.record, claim, 100)
     for due_ucr in (120, 120, 110):
         await accounts.honour(account, voucher(claim.id, due_ucr))
     assert (account.state.promised_ucr, vouchers_on_disk(tmp_path)) == (120, 1)
@@ -163,8 +205,9 @@ async def test_vouchers_that_come_at_once_are_judged_one_after_another(tmp_path:
 
     async with trio.open_nursery() as nursery:
         for number in range(2):
-            claim = receipt(order(number), 0, 100)
-            await accounts.claim(account, claim, 100)
+            job = order(number)
+            claim = receipt(job, 0, 100)
+            await accounts.claim(account, job.record, claim, 100)
             nursery.start_soon(honour, claim)
     assert (refused, vouchers_on_disk(tmp_path)) == (["unpaid"], 1)
     journal.close()
@@ -174,7 +217,7 @@ async def test_credit_counts_what_was_taken_without_paying_and_what_may_still_co
     journal = Journal(tmp_path)
     accounts = Accounts(journal, lambda: NOW)
     account = await accounts.open(CHANNEL)
-    await accounts.claim(account, receipt(order(1), 0, 600), 600)
+    await accounts.claim(account, order(1).record, receipt(order(1), 0, 600), 600)
     with account.reserved(300):
         assert account.room_ucr == 100
         with pytest.raises(Refused) as refused, account.reserved(101):
@@ -188,14 +231,14 @@ _WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_store import CHANNEL, NOW, order, receipt, voucher
+from test_store import CHANNEL, NOW, Claim, order, receipt, voucher
 from fallow.node.store import Journal
 journal = Journal(Path(sys.argv[1]))
 for number in range(100_000):
     job = order(number)
     claim = receipt(job, 0, 1)
     journal.add_order(CHANNEL, job, NOW)
-    journal.add_receipt(claim, CHANNEL.id, 1, NOW)
+    journal.add_receipt(claim, CHANNEL.id, Claim(1), NOW)
     print("receipt", claim.id.hex(), flush=True)
     promise = voucher(claim.id, number + 1)
     journal.add_voucher(promise, NOW)
@@ -203,6 +246,7 @@ for number in range(100_000):
 """
 
 
+@pytest.mark.spec("P-16")
 def test_what_was_said_to_be_on_disk_is_there_after_a_kill(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _WRITER, str(tmp_path), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
@@ -255,7 +299,7 @@ def test_earnings_read_while_the_node_writes(tmp_path: Path) -> None:
     job = order(1)
     journal.add_order(CHANNEL, job, NOW)
     assert earnings(tmp_path) == []
-    journal.add_receipt(receipt(job, 0, 7), CHANNEL.id, 7, NOW)
+    journal.add_receipt(receipt(job, 0, 7), CHANNEL.id, Claim(7), NOW)
     (row,) = earnings(tmp_path)
     assert (row.owed_ucr, row.tokens, row.entry, row.voucher) == (7, 32, "generate", None)
     journal.close()
@@ -273,7 +317,7 @@ def booked(state: Path, fates: list[tuple[str, int]]) -> list[tuple[bool, int]]:
         job = order(number)
         claim = receipt(job, 0, owed_ucr)
         journal.add_order(CHANNEL, job, NOW)
-        journal.add_receipt(claim, CHANNEL.id, owed_ucr, NOW + number)
+        journal.add_receipt(claim, CHANNEL.id, Claim(owed_ucr), NOW + number)
         promised += owed_ucr * (fate != REFUSED)
         if fate == ARRIVED:
             journal.add_voucher(voucher(claim.id, promised), NOW)
@@ -308,7 +352,7 @@ async def test_channels_do_not_pay_for_one_another(tmp_path: Path) -> None:
     for number, channel in enumerate((CHANNEL, other)):
         job = order(number)
         journal.add_order(channel, job, NOW)
-        journal.add_receipt(receipt(job, 0, 10), channel.id, 10, NOW)
+        journal.add_receipt(receipt(job, 0, 10), channel.id, Claim(10), NOW)
     journal.add_voucher(voucher(receipt(order(0), 0, 10).id, 50), NOW)
     assert sorted(row.paid_ucr for row in earnings(tmp_path)) == [0, 10]
     journal.close()

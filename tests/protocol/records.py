@@ -6,7 +6,9 @@ from nacl.signing import SigningKey
 
 from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.checks import Attestation, Finding, Verdict
-from fallow.protocol.identity import Mandate, WorkerKey
+from fallow.protocol.evidence import Evidence
+from fallow.protocol.grid import FeederLease, FeederMember, FeederRoster, ShedOrder
+from fallow.protocol.identity import Issuer, Mandate, WorkerKey
 from fallow.protocol.orders import Accept, Continuation, JobOrder
 from fallow.protocol.payment import Channel, Voucher
 from fallow.protocol.prices import Price
@@ -24,11 +26,13 @@ PRICE = Price(HASH, "generate", 10, 1, 4, 0)
 FILE = File(3, (HASH,))
 
 RECORDS = (
-    Mandate(B, A, ("executor", "checker"), 1, NOW_MS, NOW_MS + 1000),
+    Issuer(A, HASH, 1, NOW_MS, NOW_MS + 1000),
+    Mandate(B, A, ("executor", "checker"), 1, NOW_MS, NOW_MS + 1000, None),
     WorkerKey(A, HASH, NOW_MS, NOW_MS + 1000),
     CapabilityProfile(
-        A, 5, NOW_MS, NOW_MS + 1000, "vehicle", "u4p", ("executor",), ("cpu/avx2",),
-        (ServedBundle(HASH, ("generate", "score"), "float32/cpu", 400_000, 30_000, 0),), (PRICE,), 4,
+        A, HASH, 5, NOW_MS, NOW_MS + 1000, "vehicle", "u4p", ("executor",), ("cpu/avx2",),
+        (ServedBundle(HASH, ("generate", "score"), "float32/cpu", 400_000, 30_000, 0),), (PRICE,), 4, 300_000,
+        86_400_000, (B,),
     ),
     ConnectivityProfile(
         A, 5, NOW_MS, NOW_MS + 1000, ("/ip4/127.0.0.1/tcp/1",), ("wifi",), False, 3, 20_000, 90_000, 5_000, 0, None, None
@@ -41,11 +45,18 @@ RECORDS = (
     Channel(A, B, HASH, "ledger", 1000, b"n" * 16, NOW_MS, NOW_MS + 1000, 60_000),
     JobOrder(
         HASH, "generate", Parameters(48, 700, 900_000, 7), 1, 40, 48, HASH, B, HASH, HASH, HASH, 500, NOW_MS, b"m" * 16,
-        20_000, 5_000, HASH, Continuation(HASH, 60), None,
+        20_000, 5_000, HASH, 250_000, 60_000, (A, B), Continuation(HASH, 60), None,
     ),
-    Accept(HASH, NOW_MS, "float32/cpu"),
+    Accept(HASH, HASH, NOW_MS, "float32/cpu"),
     Receipt(HASH, 1, HASH, 32, 3, HASH, (-5, -6, -7), "float32/cpu", 77, "final"),
-    Voucher(HASH, HASH, 77, 0, 0),
+    Voucher(HASH, HASH, 70, 5, 2, NOW_MS),
     Attestation(HASH, HASH, "teacher-forced", (-5, -6, -7), (0, 0, 0), (1, 2, 3), "float32/cpu"),
-    Verdict(HASH, HASH, "quorum:2/3", HASH, "accepted", (Finding(A, B, "executor", (HASH,), True, "", 77),)),
+    Verdict(
+        HASH, HASH, "quorum:2/3", HASH, (B,), "accepted",
+        (Finding(A, B, "executor", "upheld", "", (HASH,), (HASH,), 77, 0),),
+    ),
+    Evidence("equivocation", A, (b"one", b"other"), "two receipts for one window"),
+    ShedOrder("depot", "heat", 1, False, 2, 5_000, NOW_MS, NOW_MS + 1000, NOW_MS, "a hot evening"),
+    FeederRoster("t-17", 3, 9_000, (FeederMember(B, 4_000), FeederMember(A, 5_000)), NOW_MS, NOW_MS + 1000),
+    FeederLease(HASH, A, B, 1_500, NOW_MS, NOW_MS + 1000, b"n" * 16),
 )  # fmt: skip

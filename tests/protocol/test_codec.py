@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.errors import Code, LocalProtocolError, RemoteProtocolError
+from fallow.protocol.limits import MESSAGE_ENTRIES_MAX
+from fallow.protocol.messages import decode_message_untrusted
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=40) | st.text(max_size=40)
 VALUES = st.recursive(
@@ -18,11 +20,13 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.spec("N-1")
 @given(VALUES)
 def test_every_value_round_trips(value: object) -> None:
     assert decode_untrusted(encode(value), bytes_max=1 << 20) == value  # type: ignore[arg-type]
 
 
+@pytest.mark.spec("N-1")
 @given(VALUES)
 def test_map_keys_are_in_bytewise_order(value: object) -> None:
     def check(part: object) -> None:
@@ -38,12 +42,14 @@ def test_map_keys_are_in_bytewise_order(value: object) -> None:
     check(cbor2.loads(encode(value)))  # type: ignore[arg-type]
 
 
+@pytest.mark.spec("N-2", "E-4")
 @given(st.binary(max_size=200))
 def test_noise_is_refused_or_is_its_own_encoding(noise: bytes) -> None:
     with suppress(RemoteProtocolError):
         assert encode(decode_untrusted(noise, bytes_max=1 << 20)) == noise
 
 
+@pytest.mark.spec("N-2", "N-4")
 @pytest.mark.parametrize(
     "encoded",
     [
@@ -70,6 +76,24 @@ def test_noise_is_refused_or_is_its_own_encoding(noise: bytes) -> None:
         pytest.param("81" * 17 + "01", id="too deep"),
         pytest.param("9bffffffffffffffff", id="huge list"),
         pytest.param("bb7fffffffffffffff", id="huge map"),
+        pytest.param("5b7fffffffffffffff", id="huge bytes"),
+        pytest.param("d81c81d81d00", id="a list that contains itself"),
+        pytest.param("c243010000", id="big number as long as the integer"),
+        pytest.param("d9010062616264d81900", id="string reference"),
+        pytest.param("d8236128", id="regular expression"),
+        pytest.param("a1c24101", id="big number as a key"),
+        pytest.param("1c", id="reserved length"),
+        pytest.param("7c", id="reserved length of text"),
+        pytest.param("f818", id="simple value in two bytes"),
+        pytest.param("f814", id="false in two bytes"),
+        pytest.param("3b8000000000000000", id="below 64 bits signed"),
+        pytest.param("5800", id="length of bytes not minimal"),
+        pytest.param("980101", id="length of list not minimal"),
+        pytest.param("a161", id="cut in a key"),
+        pytest.param("a16161", id="cut before a value"),
+        pytest.param("8201", id="cut in a list"),
+        pytest.param("43", id="cut in bytes"),
+        pytest.param("63eda080", id="surrogate in UTF-8"),
     ],
 )
 def test_other_encodings_are_refused(encoded: str) -> None:
@@ -78,12 +102,66 @@ def test_other_encodings_are_refused(encoded: str) -> None:
     assert caught.value.code is Code.BAD_ENCODING
 
 
+@given(
+    value=VALUES, changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=3), cut=st.booleans()
+)
+def test_a_lenient_reader_that_compares_with_its_own_encoding_agrees(
+    value: object, changes: list[tuple[int, int]], cut: bool
+) -> None:
+    encoded = bytearray(encode(value))  # type: ignore[arg-type]
+    for place, byte in changes:
+        encoded[place % len(encoded)] = byte
+    if cut:
+        del encoded[-1]
+    ours: object = _REFUSED
+    with suppress(RemoteProtocolError):
+        ours = decode_untrusted(bytes(encoded), bytes_max=1 << 20)
+    assert repr(ours) == repr(_by_comparing(bytes(encoded)))
+
+
+_REFUSED = object()
+
+
+def _by_comparing(encoded: bytes) -> object:
+    """Another way to read deterministic CBOR: leniently, and then to look whether it would be written like that."""
+    try:
+        value = cbor2.loads(encoded, allow_indefinite=False, allow_duplicate_keys=False, max_depth=16)
+        return value if encode(value) == encoded else _REFUSED
+    except (cbor2.CBORDecodeError, LocalProtocolError, ValueError, TypeError, OverflowError, RecursionError):
+        return _REFUSED
+
+
+def test_the_deepest_value_passes() -> None:
+    assert decode_untrusted(b"\x81" * 16 + b"\x01", bytes_max=1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "entries"),
+    [("820102", 2), ("a2616101616202", 2), ("8281018102", 4), ("80", 0), ("a1616181a0", 2)],
+)
+def test_entries_are_counted_over_the_whole_value(encoded: str, entries: int) -> None:
+    decode_untrusted(bytes.fromhex(encoded), bytes_max=100, entries_max=entries)
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_untrusted(bytes.fromhex(encoded), bytes_max=100, entries_max=entries - 1)
+    assert caught.value.code is Code.TOO_LARGE
+
+
+def test_a_message_may_not_have_as_many_entries_as_a_record() -> None:
+    entries = [1] * MESSAGE_ENTRIES_MAX
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode_message_untrusted(encode({"t": "heartbeat", "opt_later": list(entries)}))
+    assert caught.value.code is Code.TOO_LARGE
+    decode_message_untrusted(encode({"t": "heartbeat", "opt_later": list(entries[2:])}))
+
+
+@pytest.mark.spec("N-3")
 def test_a_message_beyond_the_bound_is_refused_unread() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         decode_untrusted(b"\xff" * 11, bytes_max=10)
     assert caught.value.code is Code.TOO_LARGE
 
 
+@pytest.mark.spec("N-6")
 @pytest.mark.parametrize("value", [1.5, {1: 2}, 2**63, [object()], {"a": {b"b": 1}}, (1, 2)])
 def test_what_the_protocol_cannot_say_is_our_own_error(value: object) -> None:
     with pytest.raises(LocalProtocolError):

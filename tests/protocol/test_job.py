@@ -56,7 +56,7 @@ def test_a_refused_payment_is_said() -> None:
     pair = Pair()
     pair.say(Role.CLIENT, Event.ORDER)
     pair.say(Role.EXECUTOR, Event.ACCEPT, Event.CHUNK, Event.FINAL)
-    pair.say(Role.CLIENT, Event.CANCEL)
+    pair.say(Role.CLIENT, Event.DECLINE)
     assert pair.executor.state is JobState.UNSETTLED
 
 
@@ -74,6 +74,33 @@ def test_messages_that_cross_a_cancel_are_legal() -> None:
     assert client.state is executor.state is JobState.CLOSING
 
 
+def test_a_cancel_that_crosses_the_final_receipt_costs_no_voucher() -> None:
+    client, executor = job(Role.CLIENT), job(Role.EXECUTOR)
+    client.send(Event.ORDER, 0)
+    executor.receive(Event.ORDER, 0)
+    for event in (Event.ACCEPT, Event.CHUNK):
+        executor.send(event, 0)
+        client.receive(event, 0)
+    executor.send(Event.FINAL, 0)
+    client.send(Event.CANCEL, 0)
+    executor.receive(Event.CANCEL, 0)
+    client.receive(Event.FINAL, 0)
+    client.send(Event.SETTLE, 0)
+    executor.receive(Event.SETTLE, 0)
+    assert client.state is executor.state is JobState.SETTLED
+
+
+def test_a_client_that_cancels_before_the_answer_waits_for_it_as_long_as_before() -> None:
+    client = job(Role.CLIENT)
+    client.send(Event.ORDER, 0)
+    client.send(Event.CANCEL, SILENCE_MS_MAX)
+    client.expire(SILENCE_MS_MAX + 1)
+    assert client.deadline_ms() == ACCEPT_MS_MAX
+    with pytest.raises(RemoteProtocolError, match="not answered"):
+        client.expire(ACCEPT_MS_MAX)
+
+
+@pytest.mark.spec("J-28")
 @pytest.mark.parametrize("state", JobState)
 @pytest.mark.parametrize("event", [event for event in Event if event is not Event.HEARTBEAT])
 @pytest.mark.parametrize("sender", Role)
@@ -88,6 +115,7 @@ def test_what_the_table_does_not_list_is_refused(state: JobState, event: Event, 
         Job(sender, 1, 1, 0, state=state, unpaid=1).send(event, 0)
 
 
+@pytest.mark.spec("J-29")
 def test_a_chunk_beyond_the_unpaid_window_is_refused() -> None:
     client = job(Role.CLIENT)
     client.send(Event.ORDER, 0)
@@ -97,6 +125,7 @@ def test_a_chunk_beyond_the_unpaid_window_is_refused() -> None:
         client.receive(Event.CHUNK, 0)
 
 
+@pytest.mark.spec("J-29")
 def test_receipts_do_not_pile_up_without_vouchers() -> None:
     client = job(Role.CLIENT)
     client.send(Event.ORDER, 0)
@@ -106,6 +135,7 @@ def test_receipts_do_not_pile_up_without_vouchers() -> None:
         client.receive(Event.RECEIPT, 0)
 
 
+@pytest.mark.spec("J-30")
 def test_a_voucher_for_nothing_is_refused() -> None:
     executor = job(Role.EXECUTOR)
     executor.receive(Event.ORDER, 0)
@@ -114,6 +144,7 @@ def test_a_voucher_for_nothing_is_refused() -> None:
         executor.receive(Event.VOUCHER, 0)
 
 
+@pytest.mark.spec("J-32")
 @pytest.mark.parametrize(
     ("events", "after_ms", "what"),
     [
@@ -140,6 +171,7 @@ def test_a_client_does_not_wait_beyond_its_bounds(events: list[Event], after_ms:
     assert caught.value.code is Code.TIMED_OUT and client.ended
 
 
+@pytest.mark.spec("J-32")
 def test_an_executor_waits_for_a_voucher_only_so_long() -> None:
     executor = job(Role.EXECUTOR)
     executor.receive(Event.ORDER, 0)
@@ -150,6 +182,7 @@ def test_an_executor_waits_for_a_voucher_only_so_long() -> None:
         executor.expire(VOUCHER_MS_MAX)
 
 
+@pytest.mark.spec("J-33")
 def test_a_heartbeat_is_due_after_silence_of_our_own() -> None:
     client = job(Role.CLIENT)
     client.send(Event.ORDER, 1_000)

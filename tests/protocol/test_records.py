@@ -30,6 +30,7 @@ def test_every_record_has_an_example() -> None:
     assert {record.RECORD for record in examples.RECORDS} == set(REGISTERED)
 
 
+@pytest.mark.spec("I-3")
 @EXAMPLES
 def test_signed_records_verify_and_are_recognised(record: Any) -> None:
     signed = sign(record, examples.KEY)
@@ -37,6 +38,7 @@ def test_signed_records_verify_and_are_recognised(record: Any) -> None:
     assert identify_untrusted(signed.envelope) == signed
 
 
+@pytest.mark.spec("I-6")
 @EXAMPLES
 def test_another_key_is_refused(record: Any) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
@@ -44,6 +46,7 @@ def test_another_key_is_refused(record: Any) -> None:
     assert caught.value.code is Code.BAD_SIGNATURE
 
 
+@pytest.mark.spec("I-7")
 @EXAMPLES
 def test_a_record_is_not_accepted_as_another_kind(record: Any) -> None:
     envelope = sign(record, examples.KEY).envelope
@@ -54,6 +57,7 @@ def test_a_record_is_not_accepted_as_another_kind(record: Any) -> None:
             assert caught.value.code is Code.BAD_SIGNATURE
 
 
+@pytest.mark.spec("I-7")
 @given(record=st.sampled_from(examples.RECORDS), place=st.integers(0, 10**6))
 @settings(max_examples=300, deadline=None)
 def test_any_flipped_bit_is_refused(record: Any, place: int) -> None:
@@ -65,6 +69,7 @@ def test_any_flipped_bit_is_refused(record: Any, place: int) -> None:
         identify_untrusted(bytes(envelope))
 
 
+@pytest.mark.spec("N-7", "N-8", "N-9")
 @EXAMPLES
 def test_fields_missing_unknown_or_null_are_refused(record: Any) -> None:
     fields = to_map(record)
@@ -82,6 +87,7 @@ def test_fields_missing_unknown_or_null_are_refused(record: Any) -> None:
     assert from_map_untrusted(type(record), {**fields, "opt_later": 1}) == record
 
 
+@pytest.mark.spec("N-7")
 @EXAMPLES
 def test_fields_of_another_type_are_refused(record: Any) -> None:
     fields = to_map(record)
@@ -94,18 +100,21 @@ def test_fields_of_another_type_are_refused(record: Any) -> None:
             assert caught.value.code is Code.BAD_RECORD
 
 
+@pytest.mark.spec("E-4")
 @given(noise=st.binary(max_size=300))
 def test_noise_is_never_a_record(noise: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         identify_untrusted(noise)
 
 
+@pytest.mark.spec("I-4")
 def test_trailing_bytes_after_an_envelope_are_refused() -> None:
     envelope = sign(examples.RECORDS[0], examples.KEY).envelope
     with pytest.raises(RemoteProtocolError):
         identify_untrusted(envelope + b"\x00")
 
 
+@pytest.mark.spec("I-4")
 def test_a_signed_payload_in_another_encoding_is_refused() -> None:
     """The signature holds, the bytes inside are not deterministic: nobody may sign what others would re-encode."""
     record = examples.RECORDS[0]
@@ -136,6 +145,7 @@ def test_small_order_and_malleable_signatures_are_refused() -> None:
     assert nacl.bindings.crypto_sign_BYTES == 64
 
 
+@pytest.mark.spec("N-6")
 def test_our_own_bad_record_is_our_own_error() -> None:
     from dataclasses import replace
 

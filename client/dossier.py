@@ -1,0 +1,86 @@
+"""What a verdict rests on, gathered while the work goes on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from ..protocol.bundle import CALL, Manifest
+from ..protocol.checks import Standing, Verdict
+from ..protocol.envelope import Signed
+from ..protocol.opening import Opening
+from ..protocol.policy import Policy, check_commitment
+from ..protocol.receipts import Receipt
+from ..verifier.case import Question, gather
+from ..verifier.verdict import judge
+from .answers import PaidReceipt, Proof
+from .discovery import Node
+from .execution import Execution
+from .wallet import Wallet
+
+
+class Dossier:
+    """Signed records and payments of one piece of work under one policy."""
+
+    def __init__(self, manifest: Signed[Manifest], policy: Policy) -> None:
+        self.policy = policy
+        self.receipts: list[PaidReceipt] = []
+        self._manifest = manifest
+        self._nonce = secrets.token_bytes(32)
+        self._executions: dict[bytes, Execution] = {}
+        self._records: dict[bytes, Signed[Any]] = {manifest.id: manifest}
+
+    @property
+    def commitment(self) -> bytes:
+        """What every order of this work carries; the verdict opens it."""
+        return check_commitment(self._nonce, str(self.policy))
+
+    def keep(self, *records: Signed[Any]) -> None:
+        """The records belong to the proof."""
+        for signed in records:
+            self._records.setdefault(signed.id, signed)
+
+    def ordered(self, execution: Execution) -> None:
+        """The order was sent; whatever comes of it belongs to the work."""
+        self._executions[execution.order.id] = execution
+        self.keep(execution.node.mandate, execution.order)
+
+    def paid(self, receipt: Signed[Receipt], node: Node, role: str, entry: str, amount_ucr: int, paid_ucr: int) -> None:
+        """The receipt came, and so much was paid for it."""
+        self.keep(receipt)
+        self.receipts.append(PaidReceipt(receipt, node.owner.hex(), role, entry, amount_ucr, paid_ucr))
+
+    async def close(self, wallet: Wallet, now_ms: int) -> Verdict | None:
+        """The verdict that follows from all records is signed and kept, and whoever it refutes is not dealt with again.
+
+        None if the policy checks nothing, or nothing was ever ordered.
+        """
+        if not self.policy.checked or not self._executions:
+            return None
+        question = Question(wallet.payer, self._manifest.id, self.policy, self._nonce)
+        # A text is judged by signed figures alone; a function by its outputs.
+        needed = [e.opening() for e in self._executions.values() if e.request.entry == CALL]
+        verdict = judge(gather(question, self._all(), needed))
+        signed = wallet.sign_verdict(verdict)
+        self.keep(signed)
+        await wallet.keep_verdict(signed)
+        for finding in verdict.findings:
+            if finding.standing == Standing.REFUTED:
+                await wallet.distrust(finding.node, finding.owner, finding.reason, signed.id, now_ms)
+        return verdict
+
+    def proof(self) -> Proof:
+        """Every record, in the order in which they came to be, and what they are about in plain."""
+        openings: Sequence[Opening] = [execution.opening() for execution in self._executions.values()]
+        return Proof(tuple(self._all()), tuple(openings))
+
+    def _all(self) -> list[Signed[Any]]:
+        """The records, each order followed by its acceptance."""
+        records: list[Signed[Any]] = []
+        for signed in self._records.values():
+            records.append(signed)
+            execution = self._executions.get(signed.id)
+            if execution and execution.accept:
+                records.append(execution.accept)
+        return records
