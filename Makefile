@@ -2,12 +2,13 @@
 #   make demo    a mesh on this machine: it asks, checks and pays
 #   make test    the tests             make bench    the measurements
 #   make check   style, types, arrows  make clean    remove what make made
+#   make spec    write again what spec/ takes from the code
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 MODELS := smollm2-135m-instruct minilm-l6
 
-.PHONY: demo test check bench install bundles clean
+.PHONY: demo test check bench spec install bundles clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -18,6 +19,8 @@ test: install
 	@for name in $(MODELS); do \
 	    $(BIN)/fallow bundle build $$name || echo "make test: going on without $$name; the reason stands above"; \
 	done
+	@tools/verify-js.sh
+	@$(BIN)/python fuzz/run.py --all --seconds 2 --jobs 2
 	@$(BIN)/python -m pytest
 
 check: install
@@ -25,6 +28,11 @@ check: install
 
 bench: bundles
 	@$(BIN)/python benchmarks/run.py
+
+# The schema, the tables of the pages and the vectors; tests fail while they are stale.
+spec: install
+	@$(BIN)/python -m spec.generate
+	@$(BIN)/python -m spec.vectors.make
 
 install: $(INSTALLED)
 
@@ -37,5 +45,5 @@ $(INSTALLED): pyproject.toml constraints.txt tools/install.sh
 	@touch $@
 
 clean:
-	rm -rf .venv build dist fallow.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf .venv build dist spec/verify-js/node_modules fallow.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -30,6 +30,7 @@ say "types"
 link_packages
 "$bin/mypy" -p fallow
 "$bin/mypy" benchmarks
+MYPYPATH=fuzz "$bin/mypy" fuzz
 say "arrows"
 PYTHONPATH=build/types "$bin/lint-imports" --no-cache --no-logo
 say "packages"

@@ -1,0 +1,142 @@
+"""Kinds `message` and `plaintext`: what travels on streams, and what is sealed inside of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from . import world
+from .cbor import encode
+from .notation import Case, refused
+from .world import CLIENT, HASH, NODE, Fields
+
+_ENVELOPE = NODE.sign("accept", world.accept()).whole
+_SHORT = CLIENT.sign("voucher", world.voucher()).whole
+
+MESSAGES: dict[str, Fields] = {
+    "order": {"order": _SHORT, "channel": _SHORT, "voucher": _SHORT, "sealed_input": b"sealed"},
+    "accept": {"accept": _ENVELOPE},
+    "refuse": {"code": "busy", "detail": "two jobs are running", "retry_after_ms": 1_500},
+    "chunk": {"index": 3, "sealed": b"a piece"},
+    "receipt": {"receipt": _ENVELOPE},
+    "attestation": {"attestation": _ENVELOPE},
+    "voucher": {"voucher": _SHORT},
+    "heartbeat": {},
+    "cancel": {"reason": "enough"},
+    "decline": {"reason": "the window was false"},
+    "yield": {"reason": "the owner wants to drive"},
+    "failed": {"code": "worker_died", "detail": ""},
+    "profile-request": {},
+    "profile": {
+        "mandate": _ENVELOPE, "capability": _ENVELOPE, "connectivity": _ENVELOPE, "worker_key": _ENVELOPE,
+        "state": "ready", "reasons": ["plugged in", "parked"], "jobs_running": 1,
+    },
+    "voucher-request": {"channel": _SHORT, "voucher": _SHORT},
+    "voucher-reply": {"voucher": HASH},
+    "blob-request": {"hash": HASH},
+    "blob": {"content": b"a chunk"},
+}  # fmt: skip
+"""Every message by its kind, with all its fields."""
+
+OPTIONAL = {"order": "voucher", "profile": "worker_key", "blob": "content"}
+
+
+def message() -> Iterator[Case]:
+    for kind, fields in MESSAGES.items():
+        yield _read(kind, "The example with all its fields.", kind, fields)
+        if kind in OPTIONAL:
+            absent = OPTIONAL[kind]
+            present = {key: value for key, value in fields.items() if key != absent}
+            yield _read(f"{kind}-absent", f"{absent} may be absent.", kind, present)
+            yield _wrong(f"{kind}-null", f"{absent} is null, which no field ever is.", kind, {**fields, absent: None})
+        for first in list(fields)[:1]:
+            without = {key: value for key, value in fields.items() if key != first}
+            if first != OPTIONAL.get(kind):
+                yield _wrong(f"{kind}-missing", f"{first} is missing.", kind, without)
+            yield _wrong(f"{kind}-wrong-type", f"{first} is a list.", kind, {**fields, first: []})
+        yield _wrong(f"{kind}-unknown", "A field that the message does not have.", kind, {**fields, "colour": 1})
+    extended = encode({"t": "cancel", "reason": "enough", "opt_mood": [1]})
+    about = "An unknown field that begins with opt_ is ignored."
+    yield Case("cancel-extended", about, {"frame": extended}, {"kind": "cancel", "fields": {"reason": "enough"}})
+    about = "4096 entries of maps and lists in all."
+    fullest = encode({"t": "cancel", "reason": "enough", "opt_list": [0] * 4_093})
+    yield Case("cancel-fullest", about, {"frame": fullest}, {"kind": "cancel", "fields": {"reason": "enough"}})
+    fuller = encode({"t": "cancel", "reason": "enough", "opt_list": [0] * 4_094})
+    yield refused("cancel-too-full", "One entry more.", {"frame": fuller}, "too_large")
+    for words, about, kind, fields in (
+        ("chunk-negative", "An index below 0.", "chunk", {"index": -1, "sealed": b""}),
+        ("accept-empty", "An envelope without bytes.", "accept", {"accept": b""}),
+        ("refuse-without-word", "A code without letters.", "refuse", {**MESSAGES["refuse"], "code": ""}),
+        ("cancel-wordy", "A reason of 1025 bytes.", "cancel", {"reason": "x" * 1025}),
+        ("profile-reasons", "More than 16 reasons.", "profile", {**MESSAGES["profile"], "reasons": [""] * 17}),
+        ("blob-request-short", "A hash of 31 bytes.", "blob-request", {"hash": HASH[:31]}),
+    ):
+        yield _wrong(words, about, kind, fields)
+    for words, about, frame in (
+        ("empty", "An empty frame is no message.", b""),
+        ("list", "A list is no message.", encode(["heartbeat"])),
+        ("untold", "A map without its kind.", encode({"reason": "enough"})),
+        ("unknown-kind", "A kind that there is not.", encode({"t": "greeting"})),
+        ("kind-not-text", "A kind that is not text.", encode({"t": b"heartbeat"})),
+        ("trailing", "A byte after the message.", encode({"t": "heartbeat"}) + b"\x00"),
+        ("indefinite", "A map without length.", b"\xbf\x61t" + encode("heartbeat") + b"\xff"),
+    ):
+        yield refused(words, about, {"frame": frame}, "bad_encoding")
+
+
+def _read(words: str, about: str, kind: str, fields: Fields) -> Case:
+    return Case(words, about, {"frame": encode({"t": kind, **fields})}, {"kind": kind, "fields": fields})
+
+
+def _wrong(words: str, about: str, kind: str, fields: Fields) -> Case:
+    return refused(words, about, {"frame": encode({"t": kind, **fields})}, "bad_record")
+
+
+WORK: Fields = {"sequences": [[1, 15, 7]], "claimed": 1}
+INPUT: Fields = {"salt": HASH, "reply_secret": world.name("a reply secret"), "work": encode(WORK)}
+TOKENS: Fields = {
+    "tokens": [5, 9], "values_micro": [-120, -7_000], "gaps_micro": [], "masses_ppm": [], "tensor": b"", "shape": [],
+}  # fmt: skip
+
+
+def plaintext() -> Iterator[Case]:
+    scored = {**TOKENS, "tokens": [], "gaps_micro": [0, 40], "masses_ppm": [0, 1_000_000]}
+    tensor = {**{key: [] for key in TOKENS}, "tensor": bytes.fromhex("0000803f000000c0"), "shape": [1, 2]}
+    for words, about, struct, fields in (
+        ("work", "A sequence whose last token is claimed.", "Work", WORK),
+        ("work-of-two", "Two inputs of a call.", "Work", {"sequences": [[1], [2, 3]], "claimed": 0}),
+        ("input", "The input that an order's digest is of.", "Input", INPUT),
+        ("piece-of-text", "Two tokens and their values.", "Piece", TOKENS),
+        ("piece-of-scores", "What a checker answers.", "Piece", scored),
+        ("piece-of-a-tensor", "One row: 1.0 and -2.0.", "Piece", tensor),
+        ("largest-token", "Tokens go up to 2^31 - 1.", "Work", {"sequences": [[2**31 - 1]], "claimed": 0}),
+    ):
+        yield Case(words, about, {"struct": struct, "encoded": encode(fields)}, {"fields": fields})
+    given = {"struct": "Work", "encoded": encode({**WORK, "opt_hint": 1})}
+    yield Case("work-extended", "An unknown field that begins with opt_ is ignored.", given, {"fields": WORK})
+    for words, about, struct, value in _wrong_plaintexts(tensor):
+        yield refused(words, about, {"struct": struct, "encoded": encode(value)}, "bad_record")
+    damaged = {"struct": "Piece", "encoded": encode(TOKENS)[:-1]}
+    yield refused("piece-cut-short", "Its last byte is missing.", damaged, "bad_encoding")
+    trailing = {"struct": "Input", "encoded": encode(INPUT) + b"\x00"}
+    yield refused("input-trailing", "A byte after it.", trailing, "bad_encoding")
+
+
+def _wrong_plaintexts(tensor: Fields) -> Iterator[tuple[str, str, str, Any]]:
+    yield "work-empty-sequence", "A sequence without tokens.", "Work", {"sequences": [[1], []], "claimed": 0}
+    yield "work-no-sequence", "No sequence.", "Work", {"sequences": [], "claimed": 0}
+    yield "work-all-claimed", "A claim that leaves no input.", "Work", {"sequences": [[1, 2]], "claimed": 2}
+    yield "work-token-too-large", "A token of 2^31.", "Work", {"sequences": [[2**31]], "claimed": 0}
+    yield "work-too-many", "More than 64 inputs.", "Work", {"sequences": [[1]] * 65, "claimed": 0}
+    yield "work-missing", "claimed is missing.", "Work", {"sequences": [[1]]}
+    yield "work-unknown", "A field that it does not have.", "Work", {**WORK, "colour": 1}
+    yield "work-not-a-map", "A list.", "Work", [[1, 2]]
+    yield "input-short-salt", "A salt of 16 bytes.", "Input", {**INPUT, "salt": HASH[:16]}
+    yield "input-without-work", "Work without bytes.", "Input", {**INPUT, "work": b""}
+    yield "input-missing", "The reply secret is missing.", "Input", {"salt": HASH, "work": INPUT["work"]}
+    yield "input-unknown", "A field that it does not have.", "Input", {**INPUT, "colour": 1}
+    yield "piece-missing", "The shape is missing.", "Piece", {k: v for k, v in TOKENS.items() if k != "shape"}
+    yield "piece-null", "A tensor that is null.", "Piece", {**tensor, "tensor": None}
+    yield "piece-of-nine-dimensions", "More than eight dimensions.", "Piece", {**tensor, "shape": [1] * 9}
+    yield "piece-negative-mass", "Mass below 0.", "Piece", {**TOKENS, "masses_ppm": [-1]}
+    yield "piece-unknown", "A field that it does not have.", "Piece", {**TOKENS, "colour": 1}

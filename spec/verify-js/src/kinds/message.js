@@ -1,0 +1,4 @@
+import { readMessage } from '../messages.js'
+
+/** Reads one frame. */
+export const run = ({ frame }) => readMessage(frame)

@@ -1,0 +1,70 @@
+/** The count that client and executor keep of what was delivered, and must keep alike to agree on each receipt. */
+import { WINDOW_TOKENS } from './limits.js'
+import { amountUcr } from './prices.js'
+import { demand } from './refusal.js'
+import { toNotation } from './notation.js'
+import { isDeepStrictEqual } from 'node:util'
+import { transcriptNext, transcriptStart } from './transcript.js'
+
+/** The client's side of one order. */
+export class Delivery {
+  #tokens = 0
+  #values = []
+  #windowStart = 0
+  #transcript = null
+  /** @type {import('./envelope.js').Signed[]} */
+  receipts = []
+
+  /** @param {{order: import('./envelope.js').Signed, price: any, numerics_class: string, salt: Uint8Array}} job */
+  constructor(job) {
+    this.job = job
+  }
+
+  /** A receipt is due before the next piece. */
+  get windowFull() {
+    return this.#tokens - this.#windowStart >= WINDOW_TOKENS
+  }
+
+  get amountUcr() {
+    return this.receipts.at(-1)?.fields.amount_ucr ?? 0
+  }
+
+  /** One more piece was delivered. @param {{tokens: number, values_micro: number[], piece: Uint8Array}} piece */
+  add({ tokens, values_micro, piece }) {
+    this.#transcript = transcriptNext(this.#transcript ?? transcriptStart(this.job.salt, this.job.order.id), piece)
+    this.#tokens += tokens
+    this.#values.push(...values_micro)
+  }
+
+  /**
+   * A receipt came; refused unless it says exactly what was delivered.
+   * @param {import('./envelope.js').Signed} receipt
+   */
+  receive(receipt) {
+    const expected = toNotation(this.#expected(receipt.fields.end))
+    const same = isDeepStrictEqual(toNotation(receipt.fields), expected)
+    demand(same, 'bad_record', 'the receipt does not match what was delivered')
+    this.receipts.push(receipt)
+    this.#values = []
+    this.#windowStart = this.#tokens
+  }
+
+  /** @param {string} end */
+  #expected(end) {
+    const { order, price, numerics_class } = this.job
+    const { calls, input_tokens, planned_tokens, entry } = order.fields
+    const delivered = entry === 'score' ? { checked_tokens: this.#tokens } : { output_tokens: this.#tokens }
+    return {
+      order: order.id,
+      sequence: this.receipts.length,
+      previous: this.receipts.at(-1)?.id,
+      first_token: this.#windowStart,
+      tokens: this.#tokens - this.#windowStart,
+      transcript: this.#transcript ?? order.id,
+      values_micro: this.#values,
+      numerics_class,
+      amount_ucr: amountUcr(price, { calls, input_tokens, ...delivered }, planned_tokens, end === 'final'),
+      end,
+    }
+  }
+}

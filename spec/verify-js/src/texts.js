@@ -1,0 +1,140 @@
+/** Judging a text: window by window, and then whether accepted windows lead from its beginning to its end. */
+import { isDeepStrictEqual } from 'node:util'
+import { equal, hex } from './bytes.js'
+import { committeeFor } from './cases.js'
+import { isParty, judgeWindow } from './judging.js'
+import { draws } from './policies.js'
+
+const UPHELD = { standing: 'upheld', due: true }
+const UNDECIDED = { standing: 'undecided', due: false }
+const REFUTED = { standing: 'refuted', due: false }
+const SILENT = { standing: 'silent', due: false }
+
+/**
+ * The outcome, and the ruling on each receipt, or on the order that brought none.
+ * @param {any} evidence
+ * @param {any[]} executors
+ */
+export function judgeText(evidence, executors) {
+  const windows = new Map()
+  for (const part of executors) {
+    for (const receipt of part.receipts) windows.set(hex(receipt.id), windowOf(evidence, part, receipt))
+  }
+  const all = [...windows.values()]
+  const rulings = new Map()
+  for (const window of all) {
+    rulings.set(hex(window.receipt.id), onExecutor(window, all, executors))
+    for (const check of window.checks) {
+      const ruling = onChecker(window, check, evidence.who)
+      for (const { id } of [check.order, ...check.receipts]) rulings.set(hex(id), ruling)
+    }
+  }
+  for (const { order, receipts, attestation } of evidence.parts) {
+    const beside = attestation === undefined && receipts.length === 0 ? SILENT : UNDECIDED
+    for (const { id } of [order, ...receipts]) if (!rulings.has(hex(id))) rulings.set(hex(id), beside)
+  }
+  return { outcome: outcomeOf(all, windows, executors), rulings }
+}
+
+function outcomeOf(all, windows, executors) {
+  const beginning = executors[0].order.fields.input_tokens
+  if (all.some((window) => endsText(window) && leadsBack(window, windows, beginning))) return 'accepted'
+  return all.some(({ outcome }) => outcome === 'rejected') ? 'rejected' : 'inconclusive'
+}
+
+/** One window, where it stands in the sequence, and what became of it. */
+function windowOf(evidence, part, receipt) {
+  const { policy, nonce } = evidence.question
+  const { fields } = receipt
+  const start = part.order.fields.input_tokens + fields.first_token
+  const asked = evidence.parts.filter((check) => isAbout(check, part, receipt))
+  const window = {
+    part,
+    receipt,
+    checks: asked,
+    start,
+    end: start + fields.tokens,
+    drawn: draws(policy, nonce, receipt.id),
+  }
+  if (fields.tokens === 0 || !window.drawn)
+    return { ...window, outcome: 'accepted', against: new Set(), checkedFrom: start }
+  const called = policy.kind === 'committee' ? committeeFor(evidence, part, receipt.id) : null
+  const checks = called ? asked.filter(({ owner }) => called.has(hex(owner))) : asked
+  const judgement = judgeWindow(
+    { receipt, executor: part, checks: checks.map(asCheck), top_p_ppm: part.order.fields.parameters.top_p_ppm },
+    policy,
+    evidence.tolerance,
+    evidence.who,
+  )
+  return { ...window, checks, ...judgement, checkedFrom: checkedFrom(window, checks, judgement) }
+}
+
+const asCheck = ({ node, owner, order, attestation }) => ({
+  node,
+  owner,
+  claimed: order.fields.planned_tokens,
+  attestation,
+})
+
+/** The position from which on everybody who confirms the window confirms what leads to it, too. */
+function checkedFrom({ start, end }, checks, { outcome, against, carried_good }) {
+  const confirming = checks.filter(({ node, attestation }) => attestation && !against.has(hex(node)))
+  if (outcome !== 'accepted' || !carried_good || confirming.length === 0) return start
+  return end - Math.min(...confirming.map(({ order }) => order.fields.planned_tokens))
+}
+
+/** Whether a checker was asked about this window and, as far as both are opened, given the very tokens of it. */
+function isAbout({ order, opened }, part, receipt) {
+  const { entry, checks, parameters } = order.fields
+  if (entry !== 'score' || checks === undefined || !equal(checks, receipt.id)) return false
+  const sampling = ({ max_tokens, ...rest }) => rest
+  if (!isDeepStrictEqual(sampling(parameters), sampling(part.order.fields.parameters))) return false
+  if (!opened || !part.opened) return true
+  const tokens = [...part.opened.work.sequences[0], ...part.opened.pieces.flatMap((piece) => piece.tokens)]
+  const end = part.order.fields.input_tokens + receipt.fields.first_token + receipt.fields.tokens
+  return isDeepStrictEqual(opened.work.sequences[0], tokens.slice(0, end))
+}
+
+function onExecutor(window, all, executors) {
+  if (window.outcome === 'accepted') return UPHELD
+  if (window.outcome === 'rejected') return REFUTED
+  const honest = all.every(({ part, outcome }) => part !== window.part || outcome !== 'rejected')
+  return window.checks.length === 0 && honest && takenBack(window, executors) ? UPHELD : UNDECIDED
+}
+
+function onChecker({ part, outcome, against }, check, { parties }) {
+  if (check.attestation === undefined) return SILENT
+  const toTheJob = new Set([...parties, hex(part.node), hex(part.owner)])
+  if (outcome === 'inconclusive' || isParty(check, toTheJob)) return UNDECIDED
+  return against.has(hex(check.node)) ? REFUTED : UPHELD
+}
+
+/** Whether the text was written anew from before this window's end, by an order that is no older. */
+function takenBack({ part, end }, executors) {
+  const { created_ms } = part.order.fields
+  const anew = ({ fields }) => fields.input_tokens < end && BigInt(fields.created_ms) >= BigInt(created_ms)
+  return executors.some((other) => other !== part && anew(other.order))
+}
+
+/** The model or the order ended the text here, or the client had enough of what came. */
+const endsText = ({ receipt: { fields } }) =>
+  fields.end === 'final' || (fields.end === 'cancelled' && (fields.tokens > 0 || fields.previous !== undefined))
+
+/** Whether every token from the text's beginning to this window's end is borne out. */
+function leadsBack(last, windows, beginning) {
+  for (let window = last; window.outcome === 'accepted';) {
+    const { previous } = window.receipt.fields
+    const order = window.part.order.fields
+    if (previous !== undefined) {
+      window = windows.get(hex(previous))
+      continue
+    }
+    const covered = window.drawn ? window.checkedFrom : beginning
+    const before = order.continues && windows.get(hex(order.continues.receipt))
+    if (!before) return covered <= beginning
+    const younger = BigInt(before.part.order.fields.created_ms) > BigInt(order.created_ms)
+    if (younger || covered > before.end || before.end > window.start) return false
+    window = before
+  }
+  return false
+}

@@ -1,0 +1,94 @@
+"""Judgements, verdicts and settlements from their evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nacl.signing import SigningKey
+
+from fallow.protocol.bundle import Tolerance
+from fallow.protocol.envelope import sign
+from fallow.protocol.opening import decode_opening_untrusted
+from fallow.protocol.policy import Policy
+from fallow.protocol.receipts import Receipt
+from fallow.protocol.records import identify_untrusted
+from fallow.protocol.schema import from_map_untrusted, to_map
+from fallow.protocol.work import Piece
+from fallow.verifier.case import Question, gather
+from fallow.verifier.compare import distance_ppm, rows_of
+from fallow.verifier.quorum import Check, Member, Result, Standings, Window, judge_results, judge_window
+from fallow.verifier.settlement import settle
+from fallow.verifier.verdict import judge
+from tests.spec.readers.records import Fields, signed
+
+_FINAL = sign(Receipt(bytes(32), 0, None, 0, 0, bytes(32), (), "", 0, "final"), SigningKey(bytes(32)))
+"""A result counts if there is a final receipt: for the vectors, there is one for each."""
+
+
+def agreement(**given: Any) -> Fields:
+    if "one" in given:
+        one, other = (rows_of(from_map_untrusted(Piece, given[name])) for name in ("one", "other"))
+        return {"distance_ppm": distance_ppm(one, other) if one and other else None}
+    policy, tolerance = Policy.parse(given["policy"]), from_map_untrusted(Tolerance, given["tolerance"])
+    who = Standings(frozenset(given["parties"]), frozenset(given["anchors"]))
+    if "results" in given:
+        return _function(given["results"], policy, tolerance, who)
+    carried = given.get("carried_values")
+    window = Window(
+        signed("receipt", given["receipt"]),
+        Member(**given["executor"]),
+        tuple(map(_check, given["checks"])),
+        given["top_p_ppm"],
+        None if carried is None else tuple(carried),
+    )
+    judged = judge_window(window, policy, tolerance, who)
+    return {"outcome": str(judged.outcome), "against": sorted(judged.reasons), "carried_good": judged.carried_good}
+
+
+def _check(check: Fields) -> Check:
+    attestation = signed("attestation", check["attestation"]) if "attestation" in check else None
+    return Check(Member(check["node"], check["owner"]), check["claimed"], attestation)
+
+
+def _function(results: list[Fields], policy: Policy, tolerance: Tolerance, who: Standings) -> Fields:
+    read = [
+        Result(
+            Member(result["node"], result["owner"]),
+            _FINAL if "piece" in result else None,
+            from_map_untrusted(Piece, result["piece"]) if "piece" in result else None,
+        )
+        for result in results
+    ]
+    judged = judge_results(read, policy, tolerance, who)
+    verdict: Fields = {"outcome": str(judged.outcome), "against": sorted(judged.reasons)}
+    if judged.medoid is None:
+        return verdict
+    return {**verdict, "use": next(result.member.node for result in read if result.piece is judged.medoid)}
+
+
+def verdict(client: bytes, bundle: bytes, policy: str, nonce: bytes, **given: Any) -> Fields:
+    """Without reasons, which are for people."""
+    question = Question(client, bundle, Policy.parse(policy), nonce, frozenset(given["anchors"]))
+    records = [identify_untrusted(envelope) for envelope in given["records"]]
+    openings = [decode_opening_untrusted(encoded) for encoded in given["openings"]]
+    fields: Any = to_map(judge(gather(question, records, openings)))
+    for finding in fields["findings"]:
+        del finding["reason"]
+    return {"fields": fields}
+
+
+def settlement(verdict: bytes, receipts: list[bytes]) -> Fields:
+    settled = settle(signed("verdict", verdict).record, [signed("receipt", envelope) for envelope in receipts])
+    credits = [
+        {
+            "owner": credit.owner,
+            "node": credit.node,
+            "receipt": credit.receipt,
+            "due_ucr": credit.due_ucr,
+            "withheld_ucr": credit.withheld_ucr,
+        }
+        for credit in settled.credits
+    ]
+    sums = {"due_ucr": settled.due_ucr, "withheld_ucr": settled.withheld_ucr, "fee_ucr": settled.fee_ucr}
+    bearer = {} if settled.fee_bearer is None else {"fee_bearer": settled.fee_bearer}
+    return {"credits": credits, **sums, **bearer}
