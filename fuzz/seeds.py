@@ -1,0 +1,125 @@
+"""Where fuzzing starts: a valid input of every target, for every record, message and plaintext."""
+
+from __future__ import annotations
+
+import importlib.util
+import types
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgpack
+from targets import KEYS, NOW_MS, STRUCTS
+
+from fallow.node.engine import messages as engine
+from fallow.protocol import messages
+from fallow.protocol.codec import Value, encode
+from fallow.protocol.envelope import sign
+from fallow.protocol.evidence import Evidence, Fault
+from fallow.protocol.framing import frame
+from fallow.protocol.identity import Issuer, Mandate, cid, peer_id
+from fallow.protocol.names import profile_key
+from fallow.protocol.opening import Opening
+from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile
+from fallow.protocol.published import Profiles
+from fallow.protocol.receipts import Receipt
+from fallow.protocol.schema import to_map
+from fallow.protocol.work import Input, Piece, Work
+
+FIRST, SECOND = KEYS
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """Inputs by target."""
+    records = _examples()
+    envelopes = {record.RECORD: sign(record, KEYS[FIRST]).envelope for record in records}
+    structs: dict[str, Value] = {type(record).__name__: to_map(record) for record in records}
+    structs |= {kind.__name__: to_map(_sample(kind)) for kind in messages._KINDS.values()}
+    work, piece = Work(((1, 70_000, 3),), 1), Piece((1, 2), (-5, -70_000), (0, 1), (2, 3), b"float32s", (1, 2))
+    opening = Opening(FIRST, SECOND, work.encode(), (piece.encode(), Piece((3,), (-1,)).encode()))
+    structs |= {type(each).__name__: to_map(each) for each in (work, piece, opening)}
+    given: Value = to_map(Input(FIRST, SECOND, work.encode()))
+    structs["Input"] = given
+    assert structs.keys() == STRUCTS.keys()
+    profiles = _profiles(records)
+    engine_messages = [_sample(kind) for kind in engine._KINDS.values()]
+    return {
+        "codec": [encode([*structs.values(), None, True, -1, 2**63 - 1]), *(each[1:] for each in envelopes.values())],
+        "reading": [encode([name, encode(content)]) for name, content in structs.items()],
+        "schema": [encode([name, encode(content)]) for name, content in structs.items()],
+        "envelope": [encode([name, envelope, FIRST]) for name, envelope in envelopes.items()],
+        "signer": list(envelopes.values())[:2],
+        "identify": list(envelopes.values()),
+        "message": [messages.encode_message(_sample(kind)) for kind in messages._KINDS.values()],
+        "work": [work.encode()],
+        "input": [encode(given)],
+        "piece": [piece.encode()],
+        "opening": [opening.encode()],
+        "open": [opening.encode()],
+        "evidence": [encode(to_map(evidence)) for evidence in _evidence(records)],
+        "profiles": [profiles],
+        "published": [encode([profile_key(FIRST), profiles, NOW_MS])],
+        "peer-id": [peer_id(FIRST).encode()],
+        "cid": [cid(FIRST).encode()],
+        "signature": [encode([KEYS[FIRST].sign(b"message").signature, b"message", FIRST])],
+        "versions": [encode(["job", ["/fallow/job/1", "/fallow/job/2"], ["/fallow/job/2", "/fallow/job/1"]])],
+        "framing": [b"\x02" + frame(b"one") + frame(b"") + frame(b"three") + b"\xff" * 4],
+        "engine": [b"\xff" + engine.encode(message) for message in engine_messages],
+        "engine-fields": [encode(msgpack.unpackb(engine.encode(message)[4:])) for message in engine_messages],
+    }
+
+
+def _examples() -> tuple[Any, ...]:
+    """One of every record: those that the tests use."""
+    path = Path(__file__).parent.parent / "tests/protocol/records.py"
+    spec = importlib.util.spec_from_file_location("fallow_example_records", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    records: tuple[Any, ...] = module.RECORDS
+    return records
+
+
+def _one(records: tuple[Any, ...], kind: type[Any]) -> Any:
+    return next(record for record in records if type(record) is kind)
+
+
+def _profiles(records: tuple[Any, ...]) -> bytes:
+    capability, connectivity = _one(records, CapabilityProfile), _one(records, ConnectivityProfile)
+    return Profiles(sign(capability, KEYS[FIRST]), sign(connectivity, KEYS[FIRST])).encode()
+
+
+def _evidence(records: tuple[Any, ...]) -> list[Evidence]:
+    """What proves a fault: two receipts for one window, two mandates, two issuers of one epoch."""
+    found = []
+    for kind, field in ((Receipt, "numerics_class"), (Mandate, "roles"), (Issuer, "expires_ms")):
+        record = _one(records, kind)
+        given = {each.name: getattr(record, each.name) for each in fields(record)}
+        value = given[field]
+        other = value + 1 if isinstance(value, int) else value[:1] if isinstance(value, tuple) else value + "x"
+        pair = tuple(sign(each, KEYS[FIRST]).envelope for each in (record, type(record)(**{**given, field: other})))
+        found.append(Evidence(Fault.EQUIVOCATION.value, FIRST, pair, "two of one"))
+    return found
+
+
+def _sample(kind: type[Any]) -> Any:
+    """An instance with every field at its least, optional ones present."""
+    hints = get_type_hints(kind, include_extras=True)
+    return kind(**{field.name: _least(hints[field.name]) for field in fields(kind)})
+
+
+def _least(hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = get_args(hint)[0]
+    bound: Any = None
+    if get_origin(hint) is Annotated:
+        hint, bound = get_args(hint)
+    if get_origin(hint) is tuple:
+        return tuple(_least(get_args(hint)[0]) for _ in range(max(bound.least, 1)))
+    if hint is int:
+        return bound.least
+    if hint is bool:
+        return False
+    if hint in (bytes, str):
+        return (b"x" if hint is bytes else "x") * bound.least
+    return _sample(hint)

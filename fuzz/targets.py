@@ -1,0 +1,247 @@
+"""Everything that takes a stranger's bytes, as functions of one input: what goes in, and what must hold of what comes out.
+
+An input of several arguments is one CBOR list. Nothing but `RemoteProtocolError` may come out; `tests/protocol/test_corpus.py`
+compares this registry with the tree and feeds it the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgpack
+from nacl.signing import SigningKey
+
+from fallow.node.engine.messages import FrameBuffer
+from fallow.node.engine.messages import encode as encode_engine_message
+from fallow.protocol import messages, opening, published, work
+from fallow.protocol.codec import decode_untrusted, encode
+from fallow.protocol.ed25519 import check_signature_untrusted
+from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from fallow.protocol.errors import Code, RemoteProtocolError
+from fallow.protocol.evidence import Evidence
+from fallow.protocol.framing import Frames, frame
+from fallow.protocol.identity import cid, cid_hash_untrusted, peer_id, peer_key_untrusted, salted_digest
+from fallow.protocol.orders import JobOrder
+from fallow.protocol.reading import read_untrusted
+from fallow.protocol.receipts import Receipt
+from fallow.protocol.records import RECORDS, check_evidence_untrusted, identify_untrusted
+from fallow.protocol.schema import from_map_untrusted, to_map
+from fallow.protocol.versions import negotiate_untrusted
+
+KEYS = {bytes(key.verify_key): key for key in (SigningKey(b"\x01" * 32), SigningKey(b"\x02" * 32))}
+"""Whose signatures the harness can make: those of the examples in tests/protocol/records.py."""
+
+NOW_MS = 1_790_000_000_000
+BYTES_MAX = 1 << 20
+STRUCTS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (*RECORDS.values(), *messages._KINDS.values(), work.Work, work.Input, work.Piece, opening.Opening)
+}
+"""Everything that is read by its schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`run` takes any bytes; it raises `RemoteProtocolError`, or nothing, or a fault was found."""
+
+    covers: tuple[str, ...]
+    """The functions that it feeds, as `<module>.<name>`."""
+    run: Callable[[bytes], object]
+
+
+def feed(target: Target, given: bytes) -> None:
+    """Returns if the target did with the input what it may."""
+    with suppress(RemoteProtocolError):
+        target.run(given)
+
+
+def _arguments(given: bytes, *kinds: type) -> list[Any]:
+    """The input as a list of values of these types. Raises `RemoteProtocolError` for an input that is none."""
+    value = decode_untrusted(given, bytes_max=BYTES_MAX)
+    if not isinstance(value, list) or [type(item) for item in value] != list(kinds):
+        raise RemoteProtocolError(Code.BAD_ENCODING, "Not an input.")
+    return value
+
+
+def _codec(given: bytes) -> None:
+    assert encode(decode_untrusted(given, bytes_max=BYTES_MAX)) == given
+
+
+def _reading(given: bytes) -> None:
+    """The shortcut and the long way say the same."""
+    name, encoded = _arguments(given, str, bytes)
+    if (kind := STRUCTS.get(name)) is None:
+        return
+    outcomes = []
+    for read in (_by_shortcut, _by_map):
+        try:
+            outcomes.append(read(kind, encoded))
+        except RemoteProtocolError as error:
+            outcomes.append((error.code, error.message))
+    assert outcomes[0] == outcomes[1]
+
+
+def _by_shortcut(kind: type[Any], encoded: bytes) -> object:
+    return read_untrusted(kind, encoded, bytes_max=BYTES_MAX)
+
+
+def _by_map(kind: type[Any], encoded: bytes) -> object:
+    return from_map_untrusted(kind, decode_untrusted(encoded, bytes_max=BYTES_MAX))
+
+
+def _schema(given: bytes) -> None:
+    """What is read can be written, and is read again as the same."""
+    name, encoded = _arguments(given, str, bytes)
+    if kind := STRUCTS.get(name):
+        instance = _by_map(kind, encoded)
+        assert _by_map(kind, encode(to_map(instance))) == instance
+
+
+def _envelope(given: bytes) -> None:
+    name, envelope, signer = _arguments(given, str, bytes, bytes)
+    if kind := RECORDS.get(name):
+        _is_its_own(verify_untrusted(kind, envelope, signer=signer))
+
+
+def _identify(given: bytes) -> None:
+    _is_its_own(identify_untrusted(given))
+
+
+def _is_its_own(signed: Signed[Any]) -> None:
+    """Signing is deterministic and records have one encoding: unless something was ignored, it is the same envelope."""
+    assert claimed_signer_untrusted(signed.envelope) == signed.signer
+    if b"opt_" not in signed.envelope and signed.signer in KEYS:
+        assert sign(signed.record, KEYS[signed.signer]) == signed
+
+
+def _message(given: bytes) -> None:
+    message = messages.decode_message_untrusted(given)
+    again = messages.encode_message(message)
+    assert again == given or b"opt_" in given
+    assert messages.decode_message_untrusted(again) == message
+
+
+def _plaintext(decode: Callable[[bytes], Any]) -> Callable[[bytes], None]:
+    def run(given: bytes) -> None:
+        read = decode(given)
+        assert decode(read.encode()) == read
+
+    return run
+
+
+def _open(given: bytes) -> None:
+    """An opening whose digests fit, as its author can always make them: what else is in it is a stranger's."""
+    opened = opening.decode_opening_untrusted(given)
+    order = Signed(_bare(JobOrder, input_digest=salted_digest(opened.salt, opened.work)), b"", b"an order")
+    transcript = work.transcript_start(opened.salt, order.id)
+    receipts = []
+    for piece in opened.pieces[:-1]:
+        transcript = work.transcript_next(transcript, piece)
+        receipts.append(Signed(_bare(Receipt, transcript=transcript), b"", b"a receipt"))
+    opening.open_untrusted(replace(opened, order=order.id), order, receipts)
+
+
+def _bare(kind: type[Any], **values: Any) -> Any:
+    """A record of which only these fields are ever looked at."""
+    instance = object.__new__(kind)
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+def _evidence(given: bytes) -> None:
+    check_evidence_untrusted(read_untrusted(Evidence, given, bytes_max=BYTES_MAX))
+
+
+def _published(given: bytes) -> None:
+    key, value, now_ms = _arguments(given, str, bytes, int)
+    published.check_published_untrusted(key, value, now_ms)
+
+
+def _profiles(given: bytes) -> None:
+    assert published.decode_profiles_untrusted(given, NOW_MS).encode() == given
+
+
+def _peer_id(given: bytes) -> None:
+    text = given.decode(errors="replace")
+    assert peer_id(peer_key_untrusted(text)) == text
+
+
+def _cid(given: bytes) -> None:
+    text = given.decode(errors="replace")
+    assert cid(cid_hash_untrusted(text)) == text
+
+
+def _signature(given: bytes) -> None:
+    signature, message, key = _arguments(given, bytes, bytes, bytes)
+    check_signature_untrusted(signature, message, key, "input")
+
+
+def _versions(given: bytes) -> None:
+    service, ours, theirs = _arguments(given, str, list, list)
+    names = [name for name in theirs if isinstance(name, str)]
+    agreed = negotiate_untrusted(service, [name for name in ours if isinstance(name, str)], names)
+    assert agreed in names and agreed in ours
+
+
+def _in_reads(given: bytes) -> list[bytes]:
+    """The input cut in pieces as its first byte says."""
+    size = given[0] + 1 if given else 1
+    return [given[start : start + size] for start in range(1, len(given), size)]
+
+
+def _framing(given: bytes) -> None:
+    frames = Frames()
+    bodies: list[bytes] = []
+    with suppress(RemoteProtocolError):
+        for read in _in_reads(given):
+            bodies += frames.feed_untrusted(read)
+    assert given[1:].startswith(b"".join(map(frame, bodies)))
+
+
+def _engine(given: bytes) -> None:
+    buffer = FrameBuffer()
+    for read in _in_reads(given):
+        _all_again(buffer, read)
+
+
+def _engine_fields(given: bytes) -> None:
+    """The same, of inputs that are CBOR, so that what changes them knows their structure."""
+    body = msgpack.packb(decode_untrusted(given, bytes_max=BYTES_MAX))
+    _all_again(FrameBuffer(), len(body).to_bytes(4, "big") + body)
+
+
+def _all_again(buffer: FrameBuffer, read: bytes) -> None:
+    for message in buffer.feed_untrusted(read):
+        assert list(FrameBuffer().feed_untrusted(encode_engine_message(message))) == [message]
+
+
+TARGETS: dict[str, Target] = {
+    "codec": Target(("protocol.codec.decode_untrusted",), _codec),
+    "reading": Target(("protocol.reading.read_untrusted",), _reading),
+    "schema": Target(("protocol.schema.from_map_untrusted",), _schema),
+    "envelope": Target(("protocol.envelope.verify_untrusted", "protocol.envelope._payload_untrusted"), _envelope),
+    "signer": Target(("protocol.envelope.claimed_signer_untrusted",), claimed_signer_untrusted),
+    "identify": Target(("protocol.records.identify_untrusted",), _identify),
+    "message": Target(("protocol.messages.decode_message_untrusted",), _message),
+    "work": Target(("protocol.work.decode_work_untrusted",), _plaintext(work.decode_work_untrusted)),
+    "input": Target(("protocol.work.decode_input_untrusted",), _plaintext(work.decode_input_untrusted)),
+    "piece": Target(("protocol.work.decode_piece_untrusted",), _plaintext(work.decode_piece_untrusted)),
+    "opening": Target(("protocol.opening.decode_opening_untrusted",), _plaintext(opening.decode_opening_untrusted)),
+    "open": Target(("protocol.opening.open_untrusted",), _open),
+    "evidence": Target(("protocol.records.check_evidence_untrusted",), _evidence),
+    "profiles": Target(("protocol.published.decode_profiles_untrusted",), _profiles),
+    "published": Target(("protocol.published.check_published_untrusted",), _published),
+    "peer-id": Target(("protocol.identity.peer_key_untrusted",), _peer_id),
+    "cid": Target(("protocol.identity.cid_hash_untrusted",), _cid),
+    "signature": Target(("protocol.ed25519.check_signature_untrusted",), _signature),
+    "versions": Target(("protocol.versions.negotiate_untrusted",), _versions),
+    "framing": Target(("protocol.framing.Frames.feed_untrusted",), _framing),
+    "engine": Target(
+        ("node.engine.messages.FrameBuffer.feed_untrusted", "node.engine.messages._decode_untrusted"), _engine
+    ),
+    "engine-fields": Target(("node.engine.messages._decode_untrusted",), _engine_fields),
+}
