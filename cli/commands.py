@@ -93,6 +93,18 @@ COMMANDS: Final = (
         "fallow trust list",
     ),
     Command(
+        "owner show",
+        "owner:show",
+        "Show the public key of a key file, or make one.",
+        "fallow owner show owner.key",
+    ),
+    Command(
+        "owner issue",
+        "owner:issue",
+        "Let another key sign your nodes' mandates, so that your own can stay locked away.",
+        "fallow owner issue 5f0c... --key owner.key --out issuer.cose",
+    ),
+    Command(
         "node run",
         "node:run",
         "Lend this machine: run a node until it is stopped.",
@@ -139,6 +151,7 @@ COMMANDS: Final = (
 GROUPS: Final = {
     "bundle": "Models as data: build, list, inspect.",
     "trust": "Whose bundles this machine believes in.",
+    "owner": "The key that is paid.",
     "node": "Lend this machine.",
     "testnet": "A network of real nodes on this machine.",
 }

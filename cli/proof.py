@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ..protocol.checks import Verdict
 
 ReceiptsFolder = Annotated[
-    Path | None, Parameter(name="--receipts", help="Keep every signed record of this job in this directory.")
+    Path | None,
+    Parameter(name="--receipts", help="Keep in this directory the verdict, and every signed record that it rests on."),
 ]
 
 Openings = Annotated[

@@ -27,6 +27,7 @@ PEERS = {"node", "executor", "payee"}
 """Fields whose key is a node's, written as its peer id. Other keys are written in hex."""
 TIMES = {"issued_ms", "created_ms", "opened_ms", "not_before_ms", "expires_ms"}
 """Fields of milliseconds since 1970; others are durations."""
+NOT_RECOMPUTED = "not recomputed"
 OPENING = ".opening"
 OPENING_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
 SHOWN_ITEMS_MAX = 6
@@ -52,10 +53,12 @@ def verify(files: Annotated[list[Path], Parameter(name="FILE", negative=())], /,
         Signed records; of a directory, every *.cose file in it, and every *.opening file: what was asked and answered.
     """
     expanded = _expand(files)
-    openings = [_opening(file) for file in expanded if file.suffix == OPENING]
+    opened = [_opening(file) for file in expanded if file.suffix == OPENING]
+    openings = [opening for opening in opened if isinstance(opening, Opening)]
     checked = _refute([_check(file) for file in expanded if file.suffix != OPENING])
     known = {one.signed.id: one.signed for one in checked if one.signed and not one.problem}
     checked = [_bear_out(one, known, openings) for one in checked]
+    checked += [one for one in opened if isinstance(one, _Checked)]
     if json:
         print_json({"valid": all(c.problem is None for c in checked), "files": [_as_json(c) for c in checked]})
     else:
@@ -97,15 +100,15 @@ def _refute(checked: list[_Checked]) -> list[_Checked]:
     return result
 
 
-def _opening(file: Path) -> Opening:
-    """Raises `StoreError(corrupt_store)` for a file that is none: what hangs on it could not be recomputed."""
+def _opening(file: Path) -> Opening | _Checked:
+    """What the file holds, or why it is no opening."""
     try:
         with file.open("rb") as stream:
             return decode_opening_untrusted(stream.read(OPENING_BYTES_MAX + 1))
     except OSError as error:
-        raise StoreError(Code.CORRUPT_STORE, f"The file {file} cannot be read: {error.strerror}.") from None
+        return _Checked(file, None, StoreError(Code.CORRUPT_STORE, f"The file cannot be read: {error.strerror}."))
     except RemoteProtocolError as error:
-        raise StoreError(Code.CORRUPT_STORE, f"{file} is no opening: {error.message}") from None
+        return _Checked(file, None, error)
 
 
 def _bear_out(one: _Checked, known: dict[bytes, Signed[AnyRecord]], openings: list[Opening]) -> _Checked:
@@ -117,7 +120,7 @@ def _bear_out(one: _Checked, known: dict[bytes, Signed[AnyRecord]], openings: li
             try:
                 borne_out = same(recompute(verdict, known.values(), openings), verdict)
             except RemoteProtocolError as error:
-                return replace(one, borne_out=f"not recomputed: {error.message}")
+                return replace(one, borne_out=f"{NOT_RECOMPUTED}: {error.message}")
             if borne_out:
                 return replace(one, borne_out="recomputed from the records beside it: the same")
             return replace(
@@ -140,7 +143,12 @@ def _show(checked: _Checked) -> None:
         return
     assert checked.signed is not None
     signed = checked.signed
-    stdout.print(f"[bold green]valid[/]  {escape(str(checked.file))}: {signed.record.RECORD}", soft_wrap=True)
+    word = (
+        "[bold yellow]signed, not recomputed[/]"
+        if checked.borne_out.startswith(NOT_RECOMPUTED)
+        else "[bold green]valid[/]"
+    )
+    stdout.print(f"{word}  {escape(str(checked.file))}: {signed.record.RECORD}", soft_wrap=True)
     rows = {"says": _meaning(signed.record), "signed by": f"{peer_id(signed.signer)} (key {signed.signer.hex()})"}
     if checked.borne_out:
         rows["borne out"] = checked.borne_out

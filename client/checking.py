@@ -66,7 +66,7 @@ async def check_window(team: Team, claim: Claim, policy: Policy) -> tuple[Judgem
         claim.request.amount_ucr_max,
         CHECKER,
         frozenset({claim.executor.node}),
-        frozenset({claim.executor.owner}),
+        claim.executor.keys,
     )
 
     who = Standings(frozenset({team.desk.wallet.payer}))

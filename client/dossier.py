@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from ..protocol.bundle import CALL, Manifest
+from ..protocol.bundle import Manifest
 from ..protocol.checks import Standing, Verdict
 from ..protocol.envelope import Signed
 from ..protocol.opening import Opening
@@ -59,9 +59,7 @@ class Dossier:
         if not self.policy.checked or not self._executions:
             return None
         question = Question(wallet.payer, self._manifest.id, self.policy, self._nonce)
-        # A text is judged by signed figures alone; a function by its outputs.
-        needed = [e.opening() for e in self._executions.values() if e.request.entry == CALL]
-        verdict = judge(gather(question, self._all(), needed))
+        verdict = judge(gather(question, self._all(), [e.opening() for e in self._executions.values()]))
         signed = wallet.sign_verdict(verdict)
         self.keep(signed)
         await wallet.keep_verdict(signed)

@@ -54,7 +54,8 @@ class CallJob:
             )
             judgement = self._judge(panel)
             if judgement.outcome is Outcome.ACCEPTED:
-                panel.decide({place.node.key for place in panel.places} - judgement.reasons.keys())
+                judged = zip(panel.places, judgement.objections, strict=True)
+                panel.decide({place.node.key for place, objection in judged if not objection})
         for execution in panel.executions:
             self.dossier.ordered(execution)
         for place in panel.places:

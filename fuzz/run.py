@@ -44,7 +44,7 @@ def main() -> int:
         return 0
     if importlib.util.find_spec("atheris") is None:
         print("fuzz: atheris is not installed (pip install 'fallow[fuzz]'): nothing was fuzzed")
-        return 0
+        return 1 if os.environ.get("FALLOW_NEED_ALL") else 0
     with ThreadPoolExecutor(chosen.jobs) as pool:
         return max(pool.map(lambda name: fuzz(name, chosen.seconds, chosen.keep), names))
 

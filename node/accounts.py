@@ -34,7 +34,8 @@ class Account:
     state: ChannelState
     claimed_ucr: int
     """Of all receipts issued on it, paid or not: who takes windows without paying uses up the limit."""
-    jobs: int = 0
+    users: int = 0
+    """Jobs and vouchers that have it at hand: there must not be another one of the same channel meanwhile."""
     reserved_ucr: int = 0
     """What the jobs that now run may come to."""
 
@@ -50,13 +51,21 @@ class Account:
         if amount_ucr > self.room_ucr:
             message = f"The job may cost {amount_ucr} ucr; the channel covers {self.room_ucr}."
             raise Refused(Code.CREDIT_EXHAUSTED, message)
-        self.jobs += 1
         self.reserved_ucr += amount_ucr
+        try:
+            with self.in_use():
+                yield
+        finally:
+            self.reserved_ucr -= amount_ucr
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """It is not forgotten inside."""
+        self.users += 1
         try:
             yield
         finally:
-            self.jobs -= 1
-            self.reserved_ucr -= amount_ucr
+            self.users -= 1
 
 
 class Accounts:
@@ -94,16 +103,28 @@ class Accounts:
         account.claimed_ucr += owed_ucr
 
     async def honour(self, account: Account, voucher: Signed[Voucher]) -> None:
-        """The voucher counts, and what it adds is on disk. Raises `RemoteProtocolError`, with nothing written, if it
-        does not hold or names no receipt of ours on this channel."""
+        """The voucher counts, and what it adds is on disk.
+
+        Raises `RemoteProtocolError`, with nothing written, if it does not hold or names no receipt of ours on this channel;
+        one that contradicts another is kept, as proof.
+        """
         state = account.state
+        with account.in_use():
+            await self._honour(state, voucher)
+
+    async def _honour(self, state: ChannelState, voucher: Signed[Voucher]) -> None:
         async with self._honouring:
             claim = await self._write(lambda: self._journal.claim(voucher.record.receipt, state.channel.id))
             if claim is None:
                 # [REJECT] Whoever ordered nothing could fill the disk with vouchers for nothing.
                 raise RemoteProtocolError(Code.UNPAID, "The voucher names no receipt of ours on its channel.")
             now_ms = self._clock()
-            state.check(voucher, claim, now_ms)
+            try:
+                state.check(voucher, claim, now_ms)
+            except RemoteProtocolError as error:
+                if error.code is Code.CONTRADICTION:  # the proof is kept: this voucher, and the one that it contradicts
+                    await self._write(lambda: self._journal.add_contradiction(voucher))
+                raise
             if state.adds(voucher):
                 await self._write(lambda: self._journal.add_voucher(voucher, now_ms))
                 state.receive(voucher, claim, now_ms)
@@ -130,5 +151,5 @@ class Accounts:
 
     def _forget_idle(self) -> None:
         if len(self._accounts) >= CHANNELS_MAX:
-            for channel in [key for key, account in self._accounts.items() if not account.jobs]:
+            for channel in [key for key, account in self._accounts.items() if not account.users]:
                 del self._accounts[channel]

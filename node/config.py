@@ -52,6 +52,9 @@ class Config:
     home: Path
     store: Path
     owner_key: Path
+    """Signs this node's mandates: the owner's own key or, with `issuer`, one that the owner has entitled to."""
+    issuer: Path | None = None
+    """The record by which the owner entitled it."""
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
     bootstrap: tuple[str, ...] = ()
     """Whom to join by. Where the file says nothing, `FALLOW_BOOTSTRAP` does; none: the node begins a mesh of its own."""
@@ -112,6 +115,7 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         home=home,
         store=_directory(table, "store", base, home / "store"),
         owner_key=_path(table, "owner_key", base, state / "owner.key"),
+        issuer=_path(table, "issuer", base, None) if "issuer" in table else None,
         listen=_texts(table, "listen", ("/ip4/127.0.0.1/tcp/0",), 16),
         bootstrap=_texts(table, "bootstrap", default_bootstrap(), 64),
         kind=kind,

@@ -26,6 +26,7 @@ from .engine.bundles import Bundle, BundleStore
 from .engine.engine import Engine, open_engine
 from .keys import load_or_create
 from .log import EventLog, wall_ms
+from .mandates import Authority
 from .network.mesh import open_network
 from .network.seam import Handler, Network, Stream
 from .network.table_rules import profile_rules
@@ -60,7 +61,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
     """
     with _lock(config.state), ExitStack() as closing:
         key = load_or_create(config.state / "node.key")
-        owner = load_or_create(config.owner_key)
+        authority = Authority.load(config, wall_ms())
         journal = Journal(config.state)
         closing.callback(journal.close)
         store = BundleStore(config.store)
@@ -89,7 +90,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     ) as engine,
                     trio.open_nursery() as nursery,
                 ):
-                    node = _Node(config, key, owner, journal, bundles, network, engine)
+                    node = _Node(config, key, authority, journal, bundles, network, engine)
                     running.append(node.keeper)
                     await node.start(nursery)
                     task_status.started(node.ready())
@@ -99,7 +100,7 @@ class _Node:
     """The parts of a running node, joined."""
 
     def __init__(
-        self, config: Config, key: SigningKey, owner: SigningKey, journal: Journal, bundles: tuple[Bundle, ...],
+        self, config: Config, key: SigningKey, authority: Authority, journal: Journal, bundles: tuple[Bundle, ...],
         network: Network, engine: Engine,
     ) -> None:  # fmt: skip
         self._config = config
@@ -113,11 +114,11 @@ class _Node:
             return make_offer(config, key, engine, manifests, wall_ms())
 
         accounts = Accounts(journal, wall_ms)
-        self._settling = Settling(bytes(key.verify_key), bytes(owner.verify_key), accounts)
-        self._presence = Presence(config, key, owner, network, self._availability, offer())
+        self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
+        self._presence = Presence(config, key, authority, network, self._availability, offer())
         self._executor = Executor(
             key,
-            bytes(owner.verify_key),
+            authority.owner,
             accounts,
             engine,
             self._availability,

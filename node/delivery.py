@@ -118,6 +118,10 @@ class Session:
             await self.send(Event.CHUNK, ChunkMessage(piece.index, piece.sealed))
             if piece.end:
                 if self.delivery.order.record.entry == SCORE:
+                    if self.delivery.tokens != self.delivery.order.record.planned_tokens:
+                        raise EngineError(
+                            Code.INPUT_MISMATCH, "The work claims other than the tokens that the order plans."
+                        )
                     await self._attest(piece)
                 return await self._issue(FINAL)
             if self.delivery.window_full:

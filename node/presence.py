@@ -18,8 +18,9 @@ from .availability import Availability
 from .config import Config
 from .delivery import now_ms
 from .log import EventLog, wall_ms
+from .mandates import Authority, current_mandate
 from .network.seam import Network, Stream
-from .profiles import Offer, current_mandate, make_profiles
+from .profiles import Offer, make_profiles
 from .questions import answer_each
 from .vantage import Vantage, measure
 
@@ -41,7 +42,7 @@ class Presence:
         self,
         config: Config,
         key: SigningKey,
-        owner: SigningKey,
+        authority: Authority,
         network: Network,
         availability: Availability,
         offer: Offer,
@@ -51,11 +52,11 @@ class Presence:
         self._config = config
         self._key = key
         self._node = bytes(key.verify_key)
-        self._owner = owner
+        self._authority = authority
         self._network = network
         self._availability = availability
         self._vantage = Vantage(None, frozenset())
-        self.mandate: Signed[Mandate] = current_mandate(config, self._node, owner, wall_ms())
+        self.mandate: Signed[Mandate] = current_mandate(config, self._node, authority, wall_ms())
         self._sequence = 0
         self._profiles: Profiles = self._fresh()
 
@@ -78,7 +79,7 @@ class Presence:
 
     async def announce(self) -> None:
         """The DHT names this node under each bundle on offer, and holds its profiles as of now."""
-        self.mandate = current_mandate(self._config, self._node, self._owner, wall_ms())
+        self.mandate = current_mandate(self._config, self._node, self._authority, wall_ms())
         self._profiles = self._fresh()
         with trio.move_on_after(ANNOUNCE_LIMIT_S):
             await self._network.put(profile_key(self._node), self._profiles.encode())

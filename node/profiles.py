@@ -1,4 +1,4 @@
-"""What this node says of itself, signed: its offer, its profiles, its mandate."""
+"""What this node says of itself, signed: its offer and its profiles."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Final
 
 from nacl.signing import SigningKey
 
 from ..protocol.bundle import SCORE, Manifest
-from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
-from ..protocol.errors import Code, RemoteProtocolError, StoreError
-from ..protocol.identity import CHECKER, EXECUTOR, Mandate, WorkerKey
-from ..protocol.limits import ADDRESSES_MAX, MANDATE_MS_MAX, PROFILE_MS_MAX, WORKER_KEY_MS_MAX
+from ..protocol.envelope import Signed, sign
+from ..protocol.identity import CHECKER, EXECUTOR, WorkerKey
+from ..protocol.limits import ADDRESSES_MAX, PROFILE_MS_MAX, WORKER_KEY_MS_MAX
 from ..protocol.orders import Terms
 from ..protocol.prices import Price, price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
@@ -23,10 +20,6 @@ from ..protocol.published import Profiles
 from .config import Config, EntryPrice
 from .engine.engine import Engine
 from .vantage import Measured
-
-MANDATE = "mandate"
-RENEW_MS: Final = MANDATE_MS_MAX // 7
-"""A mandate is renewed a day before it ends: a node that was asleep meanwhile still has a valid one."""
 
 
 @dataclass(frozen=True)
@@ -131,36 +124,3 @@ def make_profiles(
 def _device(numerics_class: str) -> str:
     """`platform/instruction set or device` of a class `precision/jaxlib/platform/device/variant`."""
     return "/".join(numerics_class.split("/")[2:4]) or numerics_class
-
-
-def current_mandate(config: Config, node: bytes, owner: SigningKey, now_ms: int) -> Signed[Mandate]:
-    """The owner's mandate for this node, on disk: the one that is there, or a new one if that nears its end.
-
-    Each new one is of a higher epoch: two mandates of one node and epoch would be fraud.
-    """
-    path = config.state / MANDATE
-    held = _held_mandate(path)
-    same = held and (held.signer, held.record.node, held.record.roles) == (bytes(owner.verify_key), node, config.roles)
-    if held and same and _fresh(held.record, now_ms):
-        return held
-    epoch = held.record.epoch + 1 if held else 1
-    record = Mandate(node, bytes(owner.verify_key), config.roles, epoch, now_ms, now_ms + MANDATE_MS_MAX, issuer=None)
-    mandate = sign(record, owner)
-    scratch = path.with_suffix(".new")
-    scratch.write_bytes(mandate.envelope)
-    scratch.rename(path)
-    return mandate
-
-
-def _fresh(mandate: Mandate, now_ms: int) -> bool:
-    return mandate.not_before_ms <= now_ms < mandate.expires_ms - RENEW_MS
-
-
-def _held_mandate(path: Path) -> Signed[Mandate] | None:
-    if not path.exists():
-        return None
-    envelope = path.read_bytes()
-    try:
-        return verify_untrusted(Mandate, envelope, signer=claimed_signer_untrusted(envelope))
-    except RemoteProtocolError as error:
-        raise StoreError(Code.CORRUPT_STORE, f"The mandate in {path} does not hold: {error.message}") from None

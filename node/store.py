@@ -50,6 +50,9 @@ CREATE TABLE vouchers (
 ) STRICT;
 CREATE INDEX vouchers_channel ON vouchers (channel);
 CREATE INDEX vouchers_receipt ON vouchers (receipt);
+CREATE TABLE contradictions (
+    channel BLOB PRIMARY KEY, envelope BLOB NOT NULL
+) STRICT;
 CREATE TABLE grounds (
     id BLOB NOT NULL, kind TEXT NOT NULL, channel BLOB NOT NULL, ucr INTEGER NOT NULL, told_ms INTEGER NOT NULL,
     PRIMARY KEY (channel, kind, id)
@@ -186,6 +189,18 @@ class Journal:
         )  # fmt: skip
         with _explained(self.path):
             self._db.execute("INSERT OR IGNORE INTO vouchers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def add_contradiction(self, voucher: Signed[Voucher]) -> None:
+        """The voucher, which contradicts the channel's latest, is on disk; the first of a channel is proof enough."""
+        with _explained(self.path):
+            self._db.execute(
+                "INSERT OR IGNORE INTO contradictions VALUES (?, ?)", (voucher.record.channel, voucher.envelope)
+            )
+
+    def contradictions(self) -> list[tuple[bytes, bytes]]:
+        """(channel, envelope) of each voucher that contradicts another of its payer."""
+        rows: list[tuple[bytes, bytes]] = self._db.execute("SELECT channel, envelope FROM contradictions").fetchall()
+        return rows
 
     def add_ground(self, channel: bytes, ground: Ground, ucr: int, now_ms: int) -> None:
         """The forfeit is on disk; again is no change."""

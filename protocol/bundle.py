@@ -23,7 +23,9 @@ class File:
     """One file of a bundle, as the BLAKE3 hashes of its pieces of `CHUNK_BYTES` (the last may be shorter)."""
 
     length_bytes: Uint
+    """Of the whole file."""
     chunks: Annotated[tuple[Hash, ...], Size(1, CHUNKS_MAX)]
+    """Hashes of its pieces, in their order."""
 
     def __post_init__(self) -> None:
         if len(self.chunks) != max(1, -(-self.length_bytes // CHUNK_BYTES)):
@@ -35,7 +37,9 @@ class Tensor:
     """An array's element type in NumPy's words (`float32`) and its shape."""
 
     dtype: Word
+    """Element type, in NumPy's words."""
     shape: Annotated[tuple[Annotated[int, Between(0, 2**40)], ...], Size(0, 8)]
+    """Lengths of its dimensions; none: a single number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,13 @@ class Program:
     """One `jax.export` artifact: parameters, then state, then inputs, are all arguments."""
 
     name: Word
+    """Names its file, too: `programs/<name>`."""
     role: Word
     """`prefill`, `decode`, `score` or `call`: what the calling convention says of its inputs and outputs."""
     length: Annotated[int, Between(1, INPUT_TOKENS_MAX)]
     """Positions that one run takes: 1 for `decode`, the padded length for the others."""
     artifact: File
+    """The exported program, serialised by `jax.export`."""
     flops: Uint
     """Multiply-adds times two of the static program, for default prices and time caps; recomputed by whoever relies on it."""
 
@@ -73,6 +79,7 @@ class Manifest:
     RECORD: ClassVar[str] = "manifest"
 
     name: Word
+    """For people; trust lists have names of their own."""
     family: Word
     """For people; no node looks at it."""
     licence: Text
@@ -88,14 +95,17 @@ class Manifest:
     state: Annotated[tuple[Tensor, ...], Size(0, TENSORS_MAX)]
     """What `prefill`, `decode` and `score` carry from run to run, all zeros at the start."""
     programs: Annotated[tuple[Program, ...], Size(1, PROGRAMS_MAX)]
+    """No two of one name."""
     tokenizer: File
     """A `tokenizer.json` of the Hugging Face tokenizers library."""
     chat_template: ChatTemplate | None
+    """Absent if the model takes no conversation."""
     context_tokens_max: Annotated[int, Between(1, INPUT_TOKENS_MAX)]
     """Input and output together (`generate`, `score`), or one input (`call`)."""
     end_tokens: Annotated[tuple[Uint, ...], Size(0, STOP_STRINGS_MAX)]
     """Tokens that end a transcript; they count and are priced as any other."""
     tolerance: Tolerance
+    """What a judgement allows between two honest runs."""
 
     def __post_init__(self) -> None:
         if len({program.name for program in self.programs}) != len(self.programs):

@@ -31,6 +31,7 @@ class Phase(StrEnum):
     """Where a channel is."""
 
     OPEN = "open"
+    """Orders are taken; receipts are answered by vouchers."""
     CLOSING = "closing"
     """No new order is taken. What was signed is presented, jobs under way are paid for, what is held waits for its release."""
     CLOSED = "closed"

@@ -40,6 +40,7 @@ class Attestation:
     masses_ppm: Masses
     """The probability mass strictly likelier than each token."""
     numerics_class: Text
+    """Of the checker's own run."""
 
     def __post_init__(self) -> None:
         if not len(self.values_micro) == len(self.gaps_micro) == len(self.masses_ppm):
@@ -72,7 +73,9 @@ class Finding:
     """What the verdict says of one member of the quorum."""
 
     node: Key
+    """Key of the member."""
     owner: Key
+    """Who is paid for it: by its mandate, or the node's own key if no mandate says whose it is."""
     role: Word
     """`executor` or `checker`."""
     standing: Word
@@ -107,6 +110,7 @@ class Verdict:
     subject: Hash
     """The first order of the work that was judged."""
     bundle: Hash
+    """Of all orders of the work: its CID without the prefix."""
     policy: Word
     """As the orders committed to it."""
     commitment_nonce: Hash

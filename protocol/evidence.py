@@ -46,7 +46,7 @@ class Evidence:
     fault: Word
     """`equivocation`, `two-owners`, `retraction` or `over-lent`."""
     accused: Key
-    """Key of the node, owner, payer, checker or grid that contradicts itself."""
+    """Key that signed what contradicts itself: of a node, owner, issuer, payer, checker or grid."""
     records: Annotated[
         tuple[Annotated[bytes, Size(1, CONTRADICTION_BYTES_MAX)], ...], Size(2, CONTRADICTION_RECORDS_MAX)
     ]
@@ -77,19 +77,14 @@ class Proven:
 
 
 def prove(records: Sequence[Signed[Any]]) -> Proven | None:
-    """The fault that these records prove, all of them together; None if they prove none. Their signatures were checked."""
-    return _equivocation(records) or _retraction(records) or _two_owners(records) or _over_lent(records)
+    """The fault that these records prove, all of them together; None if they prove none. Their signatures were checked.
 
-
-def speaker(signed: Signed[Any]) -> bytes:
-    """Who answers for a record: its signer, but for a mandate the owner, whoever may sign for it.
-
-    Raises `RemoteProtocolError` for a mandate that its owner has not authorised.
+    Raises `RemoteProtocolError` for a mandate that was not issued by the owner whom it names: it accuses nobody.
     """
-    if isinstance(signed.record, Mandate):
-        check_issued(signed, signed.record.not_before_ms)
-        return signed.record.owner
-    return signed.signer
+    for signed in records:
+        if isinstance(signed.record, Mandate):
+            check_issued(signed, signed.record.not_before_ms)
+    return _equivocation(records) or _retraction(records) or _two_owners(records) or _over_lent(records)
 
 
 def _equivocation(records: Sequence[Signed[Any]]) -> Proven | None:
@@ -97,14 +92,14 @@ def _equivocation(records: Sequence[Signed[Any]]) -> Proven | None:
         return None
     one, other = records
     kind = type(one.record)
-    if kind is not type(other.record) or one.record == other.record or speaker(one) != speaker(other):
+    if kind is not type(other.record) or one.record == other.record or one.signer != other.signer:
         return None
     if kind is Channel:
         differ = channel_contradiction_of(one, other) is not None
     else:
         slot = _SLOTS.get(kind)
         differ = slot is not None and slot(one.record) == slot(other.record)
-    return Proven(Fault.EQUIVOCATION, speaker(one)) if differ else None
+    return Proven(Fault.EQUIVOCATION, one.signer) if differ else None
 
 
 def _retraction(records: Sequence[Signed[Any]]) -> Proven | None:
@@ -126,7 +121,7 @@ def _two_owners(records: Sequence[Signed[Any]]) -> Proven | None:
         return None
     one, other = mandates.values()
     nodes = {signed.signer for signed in profiles} | {one.record.node, other.record.node}
-    if len(nodes) == 1 and one.record.epoch == other.record.epoch and speaker(one) != speaker(other):
+    if len(nodes) == 1 and one.record.epoch == other.record.epoch and one.record.owner != other.record.owner:
         return Proven(Fault.TWO_OWNERS, nodes.pop())
     return None
 

@@ -71,6 +71,7 @@ class FeederMember:
     key: Key
     """Signs the member's leases: its node's key, or that of the site that divides the share among its machines."""
     guaranteed_w: Watts
+    """What it may always draw, unless it has lent of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,13 @@ class FeederRoster:
     epoch: Uint
     """Higher in each later roster of the feeder."""
     cap_w: Watts
+    """What the feeder carries for all members together."""
     members: Annotated[tuple[FeederMember, ...], Size(1, ROSTER_MEMBERS_MAX)]
     """In ascending order of their keys. Their guaranteed shares are at most `cap_w` together."""
     not_before_ms: Uint
+    """First millisecond since 1970 in which it holds."""
     expires_ms: Uint
+    """First millisecond in which it holds no more."""
 
     def __post_init__(self) -> None:
         keys = [member.key for member in self.members]
@@ -114,11 +118,15 @@ class FeederLease:
     roster: Hash
     """The roster whose share is lent; the lease lies within its time."""
     lender: Key
+    """The member's key that signs."""
     borrower: Key
+    """Another member's key."""
     lent_w: Annotated[int, Between(1, WATTS_MAX)]
     """Counts against the lender from its signature on, whatever becomes of the lease."""
     not_before_ms: Uint
+    """First millisecond since 1970 in which the borrower may draw it."""
     expires_ms: Uint
+    """First millisecond in which it may no more."""
     nonce: Nonce
     """Two leases that are alike in all else are two leases."""
 

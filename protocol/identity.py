@@ -86,11 +86,15 @@ class Issuer:
     RECORD: ClassVar[str] = "issuer"
 
     owner: Key
+    """Who signs this."""
     issuer: Key
+    """Who may sign mandates."""
     epoch: Uint
     """A higher epoch voids the owner's lower ones wherever it is seen."""
     not_before_ms: Uint
+    """Of its validity, in milliseconds since 1970."""
     expires_ms: Uint
+    """End of its validity."""
 
     def __post_init__(self) -> None:
         if not 0 < self.expires_ms - self.not_before_ms <= ISSUER_MS_MAX:
@@ -104,13 +108,17 @@ class Mandate:
     RECORD: ClassVar[str] = "mandate"
 
     node: Key
+    """Whose work it is."""
     owner: Key
+    """Who is paid for it."""
     roles: Annotated[tuple[Word, ...], Size(1, 8)]
     """Of `executor`, `checker`, `verifier` and `relay`; others are for later versions."""
     epoch: Uint
     """A higher epoch voids the node's lower ones wherever it is seen. No two mandates of a node share one."""
     not_before_ms: Uint
+    """Of its validity, in milliseconds since 1970."""
     expires_ms: Uint
+    """End of its validity."""
     issuer: Annotated[bytes, Size(1, ISSUER_BYTES_MAX)] | None
     """Envelope of the `Issuer` whose key signed this mandate; absent if the owner's own key did."""
 
@@ -126,10 +134,13 @@ class WorkerKey:
     RECORD: ClassVar[str] = "worker-key"
 
     node: Key
+    """Who signs this."""
     hpke_key: Key
     """X25519, for HPKE with HKDF-SHA256 and ChaCha20-Poly1305."""
     not_before_ms: Uint
+    """Of its validity, in milliseconds since 1970."""
     expires_ms: Uint
+    """End of its validity; the worker may end before."""
 
     def __post_init__(self) -> None:
         if not 0 < self.expires_ms - self.not_before_ms <= WORKER_KEY_MS_MAX:

@@ -55,6 +55,8 @@ class JobState(StrEnum):
     """The stream is open, and nothing was sent."""
     ORDERED = "ordered"
     """The order is out, and not answered."""
+    WITHDRAWN = "withdrawn"
+    """The client has had enough before the order was answered."""
     RUNNING = "running"
     """Accepted: chunks and receipts come, vouchers go."""
     STOPPING = "stopping"
@@ -81,7 +83,10 @@ TABLE: dict[tuple[JobState, Role, Event], JobState] = {
     #
     (_S.ORDERED, _X, _E.ACCEPT): _S.RUNNING,
     (_S.ORDERED, _X, _E.REFUSE): _S.REFUSED,
-    (_S.ORDERED, _C, _E.CANCEL): _S.STOPPING,
+    (_S.ORDERED, _C, _E.CANCEL): _S.WITHDRAWN,
+    #
+    (_S.WITHDRAWN, _X, _E.ACCEPT): _S.STOPPING,
+    (_S.WITHDRAWN, _X, _E.REFUSE): _S.REFUSED,
     #
     (_S.RUNNING, _X, _E.CHUNK): _S.RUNNING,
     (_S.RUNNING, _X, _E.RECEIPT): _S.RUNNING,
@@ -92,8 +97,6 @@ TABLE: dict[tuple[JobState, Role, Event], JobState] = {
     (_S.RUNNING, _X, _E.FAILED): _S.BROKEN,
     (_S.RUNNING, _C, _E.CANCEL): _S.STOPPING,
     #
-    (_S.STOPPING, _X, _E.ACCEPT): _S.STOPPING,
-    (_S.STOPPING, _X, _E.REFUSE): _S.REFUSED,
     (_S.STOPPING, _X, _E.CHUNK): _S.STOPPING,
     (_S.STOPPING, _X, _E.RECEIPT): _S.STOPPING,
     (_S.STOPPING, _X, _E.ATTESTATION): _S.STOPPING,
@@ -137,7 +140,6 @@ class Job:
     _heard_ms: int = field(init=False)
     _sent_ms: int = field(init=False)
     _progress_ms: int = field(init=False)
-    _answered: bool = field(default=False, init=False)
     _first_chunk: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -152,9 +154,7 @@ class Job:
         """Whether `send` would be a legal move now; after what came meanwhile it may no longer be."""
         if event is Event.HEARTBEAT:
             return not self.ended
-        if event in (Event.VOUCHER, Event.SETTLE) and self.unpaid == 0:
-            return False
-        return (self.state, self.role, event) in TABLE
+        return (self.state, self.role, event) in TABLE and self._out_of_turn(event) is None
 
     def send(self, event: Event, now_ms: int) -> None:
         """We send `event`. Raises `LocalProtocolError` if that is not a legal move."""
@@ -163,7 +163,10 @@ class Job:
         self._sent_ms = now_ms
 
     def receive(self, event: Event, now_ms: int) -> None:
-        """They sent `event`. Raises `RemoteProtocolError`, and the job is broken, if that is not a legal move."""
+        """They sent `event`; after the job's end it changes nothing. Raises `RemoteProtocolError`, and the job is broken, if
+        that is not a legal move."""
+        if self.ended:
+            return  # sent before the other side knew: nobody is at fault
         other = _X if self.role is _C else _C
         self._heard_ms = now_ms
         if problem := self._move(other, event, now_ms):
@@ -194,7 +197,7 @@ class Job:
             (self._began_ms + JOB_MS_MAX, "The job took longer than any job may"),
             (self._heard_ms + SILENCE_MS_MAX, "The other side fell silent"),
         ]
-        if not self._answered:
+        if self.state in (JobState.IDLE, JobState.ORDERED, JobState.WITHDRAWN):
             limits[1] = (self._began_ms + ACCEPT_MS_MAX, "The order was not answered in time")
         elif self.role is _X and self.state is JobState.RUNNING and self.unpaid > UNPAID_RECEIPTS_MAX:
             limits.append((self._progress_ms + VOUCHER_MS_MAX, "The voucher for a receipt did not come in time"))
@@ -214,17 +217,24 @@ class Job:
         target = TABLE.get((self.state, sender, event))
         if target is None:
             return f"The {sender} may not send {event} while the job is {self.state}."
-        if event in (Event.CHUNK, Event.RECEIPT) and self.unpaid > UNPAID_RECEIPTS_MAX:
-            return f"A {event} beyond the window that may be unpaid."
-        if event in (Event.VOUCHER, Event.SETTLE) and self.unpaid == 0:
-            return "A voucher without a receipt that it could answer."
+        if problem := self._out_of_turn(event):
+            return problem
         if event in (Event.RECEIPT, Event.FINAL):
             self.unpaid += 1
         elif event in (Event.VOUCHER, Event.SETTLE):
             self.unpaid -= 1
-        self._answered = self._answered or event is Event.ACCEPT
         if event in _PROGRESS or (event is Event.CANCEL and self.state is not target):
             self._progress_ms = now_ms
         self._first_chunk = self._first_chunk or event is Event.CHUNK
         self.state = target
+        return None
+
+    def _out_of_turn(self, event: Event) -> str | None:
+        """Why the receipts that are unpaid do not let the event come now."""
+        if event in (Event.CHUNK, Event.RECEIPT) and self.unpaid > UNPAID_RECEIPTS_MAX:
+            return f"A {event} beyond the window that may be unpaid."
+        if event in (Event.VOUCHER, Event.SETTLE) and self.unpaid == 0:
+            return "A voucher without a receipt that it could answer."
+        if event is Event.SETTLE and self.unpaid > 1:
+            return "A voucher for the last receipt before that for the one before."
         return None

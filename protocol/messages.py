@@ -12,9 +12,13 @@ from .schema import Hash, Size, Text, Uint, Word, from_map_untrusted, to_map
 from .versions import protocol_id
 
 JOB_PROTOCOL = protocol_id("job", 1)
+"""Jobs: one order, and all that follows it."""
 PROFILE_PROTOCOL = protocol_id("profile", 1)
+"""Who a node is, and what it can do now ([page 02](02-discovery.md))."""
 BLOB_PROTOCOL = protocol_id("blob", 1)
+"""Content by its hash ([page 02](02-discovery.md))."""
 VOUCHER_PROTOCOL = protocol_id("voucher", 1)
+"""What is still owed for a stream that was lost ([page 05](05-payment.md))."""
 PROTOCOLS = (JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL)
 """All that this implementation speaks."""
 
@@ -28,8 +32,11 @@ class OrderMessage:
 
     KIND: ClassVar[str] = "order"
     order: Envelope
+    """A `job-order`."""
     channel: Envelope
+    """A `channel`: the one that the order names."""
     voucher: Envelope | None
+    """A `voucher` of the channel; absent if there is none yet."""
     sealed_input: Bulk
     """An `Input`, by HPKE to the worker's key."""
 
@@ -40,6 +47,7 @@ class AcceptMessage:
 
     KIND: ClassVar[str] = "accept"
     accept: Envelope
+    """An `accept`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class RefuseMessage:
     code: Word
     """From the registry of errors."""
     detail: Text
+    """For a person; nothing is decided by it."""
     retry_after_ms: Uint
     """When the same order may be accepted; 0 if that cannot be said."""
 
@@ -71,6 +80,7 @@ class ReceiptMessage:
 
     KIND: ClassVar[str] = "receipt"
     receipt: Envelope
+    """A `receipt`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,7 @@ class AttestationMessage:
 
     KIND: ClassVar[str] = "attestation"
     attestation: Envelope
+    """An `attestation`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,7 @@ class VoucherMessage:
 
     KIND: ClassVar[str] = "voucher"
     voucher: Envelope
+    """A `voucher`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,7 @@ class CancelMessage:
 
     KIND: ClassVar[str] = "cancel"
     reason: Text
+    """For a person; nothing is decided by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,7 @@ class DeclineMessage:
 
     KIND: ClassVar[str] = "decline"
     reason: Text
+    """For a person; nothing is decided by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +132,7 @@ class YieldMessage:
 
     KIND: ClassVar[str] = "yield"
     reason: Text
+    """For a person; nothing that tells where the owner is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +143,7 @@ class FailedMessage:
     code: Word
     """From the registry of errors."""
     detail: Text
+    """For a person; nothing is decided by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +159,11 @@ class ProfileReply:
 
     KIND: ClassVar[str] = "profile"
     mandate: Envelope
+    """A `mandate`: the one that the capability profile names."""
     capability: Envelope
+    """A `capability-profile`."""
     connectivity: Envelope
+    """A `connectivity-profile`."""
     worker_key: Envelope | None
     """Absent while no worker runs."""
     state: Word
@@ -152,6 +171,7 @@ class ProfileReply:
     reasons: Annotated[tuple[Text, ...], Size(0, 16)]
     """Why it takes no orders, if it takes none; nothing that tells where the owner is."""
     jobs_running: Uint
+    """Of the `jobs_max` that it has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +180,9 @@ class VoucherRequest:
 
     KIND: ClassVar[str] = "voucher-request"
     channel: Envelope
+    """A `channel`: the one that the voucher names."""
     voucher: Envelope
+    """A `voucher`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +191,7 @@ class VoucherReply:
 
     KIND: ClassVar[str] = "voucher-reply"
     voucher: Hash
+    """Id of the voucher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +200,7 @@ class BlobRequest:
 
     KIND: ClassVar[str] = "blob-request"
     hash: Hash
+    """BLAKE3 of the content."""
 
 
 @dataclass(frozen=True, slots=True)

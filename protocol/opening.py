@@ -25,9 +25,11 @@ class Opening:
     """The plaintext of one order: what was given, and the pieces that came."""
 
     order: Hash
+    """Id of the order."""
     salt: Key
     """Of the order's input digest and of its transcript."""
     work: Annotated[bytes, Size(1, MESSAGE_BYTES_MAX)]
+    """What was asked: a `Work`, encoded."""
     pieces: Annotated[tuple[Annotated[bytes, Size(1, MESSAGE_BYTES_MAX)], ...], Size(0, OUTPUT_TOKENS_MAX)]
     """Encoded pieces, in their order."""
 

@@ -17,6 +17,7 @@ class Continuation:
     """This order resumes another's work after `receipt`, at an absolute token position of the sequence."""
 
     receipt: Hash
+    """Id of the other order's last receipt for what stands in the text."""
     position: Uint
     """Tokens before the first one that is asked for: those of the prompt and of the answer so far."""
 
@@ -28,8 +29,11 @@ class JobOrder:
     RECORD: ClassVar[str] = "job-order"
 
     bundle: Hash
+    """Id of its manifest: the bundle's CID without the prefix."""
     entry: Word
+    """`generate`, `score` or `call`."""
     parameters: Parameters
+    """How to compute."""
     calls: Annotated[int, Between(1, CALL_INPUTS_MAX)]
     """Inputs of a `call`; 1 for the other entries."""
     input_tokens: Annotated[int, Between(1, INPUT_TOKENS_MAX)]
@@ -39,15 +43,19 @@ class JobOrder:
     input_digest: Hash
     """BLAKE3 over a random 32-byte salt and the plaintext of the work."""
     executor: Key
+    """Key of the node."""
     worker_key: Hash
     """Id of the `WorkerKey` that the input is sealed to."""
     price_list: Hash
     """Hash of the price list that the amounts follow."""
     channel: Hash
+    """Id of the channel that pays for it."""
     amount_ucr_max: Ucr
     """The executor refuses an order that may come to more."""
     created_ms: Uint
+    """When it was signed, in milliseconds since 1970."""
     nonce: Nonce
+    """Two orders that are alike in all else are two orders."""
     first_chunk_ms_max: Annotated[int, Between(100, 600_000)]
     """From `Accept` to the first chunk, on each side's own monotonic clock."""
     gap_ms_max: Annotated[int, Between(100, 600_000)]
@@ -61,6 +69,7 @@ class JobOrder:
     candidates: Annotated[tuple[Key, ...], Size(0, CANDIDATES_MAX)]
     """Owners from whom a committee may be drawn, to whom alone plaintext is opened then; none: there is no committee."""
     continues: Continuation | None
+    """Absent if the text begins here, or if no receipt came for what stands in it."""
     checks: Hash | None
     """`score`: id of the receipt whose window is checked. `call`: of the receipt that a committee re-executes."""
 
@@ -72,11 +81,13 @@ class Accept:
     RECORD: ClassVar[str] = "accept"
 
     order: Hash
+    """Id of the order."""
     mandate: Hash
     """Id of the mandate under which it works: with it the node says whose word its receipts are."""
     clock_ms: Uint
     """Milliseconds since 1970 by the executor's clock."""
     numerics_class: Text
+    """Of the worker that will run it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,11 @@ class Channel:
     RECORD: ClassVar[str] = "channel"
 
     payer: Key
+    """Who signs this, the orders and the vouchers; any key: a libp2p peer may have another."""
     payee: Key
     """The node's key."""
     payout_owner: Key
+    """The node's owner, to whom what is due belongs."""
     rail: Word
     """How it is settled in the end: `ledger`, mutual credit."""
     credit_limit_ucr: Ucr
@@ -36,6 +38,7 @@ class Channel:
     nonce: Nonce
     """One per payer process: two processes with one key never share a counter."""
     opened_ms: Uint
+    """In milliseconds since 1970."""
     expires_ms: Uint
     """No order is taken on the channel after it, and its closing begins."""
     close_grace_ms: Uint
@@ -49,6 +52,7 @@ class Voucher:
     RECORD: ClassVar[str] = "voucher"
 
     channel: Hash
+    """Id of the channel."""
     receipt: Hash
     """The receipt that this voucher answers. One that only moves what is held names any receipt that was answered."""
     due_ucr: Ucr

@@ -21,7 +21,9 @@ class Price:
     """What one entry of one bundle costs, in micro-credits."""
 
     bundle: Hash
+    """Id of the bundle's manifest."""
     entry: Word
+    """`generate`, `score` or `call`."""
     call_ucr: Ucr
     """For each job, or each input of a `call`."""
     input_token_ucr: Ucr

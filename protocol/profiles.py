@@ -35,12 +35,17 @@ class ServedBundle:
     """One bundle on offer. Rates are measured by the node at start-up, in thousandths per second."""
 
     bundle: Hash
+    """Id of its manifest."""
     entries: Annotated[tuple[Word, ...], Size(1, 8)]
+    """Those of its entries that the node runs."""
     numerics_class: Text
     """Results are bit-exact only within one class: precision, jaxlib, platform, instruction set, variant."""
     input_tokens_per_s_milli: Uint
+    """Tokens that it reads before the first one of an answer."""
     output_tokens_per_s_milli: Uint
+    """Tokens that it generates for one job."""
     calls_per_s_milli: Uint
+    """Inputs of a `call`; 0 if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,15 @@ class CapabilityProfile:
     RECORD: ClassVar[str] = "capability-profile"
 
     node: Key
+    """Who signs this."""
     mandate: Hash
     """Id of the mandate that the node acts under: with it the node consents to that owner and epoch."""
     sequence: Uint
     """A higher one replaces lower ones."""
     issued_ms: Uint
+    """When it was signed, in milliseconds since 1970."""
     expires_ms: Uint
+    """From when on it is not relied on."""
     kind: Word | None
     """`vehicle`, `robot`, `site` or `host`, if the owner wishes to say it."""
     region: Region
@@ -65,6 +73,7 @@ class CapabilityProfile:
     accelerators: Annotated[tuple[Text, ...], Size(0, 64)]
     """For people: what it computes on, a line each."""
     served: Annotated[tuple[ServedBundle, ...], Size(0, BUNDLES_MAX)]
+    """What is ready to run."""
     prices: Annotated[tuple[Price, ...], Size(0, PRICES_MAX)]
     """One for each bundle and entry on offer; a job is priced by the list whose hash its order names."""
     jobs_max: Uint
@@ -91,9 +100,13 @@ class ConnectivityProfile:
     RECORD: ClassVar[str] = "connectivity-profile"
 
     node: Key
+    """Who signs this."""
     sequence: Uint
+    """A higher one replaces lower ones."""
     issued_ms: Uint
+    """When it was signed, in milliseconds since 1970."""
     expires_ms: Uint
+    """From when on it is not relied on."""
     addresses: Annotated[tuple[Text, ...], Size(0, ADDRESSES_MAX)]
     """Multiaddresses without a peer id at the end; relayed ones too."""
     link_kinds: Annotated[tuple[Word, ...], Size(0, 8)]
@@ -105,12 +118,15 @@ class ConnectivityProfile:
     rtt_p50_us: Uint | None
     """Round trips of a small question on an open stream, several to each of them."""
     rtt_p95_us: Uint | None
+    """One in twenty takes longer."""
     jitter_us: Uint | None
     """Mean difference of one peer's consecutive round trips."""
     loss_ppm: Ppm | None
     """Questions without an answer in time."""
     up_kbit_per_s: Uint | None
+    """From the node to others."""
     down_kbit_per_s: Uint | None
+    """From others to the node."""
 
     def __post_init__(self) -> None:
         _check_times(self.issued_ms, self.expires_ms)

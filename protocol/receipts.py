@@ -26,6 +26,7 @@ class Receipt:
     RECORD: ClassVar[str] = "receipt"
 
     order: Hash
+    """Id of the order."""
     sequence: Uint
     """0 for the first of the order."""
     previous: Hash | None

@@ -24,6 +24,7 @@ def protocol_id(service: str, version: int) -> str:
 def negotiate_untrusted(service: str, ours: Iterable[str], theirs: Iterable[str]) -> str:
     """The newest version of `service` that both speak; names of anything else are passed over.
 
+    What multistream-select comes to, where a client proposes its newest first: for whoever chooses from two lists.
     Raises `RemoteProtocolError(protocol_unsupported)` if there is none.
     """
     common = _versions(service, ours) & _versions(service, theirs)

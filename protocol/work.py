@@ -25,7 +25,7 @@ Masses = Annotated[tuple[Uint, ...], Size(0, OUTPUT_TOKENS_MAX)]
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How to compute, in the order where both sides and any checker can read it. `call` has the defaults."""
+    """How to compute, in the order where both sides and any checker can read it. A `call` ignores it."""
 
     max_tokens: Annotated[int, Between(0, OUTPUT_TOKENS_MAX)] = 0
     """`generate`: the text ends here at the latest."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +17,17 @@ from ..protocol.checks import Attestation
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, RemoteProtocolError
 from ..protocol.identity import CHECKER, EXECUTOR, Mandate, check_mandate
+from ..protocol.limits import FINDINGS_MAX, OUTPUT_TOKENS_MAX, WINDOW_TOKENS
 from ..protocol.opening import Opened, Opening, open_untrusted
 from ..protocol.orders import Accept, JobOrder
 from ..protocol.policy import Policy, check_commitment
-from ..protocol.receipts import Receipt
+from ..protocol.receipts import OPEN, Receipt
 from .quorum import Member
+
+WINDOWS_MAX = OUTPUT_TOKENS_MAX // WINDOW_TOKENS + 1
+"""Receipts of one order that count: full windows of the longest answer, and its end."""
+ORDERS_MAX = 2 * FINDINGS_MAX
+"""In one case: each window of the longest answer, checked by four, and twice over for resumed parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,8 @@ class Part:
     member: Member
     receipts: tuple[Signed[Receipt], ...]
     """An unbroken chain from the first."""
-    equivocal: tuple[Signed[Receipt], ...] = ()
-    """Different receipts for the window after the chain: whoever signed them contradicts itself."""
+    equivocal: tuple[Signed[Any], ...] = ()
+    """Different receipts for the window after the chain, or different attestations: who signed them contradicts itself."""
     attestation: Signed[Attestation] | None = None
     opened: Opened | None = None
 
@@ -70,99 +77,133 @@ class Case:
 
 
 def gather(question: Question, records: Iterable[Signed[Any]], openings: Iterable[Opening] = ()) -> Case:
-    """The case that the records make. Raises `RemoteProtocolError` if the manifest or every order is missing, or if an
-    opening does not fit."""
-    sorted_out: dict[type, dict[bytes, Signed[Any]]] = defaultdict(dict)
-    for signed in records:
-        sorted_out[type(signed.record)][signed.id] = signed
-    manifest = sorted_out[Manifest].get(question.bundle)
+    """The case that the records make.
+
+    Raises `RemoteProtocolError` if the manifest or every order is missing (`unknown_bundle`, `bad_record`), and `too_large` for
+    more than a verdict can name.
+    """
+    found = _Found(records, openings)
+    manifest = found.of(Manifest).get(question.bundle)
     if manifest is None:
         raise RemoteProtocolError(
             Code.UNKNOWN_BUNDLE, "The manifest, which holds the tolerance, is not in the evidence."
         )
-    opened: dict[bytes, list[Opening]] = defaultdict(list)
-    for opening in openings:
-        opened[opening.order].append(opening)
     commitment = check_commitment(question.nonce, str(question.policy))
-    parts = [
-        _part(order, sorted_out, opened)
-        for order in sorted_out[JobOrder].values()
+    orders: list[Signed[JobOrder]] = [
+        order
+        for order in found.of(JobOrder).values()
         # [IGNORE] Only the client's own orders under this commitment are part of the work.
         if order.signer == question.client
         and order.record.check_commitment == commitment
         and order.record.bundle == question.bundle
     ]
-    if not parts:
+    if not orders:
         raise RemoteProtocolError(Code.BAD_RECORD, "No order in the evidence was made under this commitment.")
-    parts.sort(key=lambda part: (part.order.record.created_ms, part.order.id))
-    return Case(question, manifest.record.tolerance, tuple(parts))
+    if len(orders) > ORDERS_MAX:
+        raise RemoteProtocolError(Code.TOO_LARGE, f"The evidence holds more than {ORDERS_MAX} orders of this work.")
+    known = frozenset(id for order in orders for id in _referred(order.record))
+    orders.sort(key=lambda order: (order.record.created_ms, order.id))
+    return Case(question, manifest.record.tolerance, tuple(_part(order, found, known) for order in orders))
 
 
-def _part(
-    order: Signed[JobOrder], records: dict[type, dict[bytes, Signed[Any]]], openings: dict[bytes, list[Opening]]
-) -> Part:
-    executor = order.record.executor
-    receipts: list[Signed[Receipt]] = [r for r in records[Receipt].values() if _answers(r, order)]
-    chain, equivocal = _chain(receipts)
-    attestations = [
-        a for a in records[Attestation].values() if _answers(a, order) and a.record.subject == order.record.checks
-    ]
-    # [IGNORE] Two different attestations under one order: neither is this checker's word.
+class _Found:
+    """Records by kind and id, what answers an order by the order's id, and openings by order."""
+
+    def __init__(self, records: Iterable[Signed[Any]], openings: Iterable[Opening]) -> None:
+        self._kinds: dict[type, dict[bytes, Signed[Any]]] = defaultdict(dict)
+        self._answers: dict[tuple[type, bytes], dict[bytes, Signed[Any]]] = defaultdict(dict)
+        for signed in records:
+            self._kinds[type(signed.record)][signed.id] = signed
+            if isinstance(signed.record, Accept | Receipt | Attestation):
+                self._answers[type(signed.record), signed.record.order][signed.id] = signed
+        self.openings: dict[bytes, list[Opening]] = defaultdict(list)
+        for opening in openings:
+            self.openings[opening.order].append(opening)
+
+    def of(self, kind: type) -> dict[bytes, Signed[Any]]:
+        """All records of a kind."""
+        return self._kinds[kind]
+
+    def answers(self, kind: type, order: Signed[JobOrder]) -> list[Signed[Any]]:
+        """What the order's own executor signed under it, by id."""
+        answers = self._answers[kind, order.id]
+        return [answers[id] for id in sorted(answers) if answers[id].signer == order.record.executor]
+
+
+def _referred(order: JobOrder) -> list[bytes]:
+    """Receipts that the client's own signature shows to have arrived."""
+    return [id for id in (order.checks, order.continues and order.continues.receipt) if id]
+
+
+def _part(order: Signed[JobOrder], found: _Found, known: frozenset[bytes]) -> Part:
+    chain, equivocal = _chain(order.record, found.answers(Receipt, order), known)
+    attestations = _told_once(
+        [a for a in found.answers(Attestation, order) if a.record.subject == order.record.checks], known
+    )
+    if len(attestations) > 1:
+        equivocal += tuple(attestations[:2])
     attestation = attestations[0] if len(attestations) == 1 else None
-    opened = _open(order, chain, openings[order.id])
-    return Part(order, Member(executor, _owner(order, records)), chain, equivocal, attestation, opened)
+    opened = _open(order, chain, found.openings[order.id])
+    return Part(order, Member(order.record.executor, _owner(order, found)), chain, equivocal, attestation, opened)
 
 
 def _open(order: Signed[JobOrder], chain: tuple[Signed[Receipt], ...], openings: list[Opening]) -> Opened | None:
-    """What the openings of one order show: whichever fits, shows the same. Raises `RemoteProtocolError` if none does."""
-    refusal: RemoteProtocolError | None = None
+    """What the openings of one order show: whichever fits, shows the same; what does not fit shows nothing."""
     for opening in openings:
-        try:
+        with suppress(RemoteProtocolError):
             return open_untrusted(opening, order, chain)
-        except RemoteProtocolError as error:
-            refusal = error
-    if refusal:
-        raise refusal
     return None
 
 
-def _answers(signed: Signed[Receipt] | Signed[Attestation] | Signed[Accept], order: Signed[JobOrder]) -> bool:
-    return signed.record.order == order.id and signed.signer == order.record.executor
+def _told_once(signed: Iterable[Signed[Any]], known: frozenset[bytes]) -> list[Signed[Any]]:
+    """One of those that say the same, signed more than once: the one that the client's orders refer to, or the lowest id."""
+    chosen: dict[object, Signed[Any]] = {}
+    for one in sorted(signed, key=lambda one: (one.id not in known, one.id)):
+        chosen.setdefault(one.record, one)
+    return list(chosen.values())
 
 
-def _chain(receipts: list[Signed[Receipt]]) -> tuple[tuple[Signed[Receipt], ...], tuple[Signed[Receipt], ...]]:
-    """The receipts from the first on, each naming the one before; and those that contradict one another after it."""
+def _chain(
+    order: JobOrder, receipts: list[Signed[Receipt]], known: frozenset[bytes]
+) -> tuple[tuple[Signed[Receipt], ...], tuple[Signed[Receipt], ...]]:
+    """The receipts from the first on, each naming the one before; and two of those that contradict one another after it."""
+    by_sequence: dict[int, list[Signed[Receipt]]] = defaultdict(list)
+    for receipt in receipts:
+        by_sequence[receipt.record.sequence].append(receipt)
     chain: list[Signed[Receipt]] = []
     while True:
-        last = chain[-1] if chain else None
-        following = sorted((r for r in receipts if _follows(last, r.record)), key=lambda receipt: receipt.id)
-        if len(following) != 1:
-            return tuple(chain), tuple(following)
+        candidates = by_sequence[len(chain)]
+        ids = {twin.id for twin in by_sequence[len(chain) - 1] if chain and twin.record == chain[-1].record}
+        last = chain[-1].record if chain else None
+        following = _told_once((r for r in candidates if _follows(order, last, ids, r.record)), known)
+        if len(following) != 1 or len(chain) == WINDOWS_MAX:
+            return tuple(chain), tuple(following[:2]) if len(following) > 1 else ()
         chain += following
 
 
-def _follows(last: Signed[Receipt] | None, record: Receipt) -> bool:
+def _follows(order: JobOrder, last: Receipt | None, last_ids: set[bytes], record: Receipt) -> bool:
+    """Whether the receipt may come next: after an open one that has tokens, and for no more of them, and of pay, than were
+    ordered."""
+    if record.amount_ucr > order.amount_ucr_max or record.first_token + record.tokens > order.planned_tokens:
+        return False
     if last is None:
-        return record.sequence == 0 and record.previous is None and record.first_token == 0
-    before = last.record
+        return record.previous is None and record.first_token == 0
     return (
-        record.sequence == before.sequence + 1
-        and record.previous == last.id
-        and record.first_token == before.first_token + before.tokens
-        and record.amount_ucr >= before.amount_ucr
+        (last.end, bool(last.tokens)) == (OPEN, True)
+        and record.previous in last_ids
+        and record.first_token == last.first_token + last.tokens
+        and record.amount_ucr >= last.amount_ucr
     )
 
 
-def _owner(order: Signed[JobOrder], records: dict[type, dict[bytes, Signed[Any]]]) -> bytes:
-    """The owner under whose mandate the executor accepted. The node itself if it named none, or more than one: it then
-    stands for nobody else."""
+def _owner(order: Signed[JobOrder], found: _Found) -> bytes | None:
+    """The owner under whose mandate the executor accepted; None if it named none, or more than one."""
     owners = {
         mandate.record.owner
-        for accept in records[Accept].values()
-        if _answers(accept, order) and (mandate := records[Mandate].get(accept.record.mandate))
-        if _mandated(mandate, order.record)
+        for accept in found.answers(Accept, order)
+        if (mandate := found.of(Mandate).get(accept.record.mandate)) and _mandated(mandate, order.record)
     }
-    return owners.pop() if len(owners) == 1 else order.record.executor
+    return owners.pop() if len(owners) == 1 else None
 
 
 def _mandated(mandate: Signed[Mandate], order: JobOrder) -> bool:

@@ -26,7 +26,13 @@ class Member:
     """A node and the owner that its mandate names. Quorums count owners."""
 
     node: bytes
-    owner: bytes
+    owner: bytes | None
+    """None if it named no mandate that holds: it then counts for nobody."""
+
+    @property
+    def keys(self) -> frozenset[bytes]:
+        """By which it may be a party to a job."""
+        return frozenset({self.node, self.owner} - {None})  # type: ignore[arg-type]  # what is left is no None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,10 @@ class Standings:
     """Keys of clients, nodes and owners."""
     anchors: frozenset[bytes] = frozenset()
 
-    def enough(self, owners: Collection[bytes], policy: Policy) -> bool:
+    def enough(self, owners: Collection[bytes | None], policy: Policy) -> bool:
         """Whether these owners, of one mind, carry a verdict."""
-        return len(owners) >= policy.k and (not policy.anchored or not self.anchors.isdisjoint(owners))
+        known = {owner for owner in owners if owner is not None}
+        return len(known) >= policy.k and (not policy.anchored or not self.anchors.isdisjoint(known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +92,10 @@ def judge_window(window: Window, policy: Policy, tolerance: Tolerance, who: Stan
     """Accepted if enough owners stand for the executor's values (its own among them, but for a committee); rejected if
     enough owners agree on other values."""
     who = who or Standings()
-    parties = who.parties | {window.executor.node, window.executor.owner}
+    parties = who.parties | window.executor.keys
     objections: dict[bytes, str] = {}
-    agreeing, carried_good = set() if policy.kind == COMMITTEE else {window.executor.owner}, True
+    agreeing: set[bytes | None] = set() if policy.kind == COMMITTEE else {window.executor.owner}
+    carried_good = True
     checks = _heard(window.checks)
     for check in checks:
         reason, carried = _objection(window, check, tolerance, parties)
@@ -124,7 +132,7 @@ def _rank(check: Check) -> tuple[bool, bytes]:
 
 def _counts(window: Window, check: Check, parties: frozenset[bytes]) -> bool:
     """Whether the checker gave its figures for this window, all of them, and may."""
-    if check.attestation is None or not parties.isdisjoint({check.member.node, check.member.owner}):
+    if check.attestation is None or not parties.isdisjoint(check.member.keys):
         return False
     finding, values = check.attestation.record, window.receipt.record.values_micro
     return finding.subject == window.receipt.id and len(finding.values_micro) == check.claimed >= len(values)
@@ -148,7 +156,7 @@ def _objection(
     """Why this checker does not confirm the window (None: it does), and whether it confirms what was carried along."""
     if check.attestation is None:
         return SILENT, False
-    if not parties.isdisjoint({check.member.node, check.member.owner}):
+    if not parties.isdisjoint(check.member.keys):
         return PARTY, False
     finding, receipt = check.attestation.record, window.receipt.record
     if finding.subject != window.receipt.id:
@@ -182,11 +190,24 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class FunctionJudgement:
-    """As `Judgement`, with the result to use: the member of the majority that is closest to all others of it."""
+    """The outcome, why each result does not belong to the agreeing majority, and the result to use: that of the majority
+    which is closest to all others of it."""
 
     outcome: Outcome
-    reasons: dict[bytes, str]
+    objections: tuple[str, ...]
+    """One for each result, in the order in which they were given; empty for those of the majority, and if there is none."""
     medoid: Piece | None = field(default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A result that can be compared, and its place among those that were given."""
+
+    place: int
+    rank: tuple[bytes, bytes]
+    member: Member
+    rows: Rows
+    piece: Piece
 
 
 def judge_results(
@@ -194,56 +215,64 @@ def judge_results(
 ) -> FunctionJudgement:
     """Accepted if the largest group of mutually agreeing results stands for enough owners; all others are named."""
     who = who or Standings()
-    reasons = {result.member.node: "gave no result" for result in results}
-    rows: dict[bytes, Rows] = {}
-    for result in results:
+    objections = ["gave no result" for _ in results]
+    given: list[_Given] = []
+    for place, result in sorted(enumerate(results), key=lambda one: _rank_result(one[1])):
         if result.piece is None or result.receipt is None:
             continue
-        if not who.parties.isdisjoint({result.member.node, result.member.owner}):
-            reasons[result.member.node] = PARTY
-        elif (parsed := rows_of(result.piece)) is None:
-            reasons[result.member.node] = "its result is not an array of the promised form"
+        if not who.parties.isdisjoint(result.member.keys):
+            objections[place] = PARTY
+        elif (rows := rows_of(result.piece)) is None:
+            objections[place] = "its result is not an array of the promised form"
         else:
-            rows[result.member.node] = parsed
-    given = sorted((r for r in results if r.member.node in rows), key=lambda result: result.member.node)
-    groups = [_group(seed, given, rows, tolerance) for seed in given]
+            given.append(_Given(place, _rank_result(result), result.member, rows, result.piece))
+    distances = _Distances()
+    groups = [_group(seed, given, distances, tolerance) for seed in given]
     best = max(
         groups, key=lambda group: (who.enough(_owners(group), policy), len(_owners(group)), len(group)), default=[]
     )
     if not who.enough(_owners(best), policy):
-        return FunctionJudgement(Outcome.INCONCLUSIVE, {})
-    members = {result.member.node for result in best}
-    medoid = min(best, key=lambda one: _spread(one, best, rows))
-    for outsider in given:
-        if outsider.member.node not in members:
-            apart = distance_ppm(rows[outsider.member.node], rows[medoid.member.node])
-            reasons[outsider.member.node] = (
-                "its result has another shape" if apart is None
-                else f"its result lies {apart} ppm from the majority's (at most {tolerance.value_micro})"
-            )  # fmt: skip
-    return FunctionJudgement(Outcome.ACCEPTED, {n: why for n, why in reasons.items() if n not in members}, medoid.piece)
+        return FunctionJudgement(Outcome.INCONCLUSIVE, ("",) * len(results))
+    medoid = min(best, key=lambda one: (max(distances.between(one, other) or 0 for other in best), one.rank))
+    members = {one.place for one in best}
+    for one in given:
+        objections[one.place] = "" if one.place in members else _outlier(distances.between(one, medoid), tolerance)
+    return FunctionJudgement(Outcome.ACCEPTED, tuple(objections), medoid.piece)
 
 
-def _owners(group: Iterable[Result]) -> set[bytes]:
-    return {result.member.owner for result in group}
+def _rank_result(result: Result) -> tuple[bytes, bytes]:
+    """By node, then by receipt: whoever has the same results takes them in the same order."""
+    return result.member.node, result.receipt.id if result.receipt else b""
 
 
-def _group(seed: Result, given: Iterable[Result], rows: dict[bytes, Rows], tolerance: Tolerance) -> list[Result]:
-    """Results that agree with `seed` and with one another: taken in order of their nodes, so that all come to the same."""
+def _owners(group: Iterable[_Given]) -> set[bytes]:
+    return {one.member.owner for one in group if one.member.owner is not None}
+
+
+class _Distances:
+    """How far results lie apart, each pair computed once: a wide output takes milliseconds."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], int | None] = {}
+
+    def between(self, one: _Given, other: _Given) -> int | None:
+        pair = (min(one.place, other.place), max(one.place, other.place))
+        if pair not in self._known:
+            self._known[pair] = distance_ppm(one.rows, other.rows)
+        return self._known[pair]
+
+
+def _group(seed: _Given, given: Iterable[_Given], distances: _Distances, tolerance: Tolerance) -> list[_Given]:
+    """Results that agree with `seed` and with one another."""
     group = [seed]
     for other in given:
-        if other is not seed and all(
-            _agree(rows[one.member.node], rows[other.member.node], tolerance) for one in group
-        ):
+        apart = (distances.between(one, other) for one in group) if other is not seed else iter([None])
+        if all(ppm is not None and ppm <= tolerance.value_micro for ppm in apart):
             group.append(other)
     return group
 
 
-def _agree(one: Rows, other: Rows, tolerance: Tolerance) -> bool:
-    apart = distance_ppm(one, other)
-    return apart is not None and apart <= tolerance.value_micro
-
-
-def _spread(one: Result, group: Iterable[Result], rows: dict[bytes, Rows]) -> tuple[int, bytes]:
-    apart = (distance_ppm(rows[one.member.node], rows[other.member.node]) for other in group)
-    return max(distance for distance in apart if distance is not None), one.member.node
+def _outlier(apart: int | None, tolerance: Tolerance) -> str:
+    if apart is None:
+        return "its result has another shape"
+    return f"its result lies {apart} ppm from the majority's (at most {tolerance.value_micro})"

@@ -23,7 +23,7 @@ class Ruling:
 
 def drawn(case: Case, judged: Part, receipt: bytes) -> frozenset[bytes]:
     """Owners of the committee for one receipt; nobody if there are too few candidates who are no party to it."""
-    parties = case.parties | {judged.member.owner, judged.member.node}
+    parties = case.parties | judged.member.keys
     candidates, count = judged.order.record.candidates, case.question.policy.n
     try:
         return frozenset(draw(case.question.nonce, receipt, candidates, parties, count))

@@ -15,6 +15,7 @@ from .quorum import PARTY, SILENT, Check, Judgement, Standings, Window, judge_wi
 from .ruling import UNDECIDED_REASON, Ruling, drawn
 
 UNCHECKED = "nobody was asked about it"
+BESIDE = "was not asked about a window of this text, or not drawn to be asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,13 @@ def judge_text(case: Case, executors: Sequence[Part]) -> tuple[Outcome, dict[byt
     """The outcome, and the ruling on each receipt (or on the order that brought none)."""
     windows = {receipt.id: _judged(case, part, receipt) for part in executors for receipt in part.receipts}
     rulings: dict[bytes, Ruling] = {}
-    liars = {window.part.order.id for window in windows.values() if window.judgement.outcome is Outcome.REJECTED}
-    honest = [part for part in executors if part.order.id not in liars]
     for window in windows.values():
-        rulings[window.receipt.id] = _on_executor(window, executors, honest)
+        rulings[window.receipt.id] = _on_executor(window)
         for check in window.checks:
-            _on_checker(rulings, window, check)
+            _rule(rulings, check, _on_checker(case, window, check))
+    for part in case.parts:
+        if part.order.record.checks is not None and part.order.id not in rulings:
+            _rule(rulings, part, Ruling(Standing.UNDECIDED, BESIDE))
     beginning = executors[0].order.record.input_tokens
     if any(_leads_back(window, windows, beginning, case) for window in windows.values() if _ends_text(window)):
         return Outcome.ACCEPTED, rulings
@@ -69,7 +71,9 @@ def judge_text(case: Case, executors: Sequence[Part]) -> tuple[Outcome, dict[byt
 def _judged(case: Case, part: Part, receipt: Signed[Receipt]) -> _Judged:
     checks = tuple(check for check in case.parts if _is_about(check, part, receipt))
     policy = case.question.policy
-    if receipt.record.tokens == 0 or not policy.draws(case.question.nonce, receipt.id):
+    if receipt.record.tokens == 0:
+        return _Judged(part, receipt, (), Judgement(Outcome.ACCEPTED, {}), True)
+    if not policy.draws(case.question.nonce, receipt.id):
         return _Judged(part, receipt, checks, Judgement(Outcome.ACCEPTED, {}), True)
     if policy.kind == COMMITTEE:
         called = drawn(case, part, receipt.id)
@@ -82,56 +86,57 @@ def _judged(case: Case, part: Part, receipt: Signed[Receipt]) -> _Judged:
     )
     who = Standings(case.parties, case.question.anchors)
     judgement = judge_window(window, policy, case.tolerance, who)
+    if judgement.outcome is Outcome.REJECTED and not _shown(part, checks, judgement):
+        judgement = Judgement(Outcome.INCONCLUSIVE, {})
     return _Judged(part, receipt, checks, judgement, judgement.outcome is Outcome.ACCEPTED)
+
+
+def _shown(part: Part, checks: Sequence[Part], judgement: Judgement) -> bool:
+    """Whether those who refute the window are shown to have been given its very tokens: nobody is refuted by the checks of
+    something else."""
+    accusers = [check for check in checks if check.member.node not in judgement.reasons]
+    return part.opened is not None and all(check.opened is not None for check in accusers)
 
 
 def _is_about(check: Part, part: Part, receipt: Signed[Receipt]) -> bool:
     """Whether a checker was asked about this window, and, as far as both are opened, given the very tokens of it."""
-    order = check.order.record
+    order, record = check.order.record, receipt.record
+    end = part.order.record.input_tokens + record.first_token + record.tokens
     if order.entry != SCORE or order.checks != receipt.id:
+        return False
+    if order.planned_tokens < record.tokens or order.input_tokens + order.planned_tokens != end:
         return False
     if replace(order.parameters, max_tokens=0) != replace(part.order.record.parameters, max_tokens=0):
         return False
     if check.opened is None or part.opened is None:
         return True
-    start = part.order.record.input_tokens
     tokens = part.opened.work.sequences[0] + part.opened.tokens
-    end = start + receipt.record.first_token + receipt.record.tokens
     return check.opened.work.sequences[0] == tokens[:end]
 
 
-def _on_executor(window: _Judged, executors: Sequence[Part], honest: Sequence[Part]) -> Ruling:
-    judgement, node = window.judgement, window.part.member.node
+def _on_executor(window: _Judged) -> Ruling:
     if window.due:
         return Ruling(Standing.UPHELD, due=True)
-    if judgement.outcome is Outcome.REJECTED:
-        return Ruling(Standing.REFUTED, judgement.reasons[node])
-    if not window.checks and window.part in honest and _taken_back(window, executors):
-        # It did what it was asked to; what it was asked to go on from was withdrawn.
-        return Ruling(Standing.UPHELD, due=True)
+    if window.judgement.outcome is Outcome.REJECTED:
+        return Ruling(Standing.REFUTED, window.judgement.reasons[window.part.member.node])
     return Ruling(Standing.UNDECIDED, UNDECIDED_REASON if window.checks else UNCHECKED)
 
 
-def _on_checker(rulings: dict[bytes, Ruling], window: _Judged, check: Part) -> None:
-    reason = window.judgement.reasons.get(check.member.node, "")
+def _on_checker(case: Case, window: _Judged, check: Part) -> Ruling:
+    parties = case.parties | window.part.member.keys
     if check.attestation is None:
-        ruling = Ruling(Standing.SILENT, SILENT)
-    elif window.judgement.outcome is Outcome.INCONCLUSIVE or reason == PARTY:
-        ruling = Ruling(Standing.UNDECIDED, reason or UNDECIDED_REASON)
-    else:
-        ruling = Ruling(Standing.REFUTED, reason) if reason else Ruling(Standing.UPHELD, due=True)
+        return Ruling(Standing.SILENT, SILENT)
+    if not parties.isdisjoint(check.member.keys):
+        return Ruling(Standing.UNDECIDED, PARTY)
+    if window.judgement.outcome is Outcome.INCONCLUSIVE:
+        return Ruling(Standing.UNDECIDED, UNDECIDED_REASON)
+    reason = window.judgement.reasons.get(check.member.node)
+    return Ruling(Standing.REFUTED, reason) if reason else Ruling(Standing.UPHELD, due=True)
+
+
+def _rule(rulings: dict[bytes, Ruling], check: Part, ruling: Ruling) -> None:
     rulings[check.order.id] = ruling
     rulings.update({receipt.id: ruling for receipt in check.receipts})
-
-
-def _taken_back(window: _Judged, executors: Sequence[Part]) -> bool:
-    """Whether the text was written anew, by somebody else, from before this window's end."""
-    mine = window.part.order
-    return any(
-        part.order.record.input_tokens < window.end and part.order.record.created_ms >= mine.record.created_ms
-        for part in executors
-        if part.order.id != mine.id
-    )
 
 
 def _ends_text(window: _Judged) -> bool:
@@ -145,8 +150,8 @@ def _leads_back(window: _Judged, windows: dict[bytes, _Judged], beginning: int, 
     """Whether every token from the text's beginning to this window's end is borne out."""
     while window.due:
         record, order = window.receipt.record, window.part.order.record
-        if record.previous is not None:
-            window = windows[record.previous]
+        if record.sequence:
+            window = windows[window.part.receipts[record.sequence - 1].id]
             continue
         # Tokens for which an executor that left did not sign any more are covered by the next one's check.
         drawn_for_check = case.question.policy.draws(case.question.nonce, window.receipt.id)

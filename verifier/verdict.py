@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..protocol.bundle import CALL
-from ..protocol.checks import Finding, Standing, Verdict
+from ..protocol.checks import Attestation, Finding, Standing, Verdict
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, Refused, RemoteProtocolError
 from ..protocol.identity import CHECKER, EXECUTOR
@@ -15,15 +15,15 @@ from ..protocol.limits import EVIDENCE_MAX, FINDINGS_MAX, TEXT_BYTES_MAX
 from ..protocol.opening import Opening
 from ..protocol.orders import JobOrder
 from ..protocol.policy import Policy
+from ..protocol.receipts import Receipt
 from .case import Case, Part, Question, gather
 from .functions import judge_function
 from .quorum import SILENT
 from .ruling import Ruling
 from .text import judge_text
 
-_BESIDE = Ruling(Standing.UNDECIDED, "was asked about nothing that this verdict judges")
 _WORST = (Standing.UPHELD, Standing.SILENT, Standing.UNDECIDED, Standing.REFUTED)
-TWO_RECEIPTS = "signed two different receipts for one window"
+CONTRADICTS = "signed two different records where it may sign one"
 
 
 def judge(case: Case) -> Verdict:
@@ -37,7 +37,7 @@ def judge(case: Case) -> Verdict:
     is_function = executors[0].order.record.entry == CALL
     outcome, rulings = judge_function(case, executors) if is_function else judge_text(case, executors)
     findings = _findings(case, rulings)
-    anchors = sorted({finding.owner for finding in findings} & case.question.anchors)
+    anchors = sorted({part.member.owner for part in case.parts if part.member.owner} & case.question.anchors)
     question = case.question
     return Verdict(
         subject=executors[0].order.id,
@@ -60,11 +60,13 @@ def _without_reasons(verdict: Verdict) -> Verdict:
 
 
 def recompute(verdict: Verdict, records: Iterable[Signed[Any]], openings: Iterable[Opening] = ()) -> Verdict:
-    """The verdict that this evidence supports, by the policy and anchors that `verdict` names: to be held against it.
+    """The verdict that follows from what `verdict` names, by its policy and anchors: to be held against it by `same`.
 
-    Raises `RemoteProtocolError` if the evidence is not all that the verdict rests on.
+    What was signed later by those whom it judges does not change it. Raises `RemoteProtocolError` if the evidence is not all
+    that the verdict rests on: a record that it names is missing, or what was asked and answered is not opened and the
+    verdict cannot be borne out without.
     """
-    kept, opened = {signed.id: signed for signed in records}, list(openings)
+    kept = {signed.id: signed for signed in records}
     subject = kept.get(verdict.subject)
     named = {id for finding in verdict.findings for id in finding.evidence}
     if subject is None or not isinstance(subject.record, JobOrder) or not named <= kept.keys():
@@ -74,12 +76,15 @@ def recompute(verdict: Verdict, records: Iterable[Signed[Any]], openings: Iterab
     except Refused as error:
         raise RemoteProtocolError(Code.BAD_RECORD, error.message) from None
     question = Question(subject.signer, verdict.bundle, policy, verdict.commitment_nonce, frozenset(verdict.anchors))
-    case = gather(question, kept.values(), opened)
-    if subject.record.entry == CALL and any(part.receipts and part.opened is None for part in case.parts):
+    answers = (Receipt, Attestation)
+    rests_on = [signed for signed in kept.values() if signed.id in named or not isinstance(signed.record, answers)]
+    case = gather(question, rests_on, openings)
+    found = judge(case)
+    if not same(found, verdict) and any(part.receipts and part.opened is None for part in case.parts):
         raise RemoteProtocolError(
-            Code.BAD_RECORD, "A function's verdict rests on its outputs, and they are not opened."
+            Code.BAD_RECORD, "The verdict rests on what was asked and answered, which is not opened."
         )
-    return judge(case)
+    return found
 
 
 @dataclass(slots=True)
@@ -106,7 +111,7 @@ def _findings(case: Case, rulings: Mapping[bytes, Ruling]) -> tuple[Finding, ...
     accounts: dict[tuple[str, bytes], _Account] = {}
     for part in case.parts:
         role = EXECUTOR if part.order.record.checks is None else CHECKER
-        account = accounts.setdefault((role, part.member.node), _Account(part.member.owner))
+        account = accounts.setdefault((role, part.member.node), _Account(part.member.owner or part.member.node))
         _settle(account, part, rulings)
     if len(accounts) > FINDINGS_MAX:
         raise RemoteProtocolError(Code.TOO_LARGE, f"A verdict names at most {FINDINGS_MAX} members.")
@@ -131,10 +136,10 @@ def _settle(account: _Account, part: Part, rulings: Mapping[bytes, Ruling]) -> N
     if part.attestation is not None:
         account.evidence.add(part.attestation.id)
     if not part.receipts:
-        ruling = rulings.get(part.order.id) or Ruling(Standing.SILENT, SILENT)
+        ruling = rulings.get(part.order.id, Ruling(Standing.SILENT, SILENT))
         account.judge(ruling.standing, ruling.reason)
     for receipt in part.receipts:
-        ruling = rulings.get(receipt.id, _BESIDE)
+        ruling = rulings[receipt.id]
         account.judge(ruling.standing, ruling.reason)
         account.evidence.add(receipt.id)
         if ruling.due:
@@ -142,10 +147,9 @@ def _settle(account: _Account, part: Part, rulings: Mapping[bytes, Ruling]) -> N
             account.due_ucr += part.added_ucr(receipt)
         else:
             account.withheld_ucr += part.added_ucr(receipt)
-    for receipt in part.equivocal:
-        account.evidence.add(receipt.id)
     if part.equivocal:
-        account.judge(Standing.REFUTED, TWO_RECEIPTS)
+        account.evidence.update(signed.id for signed in part.equivocal)
+        account.judge(Standing.REFUTED, CONTRADICTS)
 
 
 def _bounded(ids: Iterable[bytes]) -> tuple[bytes, ...]:

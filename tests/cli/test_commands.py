@@ -181,3 +181,24 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
 
 def test_json_is_one_object(shell: Shell) -> None:
     assert json.loads(shell("bundle", "list", "--json").stdout) == {"bundles": []}
+
+
+def test_an_owner_entitles_an_issuer_and_its_key_stays_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = {}
+    for name in ("owner", "server"):
+        assert run(["owner", "show", str(tmp_path / f"{name}.key"), "--json"]) == 0
+        keys[name] = json.loads(capsys.readouterr().out)["key"]
+    out = str(tmp_path / "issuer.cose")
+    assert run(["owner", "issue", keys["server"], "--key", str(tmp_path / "owner.key"), "--out", out]) == 0
+    assert "for 365 days" in capsys.readouterr().out
+    assert run(["verify", "--json", out]) == 0
+    (record,) = json.loads(capsys.readouterr().out)["files"]
+    assert (record["record"], record["signer"]["key"], record["fields"]["issuer"]) == (
+        "issuer",
+        keys["owner"],
+        keys["server"],
+    )
+    assert run(["owner", "issue", "abc", "--key", str(tmp_path / "owner.key"), "--out", out]) == 1
+    assert "no public key" in capsys.readouterr().err
+    assert run(["owner", "issue", keys["server"], "--key", str(tmp_path / "gone.key"), "--out", out]) == 1
+    assert "--key cannot be used" in capsys.readouterr().err

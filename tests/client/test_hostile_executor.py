@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from nacl.signing import SigningKey
 
 from fallow.client.discovery import Node
-from fallow.client.execution import Broken, Delivered, Desk, Receipted, Request, execute
+from fallow.client.execution import Attested, Broken, Delivered, Desk, Receipted, Request, execute
 from fallow.client.settling import Settler
 from fallow.client.wallet import Wallet
 from fallow.node.engine.sealing import PieceSealer, open_input
@@ -308,7 +308,7 @@ async def other_shape(executor: Executor) -> None:
 
 async def no_result(executor: Executor) -> None:
     await executor.accept()
-    await executor.receipt(FINAL, transcript=executor.delivery.transcript)
+    await executor.receipt(FINAL)
 
 
 @pytest.mark.spec("J-21", "J-26")
@@ -335,11 +335,20 @@ async def no_finding(executor: Executor) -> None:
     await executor.receipt(FINAL)
 
 
+async def fewer_tokens(executor: Executor) -> None:
+    less = PLANNED - 1
+    await executor.accept()
+    await executor.deliver(Piece(values_micro=(-1,) * less, gaps_micro=(0,) * less, masses_ppm=(0,) * less), 0)
+    await executor.attest(values_micro=(-1,) * less, gaps_micro=(0,) * less, masses_ppm=(0,) * less)
+    await executor.receipt(FINAL)
+
+
 @pytest.mark.spec("J-26", "J-27")
 @pytest.mark.parametrize(
     "crime",
     [
         no_finding,
+        fewer_tokens,
         false_finding(subject=BUNDLE),
         false_finding(order=BUNDLE),
         false_finding(numerics_class="another"),
@@ -365,4 +374,4 @@ async def breaks(tmp_path: Path, entry: str, crime: Crime, code: Code) -> None:
         finals = [e for e in events if isinstance(e, Receipted) and e.receipt.record.end != OPEN]
         assert not finals
         assert desk.wallet.owed_by_owner() == {}
-        assert all(isinstance(event, Delivered | Receipted | Broken) for event in events)
+        assert all(isinstance(event, Delivered | Attested | Receipted | Broken) for event in events)

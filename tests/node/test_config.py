@@ -10,13 +10,13 @@ from nacl.signing import SigningKey
 
 from fallow.node import config
 from fallow.node.keys import load_or_create
-from fallow.node.profiles import current_mandate
+from fallow.node.mandates import Authority, current_mandate
 from fallow.node.trust import TrustList
 from fallow.protocol.bundle import File, Manifest, Program, Tolerance
 from fallow.protocol.envelope import sign
 from fallow.protocol.errors import ConfigError, StoreError
-from fallow.protocol.identity import cid
-from fallow.protocol.limits import MANDATE_MS_MAX
+from fallow.protocol.identity import EXECUTOR, Issuer, check_mandate, cid
+from fallow.protocol.limits import ISSUER_MS_MAX, MANDATE_MS_MAX, SKEW_MS
 
 BAD = {
     "state": {},
@@ -182,12 +182,57 @@ def test_a_trust_list_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 @pytest.mark.spec("I-13")
 def test_the_mandate_is_renewed_in_time_and_each_new_one_is_of_a_higher_epoch(tmp_path: Path) -> None:
     settings = config.parse({"state": str(tmp_path)}, tmp_path)
-    node, owner, heir = bytes(32), SigningKey(bytes(32)), SigningKey(bytes([1] * 32))
+    node, owner, heir = bytes(32), authority(bytes(32)), authority(bytes([1] * 32))
     first = current_mandate(settings, node, owner, 10**12)
     assert current_mandate(settings, node, owner, 10**12 + MANDATE_MS_MAX // 2) == first
-    renewed = current_mandate(settings, node, owner, 10**12 + MANDATE_MS_MAX - 1)
-    assert renewed.record == replace(
-        first.record, epoch=2, not_before_ms=10**12 + MANDATE_MS_MAX - 1, expires_ms=10**12 + 2 * MANDATE_MS_MAX - 1
-    )
-    inherited = current_mandate(settings, node, heir, 10**12 + MANDATE_MS_MAX)
-    assert (inherited.signer, inherited.record.epoch) == (bytes(heir.verify_key), renewed.record.epoch + 1)
+    later = 10**12 + MANDATE_MS_MAX - 1
+    renewed = current_mandate(settings, node, owner, later)
+    assert renewed.record == replace(first.record, epoch=later, not_before_ms=later, expires_ms=later + MANDATE_MS_MAX)
+    inherited = current_mandate(settings, node, heir, later)
+    assert (inherited.signer, inherited.record.epoch) == (heir.owner, renewed.record.epoch + 1)
+    (tmp_path / "mandate").unlink()
+    assert current_mandate(settings, node, heir, later + 2).record.epoch > inherited.record.epoch
+
+
+def authority(seed: bytes) -> Authority:
+    key = SigningKey(seed)
+    return Authority(bytes(key.verify_key), key)
+
+
+def entitled(tmp_path: Path, **changes: object) -> config.Config:
+    """Settings of a node whose mandates are signed by an issuer; its owner's key is elsewhere."""
+    owner, key = SigningKey(bytes([7] * 32)), load_or_create(tmp_path / "state" / "owner.key")
+    record = Issuer(bytes(owner.verify_key), bytes(key.verify_key), 1, 10**12, 10**12 + ISSUER_MS_MAX)
+    (tmp_path / "issuer.cose").write_bytes(sign(replace(record, **changes), owner).envelope)  # type: ignore[arg-type]
+    return config.parse({"state": "state", "issuer": "issuer.cose"}, tmp_path)
+
+
+def test_an_issuers_mandates_hold_and_pay_the_owner(tmp_path: Path) -> None:
+    settings = entitled(tmp_path)
+    mandate = current_mandate(settings, bytes(32), Authority.load(settings, 10**12), 10**12)
+    check_mandate(mandate, bytes(32), EXECUTOR, 10**12)
+    assert mandate.record.owner == bytes(SigningKey(bytes([7] * 32)).verify_key) != mandate.signer
+    own = config.parse({"state": "state"}, tmp_path)
+    after = current_mandate(own, bytes(32), Authority.load(own, 10**12), 10**12)
+    assert after.record.owner == mandate.signer and after.record.epoch > mandate.record.epoch
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"issuer": bytes(32)}, "another key"),
+        ({"expires_ms": 10**12 + 1}, "not valid at this time"),
+        ({"owner": bytes(32)}, "not signed by the owner"),
+    ],
+)
+def test_an_issuer_that_does_not_hold_is_said(tmp_path: Path, changes: dict[str, object], problem: str) -> None:
+    settings = entitled(tmp_path, **changes)
+    with pytest.raises(ConfigError, match=problem):
+        Authority.load(settings, 10**12 + 2 * SKEW_MS)
+    for content, said in ((b"noise", "is no issuer's record"), (b"", "is no issuer's record")):
+        (tmp_path / "issuer.cose").write_bytes(content)
+        with pytest.raises(ConfigError, match=said):
+            Authority.load(settings, 10**12)
+    (tmp_path / "issuer.cose").unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Authority.load(settings, 10**12)

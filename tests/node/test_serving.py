@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
@@ -137,6 +138,30 @@ async def test_an_order_that_must_not_run_is_refused_with_the_reason(
 
 
 @pytest.mark.spec("J-11")
+@pytest.mark.parametrize(
+    ("entry", "changes"),
+    [
+        ("generate", {"channel": bytes(32)}),
+        ("generate", {"calls": 2}),
+        ("generate", {"planned_tokens": 9}),
+        ("score", {"calls": 2}),
+        ("score", {"planned_tokens": 0}),
+        ("score", {"checks": None}),
+        ("call", {"planned_tokens": 1}),
+    ],
+)
+async def test_an_order_whose_fields_do_not_fit_is_a_bad_record(
+    network: Network, payer: Payer, home: Home, entry: str, changes: dict[str, Any]
+) -> None:
+    work = Work((PROMPT.sequences[0],), claimed=2 if entry == "score" else 0)
+    checks = bytes(32) if entry == "score" else None
+    ask = Ask(payer, home.embed if entry == "call" else home.chat, work, entry=entry, checks=checks)
+    talk = await finished(network, ask, order=ask.order(amount_ucr_max=10_000, **changes))
+    assert talk.refused is not None
+    assert talk.refused.code == "bad_record"
+
+
+@pytest.mark.spec("J-11")
 async def test_credit_is_refused_beyond_the_channels_limit(network: Network, payer: Payer, home: Home) -> None:
     poor = Payer(payer.profile, limit_ucr=10)
     talk = await finished(network, Ask(poor, home.chat, PROMPT))
@@ -179,6 +204,17 @@ async def test_work_for_more_results_than_the_order_counts_fails_the_job(
     talk = await finished(network, ask, order=ask.order(calls=1))
     assert talk.failed is not None
     assert talk.failed.code == "input_mismatch"
+
+
+@pytest.mark.spec("J-16")
+@pytest.mark.parametrize("planned", [1, 3])
+async def test_a_check_of_other_than_the_planned_tokens_fails_before_any_finding(
+    network: Network, payer: Payer, home: Home, planned: int
+) -> None:
+    ask = Ask(payer, home.chat, Work(PROMPT.sequences, claimed=2), entry="score", checks=bytes(32))
+    talk = await finished(network, ask, order=ask.order(planned_tokens=planned, amount_ucr_max=10_000))
+    assert talk.failed is not None
+    assert (talk.failed.code, talk.attestation, talk.delivery.receipts) == ("input_mismatch", None, [])
 
 
 @pytest.mark.spec("J-9")

@@ -26,7 +26,7 @@ from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Refused, RemoteProtocolError, StoreError
 from fallow.protocol.limits import SKEW_MS
 from fallow.protocol.orders import JobOrder
-from fallow.protocol.payment import LEDGER, Channel, Voucher
+from fallow.protocol.payment import LEDGER, Channel, Voucher, contradiction_of
 from fallow.protocol.receipts import OPEN, Receipt
 from fallow.protocol.work import Parameters
 
@@ -119,6 +119,52 @@ async def test_a_voucher_that_does_not_cover_is_not_kept(tmp_path: Path) -> None
     assert unpaid.value.code == "unpaid"
     assert journal.channel(CHANNEL.id).voucher is None
     assert account.state.latest is None
+    journal.close()
+
+
+@pytest.mark.spec("P-16")
+async def test_a_voucher_that_the_disk_refuses_does_not_count(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    account = await accounts.open(CHANNEL)
+    job = order(1)
+    claim = receipt(job, 0, 100)
+    await accounts.claim(account, job.record, claim, 100)
+    with closing(sqlite3.connect(tmp_path / JOURNAL)) as db:
+        db.execute("CREATE TRIGGER full BEFORE INSERT ON vouchers BEGIN SELECT RAISE(FAIL, 'disk full'); END")
+    with pytest.raises(StoreError):
+        await accounts.honour(account, voucher(claim.id, 100))
+    assert account.state.latest is None and claim.id not in account.state.named
+    with closing(sqlite3.connect(tmp_path / JOURNAL)) as db:
+        db.execute("DROP TRIGGER full")
+    await accounts.honour(account, voucher(claim.id, 100))
+    assert account.state.promised_ucr == 100
+    journal.close()
+
+
+@pytest.mark.spec("P-12")
+async def test_of_vouchers_that_contradict_each_other_both_are_kept_and_the_first_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    account = await accounts.open(CHANNEL)
+    job, release = order(1, held_ppm=500_000, hold_ms=3_600_000), NOW + 3_600_000
+    claim = receipt(job, 0, 100)
+    await accounts.accept(account, job)
+    await accounts.claim(account, job.record, claim, 100)
+    kept = sign(Voucher(CHANNEL.id, claim.id, 50, 50, 0, release), PAYER)
+    other = sign(Voucher(CHANNEL.id, claim.id, 40, 200, 0, release), PAYER)
+    await accounts.honour(account, kept)
+    for _ in range(2):  # told again, it is no second proof
+        with pytest.raises(RemoteProtocolError) as refused:
+            await accounts.honour(account, other)
+        assert refused.value.code == "contradiction"
+    journal.close()
+
+    journal = Journal(tmp_path)
+    again = await Accounts(journal, lambda: NOW).open(CHANNEL)
+    assert again.state == account.state and again.state.latest == kept
+    assert journal.contradictions() == [(CHANNEL.id, other.envelope)]
+    assert contradiction_of(kept, other)
     journal.close()
 
 

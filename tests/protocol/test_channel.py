@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
-from itertools import product
 from random import Random
 
 import pytest
@@ -141,6 +141,18 @@ def test_a_voucher_for_another_channel_or_by_another_payer_is_refused() -> None:
 
 
 @pytest.mark.spec("P-17")
+def test_what_was_forfeited_is_not_held_again_in_a_later_period() -> None:
+    """Of 100 held, 40 were forfeited: only what later receipts let the payer hold beyond these 40 is held."""
+    sides = Sides()
+    sides.pay(1, Claim(100, 100, HOUR))
+    sides.forfeit(VERDICT, 40, 1)
+    sides.pay(2, Claim(10, 10, 2 * HOUR), HOUR)
+    assert counters(sides.payer) == (70, 0, 40, 0)
+    sides.pay(3, Claim(50, 50, 2 * HOUR), HOUR)
+    assert counters(sides.payer) == counters(sides.payee) == (100, 20, 40, 2 * HOUR)
+
+
+@pytest.mark.spec("P-17")
 def test_pay_is_held_in_periods_and_falls_due_by_itself() -> None:
     sides = Sides()
     sides.pay(1, claim_of(100, 500_000, HOUR, 0))
@@ -270,26 +282,79 @@ def test_a_payer_who_contradicts_itself_is_told_so() -> None:
     assert contradiction_of(sides.payee.latest, other)
 
 
+LEGAL = """
+open     payer  voucher forfeit        open
+open     payer  close                  closing
+open     payee  close                  closing
+open     clock  expire                 closing
+closing  payer  contest forfeit close  closing
+closing  payee  contest close          closing
+closing  clock  expire                 closed
+"""
+"""Phase, party, events, next phase: page 05's table, written once more."""
+
+NEXT = {
+    (Phase(phase), Party(party), Event(event)): Phase(after)
+    for phase, party, *events, after in (line.split() for line in LEGAL.strip().splitlines())
+    for event in events
+}
+
+
 @pytest.mark.spec("P-20")
-def test_no_illegal_move_changes_anything() -> None:
-    illegal = set(product(Phase, Party, Event)) - set(TABLE)
-    moves: dict[tuple[Party, Event], Callable[[ChannelState, int], None]] = {
-        (PAYER, Event.VOUCHER): lambda state, now: state.receive(voucher(1, 1), Claim(1), now),
-        (PAYER, Event.FORFEIT): lambda state, now: state.forfeit(VERDICT, 1, now),
-        (PAYER, Event.CLOSE): lambda state, now: state.close(PAYER, now),
-        (PAYEE, Event.CLOSE): lambda state, now: state.close(PAYEE, now),
-    }
-    starts = {Phase.OPEN: 0, Phase.CLOSED: END + GRACE + SKEW_MS}
-    for phase, party, event in sorted(illegal):
-        if phase in starts and (party, event) in moves:
-            state = Sides().payee
-            state.expire(starts[phase])
-            assert state.phase is phase
-            with pytest.raises(ProtocolError) as caught:
-                moves[party, event](state, starts[phase])
-            assert caught.value.code in (Code.ILLEGAL_MOVE, Code.EXPIRED)
-            assert isinstance(caught.value, LocalProtocolError if party is PAYEE else RemoteProtocolError)
-            assert state.phase is phase and state.latest is None
+def test_the_table_is_the_pages() -> None:
+    assert TABLE == NEXT
+
+
+def sides_in(phase: Phase) -> tuple[Sides, int]:
+    """A channel of which something is held, in this phase, and a time in it."""
+    sides = Sides()
+    sides.pay(1, Claim(100, 50, HOUR))
+    if phase is Phase.OPEN:
+        return sides, 0
+    now_ms = 1 if phase is Phase.CLOSING else GRACE + SKEW_MS
+    for side in (sides.payer, sides.payee):
+        side.close(PAYEE, 0)
+        side.expire(now_ms)
+        assert side.phase is phase
+    return sides, now_ms
+
+
+LATER = voucher(2, 60, 50, 0, HOUR)
+HEARD: dict[tuple[Party, str], Callable[[Sides, int], None]] = {
+    (PAYER, "voucher"): lambda sides, now_ms: sides.payee.receive(LATER, Claim(10), now_ms),
+    (PAYEE, "voucher"): lambda sides, now_ms: sides.payer.present(LATER, now_ms),
+    (PAYER, "forfeit"): lambda sides, now_ms: sides.payee.forfeit(VERDICT, 1, now_ms),
+    (PAYER, "close"): lambda sides, now_ms: sides.payee.close(PAYER, now_ms),
+    (PAYEE, "close"): lambda sides, now_ms: sides.payer.close(PAYEE, now_ms),
+}
+"""A move of one party, as it reaches the other one."""
+
+
+@pytest.mark.spec("P-20")
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize(("party", "what"), HEARD)
+def test_a_move_of_the_other_side_is_taken_only_as_the_page_lists_it(phase: Phase, party: Party, what: str) -> None:
+    sides, now_ms = sides_in(phase)
+    hearer = sides.payee if party is PAYER else sides.payer
+    event = Event.CONTEST if what == "voucher" and phase is not Phase.OPEN else Event(what)
+    before = deepcopy(hearer)
+    if after := NEXT.get((phase, party, event)):
+        HEARD[party, what](sides, now_ms)
+        assert hearer.phase is after
+        return
+    with pytest.raises(RemoteProtocolError) as caught:
+        HEARD[party, what](sides, now_ms)
+    assert caught.value.code is (Code.EXPIRED if event is Event.CONTEST else Code.ILLEGAL_MOVE)
+    assert hearer == before
+
+
+@pytest.mark.parametrize("party", [PAYER, PAYEE])
+def test_nobody_closes_what_is_closed(party: Party) -> None:
+    sides, now_ms = sides_in(Phase.CLOSED)
+    own = sides.payer if party is PAYER else sides.payee
+    with pytest.raises(LocalProtocolError) as caught:
+        own.close(party, now_ms)
+    assert caught.value.code is Code.ILLEGAL_MOVE and own.phase is Phase.CLOSED
 
 
 def test_a_payee_signs_no_voucher_and_an_unused_channel_has_none_to_restate() -> None:

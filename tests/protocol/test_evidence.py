@@ -65,7 +65,9 @@ EQUIVOCATIONS = {
     "accepts": (pair(Accept(H, H, 1, "class"), NODE, mandate=bytes(32)), NODE),
     "attestations": (pair(Attestation(H, H, "teacher-forced", (-1,), (0,), (0,), "class"), NODE, values_micro=(-9,)), NODE),
     "mandates": ((mandate(), mandate(roles=("checker",))), OWNER),
-    "mandates by the owner and its issuer": ((mandate(), mandate(signer=ISSUER, issuer=ISSUED)), OWNER),
+    "mandates by an issuer": (
+        (mandate(signer=ISSUER, issuer=ISSUED), mandate(signer=ISSUER, issuer=ISSUED, roles=("checker",))), ISSUER
+    ),
     "issuers": (pair(Issuer(key(OWNER), key(ISSUER), 1, 0, 9), OWNER, issuer=H), OWNER),
     "channels": (pair(CHANNEL, OWNER, credit_limit_ucr=2000), OWNER),
     "profiles": ((profile(mandate()), profile(mandate(SECOND))), NODE),
@@ -113,6 +115,7 @@ def test_two_overlapping_rosters_take_each_other_back() -> None:
 
 
 INNOCENT = {
+    "an owner whose issuer signs what the owner does not": (mandate(), mandate(signer=ISSUER, issuer=ISSUED)),
     "windows of one order": (sign(RECEIPT, NODE), sign(replace(RECEIPT, sequence=1, previous=H), NODE)),
     "two nodes": (sign(RECEIPT, NODE), sign(replace(RECEIPT, amount_ucr=10), OWNER)),
     "a stranger's mandate": (mandate(), mandate(SECOND)),

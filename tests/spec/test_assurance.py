@@ -15,16 +15,17 @@ from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, Refused, RemoteProtocolError
 from fallow.protocol.evidence import Evidence
 from fallow.protocol.grid import ShedOrder
-from fallow.protocol.identity import salted_digest
+from fallow.protocol.identity import Mandate, salted_digest
+from fallow.protocol.limits import EVIDENCE_MAX, FINDINGS_MAX, MANDATE_MS_MAX
 from fallow.protocol.opening import Opening, decode_opening_untrusted, open_untrusted
-from fallow.protocol.orders import JobOrder
+from fallow.protocol.orders import Accept, JobOrder
 from fallow.protocol.policy import Policy, check_commitment
 from fallow.protocol.receipts import FINAL, OPEN, YIELDED, Receipt
 from fallow.protocol.records import check_evidence_untrusted
 from fallow.protocol.schema import from_map_untrusted, to_map
 from fallow.protocol.work import Parameters, Piece, Work, transcript_next, transcript_start
-from fallow.verifier.case import Question, gather
-from fallow.verifier.verdict import judge
+from fallow.verifier.case import ORDERS_MAX, Question, gather
+from fallow.verifier.verdict import judge, recompute, same
 
 KEY = SigningKey(b"\x01" * 32)
 SALT, H = b"\x02" * 32, b"\x03" * 32
@@ -116,6 +117,7 @@ def test_what_is_no_policy_or_cannot_be_held_is_refused(text: str) -> None:
 
 CHECKED = (-100, -200, -300)
 NODES = [SigningKey(bytes([n]) * 32) for n in range(10, 13)]
+OWNERS = [SigningKey(bytes([n]) * 32) for n in range(20, 23)]
 MANIFEST = sign(
     Manifest(
         "m", "none", "", "", ("generate", "score"), File(3, (H,)), (), (), (Program("p", "decode", 1, File(3, (H,)), 0),),
@@ -135,16 +137,27 @@ def receipt_for(node: int, order: Signed[JobOrder]) -> Signed[Receipt]:
     return sign(Receipt(order.id, 0, None, 0, 3, H, CHECKED, "c", 9, FINAL), NODES[node])
 
 
+def accepted_by(node: int, order: Signed[JobOrder], owner: SigningKey | None = None) -> list[Signed[Any]]:
+    """The node's acceptance, and the mandate that it names: of an owner of its own, unless said."""
+    owner = owner or OWNERS[node]
+    paper = Mandate(
+        bytes(NODES[node].verify_key), bytes(owner.verify_key), ("executor", "checker"), 1, 0, MANDATE_MS_MAX, None
+    )
+    mandate = sign(paper, owner)
+    return [mandate, sign(Accept(order.id, mandate.id, 0, "c"), NODES[node])]
+
+
 EXECUTED = order_to(0)
 DELIVERED = receipt_for(0, EXECUTED)
+WORKED: list[Signed[Any]] = [EXECUTED, *accepted_by(0, EXECUTED), DELIVERED]
 
 
-def check_by(node: int, **changes: Any) -> list[Signed[Any]]:
-    """A checker's order, figures that confirm the window, and its receipt."""
-    asked = {"entry": "score", "checks": DELIVERED.id, "planned_tokens": 3}
+def check_by(node: int, owner: SigningKey | None = None, **changes: Any) -> list[Signed[Any]]:
+    """A checker's order, accepted, figures that confirm the window, and its receipt."""
+    asked = {"entry": "score", "checks": DELIVERED.id, "input_tokens": 3, "planned_tokens": 3}
     order = order_to(node, **(asked | changes))
     found = Attestation(DELIVERED.id, order.id, TEACHER_FORCED, CHECKED, (0, 0, 0), (0, 0, 0), "c")
-    return [order, sign(found, NODES[node]), receipt_for(node, order)]
+    return [order, *accepted_by(node, order, owner), sign(found, NODES[node]), receipt_for(node, order)]
 
 
 def judged(*records: Signed[Any], openings: tuple[Opening, ...] = ()) -> Verdict:
@@ -154,9 +167,9 @@ def judged(*records: Signed[Any], openings: tuple[Opening, ...] = ()) -> Verdict
 
 @pytest.mark.spec("A-2", "A-5")
 def test_a_check_that_was_ordered_as_it_must_be_counts() -> None:
-    assert judged(EXECUTED, DELIVERED, *check_by(1)).outcome == Outcome.ACCEPTED
+    assert judged(*WORKED, *check_by(1)).outcome == Outcome.ACCEPTED
     other_length = check_by(1, parameters=replace(EXECUTED.record.parameters, max_tokens=3))
-    assert judged(EXECUTED, DELIVERED, *other_length).outcome == Outcome.ACCEPTED
+    assert judged(*WORKED, *other_length).outcome == Outcome.ACCEPTED
     assert check_commitment(H, "quorum:2/3") == EXECUTED.record.check_commitment
 
 
@@ -174,7 +187,17 @@ def test_a_check_that_was_ordered_as_it_must_be_counts() -> None:
     ],
 )
 def test_a_check_that_was_ordered_otherwise_counts_for_nothing(changes: dict[str, Any]) -> None:
-    assert judged(EXECUTED, DELIVERED, *check_by(1, **changes)).outcome == Outcome.INCONCLUSIVE
+    assert judged(*WORKED, *check_by(1, **changes)).outcome == Outcome.INCONCLUSIVE
+
+
+@pytest.mark.spec("A-12")
+def test_no_party_to_a_job_is_counted_among_those_who_check_it() -> None:
+    """The executor's node under another owner's mandate, the executor's key as an owner, and the client as one."""
+    assert judged(*WORKED, *check_by(0, OWNERS[1])).outcome == Outcome.INCONCLUSIVE
+    for party in (NODES[0], KEY):
+        assert judged(*WORKED, *check_by(1, party)).outcome == Outcome.INCONCLUSIVE
+    assert judged(*WORKED, *check_by(1, OWNERS[0])).outcome == Outcome.INCONCLUSIVE  # of the executor's owner
+    assert judged(*WORKED, *check_by(1, OWNERS[1])).outcome == Outcome.ACCEPTED
 
 
 @pytest.mark.spec("A-6")
@@ -191,6 +214,50 @@ def test_evidence_without_the_work_itself_is_refused() -> None:
     for records in (check_by(1), [DELIVERED], [order_to(0, bundle=H), DELIVERED]):
         with pytest.raises(RemoteProtocolError) as caught:
             judged(*records)
+        assert caught.value.code is Code.BAD_RECORD
+
+
+def answered(order: Signed[JobOrder]) -> list[Signed[Any]]:
+    """The order, and a receipt for nothing."""
+    return [order, sign(Receipt(order.id, 0, None, 0, 0, order.id, (), "c", 0, YIELDED), NODES[0])]
+
+
+def orders_by_nonce(count: int) -> list[Signed[JobOrder]]:
+    return [order_to(0, nonce=number.to_bytes(16, "big")) for number in range(count)]
+
+
+@pytest.mark.spec("A-21")
+def test_a_verdict_that_would_name_too_much_is_refused() -> None:
+    strangers = [order_to(0, executor=number.to_bytes(32, "big")) for number in range(1, FINDINGS_MAX + 1)]
+    same_node = orders_by_nonce(ORDERS_MAX)
+    full = [record for order in orders_by_nonce(EVIDENCE_MAX) for record in answered(order)]
+    another = order_to(0, nonce=b"\xff" * 16)
+    for most in (strangers, same_node, full):
+        judged(*most)
+    for more in (
+        [*strangers, another],
+        [*same_node, another],
+        [*full, *answered(another)],
+    ):
+        with pytest.raises(RemoteProtocolError) as caught:
+            judged(*more)
+        assert caught.value.code is Code.TOO_LARGE
+
+
+@pytest.mark.spec("A-20")
+def test_a_verdict_is_not_recomputed_without_what_it_names() -> None:
+    """Of an order that brought nothing: there is no receipt whose opening could be missing instead."""
+    records = [MANIFEST, EXECUTED, *accepted_by(0, EXECUTED)]
+    verdict = judged(*records[1:])
+    assert same(recompute(verdict, records), verdict)
+    (finding,) = verdict.findings
+    for false in (
+        replace(verdict, findings=(replace(finding, evidence=(H,)),)),
+        replace(verdict, subject=H),
+        replace(verdict, subject=MANIFEST.id),  # the client's own record, and no order
+    ):
+        with pytest.raises(RemoteProtocolError) as caught:
+            recompute(false, records)
         assert caught.value.code is Code.BAD_RECORD
 
 

@@ -17,6 +17,7 @@ from fallow.client.bundles import Bundles
 from fallow.client.discovery import Discovery, Node
 from fallow.node import config
 from fallow.node.availability import Availability
+from fallow.node.mandates import Authority
 from fallow.node.network.seam import Network, Provider, Stream
 from fallow.node.presence import Presence
 from fallow.node.profiles import Offer
@@ -25,7 +26,7 @@ from fallow.protocol.bundle import File, Manifest, Program, Tolerance
 from fallow.protocol.codec import encode
 from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
 from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
-from fallow.protocol.identity import EXECUTOR, Mandate, WorkerKey, cid
+from fallow.protocol.identity import EXECUTOR, Issuer, Mandate, WorkerKey, cid
 from fallow.protocol.limits import PROFILE_MS_MAX, PUBLISHED_BYTES_MAX, SKEW_MS
 from fallow.protocol.messages import (
     BlobReply,
@@ -41,8 +42,8 @@ from fallow.protocol.names import profile_key, provider_key
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle, check_profile
 from fallow.protocol.published import Profiles, check_published_untrusted, newest
 
-OWNER, NODE, STRANGER = (SigningKey(bytes([number] * 32)) for number in range(1, 4))
-OWNER_KEY, NODE_KEY, STRANGER_KEY = (bytes(key.verify_key) for key in (OWNER, NODE, STRANGER))
+OWNER, NODE, STRANGER, AGENT = (SigningKey(bytes([number] * 32)) for number in range(1, 5))
+OWNER_KEY, NODE_KEY, STRANGER_KEY, AGENT_KEY = (bytes(key.verify_key) for key in (OWNER, NODE, STRANGER, AGENT))
 BUNDLE = b"\x07" * 32
 NOW_MS = 1_790_000_000_000
 MANDATE = sign(Mandate(NODE_KEY, OWNER_KEY, (EXECUTOR,), 3, NOW_MS, NOW_MS + 1000, None), OWNER)
@@ -184,7 +185,7 @@ def presence(tmp_path: Path) -> Presence:
     settings = config.parse({"state": str(tmp_path)}, tmp_path)
     availability = Availability(settle_ms=0, jobs_max=4)
     offer = Offer(NODE_KEY, {}, (), (), sign(WORKER, NODE))
-    return Presence(settings, NODE, OWNER, cast(Network, FakeNetwork({})), availability, offer)
+    return Presence(settings, NODE, Authority(OWNER_KEY, OWNER), cast(Network, FakeNetwork({})), availability, offer)
 
 
 @pytest.mark.spec("D-5")
@@ -302,6 +303,30 @@ async def test_only_what_the_node_itself_named_voids_a_lower_epoch() -> None:
         assert await discovery.ask(NODE_KEY)
         answers[NODE_KEY] = reply(lower)
         assert await discovery.ask(NODE_KEY) is None
+
+
+@pytest.mark.spec("I-18")
+async def test_an_issuer_of_a_lower_epoch_is_void_for_all_of_its_owners_nodes() -> None:
+    def issued(node: bytes, epoch: int) -> bytes:
+        issuer = sign(Issuer(OWNER_KEY, AGENT_KEY, epoch, NOW_MS, NOW_MS + 1000), OWNER)
+        key = NODE if node == NODE_KEY else STRANGER
+        mandate = mandated(AGENT, node=node, issuer=issuer.envelope)
+        return reply(
+            mandate,
+            sign(replace(CAPABILITY, node=node, mandate=mandate.id), key).envelope,
+            sign(replace(CONNECTIVITY, node=node), key).envelope,
+            sign(replace(WORKER, node=node), key).envelope,
+        )
+
+    answers = {NODE_KEY: issued(NODE_KEY, 3), STRANGER_KEY: issued(STRANGER_KEY, 2)}
+    _, (alone,) = await asked(answers, STRANGER_KEY)
+    assert alone  # nothing is wrong with it, as long as no higher epoch was seen
+    async with trio.open_nursery() as nursery:
+        discovery = Discovery(cast(Network, FakeNetwork(answers)), lambda: NOW_MS, nursery)
+        assert await discovery.ask(NODE_KEY)
+        assert await discovery.ask(STRANGER_KEY) is None
+        answers[STRANGER_KEY] = issued(STRANGER_KEY, 3)
+        assert await discovery.ask(STRANGER_KEY)
 
 
 @pytest.mark.spec("D-6", "D-13")

@@ -14,6 +14,7 @@ from fallow.protocol.codec import encode
 from fallow.protocol.envelope import Signed, sign, verify_untrusted
 from fallow.protocol.errors import Code, LocalProtocolError, RemoteProtocolError
 from fallow.protocol.evidence import Evidence
+from fallow.protocol.grid import FeederLease
 from fallow.protocol.identity import (
     EXECUTOR,
     Issuer,
@@ -34,6 +35,10 @@ from fallow.protocol.limits import (
     WORKER_KEY_MS_MAX,
 )
 from fallow.protocol.orders import Accept
+from fallow.protocol.payment import LEDGER, Channel
+from fallow.protocol.prices import Price
+from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
+from fallow.protocol.records import identify_untrusted
 from fallow.protocol.schema import to_map
 
 OWNER, NODE, AGENT, STRANGER = (SigningKey(bytes([number] * 32)) for number in range(1, 5))
@@ -152,6 +157,29 @@ def mandate(key: SigningKey = OWNER, **changes: Any) -> Signed[Mandate]:
 
 def issuer(key: SigningKey = OWNER, **changes: Any) -> bytes:
     return sign(replace(Issuer(OWNER_KEY, AGENT_KEY, 1, NOW_MS, NOW_MS + 5000), **changes), key).envelope
+
+
+@pytest.mark.spec("I-11")
+@pytest.mark.parametrize(
+    "record",
+    [
+        Issuer(OWNER_KEY, AGENT_KEY, 1, NOW_MS, NOW_MS + 1),
+        mandate().record,
+        CapabilityProfile(
+            OWNER_KEY, H, 1, NOW_MS, NOW_MS + 1, None, "", (EXECUTOR,), (),
+            (ServedBundle(H, ("call",), "class", 0, 0, 0),), (Price(H, "call", 1, 1, 1, 0),), 4, 0, 0, (),
+        ),
+        ConnectivityProfile(OWNER_KEY, 1, NOW_MS, NOW_MS + 1, (), (), None, 0, None, None, None, None, None, None),
+        WorkerKey(OWNER_KEY, H, NOW_MS, NOW_MS + 1),
+        Channel(OWNER_KEY, NODE_KEY, STRANGER_KEY, LEDGER, 1, b"n" * 16, NOW_MS, NOW_MS + 1, 0),
+        FeederLease(H, OWNER_KEY, NODE_KEY, 1, NOW_MS, NOW_MS + 1, b"n" * 16),
+    ],
+    ids=lambda record: str(record.RECORD),
+)  # fmt: skip
+def test_a_record_that_names_its_author_is_nobody_elses(record: Any) -> None:
+    assert identify_untrusted(sign(record, OWNER).envelope).record == record
+    for other in (NODE, AGENT, STRANGER):  # also of those whom it names beside
+        refused(Code.BAD_SIGNATURE, identify_untrusted, sign(record, other).envelope)
 
 
 @pytest.mark.spec("I-15", "I-16", "N-10")

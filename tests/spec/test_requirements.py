@@ -83,8 +83,28 @@ def _at_home(paragraph: Paragraph) -> bool:
 
 
 def named_by_test(source: str) -> Iterator[str]:
-    """The ids in every `pytest.mark.spec(...)` of a test file, wherever it stands."""
-    for node in ast.walk(ast.parse(source)):
+    """The ids in every `pytest.mark.spec(...)` of a test file that reaches a test: on `test_*`, on its cases, on its class,
+    or as `pytestmark`. On anything else pytest runs nothing because of it."""
+    yield from _named_in(ast.parse(source).body)
+
+
+def _named_in(body: Iterable[ast.stmt]) -> Iterator[str]:
+    for node in body:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() if node.name.startswith("test_"):
+                yield from _markers(node.decorator_list)
+            case ast.ClassDef() if node.name.startswith("Test"):
+                tests = list(_named_in(node.body))
+                runs = any(getattr(each, "name", "").startswith("test_") for each in node.body)
+                yield from [*tests, *(_markers(node.decorator_list) if runs else ())]
+            case ast.Assign(targets=[ast.Name(id="pytestmark")]):
+                yield from _markers([node.value])
+            case _:
+                pass
+
+
+def _markers(parts: Iterable[ast.AST]) -> Iterator[str]:
+    for node in (each for part in parts for each in ast.walk(part)):
         match node:
             case ast.Call(func=ast.Attribute(attr="spec", value=ast.Attribute(attr="mark")), args=ids):
                 yield from (id.value for id in ids if isinstance(id, ast.Constant) and isinstance(id.value, str))
@@ -164,6 +184,31 @@ pytestmark = pytest.mark.spec("N-1")
 def test_it(case): ...
 """
     assert set(named_by_test(source)) == {"N-1", "J-1", "J-2", "J-3"}
+
+
+def test_a_marker_that_reaches_no_test_names_nothing() -> None:
+    source = """
+@pytest.mark.spec("N-1")
+def histories(draw): ...
+
+@pytest.mark.spec("N-2")
+class Model: ...
+
+@pytest.mark.spec("N-3")
+class TestNothing:
+    @pytest.mark.spec("N-4")
+    def step(self): ...
+
+def test_it():
+    pytest.mark.spec("N-5")
+
+class TestIt:
+    pytestmark = pytest.mark.spec("J-1")
+
+    @pytest.mark.spec("J-2")
+    async def test_that(self): ...
+"""
+    assert set(named_by_test(source)) == {"J-1", "J-2"}
 
 
 def test_ids_are_read_from_vectors() -> None:

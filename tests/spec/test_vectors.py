@@ -49,6 +49,7 @@ READERS: dict[str, Callable[..., dict[str, Any]]] = {
     "grid": sharing.grid,
     "evidence": sharing.evidence,
     "agreement": judging.agreement,
+    "opening": judging.opening,
     "verdict": judging.verdict,
     "settlement": judging.settlement,
 }

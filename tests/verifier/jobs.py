@@ -57,6 +57,7 @@ class Job:
     candidates: tuple[bytes, ...] = ()
     records: list[Signed[Any]] = field(default_factory=lambda: [MANIFEST])
     openings: list[Opening] = field(default_factory=list)
+    ordered: list[Ordered] = field(default_factory=list)
     clock: int = 0
 
     @property
@@ -81,9 +82,9 @@ class Job:
         accept = sign(Accept(signed.id, paper.id, NOW_MS, "class"), node_key(node))
         self.records += [paper, signed, accept]
         price = Price(MANIFEST.id, signed.record.entry, 10, 1, 4, 2)
-        return Ordered(
-            self, node, signed, work, Delivery(signed, price, "class", transcript_start(work.salt, signed.id))
-        )
+        start = transcript_start(work.salt, signed.id)
+        self.ordered.append(Ordered(self, node, signed, work, Delivery(signed, price, "class", start)))
+        return self.ordered[-1]
 
     def text(
         self,
@@ -114,9 +115,10 @@ class Job:
     ) -> Ordered:  # fmt: skip
         """A check of the window that ends at answer position `end`, whose figures are off by `shift` and `gap`."""
         claimed = receipt.record.tokens + carried
+        sequence = changes.pop("sequence", tuple(range(PROMPT + end)))
         asked = self.order(
-            node, owner, sequence=tuple(range(PROMPT + end)), claimed=claimed, entry="score", planned_tokens=claimed,
-            checks=receipt.id, **changes,
+            node, owner, sequence=sequence, claimed=claimed, entry="score", planned_tokens=claimed, checks=receipt.id,
+            **changes,
         )  # fmt: skip
         if silent:
             return asked

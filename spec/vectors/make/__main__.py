@@ -59,6 +59,7 @@ KINDS: dict[str, tuple[str, Callable[[], Iterator[Case]]]] = {
     "grid": ("Orders to shed load, rosters and leases.", grid.grid),
     "evidence": ("Faults that prove themselves.", evidence.evidence),
     "agreement": ("Whether results lie near enough, and enough owners came to the same.", judging.agreement),
+    "opening": ("What was asked and answered under one order.", verdicts.opening),
     "verdict": ("What the evidence about a piece of work supports.", verdicts.verdict),
     "settlement": ("The credits that follow from a verdict.", settlements.settlement),
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha512
 from typing import Any
 
 from blake3 import blake3
+from nacl import bindings
 from nacl.signing import SigningKey
 
 from .cbor import encode
@@ -62,8 +64,27 @@ class Signer:
         sig_structure = encode(["Signature1", protected, f"fallow/1/{record}".encode(), payload])
         return Envelope(self.key, payload, protected, sig_structure, self.sign_bytes(sig_structure))
 
+    def sign_again(self, record: str, payload: bytes) -> Envelope:
+        """The same bytes as `sign_payload` signs, with another signature, which holds as well."""
+        protected = encode({1: -19, 4: self.key})
+        sig_structure = encode(["Signature1", protected, f"fallow/1/{record}".encode(), payload])
+        return Envelope(self.key, payload, protected, sig_structure, self._sign_otherwise(sig_structure))
+
     def sign_bytes(self, message: bytes) -> bytes:
         return SigningKey(self.seed).sign(message).signature
+
+    def _sign_otherwise(self, message: bytes) -> bytes:
+        """A signature (RFC 8032, 5.1.6) whose nonce is not the one that the key prescribes: no verifier can tell."""
+        reduced = bindings.crypto_core_ed25519_scalar_reduce
+        expanded = bytearray(sha512(self.seed).digest()[:32])
+        expanded[0] &= 248
+        expanded[31] = (expanded[31] & 63) | 64
+        secret = reduced(bytes(expanded) + bytes(32))
+        nonce = reduced(sha512(b"another nonce" + self.seed + message).digest())
+        commitment = bindings.crypto_scalarmult_ed25519_base_noclamp(nonce)
+        challenge = reduced(sha512(commitment + self.key + message).digest())
+        answer = bindings.crypto_core_ed25519_scalar_mul(challenge, secret)
+        return commitment + bindings.crypto_core_ed25519_scalar_add(nonce, answer)
 
 
 def sign1(*parts: Any) -> bytes:

@@ -51,7 +51,8 @@ def _windows(*windows: tuple[list[Fields], str, int], **changes: Any) -> Fields:
     """Everything of a delivery in which each window has its receipt."""
     order = CLIENT.sign("job-order", world.order(**changes))
     pieces = [piece for pieces, _, _ in windows for piece in pieces]
-    return _given(order, pieces, receipts_of(order, world.price(), list(windows)))
+    price = world.price(entry=changes.get("entry", "generate"))
+    return _given(order, pieces, receipts_of(order, price, list(windows)), price)
 
 
 def _delivered() -> Iterator[tuple[str, str, Fields, int]]:

@@ -9,7 +9,7 @@ from . import world
 from .cbor import encode
 from .cose import Envelope, Signer
 from .notation import Case, refused
-from .world import CLIENT, DAY_MS, GRID, HASH, HOUR_MS, ISSUER, NODE, NOW_MS, OTHER, OWNER, Fields, name
+from .world import CLIENT, DAY_MS, GRID, HASH, HOUR_MS, ISSUER, NODE, NOW_MS, OTHER, OWNER, SKEW_MS, Fields, name
 
 _EQUIVOCATION, _TWO_OWNERS, _RETRACTION, _OVER_LENT = "equivocation", "two-owners", "retraction", "over-lent"
 
@@ -76,10 +76,11 @@ def _proofs() -> Iterator[_Proof]:
     for record, signer, fields, other in pairs:
         both = [signer.sign(record, fields), signer.sign(record, other)]
         yield record, f"Two of the record {record} where one may be.", _EQUIVOCATION, signer, both
-    both = [OWNER.sign("mandate", world.mandate()), _issued(ISSUER)]
-    yield "mandate-by-issuer", "Owner and issuer speak for one owner.", _EQUIVOCATION, OWNER, both
-    both = [_issued(ISSUER), _issued(OTHER)]
-    yield "mandate-by-two-issuers", "Two issuers of one owner.", _EQUIVOCATION, OWNER, both
+    both = [_issued(ISSUER), _issued(ISSUER, roles=["relay"])]
+    yield "mandate-by-issuer", "What an issuer signs twice accuses the issuer.", _EQUIVOCATION, ISSUER, both
+    last = NOW_MS + 30 * DAY_MS + SKEW_MS
+    both = [_issued(ISSUER, roles=roles, not_before_ms=last, expires_ms=last + 1) for roles in (["relay"], ["checker"])]
+    yield "mandate-at-its-issuers-end", "In the last millisecond of its issuer.", _EQUIVOCATION, ISSUER, both
     both = [_voucher(100), _voucher(60, 50, _RELEASE)]
     yield "voucher", "Each takes back what the other promised.", _RETRACTION, CLIENT, both
     both = [_voucher(10, 50, _RELEASE), _voucher(20, 50, _RELEASE + 1)]
@@ -139,6 +140,10 @@ def _no_proofs() -> Iterator[_Proof]:
     yield "two-kinds", "Records of two kinds.", _EQUIVOCATION, NODE, [one, accept]
     orders = [CLIENT.sign("job-order", world.order(input_tokens=count)) for count in (1, 2)]
     yield "orders", "A client may sign any orders.", _EQUIVOCATION, CLIENT, orders
+    both = [OWNER.sign("mandate", world.mandate()), _issued(ISSUER, roles=["relay"])]
+    yield "mandate-by-owner-and-issuer", "One by the owner, one by its issuer.", _EQUIVOCATION, OWNER, both
+    both = [_issued(ISSUER), _issued(OTHER, roles=["relay"])]
+    yield "mandate-by-two-issuers", "Two issuers of one owner.", _EQUIVOCATION, OWNER, both
     both = [OWNER.sign("mandate", world.mandate(epoch=epoch)) for epoch in (3, 4)]
     yield "two-epochs", "Mandates of two epochs.", _EQUIVOCATION, OWNER, both
     both = [CLIENT.sign("channel", world.channel(nonce=nonce)) for nonce in (b"a" * 16, b"b" * 16)]
@@ -185,6 +190,14 @@ def _not_even_records() -> Iterator[Case]:
         ("mandate-unauthorised", "A mandate whose issuer is another key.", "bad_mandate", (own, wrongly)),
     ):
         yield refused(words, about, _given(_EQUIVOCATION, NODE, *records), code)
+    late = NOW_MS + 30 * DAY_MS + SKEW_MS + 1
+    for words, about, not_before_ms in (
+        ("mandate-after-its-issuer", "Issued when its issuer's time was over.", late),
+        ("mandate-before-its-issuer", "Issued before its issuer's time.", NOW_MS - SKEW_MS - 1),
+    ):
+        time = {"not_before_ms": not_before_ms, "expires_ms": not_before_ms + DAY_MS}
+        both = [_issued(ISSUER, **time), _issued(ISSUER, **time, roles=["relay"])]
+        yield refused(words, about, _given(_EQUIVOCATION, ISSUER, *both), "expired")
     bad = NODE.sign_payload("receipt", encode({"order": HASH})).whole
     yield refused(
         "not-as-its-kind-is", "Signed as a receipt, and is none.", _given(_EQUIVOCATION, NODE, one, bad), "bad_record"

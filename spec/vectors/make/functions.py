@@ -53,6 +53,33 @@ def quorums() -> Iterator[Told]:
     one, two = work.call(1, _RESULT), work.call(2, _RESULT)
     findings = [executor(one, UPHELD, 13), executor(two, UPHELD, 13)]
     yield told("function-anchored", "One is an anchor.", work, one, ACCEPTED, *findings, anchors=[NODES[2].key])
+    yield from _twice()
+    work = Work("quorum:2/2")
+    one, two = work.call(1, _RESULT), work.call(2, _RESULT)
+    work.disown(two)
+    findings = [executor(one, UNDECIDED, 0, 13), executor(two, UNDECIDED, 0, 13)]
+    yield told("function-no-mandate", "One has no owner.", work, one, INCONCLUSIVE, *findings)
+    work = Work("quorum:2/3")
+    one, two, three = (work.call(number, _RESULT) for number in (1, 2, 3))
+    work.disown(three)
+    findings = [executor(part, UPHELD, 13) for part in (one, two, three)]
+    about = "Two owners agree; what a third without owner came to is as good, and counts for nobody."
+    yield told("function-no-mandate-beside", about, work, one, ACCEPTED, *findings)
+
+
+def _twice() -> Iterator[Told]:
+    """Two results of one node are two results: each is judged."""
+    work = Work("quorum:2/3")
+    wrong, right, other = work.call(1, _OTHER), work.call(1, _RESULT), work.call(2, _RESULT)
+    both = executor(
+        right, REFUTED, 13, 13, due_for=right.receipts, evidence=wrong.receipts + right.receipts
+    )  # fmt: skip
+    about = "Of the two results of one node one agrees with another owner's."
+    yield told("function-one-node-twice", about, work, wrong, ACCEPTED, both, executor(other, UPHELD, 13))
+    work = Work("quorum:2/2")
+    one, two = work.call(1, _RESULT), work.call(1, _RESULT)
+    both = executor(one, UNDECIDED, 0, 26, evidence=one.receipts + two.receipts)
+    yield told("function-one-node-alone", "Twice the same, by one node.", work, one, INCONCLUSIVE, both)
 
 
 def audits() -> Iterator[Told]:
@@ -73,6 +100,18 @@ def audits() -> Iterator[Told]:
         else:
             findings = [executor(one, UNDECIDED, 0, 13), checker(two, UNDECIDED, 0, 13)]
         yield told(f"function-{words}", about, work, one, outcome, *findings)
+    work = Work("audit:1")
+    one = work.call(1, _RESULT)
+    two, three = work.call(2, _RESULT, checks=one.receipts[0].id), work.call(3, None, checks=one.receipts[0].id)
+    findings = [executor(one, UPHELD, 13), checker(two, UNDECIDED, 0, 13), checker(three, SILENT)]
+    about = "The result is not drawn: whoever was asked all the same was not to judge."
+    yield told("function-passed-over-and-asked", about, work, one, ACCEPTED, *findings)
+    work = Work("audit:999999")
+    one = work.call(1, _RESULT)
+    two, beside = work.call(2, _RESULT, checks=one.receipts[0].id), work.call(3, _RESULT)
+    findings = [executor(one, UPHELD, 13), checker(two, UPHELD, 13), executor(beside, UNDECIDED, 0, 13)]
+    about = "Another was given the same call, and not to check the first: nobody judges it."
+    yield told("function-audited-and-another", about, work, one, ACCEPTED, *findings)
     work = Work("audit:999999")
     one = work.call(1, _RESULT)
     undecided = executor(one, UNDECIDED, 0, 13)
@@ -97,6 +136,13 @@ def committees() -> Iterator[Told]:
     findings = [executor(judged, UNDECIDED, 0, 13), checker(one, UNDECIDED, 0, 13), checker(two, UNDECIDED, 0, 13)]
     about = "One of two was not drawn."
     yield told("function-committee-chosen", about, work, judged, INCONCLUSIVE, *findings)
+    work, judged = _judged(_RESULT)
+    drawn, _ = _called(work, judged.receipts[-1])
+    one, two = (work.call(number, _RESULT, checks=judged.receipts[-1].id) for number in drawn)
+    work.disown(two)
+    findings = [executor(judged, UNDECIDED, 0, 13), checker(one, UNDECIDED, 0, 13), checker(two, UNDECIDED, 0, 13)]
+    about = "Both were drawn, and one does not show for whom it works."
+    yield told("function-committee-no-mandate", about, work, judged, INCONCLUSIVE, *findings)
     work, judged = _judged(_RESULT, candidates=[NODES[2].key, NODES[1].key, CLIENT.key])
     members = [work.call(number, _RESULT, checks=judged.receipts[-1].id) for number in (2, 3)]
     findings = [executor(judged, UNDECIDED, 0, 13), *(checker(member, UNDECIDED, 0, 13) for member in members)]
@@ -128,6 +174,7 @@ def _of_texts() -> Iterator[Told]:
         work, part, window = _text(shift)
         drawn, _ = _called(work, window)
         checks = [work.check(number, window, 3, 3) for number in drawn]
+        work.open(part, *checks)
         own = executor(part, standing, *((27, 0) if standing == UPHELD else (0, 27)))
         findings = [own, *(checker(check, UPHELD, 12) for check in checks)]
         yield told(f"committee-{words}", about, work, part, outcome, *findings)

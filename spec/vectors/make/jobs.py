@@ -29,6 +29,7 @@ _UNPAID = f"{_RUN}, 200 x chunk, 300 x receipt, 400 x chunk, 500 x receipt"
 _PATHS = {
     "idle": "",
     "ordered": "0 c order",
+    "withdrawn": "0 c order, 100 c cancel",
     "running": _RUN,
     "stopping": f"{_RUN}, 200 c cancel",
     "yielding": f"{_RUN}, 200 x yield",
@@ -61,14 +62,15 @@ def job() -> Iterator[Case]:
 _ILLEGAL = {
     "idle": "x accept, c cancel, x chunk, x order",
     "ordered": "c order, x chunk, c accept, x receipt, c voucher, x final, x yield, x failed",
+    "withdrawn": "c cancel, c order, c voucher, x chunk, x receipt, x final, x yield, x failed",
     "running": "x accept, c chunk, c receipt, c settle, c decline, x voucher, c failed, c order",
-    "stopping": "c cancel, c settle, c decline, c order",
+    "stopping": "c cancel, c settle, c decline, c order, x accept, x refuse",
     "yielding": "x chunk, x receipt, x yield, x attestation, c settle, c decline",
     "closing": "x chunk, x receipt, x final, x yield, x failed, x decline",
-    "settled": "c voucher, c decline, x chunk, c heartbeat, x heartbeat",
-    "unsettled": "c settle, x heartbeat",
-    "refused": "x accept, c heartbeat",
-    "broken": "x chunk, x heartbeat, c cancel",
+    "settled": "c voucher, c decline, c heartbeat",
+    "unsettled": "c settle, c heartbeat",
+    "refused": "c heartbeat, c cancel",
+    "broken": "c cancel, c heartbeat",
 }
 """State -> moves that nobody may make in it."""
 
@@ -134,7 +136,13 @@ def _legal() -> Iterator[tuple[str, str, Fields, str, int, int]]:
     stopped = f"{stopped}, 185 x attestation, 190 x yield, 200 x final, 210 c settle"
     yield "stopped", "What was under way is legal after a cancel.", _played(_C, stopped), "settled", 0, 950
     about = "A cancelled order has the answer's bound as any other."
-    yield "cancelled-unanswered", about, _played(_C, "0 c order, 100 c cancel"), "stopping", 0, 2_000
+    yield "cancelled-unanswered", about, _played(_C, "0 c order, 100 c cancel"), "withdrawn", 0, 2_000
+    about = "Heartbeats do not answer it."
+    waiting = "0 c order, 100 c cancel, 900 x heartbeat"
+    yield "withdrawn-heartbeats", about, _played(_C, waiting), "withdrawn", 0, 2_000
+    about = "From the acceptance on the last receipt has a second."
+    crossing = "0 c order, 100 c cancel, 110 x accept, 800 x heartbeat"
+    yield "withdrawn-and-accepted", about, _played(_C, crossing), "stopping", 0, 1_110
     crossing = "0 c order, 100 c cancel, 110 x accept, 120 x final, 130 c decline"
     yield "cancelled-before-accept", "The answer crosses the cancel.", _played(_C, crossing), "unsettled", 1, 870
     crossing = f"{_PATHS['closing']}, 300 c cancel, 20000 c heartbeat"
@@ -151,13 +159,13 @@ def _legal() -> Iterator[tuple[str, str, Fields, str, int, int]]:
         _played(_X, "0 c order, 100 c cancel, 110 x refuse"),
         "refused",
         0,
-        2_000,
+        850,
     )
     yielded = f"{_UNPAID}, 550 x yield, 560 c voucher, 570 c cancel, 580 x final, 590 c voucher, 600 c settle"
     yield "yielded", "The owner takes the machine back.", _played(_X, yielded), "settled", 0, 1_350
     yielding = f"{_RUN}, 200 x yield, 900 x heartbeat"
     yield "yielding-bound", "The last receipt has a second.", _played(_C, yielding), "yielding", 0, 1_200
-    yield "refused", "The executor says no.", _played(_C, _PATHS["refused"]), "refused", 0, 2_000
+    yield "refused", "The executor says no.", _played(_C, _PATHS["refused"]), "refused", 0, 850
     yield "failed", "The executor cannot go on.", _played(_C, _PATHS["broken"]), "broken", 0, 950
     yield (
         "failed-while-stopping",
@@ -198,6 +206,26 @@ def _legal() -> Iterator[tuple[str, str, Fields, str, int, int]]:
     yield "not-expired", "A millisecond before the deadline.", _played(_C, _RUN, expire_at=849), "running", 0, 850
     ended = _played(_C, _PATHS["settled"], expire_at=10**7)
     yield "nothing-after-the-end", "What has ended does not time out.", ended, "settled", 0, 950
+    for state, move, unpaid, deadline_ms in (
+        ("settled", "x chunk", 0, 950),
+        ("settled", "x heartbeat", 0, 950),
+        ("unsettled", "x heartbeat", 1, 950),
+        ("refused", "x accept", 0, 850),
+        ("broken", "x chunk", 0, 950),
+        ("broken", "x heartbeat", 0, 950),
+    ):
+        given = _played(_C, f"{_PATHS[state]}, 600 {move}")
+        words = f"{state}-executor-{move.split()[1]}-comes-late"
+        yield words, "What comes after the end changes nothing.", given, state, unpaid, deadline_ms
+    twice = _played(_X, f"{_PATHS['settled']}, 400 c settle, 500 c order")
+    yield (
+        "settle-twice",
+        "Nothing follows the end: the executor hears it, and it changes nothing.",
+        twice,
+        "settled",
+        0,
+        1_050,
+    )
 
 
 def _unpaid() -> Iterator[Case]:
@@ -207,7 +235,14 @@ def _unpaid() -> Iterator[Case]:
         ("chunk-beyond-while-stopping", "Neither after a cancel.", _C, f"{_UNPAID}, 550 c cancel, 600 x chunk"),
         ("voucher-for-nothing", "A voucher without receipt.", _X, f"{_RUN}, 200 c voucher"),
         ("voucher-twice", "Two vouchers for a receipt.", _X, f"{_RUN}, 200 x receipt, 300 c voucher, 400 c voucher"),
-        ("settle-twice", "Nothing follows the end.", _X, f"{_PATHS['settled']}, 400 c settle"),
+        ("settle-said-twice", "The client may say nothing after the end.", _C, f"{_PATHS['settled']}, 400 c settle"),
+        (
+            "settle-before-the-voucher",
+            "Two receipts are unpaid.",
+            _X,
+            f"{_RUN}, 200 x receipt, 300 x final, 400 c settle",
+        ),
+        ("settle-before-two-vouchers", "Three are.", _C, f"{_UNPAID}, 600 x final, 700 c settle"),
         (
             "settle-after-the-last-voucher",
             "The last receipt has its voucher.",
@@ -221,6 +256,11 @@ def _unpaid() -> Iterator[Case]:
 def _timed_out() -> Iterator[Case]:
     for words, about, given in (
         ("unanswered", "The order was not answered.", _played(_C, "0 c order", expire_at=2_000)),
+        (
+            "withdrawn",
+            "The order was not answered, and cancelled.",
+            _played(_C, "0 c order, 100 c cancel", expire_at=2_000),
+        ),
         ("silent", "The executor fell silent.", _played(_C, _RUN, expire_at=850)),
         ("silent-client", "The client fell silent.", _played(_X, _RUN, expire_at=750)),
         ("first-chunk-late", "The first chunk is late.", _played(_C, _RUN, first=300, expire_at=400)),

@@ -15,7 +15,7 @@ def resumed() -> Iterator[Told]:
     yield from _gone_on()
     yield from _carried()
     yield from _torn()
-    yield from _taken_back()
+    yield from _anew()
 
 
 def _left(policy: str, unsigned: int = 0, **changes: Any) -> tuple[Work, Part, Part, Envelope, Envelope]:
@@ -85,15 +85,15 @@ def _torn() -> Iterator[Told]:
     yield told("resumed-before", about, work, other, INCONCLUSIVE, *findings)
 
 
-def _taken_back() -> Iterator[Told]:
+def _anew() -> Iterator[Told]:
     work = Work("quorum:2/2")
     part = work.text(1)
     work.window(part, 0, 3, "yielded", 20)
     anew = work.text(2)
     window = work.window(anew, 0, 2, "final", 25)
     check = work.check(3, window, 2, 2)
-    findings = [executor(part, UPHELD, 20), executor(anew, UPHELD, 25), checker(check, UPHELD, 12)]
-    about = "The text was written anew, and nobody was asked about what was withdrawn."
+    findings = [executor(part, UNDECIDED, 0, 20), executor(anew, UPHELD, 25), checker(check, UPHELD, 12)]
+    about = "The text was written anew; what nobody was asked about is not due."
     yield told("written-anew", about, work, part, ACCEPTED, *findings)
     work = Work("quorum:2/2")
     part = work.text(1)
@@ -102,6 +102,7 @@ def _taken_back() -> Iterator[Told]:
     anew = work.text(2)
     window = work.window(anew, 0, 2, "final", 25)
     checks = [one, two, work.check(5, window, 2, 2)]
+    work.open(part, one, two)
     honest = (checker(check, UPHELD, 12) for check in checks)
     findings = [executor(part, REFUTED, 0, 20), executor(anew, UPHELD, 25), *honest]
     about = "What was rejected is not due, and the text was written anew."

@@ -8,7 +8,7 @@ from typing import Any
 from . import world
 from .chance import audit_number
 from .cose import Envelope
-from .work import NODES, NONCE, Part, Told, Work, checker, executor, told
+from .work import NODES, NONCE, PROMPT, Part, Told, Work, checker, executor, told
 
 UPHELD, REFUTED, UNDECIDED, SILENT = "upheld", "refuted", "undecided", "silent"
 ACCEPTED, REJECTED, INCONCLUSIVE = "accepted", "rejected", "inconclusive"
@@ -34,8 +34,10 @@ def checked() -> Iterator[Told]:
     yield told("one-objects", "One of two objects.", work, part, ACCEPTED, *findings)
     work, part, window = text("quorum:2/3", shift=500)
     one, two = work.check(2, window, 3, 3), work.check(3, window, 3, 3)
+    work.open(part, one, two)
     findings = [executor(part, REFUTED, 0, 27), checker(one, UPHELD, 12), checker(two, UPHELD, 12)]
     yield told("outvoted", "Two agree on other values.", work, part, REJECTED, *findings)
+    yield from _not_shown()
     work, part, window = text("quorum:3/3", shift=500)
     one, two = work.check(2, window, 3, 3), work.check(3, window, 3, 3)
     findings = [executor(part, UNDECIDED, 0, 27), checker(one, UNDECIDED, 0, 12), checker(two, UNDECIDED, 0, 12)]
@@ -45,11 +47,35 @@ def checked() -> Iterator[Told]:
     yield from _two_windows()
 
 
+def _not_shown() -> Iterator[Told]:
+    for words, about, opened in (
+        ("nothing", "Two agree on other values, of what tokens is not shown.", ()),
+        ("the-work-alone", "What the two were given is not shown.", (0,)),
+        ("one-of-two", "What one of the two was given is not shown.", (0, 1)),
+        ("the-checks-alone", "What the executor wrote is not shown.", (1, 2)),
+    ):
+        work, part, window = text("quorum:2/3", shift=500)
+        parts = [part, work.check(2, window, 3, 3), work.check(3, window, 3, 3)]
+        work.open(*(parts[index] for index in opened))
+        findings = [executor(part, UNDECIDED, 0, 27), *(checker(check, UNDECIDED, 0, 12) for check in parts[1:])]
+        yield told(f"outvoted-opened-{words}", about, work, part, INCONCLUSIVE, *findings)
+    work, part, window = text("quorum:3/4", shift=500)
+    accusers = [work.check(number, window, 3, 3) for number in (2, 3, 4)]
+    ally = work.check(5, window, 3, 3, shift=500)
+    work.open(part, *accusers)
+    findings = [
+        executor(part, REFUTED, 0, 27), *(checker(check, UPHELD, 12) for check in accusers), checker(ally, REFUTED, 0, 12),
+    ]  # fmt: skip
+    about = "Three agree on other values, and are opened; one confirms, and is not."
+    yield told("outvoted-opened-but-one-who-confirms", about, work, part, REJECTED, *findings)
+
+
 def _two_windows() -> Iterator[Told]:
     work = Work("quorum:2/2")
     part = work.text(1)
     first, last = work.window(part, 0, 3, "open", 20), work.window(part, 3, 2, "final", 35, shift=500)
     good, one, two = work.check(2, first, 3, 3), work.check(3, last, 5, 2), work.check(4, last, 5, 2)
+    work.open(part, one, two)
     wrong = executor(part, REFUTED, 20, 15, due_for=[first])
     findings = [wrong, checker(good, UPHELD, 12), checker(one, UPHELD, 12), checker(two, UPHELD, 12)]
     about = "The first window is due, the second is not."
@@ -79,9 +105,11 @@ def members() -> Iterator[Told]:
     yield told("too-few-values", "One value for three tokens.", work, part, INCONCLUSIVE, *findings)
     work, part, window = text("quorum:2/2")
     check = work.check(2, window, 3, 3)
-    work.records.append(NODES[2].sign("attestation", world.attestation(subject=window.id, order=check.order.id)))
-    findings = [executor(part, UNDECIDED, 0, 27), checker(check, SILENT, 0, 12, evidence=check.receipts)]
-    about = "A checker who says two things under one order has said nothing."
+    other = NODES[2].sign("attestation", world.attestation(subject=window.id, order=check.order.id))
+    work.records.append(other)
+    two_faced = checker(check, REFUTED, 0, 12, evidence=[*check.evidence, other])
+    findings = [executor(part, UNDECIDED, 0, 27), two_faced]
+    about = "A checker who says two things under one order contradicts itself, and neither counts."
     yield told("two-attestations", about, work, part, INCONCLUSIVE, *findings)
     work, part, window = text("quorum:2/2")
     check = work.check(0, window, 3, 3)
@@ -92,8 +120,57 @@ def members() -> Iterator[Told]:
     findings = [executor(part, UPHELD, 27), checker(own, UNDECIDED, 0, 12), checker(good, UPHELD, 12)]
     about = "The client objects: that it is a party is held against nobody."
     yield told("client-objects", about, work, part, ACCEPTED, *findings)
+    yield from _signed_again()
     yield from _equivocal()
     yield from _anchored()
+
+
+def _signed_again() -> Iterator[Told]:
+    """What is signed twice is said once: in the envelope that the client's orders name, or in that of the lowest id."""
+    for words, about, named in (
+        ("receipt-again-lowest-named", "The check names the lower id.", 0),
+        ("receipt-again-highest-named", "The check names the higher id.", 1),
+    ):
+        work, part, window = text("quorum:2/2")
+        twin = work.again(part, "receipt", window)
+        taken = sorted((window, twin), key=lambda one: one.id)[named]
+        check = work.check(2, taken, 3, 3)
+        findings = [executor(part, UPHELD, 27, due_for=[taken], evidence=[taken]), checker(check, UPHELD, 12)]
+        yield told(words, about, work, part, ACCEPTED, *findings)
+    work, part, window = text("none")
+    lowest = min(window, work.again(part, "receipt", window), key=lambda one: one.id)
+    own = executor(part, UPHELD, 27, due_for=[lowest], evidence=[lowest])
+    yield told("receipt-again-not-named", "No order names either.", work, part, ACCEPTED, own)
+    for words, about, of_lowest in (
+        ("receipt-again-and-on", "The next receipt names the one that is taken.", True),
+        ("receipt-again-and-on-from-the-other", "The next receipt names the one that is not taken.", False),
+    ):
+        work = Work("none")
+        part = work.text(1)
+        first = work.window(part, 0, 3, "open", 20)
+        lowest, highest = sorted((first, work.again(part, "receipt", first)), key=lambda one: one.id)
+        last = work.window(part, 3, 2, "final", 35, previous=(lowest if of_lowest else highest).id)
+        own = executor(part, UPHELD, 35, due_for=[lowest, last], evidence=[lowest, last])
+        yield told(words, about, work, part, ACCEPTED, own)
+    work = Work("quorum:2/2")
+    part = work.text(1)
+    first = work.window(part, 0, 3, "yielded", 20)
+    taken = max(first, work.again(part, "receipt", first), key=lambda one: one.id)
+    other = work.text(2, 3, after=taken)
+    last = work.window(other, 3, 2, "final", 30)
+    check = work.check(3, last, 5, 2)
+    findings = [
+        executor(part, UNDECIDED, 0, 20, evidence=[taken]), executor(other, UPHELD, 30), checker(check, UPHELD, 12)
+    ]  # fmt: skip
+    about = "The order that goes on from it names the higher id."
+    yield told("receipt-again-gone-on-from", about, work, part, INCONCLUSIVE, *findings)
+    work, part, window = text("quorum:2/2")
+    check = work.check(2, window, 3, 3)
+    assert check.attestation is not None
+    lowest = min(check.attestation, work.again(check, "attestation", check.attestation), key=lambda one: one.id)
+    findings = [executor(part, UPHELD, 27), checker(check, UPHELD, 12, evidence=[*check.receipts, lowest])]
+    about = "A checker signs its finding twice: that is no contradiction."
+    yield told("attestation-again", about, work, part, ACCEPTED, *findings)
 
 
 def _equivocal() -> Iterator[Told]:
@@ -102,6 +179,10 @@ def _equivocal() -> Iterator[Told]:
     two_faced = [*part.receipts, _other(work, part, window, amount_ucr=28)]
     findings = [executor(part, REFUTED, evidence=two_faced), checker(check, UNDECIDED, 0, 12)]
     yield told("equivocates", "Two receipts for one window: neither counts.", work, part, INCONCLUSIVE, *findings)
+    work, part, window = text("none")
+    three = [window, *(_other(work, part, window, amount_ucr=amount) for amount in (28, 29))]
+    own = executor(part, REFUTED, evidence=sorted(three, key=lambda one: one.id)[:2])
+    yield told("equivocates-thrice", "Of three, the lowest two are evidence enough.", work, part, INCONCLUSIVE, own)
     work = Work("quorum:2/2")
     part = work.text(1)
     first, last = work.window(part, 0, 3, "open", 20), work.window(part, 3, 2, "final", 35)
@@ -192,6 +273,15 @@ def beside() -> Iterator[Told]:
         check = work.check(2, window, 3, 3, **changes)
         findings = [executor(part, UNDECIDED, 0, 27), checker(check, UNDECIDED, 0, 12)]
         yield told(words, about, work, part, INCONCLUSIVE, *findings)
+    for words, about, end, tokens in (
+        ("check-of-fewer-tokens", "It was asked about two of the window's three tokens.", 3, 2),
+        ("check-of-a-later-end", "What it was given ends after the window.", 4, 3),
+        ("check-of-an-earlier-end", "What it was given ends before the window does.", 2, 3),
+    ):
+        work, part, window = text("quorum:2/2")
+        check = work.check(2, window, end, tokens)
+        findings = [executor(part, UNDECIDED, 0, 27), checker(check, UNDECIDED, 0, 12)]
+        yield told(words, about, work, part, INCONCLUSIVE, *findings)
     work, part, window = text("quorum:2/2")
     check = work.check(2, window, 3, 3, parameters={**world.PARAMETERS, "max_tokens": 0})
     findings = [executor(part, UPHELD, 27), checker(check, UPHELD, 12)]
@@ -199,14 +289,12 @@ def beside() -> Iterator[Told]:
     yield told("check-of-another-length", about, work, part, ACCEPTED, *findings)
     work, part, window = text("quorum:2/2")
     check = work.check(2, window, 3, 3)
-    work.open(part)
-    work.open(check)
+    work.open(part, check)
     findings = [executor(part, UPHELD, 27), checker(check, UPHELD, 12)]
     yield told("opened", "Both are opened: the checker had the text's tokens.", work, part, ACCEPTED, *findings)
     work, part, window = text("quorum:2/2")
-    check = work.check(2, window, 4, 3)
-    work.open(part)
-    work.open(check)
+    check = work.check(2, window, 3, 3, sequence=[99, *range(1, PROMPT + 3)])
+    work.open(part, check)
     findings = [executor(part, UNDECIDED, 0, 27), checker(check, UNDECIDED, 0, 12)]
     yield told("opened-and-other", "The checker was given other tokens.", work, part, INCONCLUSIVE, *findings)
     work, part, window = text("none")

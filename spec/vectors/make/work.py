@@ -20,7 +20,7 @@ PROMPT = 5
 NODES = {0: CLIENT, **{number: Signer(100 + number) for number in range(1, 8)}}
 """The client, which may run a node itself, and others."""
 OWNERS = {number: Signer(120 + number) for number in range(1, 8)}
-"""Of the node of the same number, in cases in which acceptances name mandates. Else a node stands for itself."""
+"""Of the node of the same number, in cases in which it matters. Else a node is its own owner, by a mandate of its own."""
 BUNDLE = PUBLISHER.sign("manifest", world.manifest(
     name="m", licence="", provenance="", entries=["generate", "score", "call"], parameters=[], state=[], end_tokens=[],
     chat_template="-",
@@ -45,6 +45,8 @@ class Part:
     attestation: Envelope | None = None
     pieces: list[bytes] = field(default_factory=list)
     tokens: int = 0
+    accepted: Envelope | None = None
+    """Its acceptance under its own mandate, as long as it has no other."""
 
     @property
     def node(self) -> Signer:
@@ -85,7 +87,10 @@ class Work:
             check_commitment=hashed(b"fallow/1/policy", NONCE, self.policy.encode()), candidates=list(self.candidates),
         )  # fmt: skip
         part = Part(number, CLIENT.sign("job-order", {**fields, **changes}), salt, work)
-        self.records.append(part.order)
+        who = part.node.key
+        own = part.node.sign("mandate", world.mandate(node=who, owner=who, not_before_ms=NOW_MS - DAY_MS))
+        part.accepted = part.node.sign("accept", world.accept(order=part.order.id, mandate=own.id))
+        self.records += [part.order, own, part.accepted]
         return part
 
     def text(self, number: int, start: int = 0, after: Envelope | None = None, **changes: Any) -> Part:
@@ -122,12 +127,13 @@ class Work:
     def check(
         self, number: int, receipt: Envelope, end: int, tokens: int, *, carried: int = 0, shift: int = 0,
         gaps: Sequence[int] | None = None, silent: bool = False, paid: bool = True, found: Fields | None = None,
-        **changes: Any,
+        sequence: Sequence[int] | None = None, **changes: Any,
     ) -> Part:  # fmt: skip
         """A check of the window that ends at a position of the answer; for 12 micro-credits."""
         claimed = tokens + carried
         asked = {"entry": "score", "checks": receipt.id, "planned_tokens": claimed}
-        part = self.order(number, range(PROMPT + end), claimed, **{**asked, **changes})
+        given = range(PROMPT + end) if sequence is None else sequence
+        part = self.order(number, given, claimed, **{**asked, **changes})
         figures = {
             "values_micro": [value(end - claimed + n) + shift for n in range(claimed)],
             "gaps_micro": list(gaps or [0] * claimed), "masses_ppm": [0] * claimed, **(found or {}),
@@ -155,13 +161,26 @@ class Work:
                 self.open(part)
         return part
 
-    def open(self, part: Part, **changes: Any) -> None:
-        """The part's plaintext is shown."""
-        opening = {"order": part.order.id, "salt": part.salt, "work": part.work, "pieces": part.pieces}
-        self.openings.append(encode({**opening, **changes}))
+    def open(self, *parts: Part, **changes: Any) -> None:
+        """The plaintext of these parts is shown."""
+        self.openings += [opening_of(part, **changes) for part in parts]
+
+    def again(self, part: Part, record: str, signed: Envelope) -> Envelope:
+        """The part's node signs what it said once more: another envelope, and another id."""
+        twin = part.node.sign_again(record, signed.payload)
+        assert twin.id != signed.id
+        self.records.append(twin)
+        return twin
+
+    def disown(self, part: Part) -> None:
+        """The part's node named no mandate."""
+        if part.accepted is not None:
+            self.records.remove(part.accepted)
+            part.accepted = None
 
     def accept(self, part: Part, owner: int, **changes: Any) -> None:
         """The part's node accepted, under the mandate of this owner."""
+        self.disown(part)
         fields = world.mandate(node=part.node.key, owner=OWNERS[owner].key, not_before_ms=NOW_MS - DAY_MS)
         mandate = OWNERS[owner].sign("mandate", {**fields, **changes})
         accept = part.node.sign("accept", world.accept(order=part.order.id, mandate=mandate.id))
@@ -171,6 +190,12 @@ class Work:
         """Owners of the committee for a receipt."""
         eligible = [owner for owner in self.candidates if owner not in parties]
         return ranked(NONCE, receipt.id, eligible)[:count]
+
+
+def opening_of(part: Part, **changes: Any) -> bytes:
+    """The plaintext of a part, as it is passed on."""
+    opening = {"order": part.order.id, "salt": part.salt, "work": part.work, "pieces": part.pieces}
+    return encode({**opening, **changes})
 
 
 def _piece(**changes: Any) -> Fields:

@@ -20,25 +20,21 @@ const SLOTS = {
 /** @typedef {import('./envelope.js').Signed} Signed */
 
 /**
- * The fault that the records prove, all of them together, and of whom; null if they prove none.
+ * The fault that the records prove, all of them together, and of whom; null if they prove none. Refuses a mandate that was not
+ * issued by the owner whom it names.
  * @param {Signed[]} records
  */
-export const prove = (records) =>
-  equivocation(records) ?? retraction(records) ?? twoOwners(records) ?? overLending(records)
-
-/** Who answers for a record: its signer, but for a mandate its owner. @param {Signed} signed */
-function speaker(signed) {
-  if (signed.record !== 'mandate') return signed.signer
-  checkIssued(signed, signed.fields.not_before_ms)
-  return signed.fields.owner
+export function prove(records) {
+  for (const signed of records) if (signed.record === 'mandate') checkIssued(signed, signed.fields.not_before_ms)
+  return equivocation(records) ?? retraction(records) ?? twoOwners(records) ?? overLending(records)
 }
 
 /** @param {Signed[]} records */
 function equivocation(records) {
   const [one, other] = records
   if (records.length !== 2 || one.record !== other.record || sameFields(one, other)) return null
-  const accused = speaker(one)
-  if (!equal(accused, speaker(other))) return null
+  const accused = one.signer
+  if (!equal(accused, other.signer)) return null
   const differ = one.record === 'channel' ? channelsCollide(one, other) : sameSlot(one, other)
   return differ ? { fault: 'equivocation', accused } : null
 }
@@ -63,7 +59,7 @@ function twoOwners(records) {
   const nodes = [...profiles.map(({ signer }) => signer), ...mandates.map(({ fields }) => fields.node)]
   const [one, other] = mandates
   const together = nodes.every((node) => equal(node, nodes[0])) && one.fields.epoch === other.fields.epoch
-  return together && !equal(speaker(one), speaker(other)) ? { fault: 'two-owners', accused: nodes[0] } : null
+  return together && !equal(one.fields.owner, other.fields.owner) ? { fault: 'two-owners', accused: nodes[0] } : null
 }
 
 /** A roster, and leases of one lender that exceed its share. @param {Signed[]} records */

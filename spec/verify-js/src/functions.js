@@ -3,11 +3,16 @@ import { isDeepStrictEqual } from 'node:util'
 import { equal, hex } from './bytes.js'
 import { committeeFor } from './cases.js'
 import { isParty, judgeResults } from './judging.js'
+import { QUORUM_MAX } from './limits.js'
 import { distancePpm, outputOf } from './outputs.js'
 import { draws } from './policies.js'
+import { demand } from './refusal.js'
 
 /** @typedef {import('./cases.js').Part} Part */
 /** @typedef {import('./envelope.js').Signed} Signed */
+
+/** A quorum and its replacements: each result is compared with each other. */
+const RESULTS_MAX = 4 * QUORUM_MAX
 
 /**
  * The outcome, and the ruling on each receipt, or on the order that brought none.
@@ -16,6 +21,7 @@ import { draws } from './policies.js'
  */
 export function judgeFunction(evidence, executors) {
   const { policy, nonce } = evidence.question
+  demand(evidence.parts.length <= RESULTS_MAX, 'too_large', `more than ${RESULTS_MAX} results of one function`)
   const [first] = executors
   const final = finalOf(first)
   if (policy.kind === 'committee') return byCommittee(evidence, first, final)
@@ -41,21 +47,27 @@ function byMembers(evidence, members) {
  */
 function byCommittee(evidence, executor, final) {
   const called = final ? committeeFor(evidence, executor, final.id) : new Set()
-  const drawn = askedAbout(evidence, final).filter(({ owner }) => called.has(hex(owner)))
+  const drawn = askedAbout(evidence, final).filter(({ owner }) => owner && called.has(hex(owner)))
   const judged = sameWork(drawn, [executor])
   const { use, best } = judgeAll(evidence, judged)
   const own = resultOf(executor)
   if (use === null || own === undefined)
     return { outcome: 'inconclusive', rulings: rule(evidence.parts, (part) => standingIn(evidence, part, [], null)) }
   const agrees = near(own, use.output, evidence.tolerance)
-  const decided = agrees ? [...best, executor] : best
-  const standing = (part) => standingIn(evidence, part, [...judged, executor], decided)
+  const standing = (part) =>
+    part === executor ? (agrees ? 'upheld' : 'refuted') : standingIn(evidence, part, judged, best)
   return { outcome: agrees ? 'accepted' : 'rejected', rulings: rule(evidence.parts, standing) }
 }
 
 /** The judgement on the results of these parts, and the parts of the best group: null if nothing is decided. */
 function judgeAll({ question, tolerance, who }, parts) {
-  const results = parts.map((part) => ({ node: part.node, owner: part.owner, piece: resultOf(part), part }))
+  const results = parts.map((part) => ({
+    node: part.node,
+    owner: part.owner,
+    piece: resultOf(part),
+    receipt: finalOf(part)?.id,
+    part,
+  }))
   const { outcome, use, best } = judgeResults(results, question.policy, tolerance, who)
   return { outcome, use, best: best && best.map(({ part }) => part) }
 }

@@ -5,7 +5,8 @@ import { Refusal } from './refusal.js'
 /** state -> "sender event" -> next state. Heartbeats are legal in every state that is not an end; all else is illegal. */
 const TABLE = {
   idle: { 'client order': 'ordered' },
-  ordered: { 'executor accept': 'running', 'executor refuse': 'refused', 'client cancel': 'stopping' },
+  ordered: { 'executor accept': 'running', 'executor refuse': 'refused', 'client cancel': 'withdrawn' },
+  withdrawn: { 'executor accept': 'stopping', 'executor refuse': 'refused' },
   running: {
     'executor chunk': 'running',
     'executor receipt': 'running',
@@ -17,8 +18,6 @@ const TABLE = {
     'client cancel': 'stopping',
   },
   stopping: {
-    'executor accept': 'stopping',
-    'executor refuse': 'refused',
     'executor chunk': 'stopping',
     'executor receipt': 'stopping',
     'executor attestation': 'stopping',
@@ -40,6 +39,7 @@ const TABLE = {
     'client cancel': 'closing',
   },
 }
+const UNANSWERED = ['idle', 'ordered', 'withdrawn']
 const ENDS = ['settled', 'unsettled', 'refused', 'broken']
 /** Beside a cancel that changes the state. */
 const PROGRESS = ['accept', 'chunk', 'voucher', 'yield', 'final']
@@ -53,7 +53,6 @@ export class Job {
   #began
   #heard
   #progress
-  #accepted = false
   #delivering = false
 
   /** @param {{role: string, first_chunk_ms_max: number, gap_ms_max: number, now_ms: number}} terms */
@@ -63,13 +62,14 @@ export class Job {
   }
 
   /**
-   * What `sender` says; the job is broken if the other side may not say it.
+   * What `sender` says; the job is broken if the other side may not say it. What comes after the end changes nothing.
    * @param {number} now
    * @param {string} sender
    * @param {string} event
    */
   move(now, sender, event) {
     const theirs = sender !== this.terms.role
+    if (theirs && ENDS.includes(this.state)) return
     if (theirs) this.#heard = now
     const problem = this.#problem(sender, event)
     if (problem) {
@@ -85,13 +85,13 @@ export class Job {
       return `no ${event} by the ${sender} while ${this.state}`
     if (['chunk', 'receipt'].includes(event) && this.unpaid > UNPAID_MAX) return `a ${event} beyond what may be unpaid`
     if (['voucher', 'settle'].includes(event) && this.unpaid === 0) return 'a voucher without a receipt'
+    if (event === 'settle' && this.unpaid > 1) return 'the last voucher before the one before it'
     return null
   }
 
   #take(now, sender, event) {
     if (['receipt', 'final'].includes(event)) this.unpaid += 1
     if (['voucher', 'settle'].includes(event)) this.unpaid -= 1
-    if (event === 'accept') this.#accepted = true
     if (event === 'chunk') this.#delivering = true
     const next = TABLE[this.state][`${sender} ${event}`]
     if (PROGRESS.includes(event) || (event === 'cancel' && next !== this.state)) this.#progress = now
@@ -101,7 +101,8 @@ export class Job {
   /** When the job breaks, unless something happens before. */
   get deadline() {
     const { role, first_chunk_ms_max, gap_ms_max } = this.terms
-    const answer = this.#accepted ? this.#heard + SILENCE_MS_MAX : this.#began + ACCEPT_MS_MAX
+    const unanswered = UNANSWERED.includes(this.state)
+    const answer = unanswered ? this.#began + ACCEPT_MS_MAX : this.#heard + SILENCE_MS_MAX
     const bounds = [this.#began + JOB_MS_MAX, answer]
     const blocked = this.unpaid > UNPAID_MAX
     if (role === 'executor') {
@@ -109,7 +110,7 @@ export class Job {
         bounds.push(this.#progress + VOUCHER_MS_MAX)
     } else if (this.state === 'running' && !blocked) {
       bounds.push(this.#progress + (this.#delivering ? gap_ms_max : first_chunk_ms_max))
-    } else if (this.#accepted && ['stopping', 'yielding'].includes(this.state)) {
+    } else if (['stopping', 'yielding'].includes(this.state)) {
       bounds.push(this.#progress + YIELD_MS_MAX)
     }
     return Math.min(...bounds)

@@ -7,7 +7,7 @@ import { compare, equal, hex } from './bytes.js'
 import { distancePpm, outputOf } from './outputs.js'
 
 /** @typedef {{parties: Set<string>, anchors: Set<string>}} Who */
-/** @typedef {{node: Uint8Array, owner: Uint8Array}} Member */
+/** @typedef {{node: Uint8Array, owner?: Uint8Array}} Member whoever has no owner by mandate counts for nobody */
 
 /** @param {Iterable<string>} owners @param {import('./policies.js').Policy} policy @param {Who} who */
 export function enough(owners, policy, { anchors }) {
@@ -24,19 +24,19 @@ export function enough(owners, policy, { anchors }) {
  * @param {Who} who
  */
 export function judgeWindow(window, policy, tolerance, who) {
-  const parties = new Set([...who.parties, hex(window.executor.node), hex(window.executor.owner)])
+  const parties = new Set([...who.parties, ...keysOf(window.executor)])
   const checks = heard(window.checks)
   const views = checks.map((check) => ({ check, ...viewOf(check, window, tolerance, parties) }))
   const against = new Set(views.filter(({ agrees }) => !agrees).map(({ check }) => hex(check.node)))
   const confirming = views.filter(({ agrees }) => agrees)
-  const own = policy.kind === 'committee' ? [] : [hex(window.executor.owner)]
-  if (enough([...own, ...ownersOf(confirming)], policy, who)) {
+  const own = policy.kind === 'committee' ? [] : ownersOf([window.executor])
+  if (enough([...own, ...checkersOf(confirming)], policy, who)) {
     return { outcome: 'accepted', against, carried_good: confirming.every(({ carried }) => carried) }
   }
   const objectors = views.filter(({ check, counts }) => counts && against.has(hex(check.node)))
   for (const leader of objectors) {
     const allies = objectors.filter(({ check }) => near(leader.check.attestation, check.attestation, tolerance))
-    if (!enough(ownersOf(allies), policy, who)) continue
+    if (!enough(checkersOf(allies), policy, who)) continue
     const allied = new Set(allies.map(({ check }) => hex(check.node)))
     const others = [
       ...checks.map(({ node }) => hex(node)).filter((node) => !allied.has(node)),
@@ -93,8 +93,8 @@ function close(one, other, { value_micro }) {
 }
 
 /**
- * The judgement on a function's results: as above, with the results of the best group, and of these the one closest to all, which
- * is to be used; both null if nothing is decided.
+ * The judgement on a function's results: as above, with the results of the best group, and of these the one closest to all,
+ * which is to be used; both null if nothing is decided.
  * @param {(Member & {piece: any})[]} results
  * @param {import('./policies.js').Policy} policy
  * @param {any} tolerance
@@ -102,54 +102,58 @@ function close(one, other, { value_micro }) {
  */
 export function judgeResults(results, policy, tolerance, who) {
   const given = results
-    .map((result) => ({
+    .map((result, place) => ({
       ...result,
+      place,
       output: result.piece && !isParty(result, who.parties) ? outputOf(result.piece) : null,
     }))
     .filter(({ output }) => output !== null)
-    .sort((a, b) => compare(a.node, b.node))
+    .sort(inOrder)
   const agree = (a, b) => {
     const apart = distancePpm(a.output, b.output)
     return apart !== null && apart <= tolerance.value_micro
   }
   const best = given.map((seed) => grown(seed, given, agree)).reduce((a, b) => (rank(b) > rank(a) ? b : a), [])
-  if (
-    !enough(
-      best.map(({ owner }) => hex(owner)),
-      policy,
-      who,
-    )
-  )
+  if (!enough(ownersOf(best), policy, who))
     return { outcome: 'inconclusive', against: new Set(), best: null, use: null }
-  const members = new Set(best.map(({ node }) => hex(node)))
-  const against = new Set(results.map(({ node }) => hex(node)).filter((node) => !members.has(node)))
+  const places = new Set(best.map(({ place }) => place))
+  const against = new Set(results.filter((_, place) => !places.has(place)).map(({ node }) => hex(node)))
   return { outcome: 'accepted', against, best, use: medoid(best) }
 
   /** A group's rank as one number: whether it is enough, its owners, its members. */
   function rank(group) {
-    const owners = group.map(({ owner }) => hex(owner))
+    const owners = ownersOf(group)
     return Number(enough(owners, policy, who)) * 2 ** 40 + new Set(owners).size * 2 ** 20 + group.length
   }
 }
 
-/** The results that agree with `seed` and with one another, taken by node key. */
+/** The results that agree with `seed` and with one another, taken in their order. */
 function grown(seed, given, agree) {
   const group = [seed]
   for (const other of given) if (other !== seed && group.every((one) => agree(one, other))) group.push(other)
   return group
 }
 
-/** The one whose largest distance to the others is least; of equals the first node key's. */
+/** The one whose largest distance to the others is least; of equals the first. */
 function medoid(group) {
   const spread = (one) => group.map((other) => distancePpm(one.output, other.output)).reduce((a, b) => (b > a ? b : a))
-  const byNode = [...group]
-    .sort((a, b) => compare(a.node, b.node))
-    .map((result) => ({ result, spread: spread(result) }))
-  return byNode.reduce((a, b) => (b.spread < a.spread ? b : a)).result
+  const measured = [...group].sort(inOrder).map((result) => ({ result, spread: spread(result) }))
+  return measured.reduce((a, b) => (b.spread < a.spread ? b : a)).result
 }
 
 /** Whether the member is one of these keys, or works for one. @param {Member} member @param {Set<string>} parties */
-export const isParty = ({ node, owner }, parties) => parties.has(hex(node)) || parties.has(hex(owner))
+export const isParty = (member, parties) => keysOf(member).some((key) => parties.has(key))
+
+/** By which it may be a party to a job. @param {Member} member */
+export const keysOf = ({ node, owner }) => (owner ? [hex(node), hex(owner)] : [hex(node)])
+
+/** @param {Member[]} members */
+const ownersOf = (members) => members.flatMap(({ owner }) => (owner ? [hex(owner)] : []))
 
 /** @param {any[]} views */
-const ownersOf = (views) => views.map(({ check }) => hex(check.owner))
+const checkersOf = (views) => ownersOf(views.map(({ check }) => check))
+
+/** By node, the results of one node by their final receipts. */
+function inOrder(a, b) {
+  return compare(a.node, b.node) || (a.receipt && b.receipt ? compare(a.receipt, b.receipt) : 0)
+}

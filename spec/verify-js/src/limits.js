@@ -22,6 +22,7 @@ export const WORKER_KEY_MS_MAX = limit('WORKER_KEY_MS_MAX')
 export const ISSUER_MS_MAX = limit('ISSUER_MS_MAX')
 export const ISSUER_BYTES_MAX = limit('ISSUER_BYTES_MAX')
 
+export const OUTPUT_TOKENS_MAX = limit('OUTPUT_TOKENS_MAX')
 export const WINDOW_TOKENS = limit('WINDOW_TOKENS')
 
 export const SILENCE_MS_MAX = limit('SILENCE_MS_MAX')

@@ -34,3 +34,17 @@ export function atStep(at, play) {
     throw error
   }
 }
+
+/**
+ * What `read` gives; null if it refuses.
+ * @template T
+ * @param {() => T} read
+ */
+export function unlessRefused(read) {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof Refusal) return null
+    throw error
+  }
+}

@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { equal, hex } from './bytes.js'
 import { committeeFor } from './cases.js'
-import { isParty, judgeWindow } from './judging.js'
+import { isParty, judgeWindow, keysOf } from './judging.js'
 import { draws } from './policies.js'
 
 const UPHELD = { standing: 'upheld', due: true }
@@ -23,14 +23,14 @@ export function judgeText(evidence, executors) {
   const all = [...windows.values()]
   const rulings = new Map()
   for (const window of all) {
-    rulings.set(hex(window.receipt.id), onExecutor(window, all, executors))
+    rulings.set(hex(window.receipt.id), onExecutor(window))
     for (const check of window.checks) {
       const ruling = onChecker(window, check, evidence.who)
       for (const { id } of [check.order, ...check.receipts]) rulings.set(hex(id), ruling)
     }
   }
-  for (const { order, receipts, attestation } of evidence.parts) {
-    const beside = attestation === undefined && receipts.length === 0 ? SILENT : UNDECIDED
+  for (const { order, receipts } of evidence.parts) {
+    const beside = order.fields.checks === undefined ? SILENT : UNDECIDED
     for (const { id } of [order, ...receipts]) if (!rulings.has(hex(id))) rulings.set(hex(id), beside)
   }
   return { outcome: outcomeOf(all, windows, executors), rulings }
@@ -59,15 +59,21 @@ function windowOf(evidence, part, receipt) {
   if (fields.tokens === 0 || !window.drawn)
     return { ...window, outcome: 'accepted', against: new Set(), checkedFrom: start }
   const called = policy.kind === 'committee' ? committeeFor(evidence, part, receipt.id) : null
-  const checks = called ? asked.filter(({ owner }) => called.has(hex(owner))) : asked
+  const checks = called ? asked.filter(({ owner }) => owner && called.has(hex(owner))) : asked
   const judgement = judgeWindow(
     { receipt, executor: part, checks: checks.map(asCheck), top_p_ppm: part.order.fields.parameters.top_p_ppm },
     policy,
     evidence.tolerance,
     evidence.who,
   )
+  if (judgement.outcome === 'rejected' && !isShown(part, checks, judgement))
+    return { ...window, checks, outcome: 'inconclusive', against: new Set(), checkedFrom: start }
   return { ...window, checks, ...judgement, checkedFrom: checkedFrom(window, checks, judgement) }
 }
+
+/** Whether those who refute the window are shown to have been given its very tokens. */
+const isShown = (part, checks, { against }) =>
+  part.opened !== undefined && checks.every(({ node, opened }) => against.has(hex(node)) || opened !== undefined)
 
 const asCheck = ({ node, owner, order, attestation }) => ({
   node,
@@ -85,35 +91,24 @@ function checkedFrom({ start, end }, checks, { outcome, against, carried_good })
 
 /** Whether a checker was asked about this window and, as far as both are opened, given the very tokens of it. */
 function isAbout({ order, opened }, part, receipt) {
-  const { entry, checks, parameters } = order.fields
+  const { entry, checks, parameters, planned_tokens, input_tokens } = order.fields
   if (entry !== 'score' || checks === undefined || !equal(checks, receipt.id)) return false
+  const end = part.order.fields.input_tokens + receipt.fields.first_token + receipt.fields.tokens
+  if (planned_tokens < receipt.fields.tokens || input_tokens + planned_tokens !== end) return false
   const sampling = ({ max_tokens, ...rest }) => rest
   if (!isDeepStrictEqual(sampling(parameters), sampling(part.order.fields.parameters))) return false
   if (!opened || !part.opened) return true
   const tokens = [...part.opened.work.sequences[0], ...part.opened.pieces.flatMap((piece) => piece.tokens)]
-  const end = part.order.fields.input_tokens + receipt.fields.first_token + receipt.fields.tokens
   return isDeepStrictEqual(opened.work.sequences[0], tokens.slice(0, end))
 }
 
-function onExecutor(window, all, executors) {
-  if (window.outcome === 'accepted') return UPHELD
-  if (window.outcome === 'rejected') return REFUTED
-  const honest = all.every(({ part, outcome }) => part !== window.part || outcome !== 'rejected')
-  return window.checks.length === 0 && honest && takenBack(window, executors) ? UPHELD : UNDECIDED
-}
+const onExecutor = ({ outcome }) => ({ accepted: UPHELD, rejected: REFUTED, inconclusive: UNDECIDED })[outcome]
 
 function onChecker({ part, outcome, against }, check, { parties }) {
   if (check.attestation === undefined) return SILENT
-  const toTheJob = new Set([...parties, hex(part.node), hex(part.owner)])
+  const toTheJob = new Set([...parties, ...keysOf(part)])
   if (outcome === 'inconclusive' || isParty(check, toTheJob)) return UNDECIDED
   return against.has(hex(check.node)) ? REFUTED : UPHELD
-}
-
-/** Whether the text was written anew from before this window's end, by an order that is no older. */
-function takenBack({ part, end }, executors) {
-  const { created_ms } = part.order.fields
-  const anew = ({ fields }) => fields.input_tokens < end && BigInt(fields.created_ms) >= BigInt(created_ms)
-  return executors.some((other) => other !== part && anew(other.order))
 }
 
 /** The model or the order ended the text here, or the client had enough of what came. */
@@ -123,10 +118,10 @@ const endsText = ({ receipt: { fields } }) =>
 /** Whether every token from the text's beginning to this window's end is borne out. */
 function leadsBack(last, windows, beginning) {
   for (let window = last; window.outcome === 'accepted';) {
-    const { previous } = window.receipt.fields
+    const sequence = Number(window.receipt.fields.sequence)
     const order = window.part.order.fields
-    if (previous !== undefined) {
-      window = windows.get(hex(previous))
+    if (sequence > 0) {
+      window = windows.get(hex(window.part.receipts[sequence - 1].id))
       continue
     }
     const covered = window.drawn ? window.checkedFrom : beginning

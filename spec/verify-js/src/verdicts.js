@@ -16,7 +16,8 @@ export function judge(evidence) {
   const { outcome, rulings } = judgeWork(evidence, executors)
   const findings = findingsOf(evidence.parts, rulings)
   const { bundle, text, nonce } = evidence.question
-  const owners = new Map(findings.map(({ owner }) => [hex(owner), owner]))
+  const owned = evidence.parts.filter(({ owner }) => owner)
+  const owners = new Map(owned.map(({ owner }) => [hex(owner), owner]))
   const anchors = [...owners]
     .filter(([name]) => evidence.who.anchors.has(name))
     .map(([, owner]) => owner)
@@ -46,10 +47,11 @@ function findingOf(role, parts, rulings) {
   const standings = [...receipts, ...silent].map((signed) => ruling(signed).standing)
   if (parts.some(({ equivocal }) => equivocal.length > 0)) standings.push('refuted')
   const due = receipts.filter((receipt) => ruling(receipt).due)
-  const added = (chosen) => chosen.reduce((sum, receipt) => sum + addedUcr(receipt, receipts), 0n)
+  const added = parts.flatMap((part) => part.receipts.map((receipt, i) => [receipt, addedUcr(part.receipts, i)]))
+  const sum = (wanted) => added.reduce((total, [receipt, ucr]) => (wanted(receipt) ? total + ucr : total), 0n)
   return {
     node: parts[0].node,
-    owner: parts[0].owner,
+    owner: parts[0].owner ?? parts[0].node,
     role,
     standing: STANDINGS[Math.max(...standings.map((one) => STANDINGS.indexOf(one)))],
     evidence: idsOf(
@@ -60,16 +62,14 @@ function findingOf(role, parts, rulings) {
       ]),
     ),
     due_for: idsOf(due),
-    due_ucr: added(due),
-    withheld_ucr: added(receipts) - added(due),
+    due_ucr: sum((receipt) => ruling(receipt).due),
+    withheld_ucr: sum((receipt) => !ruling(receipt).due),
   }
 }
 
-/** What the receipt added to its order's amount. */
-function addedUcr({ fields }, receipts) {
-  const before = fields.previous && receipts.find(({ id }) => compare(id, fields.previous) === 0)
-  return BigInt(fields.amount_ucr) - BigInt(before?.fields.amount_ucr ?? 0)
-}
+/** What one receipt of a chain added to its order's amount. @param {any[]} chain @param {number} place */
+const addedUcr = (chain, place) =>
+  BigInt(chain[place].fields.amount_ucr) - BigInt(place ? chain[place - 1].fields.amount_ucr : 0)
 
 /** @param {{id: Uint8Array}[]} records */
 function idsOf(records) {

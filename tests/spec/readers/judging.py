@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from nacl.signing import SigningKey
 
 from fallow.protocol.bundle import Tolerance
 from fallow.protocol.envelope import sign
-from fallow.protocol.opening import decode_opening_untrusted
+from fallow.protocol.errors import RemoteProtocolError
+from fallow.protocol.opening import decode_opening_untrusted, open_untrusted
 from fallow.protocol.policy import Policy
 from fallow.protocol.receipts import Receipt
 from fallow.protocol.records import identify_untrusted
@@ -20,6 +23,8 @@ from fallow.verifier.quorum import Check, Member, Result, Standings, Window, jud
 from fallow.verifier.settlement import settle
 from fallow.verifier.verdict import judge
 from tests.spec.readers.records import Fields, signed
+
+T = TypeVar("T")
 
 _FINAL = sign(Receipt(bytes(32), 0, None, 0, 0, bytes(32), (), "", 0, "final"), SigningKey(bytes(32)))
 """A result counts if there is a final receipt: for the vectors, there is one for each."""
@@ -60,7 +65,8 @@ def _function(results: list[Fields], policy: Policy, tolerance: Tolerance, who: 
         for result in results
     ]
     judged = judge_results(read, policy, tolerance, who)
-    verdict: Fields = {"outcome": str(judged.outcome), "against": sorted(judged.reasons)}
+    against = {one.member.node for one, objection in zip(read, judged.objections, strict=True) if objection}
+    verdict: Fields = {"outcome": str(judged.outcome), "against": sorted(against)}
     if judged.medoid is None:
         return verdict
     return {**verdict, "use": next(result.member.node for result in read if result.piece is judged.medoid)}
@@ -69,12 +75,28 @@ def _function(results: list[Fields], policy: Policy, tolerance: Tolerance, who: 
 def verdict(client: bytes, bundle: bytes, policy: str, nonce: bytes, **given: Any) -> Fields:
     """Without reasons, which are for people."""
     question = Question(client, bundle, Policy.parse(policy), nonce, frozenset(given["anchors"]))
-    records = [identify_untrusted(envelope) for envelope in given["records"]]
-    openings = [decode_opening_untrusted(encoded) for encoded in given["openings"]]
+    records = _read(identify_untrusted, given["records"])
+    openings = _read(decode_opening_untrusted, given["openings"])
     fields: Any = to_map(judge(gather(question, records, openings)))
     for finding in fields["findings"]:
         del finding["reason"]
     return {"fields": fields}
+
+
+def _read(read: Callable[[bytes], T], encoded: list[bytes]) -> list[T]:
+    """What is not what it should be is left out."""
+    found: list[T] = []
+    for one in encoded:
+        with suppress(RemoteProtocolError):
+            found.append(read(one))
+    return found
+
+
+def opening(order: bytes, receipts: list[bytes], opening: bytes) -> Fields:
+    ordered = signed("job-order", order)
+    read = [signed("receipt", envelope, ordered.record.executor) for envelope in receipts]
+    opened = open_untrusted(decode_opening_untrusted(opening), ordered, read)
+    return {"work": to_map(opened.work), "pieces": [to_map(piece) for piece in opened.pieces]}
 
 
 def settlement(verdict: bytes, receipts: list[bytes]) -> Fields:
