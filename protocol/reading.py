@@ -173,11 +173,11 @@ def _bool(encoded: bytes, at: int) -> tuple[bool, int]:
     return encoded[at] == 0xF5, at + 1
 
 
-def _bytes_reader(bound: Size) -> _Reader:
+def _bytes_reader(bound: Size, major: int = _BYTES) -> _Reader:
     least, most = bound.least, bound.most
 
     def read(encoded: bytes, at: int) -> tuple[bytes, int]:
-        length = encoded[at] ^ _BYTES
+        length = encoded[at] ^ major
         at += 1
         if length > 23:
             length, at = _wide(encoded, at, length)
@@ -190,17 +190,11 @@ def _bytes_reader(bound: Size) -> _Reader:
 
 
 def _text_reader(bound: Size) -> _Reader:
-    least, most = bound.least, bound.most
+    read_bytes = _bytes_reader(bound, _TEXT)
 
     def read(encoded: bytes, at: int) -> tuple[str, int]:
-        length = encoded[at] ^ _TEXT
-        at += 1
-        if length > 23:
-            length, at = _wide(encoded, at, length)
-        if not least <= length <= most:
-            raise _Unexpected
-        end = at + length
-        return encoded[at:end].decode(), end
+        text, end = read_bytes(encoded, at)
+        return text.decode(), end
 
     return read
 
