@@ -24,7 +24,7 @@ KEY = SigningKey(b"\x01" * 32)
 
 def manifest_of(file: File, entry: str, programs: Sequence[tuple[str, int]]) -> Manifest:
     listed = tuple(Program(f"p{n}", role, length, file, 0) for n, (role, length) in enumerate(programs))
-    return Manifest("m", "none", "", "", (entry,), file, (), (), listed, file, None, 64, (), Tolerance(0, 0, 0, ""))
+    return Manifest("m", "none", "", "", (entry,), file, (), (), listed, file, None, 64, (), Tolerance(0, 0, 0, 0, 0, (), ""))
 
 
 @pytest.mark.spec("B-8")
