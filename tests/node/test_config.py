@@ -119,7 +119,8 @@ def test_a_key_file_that_cannot_be_read_or_made_is_said(tmp_path: Path) -> None:
 PUBLISHER = SigningKey(bytes(32))
 FILE = File(0, (bytes(32),))
 MANIFEST = Manifest(
-    "tiny", "llama", "", "", ("generate",), FILE, (), (), (), (), (Program("p", "decode", 1, 1, 8, FILE, 0, 0),), FILE, None, 8, (),
+    "tiny", "llama", "", "", ("generate",), FILE, (), (), (), (),
+    (Program("p", "decode", 1, 1, 8, FILE, 0, 0),), FILE, None, 8, (),
     Tolerance(0, 0, 0, 0, 0, (), ""),
 )  # fmt: skip
 
