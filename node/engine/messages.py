@@ -96,6 +96,8 @@ class Ready:
 
     hpke_key: Key
     served: Annotated[tuple[Served, ...], Size(1, BUNDLES_MAX)]
+    measures: Annotated[tuple[Word, ...], Size(0, 16)] = ()
+    """What confines it, in `confinement.MEASURES`' names, by its own account before it read any bundle."""
 
 
 @dataclass(frozen=True, slots=True)
