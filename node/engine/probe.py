@@ -128,5 +128,5 @@ def _dump_core() -> None:
 
 
 if __name__ == "__main__":
-    numbers, paths = map(int, sys.argv[1:4]), map(Path, sys.argv[4:6])
-    main(*numbers, *paths, confined="--unconfined" not in sys.argv)
+    said = sys.argv[1:]
+    main(int(said[0]), int(said[1]), int(said[2]), Path(said[3]), Path(said[4]), confined="--unconfined" not in said)
