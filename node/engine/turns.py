@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from ...protocol.errors import FallowError
 from ...protocol.work import Parameters
 from .entries import Apply, Fill, Judge, Next, Request, Step, Steps
+from .messages import PREFIX_BYTES
 from .prefixes import Prefix, Prefixes
 from .programs import Model
 from .sequences import Batches, Line, lengthen, sampling_of, zeros
-
-PREFIX_BYTES: Final = 256 * 1024**2
-"""For the prefixes of one model: some twenty conversations of SmolLM2."""
 
 
 @dataclass(slots=True, eq=False)

@@ -26,6 +26,7 @@ BAD = {
     "region": {"region": "u33d"},
     "roles": {"roles": ["boss"]},
     "jobs_max": {"jobs_max": 0},
+    "sandbox": {"sandbox": "please"},
     "settle_s": {"settle_s": True},
     "bundles": {"bundles": [1]},
     "prices": {"prices": 5},
