@@ -84,7 +84,7 @@ def read_untrusted(artifact: bytes, signature: Signature) -> Artifact:
     """
     # [REJECT] The artifact is longer than any that carries no weights.
     if len(artifact) > ARTIFACT_BYTES_MAX:
-        refuse(f"its artifact has {len(artifact)} bytes, more than {ARTIFACT_BYTES_MAX}")
+        refuse(f"its artifact has more than {ARTIFACT_BYTES_MAX} bytes")
     try:
         exported = export.deserialize(bytearray(artifact))
         _check(exported, signature)

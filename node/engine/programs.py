@@ -16,13 +16,14 @@ from typing import Any, Final, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export
 
 from ...protocol.bundle import CALL, GENERATE, SCORE, Manifest, Program
 from ...protocol.errors import Code, EngineError
 from ...protocol.work import Parameters
+from .artifact import ARTIFACT_BYTES_MAX, Aval, Signature
 from .bundles import Bundle
 from .device import map_weights, numerics_class
+from .loading import Grant, load_untrusted, own_grant
 from .messages import Rates
 
 State: TypeAlias = list[jax.Array]
@@ -116,11 +117,13 @@ class Model:
         return first
 
 
-def load(bundle: Bundle) -> Model:
-    """The bundle, checked, compiled and measured.
+def load(bundle: Bundle, grant: Grant | None = None) -> Model:
+    """The bundle, checked, compiled and measured; as one's own without a `grant`.
 
-    Raises `StoreError(corrupt_chunk)`, and `EngineError(worker_failed)` for programs that do not keep the convention.
+    Raises `StoreError(corrupt_chunk)`, `EngineError(worker_failed)` for lengths and roles that do not keep the convention,
+    and `EngineError(bundle_refused)` for programs that do not keep its rules.
     """
+    grant = grant or own_grant()
     manifest = bundle.manifest
     _check_roles(manifest)
     bundle.verify()
@@ -128,7 +131,7 @@ def load(bundle: Bundle) -> Model:
     params = map_weights(bundle)
     try:
         programs = {
-            role: [_compile(bundle, program, params) for program in manifest.role(role)]
+            role: [_compile(bundle, program, params, grant) for program in manifest.role(role)]
             for role in ("prefill", "decode", "score", "call")
         }
         model = Model(manifest, params, programs)
@@ -156,30 +159,30 @@ def _check_roles(manifest: Manifest) -> None:
             raise EngineError(Code.WORKER_FAILED, f"Lengths of {manifest.name}'s {role} do not divide: {lengths}.")
 
 
-def _compile(bundle: Bundle, program: Program, params: list[jax.Array]) -> _Compiled:
-    artifact = bytearray((bundle.path / "programs" / program.name).read_bytes())
-    # Donation does not survive export, so it is said again: without it each step would copy the caches.
-    function = jax.jit(export.deserialize(artifact).call, donate_argnums=1)
-    stateful = program.role != "call"
-    state = [_spec(tensor.shape, tensor.dtype) for tensor in bundle.manifest.state] if stateful else []
-    return _Compiled(program.length, function.lower(params, state, *_inputs(program)).compile())
+def _compile(bundle: Bundle, program: Program, params: list[jax.Array], grant: Grant) -> _Compiled:
+    with (bundle.path / "programs" / program.name).open("rb") as stream:
+        artifact = stream.read(ARTIFACT_BYTES_MAX + 1)  # a longer one is refused, however long it is
+    signature = _signature(bundle.manifest, program, params)
+    try:
+        loaded = load_untrusted(artifact, signature, flops=program.flops, slots=1, grant=grant)
+    except EngineError as error:
+        name = f"{bundle.manifest.name}: program {program.name}"
+        raise EngineError(error.code, f"{name}: {error.message}.") from None
+    return _Compiled(program.length, loaded.run)
 
 
-def _inputs(program: Program) -> list[jax.ShapeDtypeStruct]:
-    tokens, number = _spec((1, program.length), "int32"), _spec((), "int32")
-    sampling = [_spec((2,), "uint32"), _spec((), "float32"), _spec((), "float32")]
-    match program.role:
-        case "prefill":
-            return [tokens, number, number, *sampling]
-        case "decode":
-            return [_spec((1,), "int32"), number, *sampling]
-        case "score":
-            return [tokens, tokens, number, *sampling]
-    return [tokens, number]
-
-
-def _spec(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, np.dtype(dtype))  # type: ignore[no-untyped-call]  # untyped in jax 0.10
+def _signature(manifest: Manifest, program: Program, params: list[jax.Array]) -> Signature:
+    tokens, token, row = Aval("int32", (1, program.length)), Aval("int32", (1,)), Aval("float32", (1, program.length))
+    number, value, output = Aval("int32", ()), Aval("float32", (1,)), Aval("float32", (1, None))
+    sampling = (Aval("uint32", (2,)), Aval("float32", ()), Aval("float32", ()))
+    inputs, outputs = {
+        "prefill": ((tokens, number, number, *sampling), (token, value)),
+        "decode": ((token, number, *sampling), (token, value)),
+        "score": ((tokens, tokens, number, *sampling), (row, row, row)),
+        "call": ((tokens, number), (output,)),
+    }[program.role]
+    state = [] if program.role == "call" else [Aval(tensor.dtype, tensor.shape) for tensor in manifest.state]
+    return Signature(tuple(Aval(each.dtype.name, each.shape) for each in params), tuple(state), inputs, outputs)
 
 
 def _measure(model: Model) -> Rates:

@@ -1,6 +1,6 @@
 """The worker: a process that holds the models and does the jobs, and nothing else.
 
-    python -m fallow.node.engine.worker --control-fd N --store DIR --bundle CID ... [--max-jobs N]
+    python -m fallow.node.engine.worker --control-fd N --store DIR --bundle CID ... [--max-jobs N] [--memory-mib N]
 
 It makes its key, loads the bundles, says `Ready`, and then serves until its end of the control socket closes, at which
 it is gone at once, whatever it was doing. It can be killed at any moment: it keeps nothing.
@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,9 @@ from ...protocol.work import (
 )
 from . import device, programs
 from .bundles import BundleStore
+from .caps import COMPILE_S_MAX, RUN_S_MIN, Caps, measure_speed, memory_bytes
 from .entries import Run, Step, run_entry
+from .loading import Grant
 from .messages import (
     AHEAD_PIECES_MAX,
     Beat,
@@ -48,12 +51,15 @@ from .messages import (
     Failed,
     Fatal,
     FrameBuffer,
+    Loading,
     Message,
     Ready,
     Served,
+    Unserved,
     encode,
 )
 from .sealing import PieceSealer, open_input
+from .watchdog import Watchdog
 
 NICE: Final = 10
 """Below whatever the owner runs, and below our own daemon, whose answers are waited for; it costs no throughput."""
@@ -70,20 +76,37 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     control = socket.socket(fileno=options.control_fd)
     inbox = _Inbox(control)
     try:
-        models = load(BundleStore(options.store), options.bundle)
+        models, refused = load(BundleStore(options.store), options.bundle, control, options)
     except FallowError as error:
         control.sendall(encode(Fatal(error.code.value, _short(error.message))))
         raise SystemExit(error.message) from None
     worker = Worker(control, models, run, options.max_jobs)
-    worker.announce()
+    worker.announce(refused)
     worker.serve(inbox)
 
 
-def load(store: BundleStore, cids: Sequence[str]) -> dict[bytes, programs.Model]:
-    """The models by the hash in their bundle's CID. Raises `FallowError` for one that cannot be served."""
+def load(
+    store: BundleStore, cids: Sequence[str], control: socket.socket, options: argparse.Namespace
+) -> tuple[dict[bytes, programs.Model], tuple[Unserved, ...]]:
+    """The models by the hash in their bundle's CID, and what of the bundles is refused.
+
+    Raises `FallowError` for one that is not here or damaged, and if none is left.
+    """
     device.configure(store.compile_cache)
     bundles = [store.open(cid) for cid in cids]
-    return {bundle.hash: programs.load(bundle) for bundle in bundles}
+    caps = Caps(options.memory_mib * 2**20 or memory_bytes(), options.compile_s, options.run_s)
+    watchdog, speed = Watchdog(control), measure_speed()
+    models: dict[bytes, programs.Model] = {}
+    refused: list[Unserved] = []
+    for bundle in bundles:
+        control.sendall(encode(Loading(bundle.hash)))
+        try:
+            models[bundle.hash] = programs.load(bundle, Grant(caps, speed, partial(watchdog.limit, bundle.hash)))
+        except EngineError as error:
+            refused.append(Unserved(bundle.hash, error.code.value, _short(error.message)))
+    if refused and not models:
+        raise EngineError(Code(refused[0].code), "; ".join(each.message for each in refused))
+    return models, tuple(refused)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,12 +132,12 @@ class Worker:
         self._private = X25519PrivateKey.generate()
         self._jobs: deque[_Job] = deque()
 
-    def announce(self) -> None:
-        """The daemon knows our key and what we serve."""
+    def announce(self, refused: tuple[Unserved, ...] = ()) -> None:
+        """The daemon knows our key, what we serve, and what we refuse."""
         served = tuple(
             Served(hash, model.manifest.name, model.numerics_class, model.rates) for hash, model in self._models.items()
         )
-        self._send(Ready(self._private.public_key().public_bytes_raw(), served))
+        self._send(Ready(self._private.public_key().public_bytes_raw(), served, refused))
 
     def serve(self, inbox: _Inbox) -> None:
         """Does not return: the inbox ends the process when the socket closes."""
@@ -252,6 +275,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--bundle", action="append", required=True, metavar="CID")
     parser.add_argument("--max-jobs", type=int, default=4)
+    parser.add_argument("--memory-mib", type=int, default=0, help="what a program may take; 0: see caps.memory_bytes")
+    parser.add_argument(
+        "--compile-s", type=float, default=COMPILE_S_MAX, help="how long reading and compiling one may take"
+    )
+    parser.add_argument("--run-s", type=float, default=RUN_S_MIN, help="how long a run may take at least")
     return parser
 
 
