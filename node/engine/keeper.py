@@ -196,7 +196,7 @@ class WorkerEngine:
                     case Fatal():
                         raise _error_untrusted(message)
                     case Overrun() if message.bundle == loading:
-                        raise self._blame_untrusted(process, loading, message.message)
+                        raise self._blame_untrusted(process, loading, f"{message.message}.")
                     case None:
                         raise self._blame_untrusted(
                             process, loading, f"It ended before it was ready. {process.last_words()}"
@@ -211,7 +211,7 @@ class WorkerEngine:
         """What to say of a worker that did not get ready; the bundle that it was loading, if any, is refused for it."""
         if loading is None or self._process is not process:  # it had not begun, or we killed it
             return EngineError(Code.WORKER_FAILED, f"The worker did not start. {why}")
-        error = EngineError(Code.BUNDLE_REFUSED, f"The worker died of loading bundle {cid(loading)}. {why}")
+        error = EngineError(Code.BUNDLE_REFUSED, f"The worker ended over bundle {cid(loading)}: {why}")
         return self._refuse_untrusted(loading, error)
 
     def _refuse_untrusted(self, bundle: bytes, error: EngineError) -> EngineError:
@@ -221,15 +221,16 @@ class WorkerEngine:
         self._refused[bundle] = error
         return error
 
-    def _overran_untrusted(self, overrun: Overrun) -> str:
-        """The bundle's jobs have failed, and the others' will with what this returns."""
+    def _overran_untrusted(self, overrun: Overrun) -> None:
+        """The worker is gone, the bundle's jobs have failed by its fault, and the others' have ended."""
         why = f"Bundle {self._served[overrun.bundle].name} ({cid(overrun.bundle)}) was stopped: {overrun.message}."
         error = self._refuse_untrusted(overrun.bundle, EngineError(Code.BUNDLE_REFUSED, why))
         for job_id, job in list(self._jobs.items()):
             if job.bundle == overrun.bundle:
                 job.fail(error)
                 del self._jobs[job_id]
-        return "A program of another bundle ran too long, and the worker was stopped."
+        self._let_go("A program of another bundle ran too long, and the worker was stopped.")
+        self._announce()
 
     async def _listen(self, process: WorkerProcess) -> str:
         """Returns why nothing more comes from the worker: it ended, or did what a sound one never does."""
@@ -238,7 +239,8 @@ class WorkerEngine:
             with self._silence:
                 async for message in process:
                     if isinstance(message, Overrun) and message.bundle in self._served:
-                        return self._overran_untrusted(message)
+                        self._overran_untrusted(message)
+                        break
                     self._handle_untrusted(message)
                     self._silence.deadline = inf
                     self._limit_silence()

@@ -36,10 +36,10 @@ class Loaded:
     run_s_max: float
 
 
-def load_untrusted(artifact: bytes, signature: Signature, *, flops: int, slots: int, grant: Grant) -> Loaded:
-    """The program, admitted and compiled; see `admit_untrusted`. Raises `EngineError(bundle_refused)`."""
+def load_untrusted(name: str, artifact: bytes, signature: Signature, *, flops: int, slots: int, grant: Grant) -> Loaded:
+    """The program of this name, admitted and compiled; see `admit_untrusted`. Raises `EngineError(bundle_refused)`."""
     caps = grant.caps
-    with grant.limit("reading and compiling", caps.compile_s):
+    with grant.limit(f"reading and compiling {name}", caps.compile_s):
         admitted = admit_untrusted(artifact, signature, flops=flops, memory_bytes=caps.memory_bytes, slots=slots)
         # Donation does not survive export, so it is said again: without it each step would copy the caches.
         function = jax.jit(admitted.exported.call, donate_argnums=1)
@@ -52,7 +52,7 @@ def load_untrusted(artifact: bytes, signature: Signature, *, flops: int, slots: 
     seconds = caps.run_limit_s(admitted.work, grant.speed)
 
     def run(*arguments: Any) -> Any:
-        with grant.limit("a run", seconds):
+        with grant.limit(f"a run of {name}", seconds):
             return _wait(compiled(*arguments))
 
     return Loaded(run, admitted.isolation, seconds)

@@ -164,7 +164,7 @@ def _compile(bundle: Bundle, program: Program, params: list[jax.Array], grant: G
         artifact = stream.read(ARTIFACT_BYTES_MAX + 1)  # a longer one is refused, however long it is
     signature = _signature(bundle.manifest, program, params)
     try:
-        loaded = load_untrusted(artifact, signature, flops=program.flops, slots=1, grant=grant)
+        loaded = load_untrusted(program.name, artifact, signature, flops=program.flops, slots=1, grant=grant)
     except EngineError as error:
         name = f"{bundle.manifest.name}: program {program.name}"
         raise EngineError(error.code, f"{name}: {error.message}.") from None
