@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from jax import export
 from jaxlib.mlir import ir
 
-from .artifact import Artifact, Signature, read_untrusted, refuse
+from .artifact import BROKEN, Artifact, Signature, read_untrusted, refuse
 from .flops import Work, count, type_bytes
 from .operations import (
     ARGUMENT_ATTRIBUTES,
@@ -65,13 +65,16 @@ def admit_untrusted(
 
     Raises `EngineError(bundle_refused)` naming the rule, and the operation if it is one. To be called under a limit on time.
     """
-    opened = read_untrusted(artifact, signature)
-    _Walk(opened, memory_bytes).check()
-    work = count(opened.functions)
-    # [REJECT] The manifest claims other FLOPs than the program has.
-    if work.flops != flops:
-        refuse(f"its manifest claims {flops} FLOPs, the program has {work.flops}")
-    return Admitted(opened.exported, work, prove(opened, slots))
+    try:
+        opened = read_untrusted(artifact, signature)
+        _Walk(opened, memory_bytes).check()
+        work = count(opened.functions)
+        # [REJECT] The manifest claims other FLOPs than the program has.
+        if work.flops != flops:
+            refuse(f"its manifest claims {flops} FLOPs, the program has {work.flops}")
+        return Admitted(opened.exported, work, prove(opened, slots))
+    except BROKEN as error:
+        refuse(f"its artifact cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}")
 
 
 def check_memory(report: MemoryReport | None, memory_bytes: int) -> None:

@@ -79,19 +79,16 @@ def refuse(message: str) -> NoReturn:
 def read_untrusted(artifact: bytes, signature: Signature) -> Artifact:
     """The artifact, opened, with this signature, for this machine's platform. Nothing has been compiled.
 
-    Raises `EngineError(bundle_refused)` for everything else, except for bytes that break a reader written in C: those
-    end the process, or keep it busy until the watchdog ends it.
+    Raises `EngineError(bundle_refused)`, or one of `BROKEN` for bytes that are no artifact. Bytes that break MLIR's reader,
+    which is native code, end the process, or keep it busy until the watchdog ends it.
     """
     # [REJECT] The artifact is longer than any that carries no weights.
     if len(artifact) > ARTIFACT_BYTES_MAX:
         refuse(f"its artifact has more than {ARTIFACT_BYTES_MAX} bytes")
-    try:
-        exported = export.deserialize(bytearray(artifact))
-        _check(exported, signature)
-        with context():
-            module: ir.Module = exported.mlir_module(serialized=False)
-    except _BROKEN as error:
-        refuse(f"its artifact cannot be read: {_first_line(error)}")
+    exported = export.deserialize(bytearray(artifact))
+    _check(exported, signature)
+    with context():
+        module: ir.Module = exported.mlir_module(serialized=False)
     opened = Artifact(exported, signature, module, functions_of(module))
     _check_main(opened)
     return opened
@@ -198,12 +195,8 @@ _ELEMENTS: Final = {
 }
 """NumPy's words in MLIR's."""
 
-_BROKEN: Final = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
-    ir.MLIRError, struct.error,
+BROKEN: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, StopIteration, TypeError,
+    ValueError, ir.MLIRError, struct.error,
 )  # fmt: skip
-"""What the readers of flatbuffers and of MLIR were seen to raise over altered bytes, by kind."""
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+"""What the readers of flatbuffers and of MLIR raise over altered bytes, by kind: they were not made for a stranger's."""
