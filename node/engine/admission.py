@@ -13,11 +13,13 @@ from typing import Final, Protocol
 from jax import export
 from jaxlib.mlir import ir
 
-from .artifact import BROKEN, Artifact, Signature, read_untrusted, refuse
+from .artifact import BROKEN, Artifact, Signature, callee, read_untrusted, refuse
 from .flops import Work, count, type_bytes
 from .operations import (
     ARGUMENT_ATTRIBUTES,
     ATTRIBUTES,
+    COMPOSITE_ATTRIBUTES,
+    COMPOSITES,
     CUSTOM_CALLS,
     FUNCTION_ATTRIBUTES,
     MODULE_ATTRIBUTES,
@@ -160,12 +162,14 @@ class _Walk:
             refuse(f"{name[:64]} is not an operation that programs may use")
         # [REJECT] It carries an attribute that is not on the list.
         _check_attributes(operation, ATTRIBUTES)
+        if name == "stablehlo.composite":
+            _check_composite(operation)
         self._count_constants(operation)
         results = sum(self._size(result.type, name) for result in operation.results)
         operations, deepest = 1, depth
         parts = [self._block(block, depth + 1) for region in operation.regions for block in region.blocks]
-        if name == "func.call":
-            called, made, levels = self._function(ir.FlatSymbolRefAttr(operation.attributes["callee"]).value)
+        if function := callee(operation):
+            called, made, levels = self._function(function)
             parts.append((called, made, depth + 1 + levels))
         for part in parts:
             operations, results, deepest = operations + part[0], results + part[1], max(deepest, part[2])
@@ -199,16 +203,28 @@ def _check_attributes(operation: ir.Operation, allowed: frozenset[str]) -> None:
             refuse(f"{operation.name[:64]} carries {name[:64]!r}, which programs may not say")
 
 
+def _check_composite(operation: ir.Operation) -> None:
+    # [REJECT] It is called by a name that is not on the list.
+    if (known_as := ir.StringAttr(operation.attributes["name"]).value) not in COMPOSITES:
+        refuse(f"composite {known_as[:64]!r} is not an operation that programs may use")
+    if "composite_attributes" in operation.attributes:
+        _check_names(operation.attributes["composite_attributes"], COMPOSITE_ATTRIBUTES)
+
+
+def _check_names(attributes: ir.Attribute, allowed: frozenset[str]) -> None:
+    named = ir.DictAttr(attributes)
+    for name in (named[index].name for index in range(len(named))):
+        if name not in allowed:
+            refuse(f"it carries {name[:64]!r}, which programs may not say")
+
+
 def _check_function(function: ir.Operation) -> None:
     _check_attributes(function, FUNCTION_ATTRIBUTES)
     for which in ("arg_attrs", "res_attrs"):
         if which not in function.attributes:
             continue
         for each in ir.ArrayAttr(function.attributes[which]):
-            named = ir.DictAttr(each)
-            for name in (named[index].name for index in range(len(named))):
-                if name not in ARGUMENT_ATTRIBUTES:
-                    refuse(f"an argument carries {name[:64]!r}, which programs may not say")
+            _check_names(each, ARGUMENT_ATTRIBUTES)
 
 
 _TOO_DEEP: Final = f"its operations are nested more than {DEPTH_MAX} deep"

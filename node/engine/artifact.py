@@ -99,6 +99,12 @@ def functions_of(module: ir.Module) -> dict[str, ir.Block]:
     return dict(_named_bodies(module))
 
 
+def callee(operation: ir.Operation) -> str | None:
+    """The function that it calls, if it is a call."""
+    attribute = {"func.call": "callee", "stablehlo.composite": "decomposition"}.get(operation.name)
+    return ir.FlatSymbolRefAttr(operation.attributes[attribute]).value if attribute else None
+
+
 def context() -> ir.Context:
     """An MLIR context that knows the dialects of exported programs; to be entered by `with`."""
     from jax._src.interpreters import mlir  # the only maker of one; jax.interpreters.mlir does not show it

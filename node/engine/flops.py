@@ -16,7 +16,7 @@ from jax import export
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo
 
-from .artifact import context, functions_of, refuse
+from .artifact import callee, context, functions_of, refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class _Counter:
         return sum((self._operation(view.operation) for view in block.operations), Work())
 
     def _operation(self, operation: ir.Operation) -> Work:
+        if called := callee(operation):
+            return self.function(called)
         match operation.name:
-            case "func.call":
-                return self.function(ir.FlatSymbolRefAttr(operation.attributes["callee"]).value)
             case "stablehlo.case" | "stablehlo.if":
                 branches = [self._block(region.blocks[0]) for region in operation.regions]
                 return Work(

@@ -34,26 +34,31 @@ SHAPED: Final = _words(
     " transpose triangular_solve",
 ) | _words("chlo", "top_k")
 
-CONTROL: Final = _words("stablehlo", "case if return while") | _words("func", "call return")
+CONTROL: Final = _words("stablehlo", "case composite if return while") | _words("func", "call return")
 
 OPERATIONS: Final = ELEMENTWISE | SHAPED | CONTROL
+
+COMPOSITES: Final = frozenset(name for name in ELEMENTWISE if name.startswith("chlo.")) | {"chlo.top_k"}
+"""Names under which a function may be called that a compiler may know better: what it does and what its name says must
+both keep the rules."""
 
 CUSTOM_CALLS: Final[frozenset[str]] = frozenset()
 """Native code that a program may call by name: none. A kernel that ships with the node would be named here."""
 
 ATTRIBUTES: Final = frozenset({
     "algorithm", "base_dilations", "batch_group_count", "broadcast_dimensions", "callee", "compare_type",
-    "comparison_direction", "dimension", "dimension_numbers", "dimensions", "dot_dimension_numbers",
-    "edge_padding_high", "edge_padding_low", "exponent_bits", "feature_group_count", "fft_length", "fft_type",
-    "indices_are_sorted", "interior_padding", "iota_dimension", "is_stable", "k", "largest", "left_side",
-    "lhs_dilation", "limit_indices", "lower", "mantissa_bits", "padding", "permutation", "precision_config",
-    "result_accuracy", "rhs_dilation", "scatter_dimension_numbers", "slice_sizes", "start_indices", "strides",
-    "transpose_a", "unique_indices", "unit_diagonal", "value", "window_dilations", "window_dimensions",
-    "window_reversal", "window_strides",
+    "comparison_direction", "composite_attributes", "decomposition", "dimension", "dimension_numbers", "dimensions",
+    "dot_dimension_numbers", "edge_padding_high", "edge_padding_low", "exponent_bits", "feature_group_count",
+    "fft_length", "fft_type", "indices_are_sorted", "interior_padding", "iota_dimension", "is_stable", "k",
+    "largest", "left_side", "lhs_dilation", "limit_indices", "lower", "mantissa_bits", "name", "padding",
+    "permutation", "precision_config", "result_accuracy", "rhs_dilation", "scatter_dimension_numbers",
+    "slice_sizes", "start_indices", "strides", "transpose_a", "unique_indices", "unit_diagonal", "value", "version",
+    "window_dilations", "window_dimensions", "window_reversal", "window_strides",
 })  # fmt: skip
 """Of operations; which has which, MLIR has verified. What steers compilers is missing on purpose: `backend_config`,
 `mhlo.frontend_attributes`, `mhlo.sharding` and their like."""
 
+COMPOSITE_ATTRIBUTES: Final = frozenset({"k", "largest"})
 FUNCTION_ATTRIBUTES: Final = frozenset({"arg_attrs", "function_type", "res_attrs", "sym_name", "sym_visibility"})
 ARGUMENT_ATTRIBUTES: Final = frozenset(
     {"jax.buffer_donor", "jax.global_constant", "jax.result_info", "tf.aliasing_output"}

@@ -26,7 +26,7 @@ from typing import Final, NoReturn, TypeAlias
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo
 
-from .artifact import Artifact
+from .artifact import Artifact, callee
 from .operations import ELEMENTWISE
 
 STEPS_MAX: Final = 1_000_000
@@ -112,6 +112,8 @@ class _Proof:
                 return [_same(operation, results) for results in zip(*branches, strict=True)]
             case "func.call":
                 return self._call(operation, states)
+            case "stablehlo.composite":
+                return self._composite(operation, states)
             case "stablehlo.optimization_barrier":
                 return states
             case "stablehlo.reshape":
@@ -119,9 +121,12 @@ class _Proof:
         self._check_regions(operation)
         if not any(states):
             return [None] * len(operation.results)
-        if operation.name in ELEMENTWISE:
-            return [_same(operation, states)]
-        if rule := _RULES.get(operation.name):
+        return self._named(operation.name, operation, states)
+
+    def _named(self, name: str, operation: ir.Operation, states: list[State]) -> list[State]:
+        if name in ELEMENTWISE:
+            return [_same(operation, states)] * len(operation.results)
+        if rule := _RULES.get(name):
             return [rule(operation, states)] * len(operation.results)
         _stop(operation, "nothing is known of where it leaves the slots")
 
@@ -135,11 +140,19 @@ class _Proof:
             states = after
 
     def _call(self, operation: ir.Operation, states: list[State]) -> list[State]:
-        name = ir.FlatSymbolRefAttr(operation.attributes["callee"]).value
+        name = callee(operation)
+        assert name
         key = name, tuple(states)
         if key not in self._called:
             self._called[key] = self.block(self._functions[name], states)
         return self._called[key]
+
+    def _composite(self, operation: ir.Operation, states: list[State]) -> list[State]:
+        """A compiler may do what the function does, or what its name says."""
+        done = self._call(operation, states)
+        if any(states) and done != self._named(ir.StringAttr(operation.attributes["name"]).value, operation, states):
+            _stop(operation, "its name says something else than it does")
+        return done
 
     def _check_regions(self, operation: ir.Operation) -> None:
         """Reducers, comparators and their like see elements only, not what is outside of them."""

@@ -153,6 +153,24 @@ def fed() -> bytes:
     )
 
 
+def renamed() -> bytes:
+    """An honest function under a name by which a compiler may know another."""
+    given, made = f"tensor<1x{C}xi32>", "tensor<1x2xf32>"
+    return with_module(
+        portable(
+            f"""module {{
+            func.func public @main(%platform: tensor<i32>, %x: {given}) -> {made} {{
+              %y = stablehlo.composite "xla.secret" %x {{decomposition = @honest}} : ({given}) -> {made}
+              return %y : {made}
+            }}
+            func.func private @honest(%x: {given}) -> {made} {{
+              %y = stablehlo.constant dense<1.0> : {made}
+              return %y : {made}
+            }} }}"""
+        )
+    )
+
+
 def recursive() -> bytes:
     return with_module(
         portable(

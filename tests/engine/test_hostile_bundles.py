@@ -32,6 +32,7 @@ MODULE = hostile.exported(hostile.honest).mlir_module_serialized
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "native-code": (lambda: hostile.native("evil"), "custom_call 'evil'"),
     "python-callback": (lambda: hostile.native("xla_ffi_python_cpu_callback"), "xla_ffi_python_cpu_callback"),
+    "known-by-another-name": (hostile.renamed, "composite 'xla.secret'"),
     "infeed": (hostile.fed, "create_token is not an operation"),
     "steers-the-compiler": (hostile.steered, "mhlo.frontend_attributes"),
     "4-tib-broadcast": (
