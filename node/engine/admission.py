@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from jax import export
 from jaxlib.mlir import ir
 
+from ...protocol.limits import PROGRAM_CONSTANTS_BYTES_MAX, PROGRAM_DEPTH_MAX, PROGRAM_OPERATIONS_MAX
 from .artifact import BROKEN, Artifact, Signature, callee, read_untrusted, refuse
 from .flops import Work, count, type_bytes
 from .operations import (
@@ -26,15 +27,6 @@ from .operations import (
     OPERATIONS,
 )
 from .slots import Isolation, prove
-
-OPERATIONS_MAX: Final = 100_000
-"""After inlining: SmolLM2's 30 layers take 7 000."""
-
-DEPTH_MAX: Final = 32
-"""Regions inside of regions, calls inside of calls; jax nests its own functions to some 6."""
-
-CONSTANT_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Arrays written out in a program, all together: tables of a few thousand numbers. Weights are arguments."""
 
 RESULTS_RATIO_MAX: Final = 64
 """All results of all operations together, beside the memory granted: a compiler reuses or never makes most of them."""
@@ -125,7 +117,7 @@ class _Walk:
         # [REJECT] A function calls itself, or one that is not there.
         if name in self._open or name not in self._artifact.functions:
             refuse(f"its function {name[:64]!r} calls itself, or is missing")
-        if len(self._open) > DEPTH_MAX:
+        if len(self._open) > PROGRAM_DEPTH_MAX:
             refuse(_TOO_DEEP)
         self._open.add(name)
         self._functions[name] = self._block(self._artifact.functions[name], 0)
@@ -134,7 +126,7 @@ class _Walk:
 
     def _block(self, block: ir.Block, depth: int) -> tuple[int, int, int]:
         # [REJECT] It nests too deep.
-        if depth > DEPTH_MAX:
+        if depth > PROGRAM_DEPTH_MAX:
             refuse(_TOO_DEEP)
         for argument in block.arguments:
             self._size(argument.type, "an argument")
@@ -143,8 +135,8 @@ class _Walk:
             more = self._operation(view.operation, depth)
             operations, results, deepest = operations + more[0], results + more[1], max(deepest, more[2])
             # [REJECT] It has too many operations, or results too large together.
-            if operations > OPERATIONS_MAX:
-                refuse(f"it has more than {OPERATIONS_MAX} operations")
+            if operations > PROGRAM_OPERATIONS_MAX:
+                refuse(f"it has more than {PROGRAM_OPERATIONS_MAX} operations")
             if results > RESULTS_RATIO_MAX * self._memory_bytes:
                 refuse(
                     f"its results come to more than {RESULTS_RATIO_MAX} times the {_mib(self._memory_bytes)} granted"
@@ -173,7 +165,7 @@ class _Walk:
             parts.append((called, made, depth + 1 + levels))
         for part in parts:
             operations, results, deepest = operations + part[0], results + part[1], max(deepest, part[2])
-        if deepest > DEPTH_MAX:
+        if deepest > PROGRAM_DEPTH_MAX:
             refuse(_TOO_DEEP)
         return operations, results, deepest
 
@@ -193,8 +185,8 @@ class _Walk:
             refuse("one of its constants is not written out")
         if not value.is_splat:
             self._constant_bytes += type_bytes(value.type)
-        if self._constant_bytes > CONSTANT_BYTES_MAX:
-            refuse(f"its constants take more than {_mib(CONSTANT_BYTES_MAX)}")
+        if self._constant_bytes > PROGRAM_CONSTANTS_BYTES_MAX:
+            refuse(f"its constants take more than {_mib(PROGRAM_CONSTANTS_BYTES_MAX)}")
 
 
 def _check_attributes(operation: ir.Operation, allowed: frozenset[str]) -> None:
@@ -227,7 +219,7 @@ def _check_function(function: ir.Operation) -> None:
             _check_names(each, ARGUMENT_ATTRIBUTES)
 
 
-_TOO_DEEP: Final = f"its operations are nested more than {DEPTH_MAX} deep"
+_TOO_DEEP: Final = f"its operations are nested more than {PROGRAM_DEPTH_MAX} deep"
 
 
 def _mib(length: int) -> str:

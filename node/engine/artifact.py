@@ -17,9 +17,7 @@ from jax import export
 from jaxlib.mlir import ir
 
 from ...protocol.errors import Code, EngineError
-
-ARTIFACT_BYTES_MAX: Final = 16 * 1024 * 1024
-"""SmolLM2's largest is 0.3 MB and a model of 200 layers has some 5 MB: weights are arguments, never constants."""
+from ...protocol.limits import PROGRAM_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +81,8 @@ def read_untrusted(artifact: bytes, signature: Signature) -> Artifact:
     which is native code, end the process, or keep it busy until the watchdog ends it.
     """
     # [REJECT] The artifact is longer than any that carries no weights.
-    if len(artifact) > ARTIFACT_BYTES_MAX:
-        refuse(f"its artifact has more than {ARTIFACT_BYTES_MAX} bytes")
+    if len(artifact) > PROGRAM_BYTES_MAX:
+        refuse(f"its artifact has more than {PROGRAM_BYTES_MAX} bytes")
     exported = export.deserialize(bytearray(artifact))
     _check(exported, signature)
     with context():

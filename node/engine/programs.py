@@ -19,8 +19,9 @@ import numpy as np
 
 from ...protocol.bundle import CALL, GENERATE, SCORE, Manifest, Program
 from ...protocol.errors import Code, EngineError
+from ...protocol.limits import PROGRAM_BYTES_MAX
 from ...protocol.work import Parameters
-from .artifact import ARTIFACT_BYTES_MAX, Aval, Signature
+from .artifact import Aval, Signature
 from .bundles import Bundle
 from .device import map_weights, numerics_class
 from .loading import Grant, load_untrusted, own_grant
@@ -161,7 +162,7 @@ def _check_roles(manifest: Manifest) -> None:
 
 def _compile(bundle: Bundle, program: Program, params: list[jax.Array], grant: Grant) -> _Compiled:
     with (bundle.path / "programs" / program.name).open("rb") as stream:
-        artifact = stream.read(ARTIFACT_BYTES_MAX + 1)  # a longer one is refused, however long it is
+        artifact = stream.read(PROGRAM_BYTES_MAX + 1)  # a longer one is refused, however long it is
     signature = _signature(bundle.manifest, program, params)
     try:
         loaded = load_untrusted(program.name, artifact, signature, flops=program.flops, slots=1, grant=grant)
