@@ -16,7 +16,7 @@ import trio
 
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.engine import Engine, open_engine, worker_command
-from fallow.node.engine.messages import AHEAD_PIECES_MAX, DONE, LENGTH, EngineJob, Ready
+from fallow.node.engine.messages import AHEAD_PIECES_MAX, DONE, LENGTH, EngineJob, Loading, Ready
 from fallow.node.engine.process import WorkerProcess
 from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.identity import cid
@@ -225,6 +225,7 @@ async def test_the_worker_ignores_ctrl_c_and_goes_with_its_daemon(tiny: Tiny, tm
     process = WorkerProcess(
         [*worker_command(), "--store", str(tiny.store.root), "--bundle", tiny.embed], tmp_path / "log"
     )
+    assert isinstance(await anext(process), Loading)
     assert isinstance(await anext(process), Ready)
     assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10
     os.kill(process.pid, signal.SIGINT)
