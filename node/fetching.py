@@ -13,6 +13,8 @@ from typing import Final
 
 import trio
 
+from ..protocol.bundle import Manifest
+from ..protocol.envelope import Signed
 from ..protocol.errors import Code, NetworkError, StoreError
 from ..protocol.identity import cid_hash_untrusted, content_hash
 from ..protocol.names import holder_key, provider_key
@@ -67,16 +69,18 @@ async def fetch(
     cid: str,
     find: Find,
     *,
+    accept: Callable[[Signed[Manifest]], None] = lambda manifest: None,
     bytes_max: int | None = None,
     budgets: Sequence[Budget] = (),
     patience_s: float = PATIENCE_S,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Fetched:
-    """The bundle is in the store, every byte of it checked. Whether it is trusted is another question.
+    """The bundle is in the store, every byte of it checked.
 
-    `bytes_max` bounds the store; what was used longest ago goes for it. Raises `StoreError`: `store_full` before anything
-    is asked for, `corrupt_chunk` for a manifest that no bundle can have; `NetworkError(peer_unreachable)` when for a
-    while nobody gave anything. What came by then is kept. Two fetches of one bundle into one store: the second waits.
+    `accept` raises if the manifest will not do, before anything else is asked for. `bytes_max` bounds the store; what was
+    used longest ago goes for it. Raises `StoreError`: `store_full` before any chunk is asked for, `corrupt_chunk` for a
+    manifest that no bundle can have; `NetworkError(peer_unreachable)` when for `patience_s` nobody gave anything. What
+    came by then is kept. Of two fetches of one bundle into one store, the second waits.
     """
     swarm = Swarm(network, find, budgets, patience_s)
     while (partial := claim(store, cid)) is None:
@@ -86,7 +90,7 @@ async def fetch(
         if (there := await trio.to_thread.run_sync(_installed, store, cid)) is not None:
             partial.discard()
             return Fetched(there, 0, {}, {})
-        await _Fetch(partial, swarm, store, bytes_max, on_progress).run()
+        await _Fetch(partial, swarm, store, accept, bytes_max, on_progress).run()
         on_progress(Progress("checking", 1, 1, 0, 0))
         bundle = await trio.to_thread.run_sync(partial.finish)
     return Fetched(bundle, sum(swarm.gave.values()), dict(swarm.gave), dict(swarm.wrong))
@@ -120,9 +124,11 @@ class _Fetch:
         partial: Partial,
         swarm: Swarm,
         store: BundleStore,
+        accept: Callable[[Signed[Manifest]], None],
         bytes_max: int | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
+        self._accept = accept
         self._partial = partial
         self._swarm = swarm
         self._store = store
@@ -138,6 +144,7 @@ class _Fetch:
             wanted = cid_hash_untrusted(self._partial.cid)
             await self._swarm.gather({wanted: MANIFEST_BYTES}, self._keep_manifest, lambda length: None)
         assert self._partial.signed is not None
+        self._accept(self._partial.signed)
         self._total = length_bytes(self._partial.signed.record)
         self._say("looking what is here")
         await trio.to_thread.run_sync(self._survey)

@@ -67,7 +67,9 @@ class Bundle:
             return self.signed.envelope
         if wanted not in self._places:
             return None
-        name, index = self._places[wanted]
+        return self._read(*self._places[wanted], wanted)
+
+    def _read(self, name: str, index: int, wanted: bytes) -> bytes:
         try:
             with (self.path / name).open("rb") as stream:
                 stream.seek(index * CHUNK_BYTES)
@@ -77,6 +79,12 @@ class Bundle:
         if content_hash(content) != wanted:
             raise self._corrupt(name, index, "its hash is another")
         return content
+
+    def contents(self) -> Iterator[bytes]:
+        """Every chunk of every file, in the manifest's order, checked. Raises as `chunk` does."""
+        for name, file in self.manifest.files().items():
+            for index, wanted in enumerate(file.chunks):
+                yield self._read(name, index, wanted)
 
     @cached_property
     def _places(self) -> dict[bytes, tuple[str, int]]:

@@ -88,16 +88,19 @@ async def open_engine(
 ) -> AsyncIterator[Engine]:
     """A worker is ready and serves the bundles; when the block ends it is dead and reaped.
 
+    `cids` is read anew for each worker: what is appended to it meanwhile is served from the next `restart` on.
     `command` starts another worker than `worker_command()`; it gets the same arguments appended. The worker's standard
     output and error go to the end of `log_path`. Raises `EngineError` if it does not start: with the code that it gave
     (`bundle_not_built`, `corrupt_chunk`), else `worker_failed` with the last line of its log.
     """
     words = [*(command or worker_command()), "--store", str(store.root.resolve()), "--max-jobs", str(max_jobs)]
-    for cid in cids:
-        words += ["--bundle", cid]
+
+    def start() -> WorkerProcess:
+        return WorkerProcess([*words, *(word for cid in cids for word in ("--bundle", cid))], log_path)
+
     try:
         async with trio.open_nursery() as nursery:
-            engine = WorkerEngine(lambda: WorkerProcess(words, log_path), max_jobs)
+            engine = WorkerEngine(start, max_jobs)
             nursery.start_soon(engine.keep)
             await engine.restart()
             yield engine
