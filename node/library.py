@@ -14,7 +14,7 @@ from ..protocol.envelope import Signed
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError, StoreError
 from .config import Config
 from .engine.bundles import Bundle, BundleStore
-from .engine.upkeep import hold, pinned
+from .engine.upkeep import COMPILED_BYTES_MAX, hold, pinned, trim
 from .fetching import Progress, fetch, find_in_table
 from .log import EventLog
 from .network.seam import Network
@@ -57,6 +57,7 @@ class Library:
         """
         if not self._config.bundles:
             raise ConfigError(Code.BAD_CONFIG, "Setting `bundles`: name at least one bundle to serve.")
+        trim(self.store.compile_cache, COMPILED_BYTES_MAX)
         here = []
         for name in dict.fromkeys((*self._config.bundles, *self._config.fetch_bundles)):
             entry = self._trust.resolve(name)

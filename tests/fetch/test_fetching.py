@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -91,6 +93,7 @@ async def test_the_liar_is_remembered_the_frozen_overtaken_and_the_slow_one_of_u
     assert frozen.network.key not in done.sources
 
 
+@pytest.mark.spec("D-15", "D-21")
 async def test_a_liar_alone_gives_nothing_and_is_not_asked_again(
     join: Join, share: Share, origin: Bundle, store: BundleStore
 ) -> None:
@@ -250,3 +253,47 @@ async def test_a_damaged_bundle_is_mended_by_what_is_fetched(
     source = await share(1)
     await fetched(await join(0), store, origin, source)
     assert set(source.asked) == {origin.hash, origin.manifest.weights.chunks[3]}
+
+
+async def test_killed_in_the_middle_it_goes_on_and_asks_for_nothing_twice(
+    join: Join, share: Share, origin: Bundle, store: BundleStore
+) -> None:
+    """What had come when the process got SIGKILL is there, and only the rest is asked for."""
+    alive = True
+
+    async def half(wanted: bytes, content: bytes | None) -> bytes | None:
+        if alive and wanted in origin.manifest.weights.chunks[6:]:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        return content
+
+    source = await share(1, half)
+    script = str(Path(__file__).with_name("fetcher.py"))
+    words = [script, str(store.root), origin.cid, source.network.key.hex(), *source.network.addresses()]
+    process = await trio.lowlevel.open_process([sys.executable, *words], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        with trio.fail_after(LIMIT_S):
+            said = b""
+            while f"{6 * CHUNK_BYTES}\n".encode() not in said:
+                more = await process.stdout.receive_some()
+                assert more, "the process ended"
+                said += more
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True), trio.fail_after(10):
+            await process.wait()
+            await process.stdout.aclose()
+    alive = False
+    partial = claim(store, origin.cid)
+    assert partial is not None
+    with partial:
+        assert partial.resume()
+        partial.survey()
+        missing = set(partial.missing)
+    assert not missing & set(origin.manifest.weights.chunks[:6])
+    source.asked.clear()
+    done = await fetched(await join(0), store, origin, source)
+    assert set(source.asked) <= missing
+    assert max(source.asked.values(), default=1) == 1
+    assert done.bytes_fetched <= 6 * CHUNK_BYTES + 2
