@@ -15,8 +15,9 @@ from .network.seam import Stream
 from .pace import Pace, Traffic, Turns
 from .questions import answer_each
 
-AT_ONCE: Final = 4
-"""Chunks read at the same time: sharing must not slow the jobs."""
+AT_ONCE: Final = 1
+"""Chunks read at the same time: a millisecond each from memory, and sharing must not slow the jobs. Were it more, whoever
+has many streams would have all the turns that are under way while another's next question comes."""
 BESIDE_JOBS_BYTES_SEC: Final = 8_000_000
 """For all askers together while a job runs: beside so much, a small exchange still takes 2 ms (5 at the 99th percentile);
 beside unpaced transfers it takes up to 600."""

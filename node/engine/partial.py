@@ -117,8 +117,17 @@ class Partial:
         return list(self.signed.record.files()) if self.signed else []
 
     def _read(self, name: str, index: int) -> bytes:
+        """What is in the chunk's place; nothing where the file has a hole."""
+        start = index * CHUNK_BYTES
         with (self.path / name).open("rb") as stream:
-            stream.seek(index * CHUNK_BYTES)
+            try:
+                if os.lseek(stream.fileno(), start, os.SEEK_DATA) >= start + CHUNK_BYTES:
+                    return b""
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # ENXIO: nothing but a hole from there on
+                    raise
+                return b""
+            stream.seek(start)
             return stream.read(CHUNK_BYTES)
 
 
