@@ -93,7 +93,7 @@ async def test_the_liar_is_remembered_the_frozen_overtaken_and_the_slow_one_of_u
     assert frozen.network.key not in done.sources
 
 
-@pytest.mark.spec("D-15", "D-21")
+@pytest.mark.spec("D-15", "D-18")
 async def test_a_liar_alone_gives_nothing_and_is_not_asked_again(
     join: Join, share: Share, origin: Bundle, store: BundleStore
 ) -> None:

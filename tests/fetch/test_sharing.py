@@ -106,7 +106,7 @@ async def test_beside_a_job_sharing_is_slower_and_after_it_no_longer(
     assert trio.current_time() == began
 
 
-@pytest.mark.spec("D-20")
+@pytest.mark.spec("D-17")
 async def test_each_asker_has_its_turn_however_many_streams_another_has(
     origin: Bundle, log: EventLog, autojump_clock: MockClock
 ) -> None:
