@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from ..protocol.errors import StoreError
+from ..protocol.limits import CHUNK_BYTES
 from ..protocol.messages import BlobReply, BlobRequest
 from .engine.bundles import Bundle
 from .log import EventLog
@@ -21,6 +22,8 @@ has many streams would have all the turns that are under way while another's nex
 BESIDE_JOBS_BYTES_SEC: Final = 8_000_000
 """For all askers together while a job runs: beside so much, a small exchange still takes 2 ms (5 at the 99th percentile);
 beside unpaced transfers it takes up to 600."""
+ANSWER_S: Final = 45.0
+"""An answer that the owner's rate would keep back longer is that it is not here: askers wait for 60 s, and others have it."""
 BLOBS_MAX: Final = 4096
 """On one stream."""
 
@@ -35,12 +38,14 @@ class Blobs:
         *,
         bytes_per_s: int = 0,
         traffic: Traffic | None = None,
+        lent: Callable[[], bool] = lambda: True,
         works: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`shared` are the bundles as of now; `works` says whether a job runs."""
+        """`shared` are the bundles as of now; `lent` says whether the machine is, `works` whether a job runs."""
         self._shared = shared
         self._log = log
         self._traffic = traffic
+        self._lent = lent
         self._works = works
         self._pace = Pace(bytes_per_s)
         self._beside_jobs = Pace(BESIDE_JOBS_BYTES_SEC)
@@ -50,6 +55,8 @@ class Blobs:
         """Each request has got its content, or word that it is not here, until the asker ends the stream."""
 
         async def reply(request: BlobRequest) -> BlobReply:
+            if not self._has_time():
+                return BlobReply(None)
             async with self._turns.turn(stream.peer):
                 content = await self._content(request.hash)
                 if content is not None and not await self._may_send(len(content)):
@@ -57,6 +64,10 @@ class Blobs:
             return BlobReply(content)
 
         await answer_each(stream, BlobRequest, reply, BLOBS_MAX)
+
+    def _has_time(self) -> bool:
+        """Whether one more asker gets an answer while it still waits, and the owner does not need the machine."""
+        return self._lent() and self._pace.wait_s((self._turns.waiting + 1) * CHUNK_BYTES) <= ANSWER_S
 
     async def _may_send(self, length_bytes: int) -> bool:
         """False if the days' allowance is used up: others may have it."""

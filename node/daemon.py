@@ -123,6 +123,7 @@ class _Node:
         def held() -> list[bytes]:
             return [bundle.hash for bundle in library.shared()]
 
+        library.lent = lambda: self._availability.parked
         accounts = Accounts(journal, wall_ms)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
         self._presence = Presence(config, key, authority, network, self._availability, offer(), held)
@@ -147,6 +148,7 @@ class _Node:
             self._log,
             bytes_per_s=self._config.max_bytes_sec_up,
             traffic=self._library.traffic,
+            lent=lambda: self._availability.parked,
             works=lambda: bool(self._availability.jobs),
         )
         self._serve(BLOB_PROTOCOL, blobs.answer)

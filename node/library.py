@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
 from typing import Final
 
@@ -18,7 +18,7 @@ from .engine.upkeep import COMPILED_BYTES_MAX, hold, pinned, trim
 from .fetching import Progress, fetch, find_in_table
 from .log import EventLog
 from .network.seam import Network
-from .pace import Pace, Traffic
+from .pace import Gate, Pace, Traffic
 from .trust import TrustEntry, TrustList
 
 TRAFFIC = "traffic.json"
@@ -38,10 +38,12 @@ class Library:
         )
         self.missing: dict[str, str] = {}
         """Names of bundles that are to be fetched, and how that is going, for a person."""
+        self.lent: Callable[[], bool] = lambda: True
+        """Whether the machine is lent: nothing is fetched while its owner needs it."""
         self._config = config
         self._trust = TrustList.load(config.home)
         self._log = log
-        self._down = (self.traffic, Pace(config.max_bytes_sec_down))
+        self._down = (Gate(lambda: self.lent()), self.traffic, Pace(config.max_bytes_sec_down))
         self._held = ExitStack()
         self._shared: tuple[Bundle, ...] = ()
         self._seen: tuple[int, ...] | None = None

@@ -18,6 +18,8 @@ BURST_S: Final = 1.0
 """What was not used may be made up for within a second: chunks come in pieces of 1 MiB, not evenly."""
 RECHECK_S: Final = 60.0
 """How often a transfer that has used up its days' allowance looks whether a new day has come."""
+GATE_S: Final = 1.0
+"""How often a transfer that the owner's return has stopped looks whether the machine is lent again."""
 DAY_S: Final = 24 * 3600
 
 
@@ -35,6 +37,12 @@ class Pace:
         """0: without bound."""
         self._bytes_per_s = bytes_per_s
         self._free_at = -BURST_S
+
+    def wait_s(self, length_bytes: int) -> float:
+        """How long so many bytes would take from now on, after all that has been taken."""
+        if not self._bytes_per_s:
+            return 0.0
+        return max(0.0, self._free_at - trio.current_time()) + length_bytes / self._bytes_per_s
 
     async def take(self, length_bytes: int) -> None:
         """In the order in which they came. What a cancelled taker was waiting for is given back."""
@@ -94,12 +102,29 @@ class Traffic:
         return {day: taken for day, taken in self._days.items() if day >= first}
 
 
+class Gate:
+    """Nothing is moved while the owner needs the machine."""
+
+    def __init__(self, is_open: Callable[[], bool]) -> None:
+        self._is_open = is_open
+
+    async def take(self, length_bytes: int) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self._is_open():  # noqa: ASYNC110 - the owner's word is no event of ours, and a second late is no harm
+            await trio.sleep(GATE_S)
+
+
 class Turns:
     """So many at once, and each asker in turn, however many questions one of them has."""
 
     def __init__(self, at_once: int) -> None:
         self._free = at_once
         self._waiting: OrderedDict[bytes, deque[trio.Event]] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """Askers that wait for a turn."""
+        return len(self._waiting)
 
     @asynccontextmanager
     async def turn(self, asker: bytes) -> AsyncIterator[None]:

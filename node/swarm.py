@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -29,21 +29,23 @@ PIPELINE: Final = 4
 """Questions on the way to one source: 4 MiB cover 100 Mbit/s at 300 ms. Unread frames are bounded at four times that."""
 OPEN_S: Final = 10.0
 """To reach a source and open a stream: two round trips on a bad link, and a dead address before the good one."""
-CHUNK_S: Final = 10.0
-"""For each next chunk of 1 MiB from one source: about 1 Mbit/s. Slower ones cost more than they bring."""
+CHUNK_S: Final = 60.0
+"""For each next chunk of 1 MiB from one source: its owner may give as little as 23 kB/s to all who ask (`blobs.ANSWER_S`).
+Nobody waits so long for it at the end: what is late is asked of others."""
 STEAL_S: Final = 2.0
 """A chunk that somebody has not given for so long is asked of a second one, if nothing else is left to ask for."""
 ASKED_MAX: Final = 2
 """Sources that one chunk is asked of at a time."""
 RETRY_S: Final = 30.0
 """A source that failed is asked again so much later, and twice as much after each further failure."""
-LACKS_MAX: Final = 8
-"""Chunks that a source may say it does not have: beyond that it has another bundle than it was named for."""
+FAILURES_MAX: Final = 6
+"""Doublings of that: about half an hour."""
 LOOK_S: Final = 15.0
 """Between two searches for more sources, while there are fewer than could be used."""
 ALONE_S: Final = 2.0
-"""The same while nobody at all gives anything."""
-PATIENCE_S: Final = 60.0
+"""The same while nobody at all gives anything; and until a source is asked again that gave something, and then ended the
+stream or had no more to give for now."""
+PATIENCE_S: Final = 150.0
 """Without a single chunk, and the wait not our own: then nobody is there who has it."""
 
 Keep = Callable[[bytes, bytes], bool]
@@ -55,7 +57,6 @@ class _Source:
     provider: Provider
     failures: int = 0
     not_before: float = -float("inf")
-    lacks: set[bytes] = field(default_factory=set)
     active: bool = False
 
 
@@ -148,6 +149,7 @@ class Swarm:
     async def _draw(self, source: _Source, keep: Keep, on_kept: Callable[[int], None]) -> None:
         """Contents come from one source, until it fails."""
         peer = source.provider.peer
+        gave_before = self.gave[peer]
         try:
             with trio.fail_after(OPEN_S):
                 stream = await self._network.open(peer, BLOB_PROTOCOL, source.provider.addresses)
@@ -157,8 +159,9 @@ class Swarm:
                 with trio.CancelScope(shield=True), trio.move_on_after(1):
                     await stream.reset()
         except* (NetworkError, RemoteProtocolError, trio.TooSlowError):
-            source.not_before = trio.current_time() + RETRY_S * 2**source.failures
-            source.failures = min(source.failures + 1, 6)
+            gained = self.gave[peer] > gave_before
+            source.not_before = trio.current_time() + (ALONE_S if gained else RETRY_S * 2**source.failures)
+            source.failures = 0 if gained else min(source.failures + 1, FAILURES_MAX)
         finally:
             source.active = False
             for wanted in [wanted for wanted, askers in self._asked.items() if peer in askers]:
@@ -204,7 +207,7 @@ class Swarm:
         """What to ask this source for, once there is something."""
         peer = source.provider.peer
         while True:
-            wanted = next((each for each in self._fresh if each not in source.lacks), None)
+            wanted = next(iter(self._fresh), None)
             if wanted is None:
                 wanted = self._late(source)
             if wanted is not None:
@@ -220,13 +223,13 @@ class Swarm:
         late = [
             (min(askers.values()), wanted)
             for wanted, askers in self._asked.items()
-            if source.provider.peer not in askers and len(askers) < ASKED_MAX and wanted not in source.lacks
+            if source.provider.peer not in askers and len(askers) < ASKED_MAX
         ]
         asked_at, wanted = min(late, default=(float("inf"), b""))
         return wanted if asked_at <= since else None
 
     def _content_untrusted(self, source: _Source, wanted: bytes, frame: bytes) -> bytes | None:
-        """What the source gave, not yet checked; None if it has nothing, or somebody else was faster.
+        """What the source gave, not yet checked; None if somebody else was faster.
 
         Raises `NetworkError` or `RemoteProtocolError` if the source is to be left.
         """
@@ -239,11 +242,7 @@ class Swarm:
             self.wrong[peer] += 1
             raise
         if reply.content is None:
-            self._take_back(wanted, peer)
-            source.lacks.add(wanted)
-            if len(source.lacks) >= min(LACKS_MAX, len(self._lengths)):
-                source.lacks.clear()  # when it is asked again, it may have it
-                raise NetworkError(Code.PEER_UNREACHABLE, "The source does not have the bundle.")
+            raise NetworkError(Code.PEER_UNREACHABLE, "The source does not have it, or does not give it now.")
         return reply.content if wanted in self._asked or wanted in self._fresh else None
 
     async def _keep(self, source: _Source, wanted: bytes, content: bytes, keep: Keep) -> None:
@@ -261,7 +260,6 @@ class Swarm:
             self._fresh[wanted] = self._lengths[wanted]
             raise RemoteProtocolError(Code.CORRUPT_CHUNK, "The source gave another content than it was asked for.")
         self.gave[peer] += len(content)
-        source.failures = 0
         self._gained_at = trio.current_time()
         self._tell()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -96,6 +97,19 @@ def test_what_is_no_archive_is_refused(bundle: Bundle, archive: Path, store: Bun
             content[content_start(bundle) - 1] ^= 1
         case _:
             content += b"x"
+    archive.write_bytes(content)
+    with pytest.raises(StoreError) as caught:
+        import_bundle(store, archive)
+    assert caught.value.code is Code.CORRUPT_CHUNK
+    assert store.list() == ()
+
+
+@pytest.mark.spec("B-14")
+@pytest.mark.parametrize("seed", range(40))
+def test_one_bit_anywhere_is_enough(bundle: Bundle, archive: Path, store: BundleStore, seed: int) -> None:
+    content = bytearray(archive.read_bytes())
+    draw = Random(seed)
+    content[draw.randrange(content_start(bundle) if seed % 2 else len(content))] ^= 1 << draw.randrange(8)
     archive.write_bytes(content)
     with pytest.raises(StoreError) as caught:
         import_bundle(store, archive)

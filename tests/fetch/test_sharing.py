@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fallow.node.blobs import AT_ONCE, BESIDE_JOBS_BYTES_SEC, Blobs
+from fallow.node.blobs import ANSWER_S, AT_ONCE, BESIDE_JOBS_BYTES_SEC, Blobs
 from fallow.node.config import Config
 from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.engine.upkeep import pin, unpin
@@ -18,7 +18,7 @@ from fallow.node.library import Library
 from fallow.node.log import EventLog
 from fallow.node.network.mesh import Mesh
 from fallow.node.network.seam import Provider
-from fallow.node.pace import BURST_S, Pace, Traffic
+from fallow.node.pace import BURST_S, Gate, Pace, Traffic
 from fallow.protocol.errors import Code, NetworkError
 from fallow.protocol.limits import CHUNK_BYTES
 from fallow.protocol.messages import BLOB_PROTOCOL, BlobReply, BlobRequest, decode_message_untrusted, encode_message
@@ -132,6 +132,34 @@ async def test_the_days_allowance_ends_what_is_given_and_the_next_day_goes_on(
     day = 1
     await ask_all(blobs, second := Asker(bytes(32), wanted[:1]))
     assert second.came[0][1].content is not None
+
+
+async def test_whoever_would_wait_too_long_is_told_at_once_and_nobody_gets_anything_while_the_owner_drives(
+    origin: Bundle, log: EventLog, autojump_clock: MockClock
+) -> None:
+    chunks = list(origin.manifest.weights.chunks[:2])
+    parked = True
+    blobs = Blobs(lambda: [origin], log, bytes_per_s=MIB // 16, lent=lambda: parked)  # 16 s for each
+    asked = [Asker(bytes([number]) * 32, chunks) for number in range(8)]
+    began = trio.current_time()
+    await ask_all(blobs, *asked)
+    assert all(len(asker.came) == 2 for asker in asked)
+    for asker in asked:
+        (first_at, _), (second_at, _) = asker.came
+        assert max(first_at - began, second_at - first_at) <= ANSWER_S
+    assert 2 <= sum(reply.content is not None for asker in asked for _, reply in asker.came) < 8
+    parked = False
+    await trio.sleep(1000)
+    await ask_all(blobs, late := Asker(bytes(32), chunks))
+    assert [reply.content for _, reply in late.came] == [None, None]
+
+
+async def test_a_gate_holds_back_what_the_owner_does_not_want_now(autojump_clock: MockClock) -> None:
+    gate = Gate(lambda: trio.current_time() >= 100)
+    await gate.take(1)
+    assert 100 <= trio.current_time() <= 101
+    await gate.take(1)
+    assert trio.current_time() <= 101
 
 
 async def test_a_fetch_keeps_to_its_rate(join: Join, origin: Bundle, log: EventLog, tmp_path: Path) -> None:
