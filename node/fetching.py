@@ -6,6 +6,7 @@ stays there, whatever happens (`engine.partial`), and the next fetch goes on fro
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ async def fetch(
     bytes_max: int | None = None,
     budgets: Sequence[Budget] = (),
     patience_s: float = PATIENCE_S,
+    wrong: Counter[bytes] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Fetched:
     """The bundle is in the store, every byte of it checked.
@@ -80,9 +82,10 @@ async def fetch(
     `accept` raises if the manifest will not do, before anything else is asked for. `bytes_max` bounds the store; what was
     used longest ago goes for it. Raises `StoreError`: `store_full` before any chunk is asked for, `corrupt_chunk` for a
     manifest that no bundle can have; `NetworkError(peer_unreachable)` when for `patience_s` nobody gave anything. What
-    came by then is kept. Of two fetches of one bundle into one store, the second waits.
+    came by then is kept. `wrong` counts wrong chunks by their sender, also of fetches before this one: whoever is in it is
+    not asked. Of two fetches of one bundle into one store, the second waits.
     """
-    swarm = Swarm(network, find, budgets, patience_s)
+    swarm = Swarm(network, find, budgets, patience_s, wrong)
     while (partial := claim(store, cid)) is None:
         on_progress(Progress("another process fetches it", 0, 0, 0, 0))
         await trio.sleep(LOCK_POLL_S)

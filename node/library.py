@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
 from typing import Final
@@ -12,6 +13,7 @@ import trio
 from ..protocol.bundle import Manifest
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError, StoreError
+from ..protocol.identity import peer_id
 from .config import Config
 from .engine.bundles import Bundle, BundleStore
 from .engine.upkeep import COMPILED_BYTES_MAX, hold, pinned, trim
@@ -44,6 +46,7 @@ class Library:
         self._trust = TrustList.load(config.home)
         self._log = log
         self._down = (Gate(lambda: self.lent()), self.traffic, Pace(config.max_bytes_sec_down))
+        self._wrong: Counter[bytes] = Counter()
         self._held = ExitStack()
         self._shared: tuple[Bundle, ...] = ()
         self._seen: tuple[int, ...] | None = None
@@ -120,6 +123,7 @@ class Library:
     async def _try_to_fetch(self, name: str, network: Network) -> Bundle | None:
         entry = self._trust.resolve(name)
         self._log.write("fetching", bundle=name, cid=entry.cid)
+        before = Counter(self._wrong)
         try:
             done = await fetch(
                 network,
@@ -129,15 +133,17 @@ class Library:
                 accept=lambda manifest: _require(entry, manifest),
                 bytes_max=self._config.store_bytes_max or None,
                 budgets=self._down,
+                wrong=self._wrong,
                 on_progress=lambda progress: self._note(name, progress),
             )
             bundle = await trio.to_thread.run_sync(self._take, entry)
         except (NetworkError, StoreError, ConfigError) as error:
             self._failed(name, error)
             return None
+        finally:
+            for peer, chunks in (self._wrong - before).items():
+                self._log.write("wrong_chunks", bundle=name, peer=peer_id(peer), chunks=chunks)
         self._log.write("fetched", bundle=name, bytes=done.bytes_fetched, sources=len(done.sources))
-        for peer, chunks in done.wrong.items():
-            self._log.write("wrong_chunks", peer=peer.hex(), chunks=chunks)
         return bundle
 
     def _note(self, name: str, progress: Progress) -> None:

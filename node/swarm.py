@@ -27,6 +27,8 @@ SOURCES_MAX: Final = 8
 """Asked at once: with `PIPELINE` chunks each, 32 MiB on the way at most. One or two saturate a core with libp2p."""
 PIPELINE: Final = 4
 """Questions on the way to one source: 4 MiB cover 100 Mbit/s at 300 ms. Unread frames are bounded at four times that."""
+KNOWN_MAX: Final = 1024
+"""Possible sources that are remembered: more than one search of the table names, and strangers may name any number."""
 OPEN_S: Final = 10.0
 """To reach a source and open a stream: two round trips on a bad link, and a dead address before the good one."""
 CHUNK_S: Final = 60.0
@@ -69,7 +71,9 @@ class Swarm:
         find: Callable[[], Awaitable[Sequence[Provider]]],
         budgets: Sequence[Budget] = (),
         patience_s: float = PATIENCE_S,
+        wrong: Counter[bytes] | None = None,
     ) -> None:
+        """`wrong` is what is known, and comes to be known, of peers that sent wrong contents."""
         self._network = network
         self._find = find
         self._budgets = budgets
@@ -85,7 +89,7 @@ class Swarm:
         self._paying = self._keeping = 0
         self.gave: Counter[bytes] = Counter()
         """Bytes that were kept, by peer."""
-        self.wrong: Counter[bytes] = Counter()
+        self.wrong: Counter[bytes] = Counter() if wrong is None else wrong
         """Wrong contents, by peer."""
 
     @property
@@ -139,7 +143,8 @@ class Swarm:
 
     async def _search(self) -> None:
         for provider in await self._find():
-            self._known.setdefault(provider.peer, _Source(provider)).provider = provider
+            if provider.peer in self._known or len(self._known) < KNOWN_MAX:
+                self._known.setdefault(provider.peer, _Source(provider)).provider = provider
         self._searched_at = trio.current_time()
         self._tell()
 

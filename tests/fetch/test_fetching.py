@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -103,12 +104,18 @@ async def test_a_liar_alone_gives_nothing_and_is_not_asked_again(
 
     liar = await share(1, lie)
     seen: list[Progress] = []
+    wrong: Counter[bytes] = Counter()
+    network = await join(0)
     with trio.fail_after(LIMIT_S), pytest.raises(NetworkError) as caught:
-        await fetch(await join(0), store, origin.cid, from_these(liar), patience_s=3, on_progress=seen.append)
+        await fetch(network, store, origin.cid, from_these(liar), patience_s=3, wrong=wrong, on_progress=seen.append)
     assert caught.value.code is Code.PEER_UNREACHABLE
     assert seen[-1].bytes_done == 0
     asked = liar.asked.total()
     assert asked <= 1 + 4  # the manifest, and one pipeline full
+    assert set(wrong) == {liar.network.key}
+    with trio.fail_after(LIMIT_S), pytest.raises(NetworkError):
+        await fetch(network, store, origin.cid, from_these(liar), patience_s=1, wrong=wrong)
+    assert liar.asked.total() == asked
     assert store.list() == ()
     # What was begun goes on with somebody honest; on the disk there is nothing of what the liar gave.
     partial = claim(store, origin.cid)
@@ -117,7 +124,7 @@ async def test_a_liar_alone_gives_nothing_and_is_not_asked_again(
         assert partial.resume()
         partial.survey()
         assert len(partial.missing) >= 12
-    done = await fetched(await join(3), store, origin, await share(2))
+    done = await fetched(network, store, origin, await share(2))
     assert liar.asked.total() == asked
     assert done.bytes_fetched > 11 * CHUNK_BYTES
 
