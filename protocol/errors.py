@@ -62,6 +62,7 @@ class Code(StrEnum):
     # This machine.
     CORRUPT_CHUNK = "corrupt_chunk"
     CORRUPT_STORE = "corrupt_store"
+    STORE_FULL = "store_full"
     BUNDLE_NOT_BUILT = "bundle_not_built"
     BUNDLE_UNTRUSTED = "bundle_untrusted"
     BUNDLE_REFUSED = "bundle_refused"
@@ -152,7 +153,18 @@ REGISTRY: dict[Code, CodeEntry] = {
             _IGNORE,
             "Restore the file from a backup, or move it away to start with a new one.",
         ),
-        CodeEntry(Code.BUNDLE_NOT_BUILT, "any", _IGNORE, "Run `fallow bundle build NAME` once on this machine."),
+        CodeEntry(
+            Code.STORE_FULL,
+            "any",
+            _IGNORE,
+            "Make room with `fallow bundle gc`, unpin or remove a bundle, or raise the limit.",
+        ),
+        CodeEntry(
+            Code.BUNDLE_NOT_BUILT,
+            "any",
+            _IGNORE,
+            "Run `fallow bundle build NAME` or `fallow bundle fetch NAME` once on this machine.",
+        ),
         CodeEntry(
             Code.BUNDLE_UNTRUSTED, "any", _IGNORE, "Trust its publisher with `fallow trust add`, or leave it out."
         ),

@@ -2,6 +2,8 @@
 
     <root>/bundles/<cid>/manifest              the publisher's signed envelope; its BLAKE3 hash is the CID
     <root>/bundles/<cid>/weights.safetensors   and the manifest's other files, each under its name there
+    <root>/partial/<cid>/                      what is there of a bundle that is being fetched
+    <root>/pins/<cid>                          the owner wants to keep this one
     <root>/xla/                                compiled programs; native code, so readable by its owner only
     <root>/xla-workers/<bundles>/              those that a worker which serves exactly these bundles has compiled itself
     <root>/downloads/                          what bundles are made of
@@ -11,10 +13,12 @@ Whether a publisher is to be trusted is decided above; here a bundle is only wha
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +70,9 @@ class Bundle:
             return self.signed.envelope
         if wanted not in self._places:
             return None
-        name, index = self._places[wanted]
+        return self._read(*self._places[wanted], wanted)
+
+    def _read(self, name: str, index: int, wanted: bytes) -> bytes:
         try:
             with (self.path / name).open("rb") as stream:
                 stream.seek(index * CHUNK_BYTES)
@@ -76,6 +82,12 @@ class Bundle:
         if content_hash(content) != wanted:
             raise self._corrupt(name, index, "its hash is another")
         return content
+
+    def contents(self) -> Iterator[bytes]:
+        """Every chunk of every file, in the manifest's order, checked. Raises as `chunk` does."""
+        for name, file in self.manifest.files().items():
+            for index, wanted in enumerate(file.chunks):
+                yield self._read(name, index, wanted)
 
     @cached_property
     def _places(self) -> dict[bytes, tuple[str, int]]:
@@ -134,20 +146,35 @@ class BundleStore:
         installed bundle that has gone bad is replaced.
         """
         signed = sign(manifest)
-        bundles = _directory(self.root / "bundles")
-        target = bundles / cid(signed.id)
-        with tempfile.TemporaryDirectory(dir=bundles, prefix=".", ignore_cleanup_errors=True) as scratch:
-            staged = Bundle(target.name, signed.id, signed, Path(scratch, "new"))
-            _check_names(staged)
+        with self._scratch() as scratch:
+            staged = Bundle(cid(signed.id), signed.id, signed, scratch / "new")
+            _check_names(staged.cid, manifest)
             (staged.path / "programs").mkdir(parents=True)
             (staged.path / MANIFEST).write_bytes(signed.envelope)
             for name in manifest.files():
                 shutil.copyfile(files[name], staged.path / name)
-            staged.verify()
+            return self.adopt(staged)
+
+    def adopt(self, staged: Bundle) -> Bundle:
+        """The bundle whose files lie in a folder on the store's own disk is in the store, and the folder is gone.
+
+        Every byte is checked, and on the disk, before the bundle is seen by its name. Raises as `install` does.
+        """
+        staged.verify()
+        _sync(staged.path)
+        target = _directory(self.root / "bundles") / staged.cid
+        with self._scratch() as scratch:
             if target.exists():
-                target.rename(Path(scratch, "old"))
+                target.rename(scratch / "old")
             staged.path.rename(target)
-        return self.open(target.name)
+            _sync_directory(target.parent)
+        return self.open(staged.cid)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        bundles = _directory(self.root / "bundles")
+        with tempfile.TemporaryDirectory(dir=bundles, prefix=".", ignore_cleanup_errors=True) as scratch:
+            yield Path(scratch)
 
     def open(self, cid: str) -> Bundle:
         """The bundle, its manifest checked against the CID and against the signature of the key it names.
@@ -160,11 +187,7 @@ class BundleStore:
             raise StoreError(Code.BUNDLE_NOT_BUILT, f"Bundle {cid} is not in {self.root}.")
         with (path / MANIFEST).open("rb") as stream:
             envelope = stream.read(2 * MANIFEST_BYTES_MAX)
-        if content_hash(envelope) != wanted:
-            raise StoreError(Code.CORRUPT_CHUNK, f"The manifest of bundle {cid} is not the one its CID names.")
-        bundle = Bundle(cid, wanted, _open_manifest(cid, envelope), path)
-        _check_names(bundle)
-        return bundle
+        return Bundle(cid, wanted, open_manifest(cid, envelope), path)
 
     def find(self, name: str) -> Bundle | None:
         """The bundle that its publisher calls `name`; of several the one installed last."""
@@ -183,18 +206,31 @@ class BundleStore:
                 continue
 
 
-def _open_manifest(cid: str, envelope: bytes) -> Signed[Manifest]:
+def open_manifest(cid: str, envelope: bytes) -> Signed[Manifest]:
+    """The manifest that the CID names, its signature checked; whether to trust the signer is decided above.
+
+    Raises `StoreError(corrupt_chunk)` for anything else, and for a file name that no bundle may have.
+    """
+    if content_hash(envelope) != cid_hash_untrusted(cid):
+        raise StoreError(Code.CORRUPT_CHUNK, f"The manifest of bundle {cid} is not the one its CID names.")
     try:
         signer = claimed_signer_untrusted(envelope, bytes_max=2 * MANIFEST_BYTES_MAX)
-        return verify_untrusted(Manifest, envelope, signer=signer, bytes_max=MANIFEST_BYTES_MAX)
+        signed = verify_untrusted(Manifest, envelope, signer=signer, bytes_max=MANIFEST_BYTES_MAX)
     except RemoteProtocolError as error:
         raise StoreError(Code.CORRUPT_CHUNK, f"The manifest of bundle {cid} does not hold: {error.message}") from None
+    _check_names(cid, signed.record)
+    return signed
 
 
-def _check_names(bundle: Bundle) -> None:
-    for name in bundle.manifest.files():
+def length_bytes(manifest: Manifest) -> int:
+    """Of all its files together."""
+    return sum(file.length_bytes for file in manifest.files().values())
+
+
+def _check_names(cid: str, manifest: Manifest) -> None:
+    for name in manifest.files():
         if not _FILE_NAME.fullmatch(name):
-            raise StoreError(Code.CORRUPT_CHUNK, f"Bundle {bundle.cid} names a file {name!r}, which no bundle may.")
+            raise StoreError(Code.CORRUPT_CHUNK, f"Bundle {cid} names a file {name!r}, which no bundle may.")
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -203,6 +239,23 @@ def _chunks(path: Path) -> Iterator[bytes]:
         yield stream.read(CHUNK_BYTES)
         while content := stream.read(CHUNK_BYTES):
             yield content
+
+
+def _sync(directory: Path) -> None:
+    """Everything in the folder survives a power cut."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with Path(folder, name).open("rb") as stream:
+                os.fsync(stream.fileno())
+        _sync_directory(Path(folder))
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _directory(path: Path, mode: int = 0o777) -> Path:

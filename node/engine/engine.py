@@ -10,7 +10,7 @@ it does not start, or dies too often -> down, and `failure` says why        unti
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -99,31 +99,35 @@ async def open_engine(
     log_path: Path,
     max_jobs: int = 4,
     command: Sequence[str] | None = None,
-    policy: Policy = Policy.PREFERRED,
+    policy: Callable[[], Policy] = lambda: Policy.PREFERRED,
 ) -> AsyncIterator[Engine]:
     """A worker is ready and serves the bundles; when the block ends it is dead and reaped.
 
+    `cids` is read anew for each worker: what is appended to it meanwhile is served from the next `restart` on.
     `command` starts another worker than `worker_command()`; it gets the same arguments appended. The worker's standard
     output and error go to the end of `log_path`. Raises `EngineError` if it does not start: with the code that it gave
     (`bundle_not_built`, `corrupt_chunk`), else `worker_failed` with the last line of its log; `sandbox_missing` if
-    `policy` requires a sandbox and none can be made here.
+    `policy`, asked anew for each worker, requires a sandbox and none can be made here.
     """
     words = [*(command or worker_command()), "--store", str(store.root.resolve()), "--max-jobs", str(max_jobs)]
-    if policy is Policy.OFF:
-        words.append("--unconfined")
-    bundles = {cid_hash_untrusted(wanted): wanted for wanted in cids}
-    box = await trio.to_thread.run_sync(_box, store, cids, policy)
 
     def start(refused: Mapping[bytes, EngineError]) -> WorkerProcess:
-        left = [wanted for bundle, wanted in bundles.items() if bundle not in refused]
+        left = [cid for cid in cids if cid_hash_untrusted(cid) not in refused]
         if refused and not left:
             why = "; ".join(error.message for error in refused.values())
             raise EngineError(Code.BUNDLE_REFUSED, f"No bundle is left to serve: {why}")
-        return WorkerProcess([*words, *(word for wanted in left for word in ("--bundle", wanted))], log_path, box)
+        chosen = policy()
+        options = ["--unconfined"] if chosen is Policy.OFF else []
+        for cid in left:
+            options += ["--bundle", cid]
+        return WorkerProcess(
+            [*words, *options], log_path, _box(store, left, chosen), frozenset(map(cid_hash_untrusted, left))
+        )
 
     try:
         async with trio.open_nursery() as nursery:
-            engine = WorkerEngine(start, bundles, max_jobs)
+            await trio.to_thread.run_sync(bubblewrap)  # found out once, by a process that takes a moment
+            engine = WorkerEngine(start, max_jobs)
             nursery.start_soon(engine.keep)
             await engine.restart()
             yield engine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
 from typing import Final
@@ -47,12 +47,9 @@ RESTARTS_S: Final = 600.0
 class WorkerEngine:
     """An `Engine` over one worker process at a time. `keep` has to run beside it."""
 
-    def __init__(
-        self, start: Callable[[Mapping[bytes, EngineError]], WorkerProcess], bundles: Collection[bytes], max_jobs: int
-    ) -> None:
+    def __init__(self, start: Callable[[Mapping[bytes, EngineError]], WorkerProcess], max_jobs: int) -> None:
         self._start = start
         """Starts a worker without the bundles that are refused; raises `EngineError` if none is left or it cannot."""
-        self._bundles = frozenset(bundles)
         self._max_jobs = max_jobs
         self._wanted = trio.Event()
         """Set while a worker is to run. `kill` replaces it, so that whoever holds the old one knows it was a kill."""
@@ -223,7 +220,7 @@ class WorkerEngine:
 
     def _refuse_untrusted(self, bundle: bytes, error: EngineError) -> EngineError:
         """The bundle is not served again. Raises `RemoteProtocolError` for one that the worker was never given."""
-        if bundle not in self._bundles:
+        if self._process and bundle not in self._process.bundles:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A bundle was refused that nobody had asked for.")
         self._refused[bundle] = error
         return error

@@ -50,8 +50,16 @@ class WorkerProcess:
     worker, since the memory is free when that one has gone; should we be killed, the kernel kills both.
     """
 
-    def __init__(self, command: Sequence[str], log_path: Path, box: Box | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log_path: Path,
+        box: Box | None = None,
+        bundles: frozenset[bytes] = frozenset(),
+    ) -> None:
         self._log_path = log_path
+        self.bundles = bundles
+        """What it was started to serve."""
         self.boxed = box is not None
         """Whether it was started in a sandbox."""
         ours, theirs = socket.socketpair()

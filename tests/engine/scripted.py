@@ -59,7 +59,7 @@ def main() -> None:
             served, refused = served[:1], (Unserved(OTHER, Code.BUNDLE_REFUSED.value, "it breaks a rule"),)
         if behaviour == "refuse a stranger":
             refused = (Unserved(b"\x02" * 32, Code.BUNDLE_REFUSED.value, "nobody had asked"),)
-        control.sendall(encode(Ready(os.urandom(32), tuple(served), refused)))
+        control.sendall(encode(Ready(os.urandom(32), tuple(served), refused=refused)))
     if behaviour == "crash when ready":
         return
     for message in messages(control):

@@ -102,7 +102,7 @@ def refusal(engine: Engine, cid: str) -> EngineError:
     return caught.value
 
 
-@pytest.mark.spec("B-13", "B-14", "B-15", "B-16", "B-18")
+@pytest.mark.spec("B-15", "B-16", "B-17", "B-18", "B-20")
 async def test_what_is_refused_before_it_is_run(tmp_path: Path) -> None:
     programs = {name: build() for name, (build, _) in REFUSED.items()}
     async with engine_with(tmp_path, programs) as (engine, cids):
@@ -115,7 +115,7 @@ async def test_what_is_refused_before_it_is_run(tmp_path: Path) -> None:
         assert engine.generation == 3  # it took one worker
 
 
-@pytest.mark.spec("B-17")
+@pytest.mark.spec("B-19")
 @pytest.mark.parametrize("name", sorted(ENDED))
 async def test_what_ends_its_worker_is_left_out_of_the_next(tmp_path: Path, name: str) -> None:
     build, why = ENDED[name]
@@ -126,7 +126,7 @@ async def test_what_ends_its_worker_is_left_out_of_the_next(tmp_path: Path, name
         assert len(await ask(engine, cids["honest"], *HONEST)) == 8
 
 
-@pytest.mark.spec("B-17")
+@pytest.mark.spec("B-19")
 async def test_a_loop_that_a_client_makes_endless(tmp_path: Path) -> None:
     programs = {"trap": serialized(hostile.endless_on_trigger)}
     async with engine_with(tmp_path, programs) as (engine, cids):

@@ -38,7 +38,7 @@ MESSAGES: list[Message] = [
     Ready(ID, (Served(ID, "tiny", "float32/b1", Rates(decode_milli=5)),)),
     EnginePiece(ID, 0, b"sealed", 1, (-5,), ID, "eos"),
     Loading(ID),
-    Ready(ID, (Served(ID, "tiny", "none", Rates()),), (Unserved(ID, Code.BUNDLE_REFUSED.value, "why"),)),
+    Ready(ID, (Served(ID, "tiny", "none", Rates()),), refused=(Unserved(ID, Code.BUNDLE_REFUSED.value, "why"),)),
     Overrun(ID, "why"),
     Failed(ID, Code.INPUT_MISMATCH.value, "why"),
     Beat(),

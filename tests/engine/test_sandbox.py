@@ -87,7 +87,7 @@ async def test_the_real_worker_answers_inside_and_says_what_holds(bwrap: str, en
 
 async def test_a_sandbox_changes_no_bit_of_an_answer(engine: Engine, tiny: Tiny, tmp_path: Path) -> None:
     asked = Asked(Work(((7, 8, 9),)), tiny.chat, parameters=Parameters(max_tokens=24))
-    async with open_engine(tiny.store, [tiny.chat], log_path=tmp_path / "log", policy=Policy.OFF) as bare:
+    async with open_engine(tiny.store, [tiny.chat], log_path=tmp_path / "log", policy=lambda: Policy.OFF) as bare:
         assert bare.measures == ()
         assert await asked.text(bare) == await asked.text(engine)
 
@@ -117,7 +117,9 @@ async def test_required_means_no_worker_without_a_sandbox(
     bubblewrap.cache_clear()
     try:
         with pytest.raises(EngineError, match="bubblewrap is not installed") as caught:
-            await open_engine(tiny.store, [tiny.embed], log_path=tmp_path / "log", policy=Policy.REQUIRED).__aenter__()
+            await open_engine(
+                tiny.store, [tiny.embed], log_path=tmp_path / "log", policy=lambda: Policy.REQUIRED
+            ).__aenter__()
         assert caught.value.code == Code.SANDBOX_MISSING
         assert "apt-get install bubblewrap" in caught.value.advice
         async with open_engine(tiny.store, [tiny.embed], log_path=tmp_path / "log") as engine:

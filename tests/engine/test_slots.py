@@ -126,7 +126,7 @@ CACHES = [f32(B, H, S, HD)] * 2
 INPUTS = [i32(B), i32(B), jax.ShapeDtypeStruct((B, 2), np.dtype(np.uint32)), f32(B), f32(B)]
 
 
-@pytest.mark.spec("B-19")
+@pytest.mark.spec("B-21")
 def test_a_decode_step_is_proven() -> None:
     assert judged(decode, PARAMS, CACHES, *INPUTS).proven
 
@@ -188,7 +188,7 @@ LEAKS: dict[str, tuple[Callable[..., Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.spec("B-19")
+@pytest.mark.spec("B-21")
 @pytest.mark.parametrize("leak", sorted(LEAKS))
 def test_a_decode_step_that_carries_something_over_is_not(leak: str) -> None:
     change, why = LEAKS[leak]

@@ -45,7 +45,7 @@ time.sleep(1.0)  # longer than the last limit, which is over
     assert outcome(script) == (0, [])
 
 
-@pytest.mark.spec("B-17")
+@pytest.mark.spec("B-19")
 def test_what_takes_too_long_ends_the_process_by_name() -> None:
     script = """
 with watchdog.limit(bundle, "a run", 60.0):
@@ -56,7 +56,7 @@ with watchdog.limit(bundle, "compiling it", 0.2):
     assert outcome(script) == (1, [Overrun(BUNDLE, "compiling it took longer than the 0.2 s that it may")])
 
 
-@pytest.mark.spec("B-17")
+@pytest.mark.spec("B-19")
 def test_native_code_that_lets_no_thread_run_ends_too() -> None:
     script = """
 with watchdog.limit(bundle, "reading it", 0.2):

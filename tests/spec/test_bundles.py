@@ -65,7 +65,7 @@ def test_figures_that_are_none_are_out_of_every_tolerance() -> None:
     assert piece.masses_ppm == (10**6, 10**6, 0, 0)
 
 
-@pytest.mark.spec("B-14")
+@pytest.mark.spec("B-16")
 def test_the_page_lists_what_programs_may_hold() -> None:
     page = (Path(__file__).parents[2] / "spec/07-bundles.md").read_text("utf-8")
     operations, attributes = (
