@@ -71,18 +71,19 @@ def admit_untrusted(
         refuse(f"its artifact cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}")
 
 
-def check_memory(report: MemoryReport | None, memory_bytes: int) -> None:
-    """Raises `EngineError(bundle_refused)` if the compiled program would take more memory than is granted.
-
-    A back end that does not say (None) is held by the static bounds alone.
-    """
+def needed_bytes(report: MemoryReport | None) -> int:
+    """Memory of one run of a compiled program; 0 by a back end that does not say, and that the static bounds alone hold."""
     if report is None:
-        return
+        return 0
     arguments, outputs = report.argument_size_in_bytes, report.output_size_in_bytes - report.alias_size_in_bytes
-    needed = arguments + outputs + report.temp_size_in_bytes + report.generated_code_size_in_bytes
+    return arguments + outputs + report.temp_size_in_bytes + report.generated_code_size_in_bytes
+
+
+def check_memory(needed_bytes: int, memory_bytes: int) -> None:
+    """Raises `EngineError(bundle_refused)` if a run would take more memory than is granted."""
     # [REJECT] Compiled, it takes more memory than the node grants.
-    if needed > memory_bytes:
-        refuse(f"a run takes {_mib(needed)}, the node grants {_mib(memory_bytes)}")
+    if needed_bytes > memory_bytes:
+        refuse(f"a run takes {_mib(needed_bytes)}, the node grants {_mib(memory_bytes)}")
 
 
 class _Walk:

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from fallow.node.engine.bundles import BundleStore
-from fallow.node.engine.engine import Engine, open_engine, worker_command
+from fallow.node.engine.engine import Engine, open_engine
 from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.work import Parameters, Work
 
