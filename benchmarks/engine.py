@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import trio
 
 from fallow.node.engine.bundles import Bundle, BundleStore
@@ -52,20 +53,28 @@ def main() -> None:
 
 def serve_bare(store: BundleStore, bundle: Bundle) -> None:
     """For each line on standard input, one run without engine, answered with its seconds to first and last token."""
-    from fallow.node.engine import device, programs
+    from fallow.node.engine import device, programs, sequences
 
     device.configure(store.compile_cache)
     model = programs.load(bundle)
-    sampling = programs.Sampling.of(Parameters())
+    context = next(each for each in model.contexts("decode") if each >= len(PROMPT) + TOKENS)
+    sampling = sequences.sampling_of([None])
+    (decode,) = [each for each in model.programs("decode", context) if each.program.slots == 1]
     print("ready", flush=True)
     for _ in sys.stdin:
-        began, state, position = time.perf_counter(), model.zeros(), 0
+        began, position = time.perf_counter(), 0
+        state = sequences.zeros(bundle.manifest.state, 1, context)
         while position < len(PROMPT):
-            state, taken, token, _ = model.prefill(state, PROMPT[position:], position, sampling)
-            position += taken
+            prefill = model.chunk("prefill", position, len(PROMPT) - position, context, context)
+            taken = PROMPT[position : position + prefill.length]
+            tokens = np.zeros((1, prefill.length), np.int32)
+            tokens[0, : len(taken)] = taken
+            start, length = np.array([position], np.int32), np.array([len(taken)], np.int32)
+            state, (token, _) = prefill.run(state, tokens, start, length, *sampling)
+            position += len(taken)
         first = time.perf_counter() - began
         for position in range(len(PROMPT), len(PROMPT) + TOKENS - 1):
-            state, token, _ = model.decode(state, token, position, sampling)
+            state, (token, _) = decode.run(state, token, np.array([position], np.int32), *sampling)
         print(json.dumps([first, time.perf_counter() - began]), flush=True)
 
 
@@ -104,7 +113,7 @@ async def one_job(engine: Engine, bundle: Bundle) -> list[float]:
     order = os.urandom(32)
     sealed = seal_input(engine.hpke_key, order, plain.encode())
     began, times = time.perf_counter(), []
-    job = EngineJob(order, bundle.hash, "generate", Parameters(TOKENS), plain.digest, len(PROMPT), sealed)
+    job = EngineJob(order, bundle.hash, bytes(32), "generate", Parameters(TOKENS), plain.digest, len(PROMPT), sealed)
     async for piece in engine.submit(job):
         times += [time.perf_counter() - began] * piece.tokens
     assert len(times) == TOKENS, "the model ended its answer early: choose another prompt"

@@ -121,7 +121,7 @@ async def asked(engine: Engine, bundle: Bundle, prompt: tuple[int, ...]) -> Run:
     order = os.urandom(32)
     began, times = time.perf_counter(), []
     sealed = seal_input(engine.hpke_key, order, plain.encode())
-    job = EngineJob(order, bundle.hash, "generate", Parameters(TOKENS), plain.digest, len(prompt), sealed)
+    job = EngineJob(order, bundle.hash, bytes(32), "generate", Parameters(TOKENS), plain.digest, len(prompt), sealed)
     async for piece in engine.submit(job):
         times += [time.perf_counter() - began] * piece.tokens
     return times[0], (len(times) - 1) / (times[-1] - times[0])

@@ -33,7 +33,15 @@ class ClientBundle:
 
     name: str
     signed: Signed[Manifest]
-    tokenizer: Tokenizer
+    text: Tokenizer | None
+    """Absent if it is a function of arrays alone."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of its texts. Raises `Refused(unknown_entry)` if it takes none."""
+        if self.text is None:
+            raise Refused(Code.UNKNOWN_ENTRY, f"{self.name} takes arrays, not text: use `Mesh.call`.")
+        return self.text
 
     @property
     def hash(self) -> bytes:
@@ -66,10 +74,12 @@ class Bundles:
         entry = self.resolve(name)
         wanted = cid_hash_untrusted(entry.cid)
         signed = await self._manifest(entry, wanted, nodes)
-        if signed.record.tokenizer.length_bytes > TOKENIZER_BYTES_MAX:
-            raise Refused(Code.TOO_LARGE, f"The tokenizer of {name} is larger than any in use.")
-        encoded = await self._file(signed.record.tokenizer, nodes)
-        tokenizer = await trio.to_thread.run_sync(Tokenizer, signed.record, encoded)
+        tokenizer = None
+        if (file := signed.record.tokenizer) is not None:
+            if file.length_bytes > TOKENIZER_BYTES_MAX:
+                raise Refused(Code.TOO_LARGE, f"The tokenizer of {name} is larger than any in use.")
+            encoded = await self._file(file, nodes)
+            tokenizer = await trio.to_thread.run_sync(Tokenizer, signed.record, encoded)
         self._open[name] = ClientBundle(name, signed, tokenizer)
         return self._open[name]
 

@@ -87,7 +87,7 @@ class Request:
 
     @property
     def calls(self) -> int:
-        return len(self.work.sequences)
+        return self.work.calls
 
     @property
     def bounds_ms(self) -> tuple[int, int]:

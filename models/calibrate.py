@@ -17,17 +17,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
-import jax
 import numpy as np
-from jax import export
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ..node.engine import entries
 from ..node.engine.bundles import Bundle
-from ..node.engine.device import configure, map_weights
+from ..node.engine.device import configure
 from ..node.engine.programs import Model, load
+from ..node.engine.turns import alone
 from ..protocol.bundle import CALL
 from ..protocol.errors import FallowError
 from ..protocol.limits import WINDOW_TOKENS
@@ -100,9 +99,11 @@ def measure_text(bundle: Bundle, model: Model, tokens: int, kept: Path | None) -
         for begin in range(0, len(answer), WINDOW_TOKENS):
             end = begin + WINDOW_TOKENS
             work = Work(((*prompt, *answer[:end]),), claimed=len(answer[begin:end]))
-            differences.add(values[begin:end], _last(entries.score(model, parameters, work)), parameters)
+            differences.add(
+                values[begin:end], _last(alone(model, parameters, entries.score(model.manifest, work))), parameters
+            )
         work = Work(((*prompt, *answer),), claimed=len(answer))
-        differences.add(values, _last(entries.score(model, parameters, work)), parameters)
+        differences.add(values, _last(alone(model, parameters, entries.score(model.manifest, work))), parameters)
         if own and (half := len(answer) // 2):
             rest = Parameters(tokens - half, milli, top_p, seed=parameters.seed)
             differences.resumed_otherwise += _generate(model, rest, (*prompt, *answer[:half]))[0] != answer[half:]
@@ -115,20 +116,15 @@ def measure_calls(bundle: Bundle, kept: Path | None) -> dict[str, object]:
     """1 - cosine in ppm: of every input between padded lengths, and to what `kept` holds."""
     tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
     texts = [question.format(subject) for subject in SUBJECTS for question in QUESTIONS] + ["word " * 100]
-    params = map_weights(bundle)
-    programs = {
-        program.length: jax.jit(
-            export.deserialize(bytearray((bundle.path / "programs" / program.name).read_bytes())).call
-        )
-        for program in bundle.manifest.role(CALL)
-    }
+    programs = {p.length: p for p in load(bundle).programs(CALL) if p.program.slots == 1}
     rows, between = [], 0.0
     for tokens in (tokenizer.encode(text).ids for text in texts):
         outputs = []
         for length in (length for length in programs if length >= len(tokens)):
             padded = np.zeros((1, length), np.int32)
             padded[0, : len(tokens)] = tokens
-            outputs.append(np.asarray(programs[length](params, [], padded, np.int32(len(tokens)))[1][0]))
+            _, (output,) = programs[length].run([], padded, np.array([len(tokens)], np.int32))
+            outputs.append(output[0])
         between = max(between, *(_apart_ppm(outputs[0], other) for other in outputs))
         rows.append(outputs[0])
     report: dict[str, object] = {"inputs": len(rows), "between_lengths_ppm": between}
@@ -152,12 +148,12 @@ def _prompts(bundle: Bundle) -> list[tuple[int, ...]]:
 
 
 def _generate(model: Model, parameters: Parameters, prompt: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    steps = [step for step in entries.generate(model, parameters, Work((tuple(prompt),))) if step]
+    steps = list(alone(model, parameters, entries.generate(model.manifest, parameters, Work((tuple(prompt),)))))
     return tuple(s.piece.tokens[0] for s in steps), tuple(s.piece.values_micro[0] for s in steps)
 
 
-def _last(steps: Iterable[entries.Step | None]) -> Piece:
-    return [step.piece for step in steps if step][-1]
+def _last(steps: Iterable[entries.Step]) -> Piece:
+    return [step.piece for step in steps][-1]
 
 
 def _apart_ppm(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

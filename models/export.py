@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import jax
 from jax import export as jax_export
 from jax.extend import core
 
-from ..protocol.bundle import Tensor
+from ..protocol.bundle import CALL, Carried
 from .program import Draft, Shapes, f32, specimen
 
 _clear: Callable[[], None] = jax.clear_caches  # untyped in jax 0.10, as is the next
@@ -20,15 +21,24 @@ _update: Callable[[str, object], None] = jax.config.update
 PLATFORMS: Final = ("cpu", "cuda", "tpu")
 
 
-def export_program(draft: Draft, parameters: Shapes, state: Sequence[Tensor]) -> tuple[bytes, int]:
-    """The serialized `jax.export` artifact, and its FLOPs (multiply-adds times two of its static products).
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A program as a bundle holds it, with what its manifest says of its cost."""
+
+    artifact: bytes
+    flops: int
+    memory_bytes: int
+
+
+def export_program(draft: Draft, parameters: Shapes, state: Sequence[Carried]) -> Exported:
+    """The serialized `jax.export` artifact, its FLOPs (multiply-adds times two of its static products) and its memory.
 
     Parameters are arguments: an artifact holds no weights. Nor does it hold source locations, which would put file
     names of the exporting machine into it and make its hash depend on where it was built.
     """
     specimens = (
         [f32(*shape) for shape in parameters.values()],
-        [specimen(tensor.shape, tensor.dtype) for tensor in state],
+        [specimen((draft.slots, *each.shape_in(draft.context)), each.dtype) for each in _state(draft, state)],
         *draft.inputs,
     )
     _clear()  # what was traced before in this process would change how inner functions are shared and named
@@ -36,7 +46,17 @@ def export_program(draft: Draft, parameters: Shapes, state: Sequence[Tensor]) ->
     with _without_locations():
         traced = function.trace(*specimens)
         exported = jax_export.export(function, platforms=PLATFORMS)(*specimens)
-    return bytes(exported.serialize()), flops(traced.jaxpr.jaxpr)
+    state_bytes = _bytes(specimens[1])  # given and given back, but there only once
+    memory_bytes = _bytes(exported.in_avals) + _bytes(exported.out_avals) - state_bytes
+    return Exported(bytes(exported.serialize()), flops(traced.jaxpr.jaxpr), memory_bytes)
+
+
+def _state(draft: Draft, state: Sequence[Carried]) -> Sequence[Carried]:
+    return () if draft.role == CALL else state
+
+
+def _bytes(arrays: Any) -> int:
+    return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)
 
 
 def flops(jaxpr: core.Jaxpr) -> int:

@@ -16,16 +16,14 @@ _SPECIAL_TOKEN: Final = 3
 """llama.cpp's LLAMA_TOKEN_TYPE_CONTROL."""
 
 _LAYER: Final = {
-    "attention_norm": "attn_norm",
-    "q": "attn_q",
-    "k": "attn_k",
-    "v": "attn_v",
-    "o": "attn_output",
-    "mlp_norm": "ffn_norm",
-    "gate": "ffn_gate",
-    "up": "ffn_up",
-    "down": "ffn_down",
+    "attention_norm": ("attn_norm",),
+    "qkv": ("attn_q", "attn_k", "attn_v"),
+    "o": ("attn_output",),
+    "mlp_norm": ("ffn_norm",),
+    "gate_up": ("ffn_gate", "ffn_up"),
+    "down": ("ffn_down",),
 }
+"""The tensors whose rows lie under one another in our parameter."""
 
 
 class GgufLlama:
@@ -54,11 +52,8 @@ class GgufLlama:
     def weights(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Each parameter of `sizes.parameters()`, in order, expanded to float32."""
         for name, shape in self.sizes.parameters().items():
-            tensor = self._tensors[_gguf_name(name)]
-            array = dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(shape)
-            if name.endswith((".q", ".k")):
-                array = _halves(array, self.sizes.head_dim)
-            yield name, array
+            parts = [self._expanded(part) for part in _gguf_names(name)]
+            yield name, (np.concatenate(parts) if len(parts) > 1 else parts[0]).reshape(shape)
 
     def vocabulary(self) -> dict[str, int]:
         """Each token's text, in the letters of byte-level BPE, to its number."""
@@ -90,6 +85,11 @@ class GgufLlama:
             raise ValueError(f"{key} is not a list")
         return content
 
+    def _expanded(self, name: str) -> NDArray[np.float32]:
+        tensor = self._tensors[name]
+        array: NDArray[np.float32] = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        return _halves(array, self.sizes.head_dim) if name.endswith(("attn_q.weight", "attn_k.weight")) else array
+
     def _number(self, key: str) -> int:
         content = self._content(key)
         if not isinstance(content, int):
@@ -103,11 +103,11 @@ class GgufLlama:
         return field.contents()
 
 
-def _gguf_name(name: str) -> str:
+def _gguf_names(name: str) -> list[str]:
     layer, _, part = name.rpartition(".")
     if layer:
-        return f"blk.{layer}.{_LAYER[part]}.weight"
-    return {"embed": "token_embd.weight", "norm": "output_norm.weight", "output": "output.weight"}[part]
+        return [f"blk.{layer}.{each}.weight" for each in _LAYER[part]]
+    return [{"embed": "token_embd.weight", "norm": "output_norm.weight", "output": "output.weight"}[part]]
 
 
 def _halves(rows: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:

@@ -17,11 +17,13 @@ State: TypeAlias = list[Array]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One program: `function(params, state, *inputs)` for inputs of the given shapes."""
+    """One program: `function(params, state, *inputs)` for inputs of the given shapes, whose first dimension is `slots`."""
 
     name: str
     role: str
+    slots: int
     length: int
+    context: int
     function: Callable[..., Any]  # roles differ in their inputs; `inputs` below says which
     inputs: tuple[jax.ShapeDtypeStruct, ...]
 
@@ -41,6 +43,6 @@ def specimen(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, np.dtype(dtype))  # type: ignore[no-untyped-call]  # untyped in jax 0.10
 
 
-def sampling_inputs() -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Seed u32[2] (low word first), temperature, top-p: the last inputs of every program that samples or judges."""
-    return specimen((2,), "uint32"), f32(), f32()
+def sampling_inputs(slots: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Seed u32[B,2] (low word first), temperature, top-p: the last inputs of every program that samples or judges."""
+    return specimen((slots, 2), "uint32"), f32(slots), f32(slots)

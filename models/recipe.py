@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from ..protocol.bundle import Tensor, Tolerance
+from ..protocol.bundle import Carried, Tensor, Tolerance
 from .program import Draft, Shapes
 from .weights import Weights
 
@@ -25,9 +25,11 @@ class Model:
     entries: tuple[str, ...]
     parameters: Shapes
     weights: Weights
-    state: tuple[Tensor, ...]
+    state: tuple[Carried, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     programs: tuple[Draft, ...]
-    tokenizer: bytes
+    tokenizer: bytes | None
     chat_template: str | None
     context: int
     end_tokens: tuple[int, ...]

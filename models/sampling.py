@@ -5,11 +5,13 @@ is sampling from softmax(logits / T). The noise is a counter hash of (seed, posi
 logits knows which token had to come, whichever machine, batch or resume it came from. T = 0 is greedy, with no
 special case. Exact definitions: `spec/07-bundles.md`, "Sampling".
 
-Shapes: N rows of V logits, each row at its own absolute position.
+Shapes: `...` stands for rows of V logits, each at its own absolute position; seed, temperature and top-p are each row's own
+or, with dimensions of 1, shared by several.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import jax
@@ -29,19 +31,19 @@ _OUTSIDE: Final = -1e30
 
 
 def noise(seed: Array, positions: Array, vocabulary: int) -> Array:
-    """Standard Gumbel noise, f32[N, V], from seed u32[2] and positions i32[N]."""
-    state = _mix(seed[0] + jnp.uint32(_GOLDEN))
-    state = _mix(state ^ seed[1])
+    """Standard Gumbel noise, f32[..., V], from seed u32[..., 2] and positions i32[...]."""
+    state = _mix(seed[..., 0] + jnp.uint32(_GOLDEN))
+    state = _mix(state ^ seed[..., 1])
     states = _mix(state ^ positions.astype(jnp.uint32))
     tokens = _mix(jnp.arange(vocabulary, dtype=jnp.uint32) + jnp.uint32(_GOLDEN))
-    bits = _mix(states[:, None] ^ tokens[None, :])
+    bits = _mix(states[..., None] ^ tokens)
     # 23 bits, not 24: half-integers below 2^23 are exact in float32. Of 24 the largest rounds to 1: infinite noise.
     uniform = ((bits >> 9).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
     return -jnp.log(-jnp.log(uniform))
 
 
 def choose(logits: Array, positions: Array, seed: Array, temperature: Array, top_p: Array) -> tuple[Array, Array]:
-    """The token of each row, i32[N], and its log-probability at temperature 1 in nats, f32[N].
+    """The token of each row of logits f32[B,V], i32[B], and its log-probability at temperature 1 in nats, f32[B].
 
     Of equal scores the lowest token wins.
     """
@@ -49,9 +51,9 @@ def choose(logits: Array, positions: Array, seed: Array, temperature: Array, top
 
     def restricted() -> Array:
         probabilities = _nucleus_probabilities(logits, temperature)
-        return jnp.where(probabilities >= _floor(probabilities, top_p)[:, None], scores, _OUTSIDE)
+        return jnp.where(probabilities >= _floor(probabilities, top_p)[..., None], scores, _OUTSIDE)
 
-    scores = lax.cond(_restricts(temperature, top_p), restricted, lambda: scores)
+    (scores,) = _where_needed(_restricts(temperature, top_p), lambda: (restricted(),), lambda: (scores,))
     tokens = jnp.argmax(scores, axis=-1).astype(jnp.int32)
     return tokens, _take(jax.nn.log_softmax(logits), tokens)
 
@@ -59,26 +61,46 @@ def choose(logits: Array, positions: Array, seed: Array, temperature: Array, top
 def judge(
     logits: Array, targets: Array, positions: Array, seed: Array, temperature: Array, top_p: Array
 ) -> tuple[Array, Array, Array]:
-    """How each claimed token i32[N] stands, three times f32[N].
+    """How each claimed token i32[B,C] stands beside logits f32[B,C,V], three times f32[B,C]. The last three inputs are
+    each sequence's own: u32[B,2], f32[B], f32[B].
 
     Its log-probability at temperature 1 in nats; how far its perturbed score lies below the best one that is safely
     inside top-p (in logits, 0 if it is the best itself); and the probability mass strictly likelier than it at the
     order's temperature (0 where top-p does not restrict).
     """
+    seed, temperature, top_p = seed[:, None], temperature[:, None], top_p[:, None]
     scores = _perturbed(logits, positions, seed, temperature)
 
-    def restricted() -> tuple[Array, Array]:
+    def restricted() -> tuple[Array, ...]:
         probabilities = _nucleus_probabilities(logits, temperature)
         floor = _floor(probabilities, top_p - MASS_MARGIN)
-        best = jnp.max(jnp.where(probabilities >= floor[:, None], scores, _OUTSIDE), axis=-1)
+        best = jnp.max(jnp.where(probabilities >= floor[..., None], scores, _OUTSIDE), axis=-1)
         return best, _mass_above(probabilities, _take(probabilities, targets))
 
-    def unrestricted() -> tuple[Array, Array]:
-        return jnp.max(scores, axis=-1), jnp.zeros(scores.shape[0])
+    def unrestricted() -> tuple[Array, ...]:
+        return jnp.max(scores, axis=-1), jnp.zeros(targets.shape)
 
-    best, masses = lax.cond(_restricts(temperature, top_p), restricted, unrestricted)
+    best, masses = _where_needed(_restricts(temperature, top_p), restricted, unrestricted)
     gaps = jnp.maximum(best - _take(scores, targets), 0.0)
     return _take(jax.nn.log_softmax(logits), targets), gaps, masses
+
+
+def _where_needed(
+    needed: Array, costly: Callable[[], tuple[Array, ...]], cheap: Callable[[], tuple[Array, ...]]
+) -> tuple[Array, ...]:
+    """For each slot what `costly` gives if it is needed there (bool[B] or bool[B,1]), else what `cheap` gives.
+
+    One slot alone takes only the branch that it needs. Of several each takes both: if one slot's need decided what is run for
+    another, the other could notice it, and nobody could prove that it cannot.
+    """
+    if needed.size == 1:
+        chosen: tuple[Array, ...] = lax.cond(needed.reshape(()), costly, cheap)
+        return chosen
+
+    def either(yes: Array, no: Array) -> Array:
+        return jnp.where(jnp.expand_dims(needed, tuple(range(needed.ndim, yes.ndim))), yes, no)
+
+    return tuple(map(either, costly(), cheap()))
 
 
 def _mix(x: Array) -> Array:
@@ -89,10 +111,10 @@ def _mix(x: Array) -> Array:
 
 
 def _perturbed(logits: Array, positions: Array, seed: Array, temperature: Array) -> Array:
-    def warm() -> Array:
-        return logits + temperature * noise(seed, positions, logits.shape[-1])
+    def warm() -> tuple[Array, ...]:
+        return (logits + temperature[..., None] * noise(seed, positions, logits.shape[-1]),)
 
-    scores: Array = lax.cond(temperature > 0, warm, lambda: logits)
+    (scores,) = _where_needed(temperature > 0, warm, lambda: (logits,))
     return scores
 
 
@@ -101,11 +123,11 @@ def _restricts(temperature: Array, top_p: Array) -> Array:
 
 
 def _nucleus_probabilities(logits: Array, temperature: Array) -> Array:
-    return jax.nn.softmax(logits / jnp.maximum(temperature, NUCLEUS_TEMPERATURE_MIN))
+    return jax.nn.softmax(logits / jnp.maximum(temperature, NUCLEUS_TEMPERATURE_MIN)[..., None])
 
 
 def _mass_above(probabilities: Array, bound: Array) -> Array:
-    return jnp.sum(jnp.where(probabilities > bound[:, None], probabilities, 0.0), axis=-1)
+    return jnp.sum(jnp.where(probabilities > bound[..., None], probabilities, 0.0), axis=-1)
 
 
 def _floor(probabilities: Array, top_p: Array) -> Array:
@@ -121,11 +143,11 @@ def _floor(probabilities: Array, top_p: Array) -> Array:
         fits = _mass_above(probabilities, lax.bitcast_convert_type(middle, jnp.float32)) < top_p
         return jnp.where(fits, outside, middle), jnp.where(fits, middle, inside)
 
-    rows = probabilities.shape[0]
+    rows = probabilities.shape[:-1]
     start = jnp.full(rows, -1, jnp.int32), jnp.full(rows, 0x3F800000, jnp.int32)
     _, inside = lax.fori_loop(0, 30, halve, start)
     return jnp.minimum(lax.bitcast_convert_type(inside, jnp.float32), jnp.max(probabilities, axis=-1))
 
 
 def _take(rows: Array, columns: Array) -> Array:
-    return jnp.take_along_axis(rows, columns[:, None], axis=-1)[:, 0]
+    return jnp.take_along_axis(rows, columns[..., None], axis=-1)[..., 0]

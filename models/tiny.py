@@ -26,6 +26,8 @@ _END: Final = 2
 _VOCABULARY: Final = len(_SPECIAL) + 256
 _CONTEXT: Final = 256
 _LENGTHS: Final = (32,)
+_SLOTS: Final = (1, 4)
+_CONTEXTS: Final = (64, _CONTEXT)
 _PROVENANCE: Final = "Random weights by a fixed seed, made by fallow.models.tiny."
 _SEED: Final = 7
 
@@ -46,12 +48,14 @@ def tiny_chat(downloads: Path, progress: Progress) -> Model:
         parameters=llama.parameters(),
         weights=weights,
         state=llama.state(),
-        programs=llama.programs(_LENGTHS),
+        inputs=(),
+        outputs=(),
+        programs=llama.programs(_LENGTHS, _SLOTS, _CONTEXTS),
         tokenizer=_tokenizer(),
         chat_template=_CHAT_TEMPLATE,
         context=_CONTEXT,
         end_tokens=(_END,),
-        tolerance=Tolerance(1000, 1000, 1000, "Not measured: SmolLM2's, whose programs it shares."),
+        tolerance=Tolerance(1000, 1000, 1000, 0, 0, (), "Not measured: SmolLM2's, whose programs it shares."),
     )
 
 
@@ -68,12 +72,14 @@ def tiny_embed(downloads: Path, progress: Progress) -> Model:
         parameters=bert.parameters(),
         weights=_random(bert.parameters()),
         state=(),
-        programs=bert.programs(_LENGTHS),
+        inputs=(),
+        outputs=bert.outputs(),
+        programs=bert.programs(_LENGTHS, _SLOTS),
         tokenizer=_tokenizer(),
         chat_template=None,
         context=_LENGTHS[-1],
         end_tokens=(),
-        tolerance=Tolerance(1, 0, 0, "Not measured: MiniLM's, whose programs it shares."),
+        tolerance=Tolerance(1, 0, 0, 0, 0, (), "Not measured: MiniLM's, whose programs it shares."),
     )
 
 

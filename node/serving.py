@@ -71,7 +71,9 @@ class Executor:
         with ExitStack() as held:
             try:
                 order, offer, account = await self._check_untrusted(message, held)
-                answer = self._engine.submit(_engine_job(order, message.sealed_input))
+                answer = self._engine.submit(
+                    _engine_job(order, account.state.channel.record.payer, message.sealed_input)
+                )
             except FallowError as error:
                 return await self._refuse(stream, job, error)
             delivery = _delivery(order, offer)
@@ -219,11 +221,12 @@ def _check_price(order: JobOrder, price: Price) -> int:
     return amount
 
 
-def _engine_job(order: Signed[JobOrder], sealed: bytes) -> EngineJob:
+def _engine_job(order: Signed[JobOrder], payer: bytes, sealed: bytes) -> EngineJob:
     record = order.record
     return EngineJob(
         id=order.id,
         bundle=record.bundle,
+        client=payer,
         entry=record.entry,
         parameters=record.parameters,
         input_digest=record.input_digest,

@@ -8,12 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from .limits import CHUNK_BYTES, CHUNKS_MAX, INPUT_TOKENS_MAX, PROGRAMS_MAX, STOP_STRINGS_MAX, TENSORS_MAX
-from .schema import Between, Hash, Size, Text, Uint, Word
+from .limits import (
+    CHEATS_MAX,
+    CHUNK_BYTES,
+    CHUNKS_MAX,
+    INPUT_TOKENS_MAX,
+    INPUTS_MAX,
+    PROGRAMS_MAX,
+    SLOTS_MAX,
+    STOP_STRINGS_MAX,
+    TENSORS_MAX,
+)
+from .schema import Between, Hash, Ppm, Size, Text, Uint, Word
 
 GENERATE, SCORE, CALL = "generate", "score", "call"
 
 TensorName = Annotated[str, Size(1, 128)]
+Shape = Annotated[tuple[Annotated[int, Between(0, 2**40)], ...], Size(0, 8)]
 ChatTemplate = Annotated[str, Size(1, 64 * 1024)]
 """A Jinja template, as model publishers ship it; rendered in Jinja's sandbox, by clients only."""
 
@@ -34,12 +45,35 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An array's element type in NumPy's words (`float32`) and its shape."""
+    """An array that a function takes or gives, for one of its inputs."""
+
+    name: Word
+    """For whoever calls it."""
+    dtype: Word
+    """Element type, in NumPy's words (`float32`)."""
+    shape: Shape
+    """Lengths of its dimensions; none: a single number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """An array that a job carries from run to run, for one sequence."""
 
     dtype: Word
-    """Element type, in NumPy's words."""
-    shape: Annotated[tuple[Annotated[int, Between(0, 2**40)], ...], Size(0, 8)]
-    """Lengths of its dimensions; none: a single number."""
+    """Element type, in NumPy's words (`float32`)."""
+    shape: Shape
+    """Lengths of its dimensions, in the longest context."""
+    positions_axis: Annotated[int, Between(0, 7)] | None
+    """The dimension along which positions lie: as long as the program's context. Absent: it is alike in every context."""
+
+    def __post_init__(self) -> None:
+        if self.positions_axis is not None and self.positions_axis >= len(self.shape):
+            raise ValueError("positions lie along a dimension that is not there")
+
+    def shape_in(self, context: int) -> tuple[int, ...]:
+        """Its shape in programs of that context."""
+        axis = self.positions_axis
+        return tuple(context if index == axis else length for index, length in enumerate(self.shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +84,30 @@ class Program:
     """Names its file, too: `programs/<name>`."""
     role: Word
     """`prefill`, `decode`, `score` or `call`: what the calling convention says of its inputs and outputs."""
+    slots: Annotated[int, Between(1, SLOTS_MAX)]
+    """Sequences, or inputs of a `call`, that one run takes side by side: the first dimension of everything but parameters."""
     length: Annotated[int, Between(1, INPUT_TOKENS_MAX)]
-    """Positions that one run takes: 1 for `decode`, the padded length for the others."""
+    """Positions that one run takes of each: 1 for `decode` and for functions of arrays, the padded length for the others."""
+    context: Annotated[int, Between(1, INPUT_TOKENS_MAX)]
+    """Positions that its state holds, and below which all that it is run for have to lie; `call`: as `length`."""
     artifact: File
     """The exported program, serialised by `jax.export`."""
     flops: Uint
     """Multiply-adds times two of the static program, for default prices and time caps; recomputed by whoever relies on it."""
+    memory_bytes: Uint
+    """Arguments and results of one run together, the weights among them; what it needs in between, a compiler knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cheat:
+    """One way to cheat, and how often it would pass unnoticed."""
+
+    name: Word
+    """What was done: `int8-weights`, `wrong-prompt`."""
+    samples: Uint
+    """Windows of text, or outputs, that were made so and judged."""
+    false_accept_ppm: Ppm
+    """Of these, those that no check by this tolerance tells from honest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +120,12 @@ class Tolerance:
     """Text: how far a token's perturbed score may lie below the best, in micro-nats. Functions: 0."""
     mass_ppm: Uint
     """Text: how far top-p's boundary may shift, in probability mass. Functions: 0."""
+    samples: Uint
+    """Honest windows of text, or outputs, that it was held against; 0: none."""
+    false_reject_ppm: Ppm
+    """Of these, those that it refuted."""
+    cheats: Annotated[tuple[Cheat, ...], Size(0, CHEATS_MAX)]
+    """What it was measured to tell apart."""
     calibrated_by: Text
     """The command and the sample that gave the figures."""
 
@@ -92,16 +150,20 @@ class Manifest:
     """One safetensors file, data 64-byte aligned so that it can be mapped and used in place."""
     parameters: Annotated[tuple[TensorName, ...], Size(0, TENSORS_MAX)]
     """Names of the tensors in the order in which every program takes them."""
-    state: Annotated[tuple[Tensor, ...], Size(0, TENSORS_MAX)]
+    state: Annotated[tuple[Carried, ...], Size(0, TENSORS_MAX)]
     """What `prefill`, `decode` and `score` carry from run to run, all zeros at the start."""
+    inputs: Annotated[tuple[Tensor, ...], Size(0, INPUTS_MAX)]
+    """What `call` takes, where it is a function of arrays; none: it is one of tokens, or there is no `call`."""
+    outputs: Annotated[tuple[Tensor, ...], Size(0, INPUTS_MAX)]
+    """What `call` gives, all float32: one row of an answer holds them one after another."""
     programs: Annotated[tuple[Program, ...], Size(1, PROGRAMS_MAX)]
     """No two of one name."""
-    tokenizer: File
-    """A `tokenizer.json` of the Hugging Face tokenizers library."""
+    tokenizer: File | None
+    """A `tokenizer.json` of the Hugging Face tokenizers library; absent for functions of arrays alone."""
     chat_template: ChatTemplate | None
     """Absent if the model takes no conversation."""
     context_tokens_max: Annotated[int, Between(1, INPUT_TOKENS_MAX)]
-    """Input and output together (`generate`, `score`), or one input (`call`)."""
+    """Input and output together (`generate`, `score`), or one input (`call`); 1 for functions of arrays."""
     end_tokens: Annotated[tuple[Uint, ...], Size(0, STOP_STRINGS_MAX)]
     """Tokens that end a transcript; they count and are priced as any other."""
     tolerance: Tolerance
@@ -116,8 +178,10 @@ class Manifest:
     def files(self) -> dict[str, File]:
         """Every file of the bundle by its name on disk."""
         named = {f"programs/{program.name}": program.artifact for program in self.programs}
-        return {"weights.safetensors": self.weights, "tokenizer.json": self.tokenizer, **named}
+        tokenizer = {"tokenizer.json": self.tokenizer} if self.tokenizer else {}
+        return {"weights.safetensors": self.weights, **tokenizer, **named}
 
     def role(self, role: str) -> tuple[Program, ...]:
-        """The programs of one role, shortest first."""
-        return tuple(sorted((p for p in self.programs if p.role == role), key=lambda p: p.length))
+        """The programs of one role: by context, then slots, then length, the least first."""
+        chosen = (program for program in self.programs if program.role == role)
+        return tuple(sorted(chosen, key=lambda p: (p.context, p.slots, p.length)))

@@ -47,6 +47,15 @@ INPUT_TOKENS_MAX: Final = 32_768
 CALL_INPUTS_MAX: Final = 64
 """Inputs of one function call: keeps one order's result in one frame and one worker turn short."""
 
+SLOTS_MAX: Final = 64
+"""Sequences side by side in one run: beyond 16 a step's time grows with them on all that was measured."""
+
+INPUTS_MAX: Final = 16
+"""Arrays that a function takes or gives, and the state of a stream among them."""
+
+CHEATS_MAX: Final = 32
+"""Kinds of cheating that a bundle's tolerance was measured against."""
+
 STOP_STRINGS_MAX: Final = 4
 """As the chat API that most clients already speak."""
 

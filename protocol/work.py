@@ -39,15 +39,19 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What to compute on: token sequences."""
+    """What to compute on: token sequences, or the inputs of a function of arrays."""
 
-    sequences: Annotated[tuple[Tokens, ...], Size(1, CALL_INPUTS_MAX)]
+    sequences: Annotated[tuple[Tokens, ...], Size(0, CALL_INPUTS_MAX)] = ()
     """`generate` and `score`: one, `call`: one per result."""
     claimed: Annotated[int, Between(0, OUTPUT_TOKENS_MAX)] = 0
     """`score`: so many last tokens of the sequence are what an executor claims to have generated after the rest."""
+    arrays: Annotated[tuple[Annotated[bytes, Size(1, MESSAGE_BYTES_MAX)], ...], Size(0, CALL_INPUTS_MAX)] = ()
+    """`call`: one per result, instead of sequences: the bundle's inputs one after another, little-endian, row-major."""
 
     def __post_init__(self) -> None:
-        if not all(self.sequences) or self.claimed >= len(self.sequences[0]):
+        if bool(self.sequences) == bool(self.arrays):
+            raise ValueError("sequences and arrays both, or neither")
+        if not all(self.sequences) or (self.claimed and self.claimed >= sum(map(len, self.sequences[:1]))):
             raise ValueError("an empty sequence, or a claim that leaves no input")
 
     def encode(self) -> bytes:
@@ -56,8 +60,13 @@ class Work:
 
     @property
     def input_tokens(self) -> int:
-        """Tokens that are given, priced as input: all but the claimed ones."""
-        return sum(map(len, self.sequences)) - self.claimed
+        """Tokens that are given, priced as input: all but the claimed ones. An input of arrays counts as one."""
+        return sum(map(len, self.sequences)) + len(self.arrays) - self.claimed
+
+    @property
+    def calls(self) -> int:
+        """Inputs, each of which has its own result."""
+        return len(self.sequences) + len(self.arrays)
 
 
 @dataclass(frozen=True, slots=True)

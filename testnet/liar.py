@@ -8,25 +8,31 @@ that only those who compute the same thing can tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from ..node.engine.entries import Step, run_entry
-from ..node.engine.programs import Model
+from ..node.engine.entries import Step, Steps, run_entry
 from ..node.engine.worker import main
-from ..protocol.bundle import GENERATE, SCORE
+from ..protocol.bundle import GENERATE, SCORE, Manifest
 from ..protocol.work import Parameters, Piece, Work
 
 SHIFT_MICRO = 50_000
 """Micro-nats by which a finding is off: fifty times the tolerance, and still of the kind that a text has."""
 
 
-def lie(model: Model, entry: str, parameters: Parameters, work: Work) -> Iterator[Step | None]:
+def lie(manifest: Manifest, entry: str, parameters: Parameters, work: Work) -> Steps:
     """What an honest worker answers, altered."""
-    for step in run_entry(model, entry, parameters, work):
-        yield step and replace(step, piece=altered(entry, step.piece))
+    honest = run_entry(manifest, entry, parameters, work)
+    asked = next(honest)
+    while True:
+        if isinstance(asked, Step):
+            yield replace(asked, piece=altered(entry, asked.piece))
+            if asked.end:
+                return
+            asked = next(honest)
+        else:
+            asked = honest.send((yield asked))
 
 
 def altered(entry: str, piece: Piece) -> Piece:

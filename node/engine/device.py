@@ -11,14 +11,13 @@ from typing import Any, Final
 
 import jax
 import numpy as np
+from blake3 import blake3
 from jax._src import lru_cache
 from jaxlib.version import __version__ as jaxlib_version
 
+from ...protocol.bundle import Manifest
 from ...protocol.errors import Code, EngineError
 from .bundles import Bundle
-
-_VARIANT: Final = "b1"
-"""One sequence a run."""
 
 
 def configure(compile_cache: Path) -> None:
@@ -44,12 +43,18 @@ def map_weights(bundle: Bundle) -> list[jax.Array]:
         ) from None
 
 
-def numerics_class(params: Sequence[jax.Array]) -> str:
-    """Where results are bit-equal: precision/jaxlib version/platform/instruction set or device kind/variant."""
+def numerics_class(params: Sequence[jax.Array], manifest: Manifest) -> str:
+    """Where results are bit-equal: precision/jaxlib version/platform/instruction set or device kind/variant(/flags).
+
+    The variant is how many slots a program may have had: where there are several, the load chooses, and nothing is bit-equal.
+    """
     precision = "+".join(sorted({param.dtype.name for param in params})) or "float32"
     device = jax.devices()[0]
     kind = _instruction_set() if device.platform == "cpu" else device.device_kind.replace(" ", "-")
-    return f"{precision}/jaxlib-{jaxlib_version}/{device.platform}/{kind}/{_VARIANT}"
+    variant = "b" + "+".join(map(str, sorted({program.slots for program in manifest.programs})))
+    flags = os.environ.get("XLA_FLAGS", "")
+    flagged = f"/{blake3(flags.encode()).hexdigest(4)}" if flags else ""
+    return f"{precision}/jaxlib-{jaxlib_version}/{device.platform}/{kind}/{variant}{flagged}"
 
 
 def _tensor(mapped: mmap.mmap, base: int, entry: dict[str, Any]) -> np.ndarray[Any, Any]:

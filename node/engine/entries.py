@@ -1,29 +1,24 @@
-"""The entries of a bundle as a node runs them: from a `Work` to the pieces of the answer, one step at a time.
+"""The entries of a bundle as a node runs them: from a `Work` to the pieces of the answer.
 
-An entry is a generator. Each `next` runs one program once, so that a worker interleaves jobs by taking turns, and drops
-one by closing it. This is also where a test network makes a liar: `worker.main(run=...)` takes any `Run`, such as
-
-    def flatterer(model, entry, parameters, work):
-        for step in run_entry(model, entry, parameters, work):
-            yield step and replace(step, piece=replace(step.piece, values_micro=(0,) * len(step.piece.values_micro)))
-
-and everything around it, sealing, transcript and transport, stays honest machinery.
+An entry is a generator. It yields what it needs computed (`Fill`, `Next`, `Judge`, `Apply`), is sent the result, and yields a
+`Step` for each piece of its answer. It touches no array of the model's: what it asks for is run beside what others ask for, in
+one batch where that is quicker, and it is dropped by closing it. This is also where a test network makes a liar:
+`worker.main(run=...)` takes any `Run`, and everything around it, sealing, transcript and transport, stays honest machinery.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from math import isfinite
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from ...protocol.bundle import CALL, GENERATE
+from ...protocol.bundle import CALL, GENERATE, Manifest
 from ...protocol.errors import Code, EngineError
 from ...protocol.work import Parameters, Piece, Work
 from .messages import DONE, EOS, LENGTH
-from .programs import Model, Sampling
 
 _WORST_MICRO: Final = 2**40
 """What stands for a log-probability or gap that is no number: out of every tolerance, so that a check fails closed."""
@@ -31,68 +26,80 @@ _WORST_MICRO: Final = 2**40
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A piece, and how it ends the job if it does."""
+    """A piece, and how it ends the job if it does. Nothing is sent for it."""
 
     piece: Piece
     end: str = ""
 
 
-Run: TypeAlias = Callable[[Model, str, Parameters, Work], Iterator[Step | None]]
-"""(model, entry, parameters, work) to steps; None for one that gave no piece. The last, and only it, has an `end`."""
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """The sequence begins with these tokens. Sent: the token that follows, and its log-probability in nats."""
+
+    tokens: tuple[int, ...]
 
 
-def run_entry(model: Model, entry: str, parameters: Parameters, work: Work) -> Iterator[Step | None]:
-    """The honest `Run`. Raises `EngineError` at the first step: `unknown_entry`, `input_too_long`, `bad_record`."""
-    if entry not in model.manifest.entries:
-        raise EngineError(Code.UNKNOWN_ENTRY, f"{model.manifest.name} has no entry {entry[:64]!r}.")
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The sequence goes on with this token. Sent: the token that follows, and its log-probability in nats."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Sent: [values, gaps, masses] of the last `claimed` tokens, f32[3, claimed]; see `judge` in spec/07-bundles.md."""
+
+    tokens: tuple[int, ...]
+    claimed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """The function on each of these inputs. Sent: f32[inputs, D]."""
+
+    rows: tuple[tuple[np.ndarray[Any, Any], ...], ...]
+    """Of each input what a program takes of one slot: tokens i32[n], or the manifest's inputs."""
+
+
+Request: TypeAlias = Fill | Next | Judge | Apply
+Steps: TypeAlias = Generator[Request | Step, Any, None]
+Run: TypeAlias = Callable[[Manifest, str, Parameters, Work], Steps]
+"""(manifest, entry, parameters, work) to requests and steps. The last step, and only it, has an `end`."""
+
+
+def run_entry(manifest: Manifest, entry: str, parameters: Parameters, work: Work) -> Steps:
+    """The honest `Run`. Raises `EngineError` before anything is computed: `unknown_entry`, `input_too_long`, `bad_record`."""
+    if entry not in manifest.entries:
+        raise EngineError(Code.UNKNOWN_ENTRY, f"{manifest.name} has no entry {entry[:64]!r}.")
     if entry == CALL:
-        return call(model, work)
-    return generate(model, parameters, work) if entry == GENERATE else score(model, parameters, work)
+        return call(manifest, work)
+    return generate(manifest, parameters, work) if entry == GENERATE else score(manifest, work)
 
 
-def generate(model: Model, parameters: Parameters, work: Work) -> Iterator[Step | None]:
+def generate(manifest: Manifest, parameters: Parameters, work: Work) -> Steps:
     """One token a piece, up to an end token, which is part of the answer, or exactly `max_tokens`."""
     tokens = _one_sequence(work)
     if not parameters.max_tokens or work.claimed:
         raise EngineError(Code.BAD_RECORD, "`generate` takes at least one token to make, and no claim.")
-    _check_length(model, len(tokens) + parameters.max_tokens)
-    sampling, state, position = Sampling.of(parameters), model.zeros(), 0
-    while True:
-        state, taken, token, value = model.prefill(state, tokens[position:], position, sampling)
-        position += taken
-        if position == len(tokens):
-            break
-        yield None
+    _check_length(manifest, len(tokens) + parameters.max_tokens)
+    token, value = yield Fill(tokens)
     for count in range(1, parameters.max_tokens + 1):
-        end = EOS if token in model.manifest.end_tokens else LENGTH if count == parameters.max_tokens else ""
+        end = EOS if token in manifest.end_tokens else LENGTH if count == parameters.max_tokens else ""
         yield Step(Piece(tokens=(token,), values_micro=(_micro(value, -_WORST_MICRO),)), end)
         if end:
             return
-        state, token, value = model.decode(state, token, position, sampling)
-        position += 1
+        token, value = yield Next(token)
 
 
-def score(model: Model, parameters: Parameters, work: Work) -> Iterator[Step | None]:
+def score(manifest: Manifest, work: Work) -> Steps:
     """One piece: for each claimed token its log-probability, its gap and the mass likelier than it."""
     tokens = _one_sequence(work)
     if not work.claimed:
         raise EngineError(Code.BAD_RECORD, "`score` takes at least one claimed token.")
-    _check_length(model, len(tokens))
-    sampling, state, position = Sampling.of(parameters), model.zeros(), 0
-    known, targets = tokens[:-1], tokens[1:]
-    first = len(known) - work.claimed  # whose target is the first claimed token
-    chunk = max(model.lengths("prefill"), default=len(tokens))
-    while position + chunk <= first:  # what nobody claims only has to be in the cache, and that is cheaper
-        state, taken, _, _ = model.prefill(state, known[position : position + chunk], position, sampling)
-        position += taken
-        yield None
-    judged = []
-    while position < len(known):
-        state, columns = model.score(state, known[position:], targets[position:], position, sampling)
-        judged.append(columns)
-        position += columns.shape[1]
-        yield None
-    values, gaps, masses = np.concatenate(judged, axis=1)[:, -work.claimed :].tolist()
+    _check_length(manifest, len(tokens))
+    columns = yield Judge(tokens, work.claimed)
+    values, gaps, masses = columns.tolist()
     piece = Piece(
         values_micro=tuple(_micro(value, -_WORST_MICRO) for value in values),
         gaps_micro=tuple(_micro(gap, _WORST_MICRO) for gap in gaps),
@@ -101,19 +108,35 @@ def score(model: Model, parameters: Parameters, work: Work) -> Iterator[Step | N
     yield Step(piece, DONE)
 
 
-def call(model: Model, work: Work) -> Iterator[Step | None]:
-    """One piece: the outputs f32[sequences, D]."""
+def call(manifest: Manifest, work: Work) -> Steps:
+    """One piece: the outputs f32[inputs, D]."""
     if work.claimed:
         raise EngineError(Code.BAD_RECORD, "`call` takes no claim.")
-    longest = min(model.manifest.context_tokens_max, max(model.lengths(CALL)))
-    if (length := max(map(len, work.sequences))) > longest:
-        raise EngineError(Code.INPUT_TOO_LONG, f"An input of {length} tokens; {model.manifest.name} takes {longest}.")
-    outputs = []
+    if bool(manifest.inputs) != bool(work.arrays):
+        kind = "arrays" if manifest.inputs else "tokens"
+        raise EngineError(Code.BAD_RECORD, f"{manifest.name} is a function of {kind}.")
+    rows = [_arrays_of(manifest, content) for content in work.arrays]
     for sequence in work.sequences:
-        outputs.append(model.call(sequence))
-        yield None
-    tensor = np.stack(outputs)
+        _check_length(manifest, len(sequence))
+        rows.append((np.array(sequence, np.int32),))
+    tensor = yield Apply(tuple(rows))
     yield Step(Piece(tensor=tensor.astype("<f4").tobytes(), shape=tensor.shape), DONE)
+
+
+def _arrays_of(manifest: Manifest, content: bytes) -> tuple[np.ndarray[Any, Any], ...]:
+    """The manifest's inputs out of one input's bytes. Raises `EngineError(bad_record)` unless they fill them exactly."""
+    arrays, begin = [], 0
+    for each in manifest.inputs:
+        dtype = np.dtype(each.dtype).newbyteorder("<")
+        end = begin + dtype.itemsize * int(np.prod(each.shape, dtype=np.int64))
+        if end > len(content):
+            break
+        arrays.append(np.frombuffer(content[begin:end], dtype).reshape(each.shape).astype(each.dtype))
+        begin = end
+    if len(arrays) != len(manifest.inputs) or begin != len(content):
+        wanted = ", ".join(f"{each.name} {each.dtype}{list(each.shape)}" for each in manifest.inputs)
+        raise EngineError(Code.BAD_RECORD, f"{manifest.name} takes {wanted}, not {len(content)} bytes.")
+    return tuple(arrays)
 
 
 def _one_sequence(work: Work) -> tuple[int, ...]:
@@ -122,10 +145,9 @@ def _one_sequence(work: Work) -> tuple[int, ...]:
     return work.sequences[0]
 
 
-def _check_length(model: Model, tokens: int) -> None:
-    if tokens > (most := model.manifest.context_tokens_max):
-        name = model.manifest.name
-        raise EngineError(Code.INPUT_TOO_LONG, f"Input and output come to {tokens} tokens; {name} holds {most}.")
+def _check_length(manifest: Manifest, tokens: int) -> None:
+    if tokens > (most := manifest.context_tokens_max):
+        raise EngineError(Code.INPUT_TOO_LONG, f"{tokens} tokens in all; {manifest.name} takes {most}.")
 
 
 def _micro(value: float, if_none: int) -> int:

@@ -40,6 +40,8 @@ class EngineJob:
     """The order's id: what the input was sealed for, and what the transcript is bound to."""
     bundle: Hash
     """The hash in the bundle's CID."""
+    client: Key
+    """Whose job it is: clients take turns, and what one has asked helps only the same one's next question."""
     entry: Word
     parameters: Parameters
     input_digest: Hash

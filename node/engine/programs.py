@@ -1,241 +1,196 @@
 """A bundle's programs, compiled and ready to run: the only place, beside the exporter's, where JAX is used.
 
-The calling convention stands in `spec/07-bundles.md`. Loading is one function, `load`: whatever a node demands of a
-stranger's program before it compiles it, it demands there.
+The calling convention stands in `spec/07-bundles.md`. Programs are loaded when they are first needed, or by `load_all` in the
+background: a worker answers as soon as it has the few that a lone job needs.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import export
 
 from ...protocol.bundle import CALL, GENERATE, SCORE, Manifest, Program
 from ...protocol.errors import Code, EngineError
-from ...protocol.work import Parameters
 from .bundles import Bundle
 from .device import map_weights, numerics_class
-from .messages import Rates
 
 State: TypeAlias = list[jax.Array]
-"""A job's caches. A program consumes the state that it is given: only the one it returns may be used again."""
+"""Slots' caches. A program consumes the state that it is given: only the one it returns may be used again."""
 
-_DECODE_STEPS: Final = 3
-"""Steps timed at the start: a rate within some 10 %, for a tenth of a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """An order's parameters as programs take them."""
-
-    seed: np.ndarray[tuple[int], np.dtype[np.uint32]]
-    """Low word, high word."""
-    temperature: np.float32
-    top_p: np.float32
-
-    @staticmethod
-    def of(parameters: Parameters) -> Sampling:
-        seed = np.array([parameters.seed & 0xFFFFFFFF, parameters.seed >> 32], np.uint32)
-        return Sampling(seed, np.float32(parameters.temperature_milli / 1e3), np.float32(parameters.top_p_ppm / 1e6))
-
-
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    length: int
-    run: Callable[..., Any]  # roles differ in inputs and outputs; `Model`'s methods know each one's
+NEEDED: Final = {GENERATE: ("prefill", "decode"), SCORE: ("score",), CALL: ("call",)}
+"""The roles that an entry needs programs for."""
 
 
 class Model:
-    """One bundle, loaded. Methods run one program once and wait for it; positions are absolute.
+    """One bundle, loaded. Everything runs in the caller's thread, but for `load_all`, which may have one of its own."""
 
-    All raise `EngineError(worker_failed)` if the computation breaks (memory, mostly); the job's state is lost then.
-    """
-
-    def __init__(self, manifest: Manifest, params: list[jax.Array], programs: dict[str, list[_Compiled]]) -> None:
-        self.manifest = manifest
-        self.numerics_class = numerics_class(params)
-        self.rates = Rates()
+    def __init__(self, bundle: Bundle, params: list[jax.Array]) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.numerics_class = numerics_class(params, self.manifest)
+        self.shared = False
+        """Whether jobs of different clients may stand side by side in one run."""
         self._params = params
-        self._programs = programs
-        shapes = [(tensor.shape, tensor.dtype) for tensor in manifest.state]
-        self._zeros: Callable[[], State] = jax.jit(lambda: [jnp.zeros(shape, dtype) for shape, dtype in shapes])
+        self._programs = {role: [_Loaded(bundle, p, params) for p in self.manifest.role(role)] for role in _ROLES}
 
-    def zeros(self) -> State:
-        """The state of a job that has not begun."""
-        return self._zeros()
+    def programs(self, role: str, context: int | None = None) -> list[_Loaded]:
+        """Those of a role, and of a context where one is given, the narrowest and shortest first."""
+        return [each for each in self._programs[role] if context in (None, each.program.context)]
 
-    def lengths(self, role: str) -> list[int]:
-        """Lengths of the programs of a role, shortest first."""
-        return [program.length for program in self._programs[role]]
+    def contexts(self, role: str) -> list[int]:
+        """Contexts for which there are programs of a role, shortest first."""
+        return sorted({each.program.context for each in self._programs[role]})
 
-    def prefill(
-        self, state: State, tokens: Sequence[int], start: int, sampling: Sampling
-    ) -> tuple[State, int, int, float]:
-        """(state, taken, token, value): the first `taken` tokens are in the cache from `start` on, and `token` follows.
+    def chunk(self, role: str, start: int, count: int, context: int, most: int) -> _Loaded:
+        """The program to take the next of `count` tokens from `start` on: the shortest that holds all, unless it were mostly
+        padding; none that ends beyond its context, or is longer than `most` (unless all are)."""
+        ones = [each for each in self.programs(role, context) if each.program.slots == 1]
+        fitting = [each for each in ones if each.length <= max(most, ones[0].length) and start + each.length <= context]
+        if not fitting:
+            raise EngineError(Code.WORKER_FAILED, f"{self.manifest.name} has no {role} that fits at position {start}.")
+        whole = next((each for each in fitting if each.length >= count), None)
+        if whole and (count > whole.length // 2 or whole is fitting[0]):
+            return whole
+        return next((each for each in reversed(fitting) if each.length <= count), fitting[0])
 
-        `value` is its log-probability in nats. While `taken` is less than all, the token means nothing.
+    def aligned(self, position: int) -> int:
+        """The last position, at or before this one, from which chunks fit whatever follows."""
+        lengths = [each.length for role in ("prefill", "score") for each in self._programs[role]]
+        return position - position % min(lengths, default=1)
+
+    def load_first(self) -> None:
+        """The programs that a lone short job needs are loaded."""
+        for entry in self.manifest.entries:
+            for role in NEEDED[entry]:
+                self._programs[role][0].load()
+
+    def load_all(self) -> None:
+        """Every program is loaded, the narrow ones first. Raises `EngineError` for one that cannot be."""
+        every = (each for programs in self._programs.values() for each in programs)
+        for each in sorted(every, key=lambda each: (each.program.slots, each.program.context)):
+            each.load()
+
+
+class _Loaded:
+    """One program of a bundle, compiled when it is first needed."""
+
+    def __init__(self, bundle: Bundle, program: Program, params: list[jax.Array]) -> None:
+        self.program = program
+        self.length = program.length
+        self._bundle = bundle
+        self._params = params
+        self._lock = threading.Lock()
+        self._compiled: Callable[..., Any] | None = None  # roles differ in inputs and outputs
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can run without being loaded first."""
+        return self._compiled is not None
+
+    def load(self) -> Callable[..., Any]:
+        """It is compiled. Raises `EngineError(worker_failed)` if it is not a program of this machine's kind."""
+        with self._lock:
+            if self._compiled is None:
+                began = time.monotonic()
+                self._compiled = _compile(self._bundle, self.program, self._params)
+                took = time.monotonic() - began
+                print(f"{self._bundle.manifest.name}: {self.program.name} in {took:.2f} s", file=sys.stderr, flush=True)
+        return self._compiled
+
+    def run(self, state: State, *inputs: Any) -> tuple[State, list[Any]]:
+        """(state, outputs as NumPy arrays), computed. `inputs` are arrays with the slot as their first dimension.
+
+        Raises `EngineError(worker_failed)` if the computation breaks (memory, mostly); the state is lost then.
         """
-        program = _fitting(self._programs["prefill"], len(tokens))
-        taken = min(program.length, len(tokens))
-        inputs = _padded(tokens[:taken], program.length), np.int32(start), np.int32(taken)
-        state, token, value = program.run(self._params, state, *inputs, *_as_inputs(sampling))
-        return state, taken, *_host(token, value)
+        try:
+            state, *outputs = self.load()(self._params, state, *inputs)
+            return state, jax.device_get(outputs)
+        except jax.errors.JaxRuntimeError as error:
+            raise EngineError(Code.WORKER_FAILED, f"The computation broke: {error}") from None
 
-    def decode(self, state: State, token: int, position: int, sampling: Sampling) -> tuple[State, int, float]:
-        """(state, next token, its log-probability in nats) after `token` at `position`."""
-        inputs = np.array([token], np.int32), np.int32(position)
-        state, following, value = self._programs["decode"][0].run(self._params, state, *inputs, *_as_inputs(sampling))
-        return state, *_host(following, value)
 
-    def score(
-        self, state: State, tokens: Sequence[int], targets: Sequence[int], start: int, sampling: Sampling
-    ) -> tuple[State, np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
-        """(state, [values, gaps, masses] by position) for as many of `tokens` as one run takes; see `judge` there.
-
-        `targets[i]` is the token claimed to follow `tokens[i]`.
-        """
-        program = _fitting(self._programs["score"], len(tokens))
-        taken = min(program.length, len(tokens))
-        inputs = _padded(tokens[:taken], program.length), _padded(targets[:taken], program.length), np.int32(start)
-        state, *judged = program.run(self._params, state, *inputs, *_as_inputs(sampling))
-        return state, np.concatenate(jax.device_get(judged))[:, :taken]
-
-    def call(self, tokens: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        """The function's output f32[D] for one sequence that the longest program holds."""
-        program = next(program for program in self._programs["call"] if program.length >= len(tokens))
-        _, output = program.run(self._params, [], _padded(tokens, program.length), np.int32(len(tokens)))
-        first: np.ndarray[tuple[int], np.dtype[np.float32]] = np.asarray(output)[0]
-        return first
+_ROLES: Final = ("prefill", "decode", "score", "call")
 
 
 def load(bundle: Bundle) -> Model:
-    """The bundle, checked, compiled and measured.
+    """The model, its weights mapped and its first programs compiled.
 
-    Raises `StoreError(corrupt_chunk)`, and `EngineError(worker_failed)` for programs that do not keep the convention.
+    Raises `EngineError(worker_failed)` if its parts do not fit together or this machine cannot run them.
     """
     manifest = bundle.manifest
     _check_roles(manifest)
-    bundle.verify()
     began = time.monotonic()
-    params = map_weights(bundle)
     try:
-        programs = {
-            role: [_compile(bundle, program, params) for program in manifest.role(role)]
-            for role in ("prefill", "decode", "score", "call")
-        }
-        model = Model(manifest, params, programs)
-        compiled = time.monotonic()
-        model.rates = _measure(model)
-    except (TypeError, ValueError, jax.errors.JaxRuntimeError) as error:
-        why = str(error).partition("\n")[0]
-        raise EngineError(Code.WORKER_FAILED, f"A program of {manifest.name} cannot be run: {why}") from error
-    times = f"compiled in {compiled - began:.1f} s, measured in {time.monotonic() - compiled:.1f} s"
-    print(
-        f"{manifest.name} ({bundle.cid}): {times}; {model.numerics_class}; {model.rates}", file=sys.stderr, flush=True
-    )
+        model = Model(bundle, map_weights(bundle))
+        model.load_first()
+    except (ValueError, TypeError, KeyError, jax.errors.JaxRuntimeError) as error:
+        why = (str(error).splitlines() or ["no reason was given"])[0][:300]
+        raise EngineError(Code.WORKER_FAILED, f"The programs of {manifest.name} cannot be run: {why}") from error
+    took = time.monotonic() - began
+    print(f"{manifest.name} ({bundle.cid}) in {took:.2f} s; {model.numerics_class}", file=sys.stderr, flush=True)
     return model
 
 
-def _check_roles(manifest: Manifest) -> None:
-    """Raises `EngineError(worker_failed)` unless each entry finds its programs, in lengths that always fit."""
-    needed = {GENERATE: ("prefill", "decode"), SCORE: ("score",), CALL: ("call",)}
-    for role in (role for entry in manifest.entries for role in needed[entry]):
-        if not manifest.role(role):
-            raise EngineError(Code.WORKER_FAILED, f"{manifest.name} has no program for {role}.")
-    for role in ("prefill", "score"):
-        lengths = [*(program.length for program in manifest.role(role)), manifest.context_tokens_max]
-        if any(longer % shorter for shorter, longer in pairwise(lengths)):
-            raise EngineError(Code.WORKER_FAILED, f"Lengths of {manifest.name}'s {role} do not divide: {lengths}.")
-
-
-def _compile(bundle: Bundle, program: Program, params: list[jax.Array]) -> _Compiled:
-    artifact = bytearray((bundle.path / "programs" / program.name).read_bytes())
-    # Donation does not survive export, so it is said again: without it each step would copy the caches.
-    function = jax.jit(export.deserialize(artifact).call, donate_argnums=1)
-    stateful = program.role != "call"
-    state = [_spec(tensor.shape, tensor.dtype) for tensor in bundle.manifest.state] if stateful else []
-    return _Compiled(program.length, function.lower(params, state, *_inputs(program)).compile())
-
-
-def _inputs(program: Program) -> list[jax.ShapeDtypeStruct]:
-    tokens, number = _spec((1, program.length), "int32"), _spec((), "int32")
-    sampling = [_spec((2,), "uint32"), _spec((), "float32"), _spec((), "float32")]
+def inputs_of(manifest: Manifest, program: Program) -> list[jax.ShapeDtypeStruct]:
+    """What one run takes beside parameters and state, in order."""
+    slots, length = program.slots, program.length
+    tokens, number = _spec((slots, length), "int32"), _spec((slots,), "int32")
+    sampling = [_spec((slots, 2), "uint32"), _spec((slots,), "float32"), _spec((slots,), "float32")]
     match program.role:
         case "prefill":
             return [tokens, number, number, *sampling]
         case "decode":
-            return [_spec((1,), "int32"), number, *sampling]
+            return [number, number, *sampling]
         case "score":
             return [tokens, tokens, number, *sampling]
+    if manifest.inputs:
+        return [_spec((slots, *each.shape), each.dtype) for each in manifest.inputs]
     return [tokens, number]
+
+
+def state_of(manifest: Manifest, program: Program) -> list[jax.ShapeDtypeStruct]:
+    """The state that one run takes and gives."""
+    carried = manifest.state if program.role != CALL else ()
+    return [_spec((program.slots, *each.shape_in(program.context)), each.dtype) for each in carried]
+
+
+def _check_roles(manifest: Manifest) -> None:
+    """Raises `EngineError(worker_failed)` unless each entry finds its programs, in lengths that always fit."""
+    for role in (role for entry in manifest.entries for role in NEEDED[entry]):
+        programs = manifest.role(role)
+        alone = {program.context for program in programs if program.slots == 1}
+        if not alone or alone != {program.context for program in programs}:
+            raise EngineError(Code.WORKER_FAILED, f"{manifest.name} has no program for {role} of one sequence alone.")
+        if role != CALL and max(alone) != manifest.context_tokens_max:
+            raise EngineError(Code.WORKER_FAILED, f"No {role} of {manifest.name} takes its whole context.")
+    for lengths in _lengths(manifest):
+        if any(longer % shorter for shorter, longer in pairwise(lengths)):
+            raise EngineError(Code.WORKER_FAILED, f"Lengths of {manifest.name}'s programs do not divide: {lengths}.")
+
+
+def _lengths(manifest: Manifest) -> Iterator[list[int]]:
+    """For each role that works in chunks, and each of its contexts: the lengths, and the context itself."""
+    for role in ("prefill", "score"):
+        programs = manifest.role(role)
+        for context in {program.context for program in programs}:
+            yield [*sorted({program.length for program in programs if program.context == context}), context]
+
+
+def _compile(bundle: Bundle, program: Program, params: Sequence[jax.Array]) -> Callable[..., Any]:
+    artifact = bytearray((bundle.path / "programs" / program.name).read_bytes())
+    # Donation does not survive export, so it is said again: without it each step would copy the caches.
+    function = jax.jit(export.deserialize(artifact).call, donate_argnums=1)
+    lowered = function.lower(params, state_of(bundle.manifest, program), *inputs_of(bundle.manifest, program))
+    return lowered.compile()
 
 
 def _spec(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, np.dtype(dtype))  # type: ignore[no-untyped-call]  # untyped in jax 0.10
-
-
-def _measure(model: Model) -> Rates:
-    """Times one run of each role; of text the shortest length, since many nodes may start at once on one machine."""
-    sampling, state = Sampling.of(Parameters()), model.zeros()
-    prefill = decode = score = call = 0
-    if model.lengths("decode"):
-        state, token, _ = model.decode(state, 0, 0, sampling)  # the first run reads the weights from the disk
-        began = time.monotonic()
-        for position in range(1, 1 + _DECODE_STEPS):
-            state, token, _ = model.decode(state, token, position, sampling)
-        decode = _milli(_DECODE_STEPS, began)
-    for length in model.lengths("prefill")[:1]:
-        state, *_ = model.prefill(state, [0], 0, sampling)  # a program's first run is several times slower
-        began = time.monotonic()
-        state, *_ = model.prefill(state, [0] * length, 0, sampling)
-        prefill = _milli(length, began)
-    for length in model.lengths("score")[:1]:
-        state, _ = model.score(state, [0], [0], 0, sampling)
-        began = time.monotonic()
-        model.score(state, [0] * length, [0] * length, 0, sampling)
-        score = _milli(length, began)
-    for length in model.lengths("call")[-1:]:
-        model.call([0])
-        began = time.monotonic()
-        model.call([0] * length)
-        call = _milli(1, began)
-    return Rates(prefill, decode, score, call)
-
-
-def _milli(count: int, began: float) -> int:
-    return round(1e3 * count / max(time.monotonic() - began, 1e-6))
-
-
-def _fitting(programs: Sequence[_Compiled], count: int) -> _Compiled:
-    """The program to take the next of `count` tokens: the shortest that holds all, unless it were mostly padding.
-
-    Lengths divide one another and the context, and only the last run is padded: so a run never ends beyond the context.
-    """
-    whole = next((program for program in programs if program.length >= count), None)
-    if whole and (count > whole.length // 2 or whole is programs[0]):
-        return whole
-    return next(program for program in reversed(programs) if program.length <= count)
-
-
-def _padded(tokens: Sequence[int], length: int) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
-    padded = np.zeros((1, length), np.int32)
-    padded[0, : len(tokens)] = tokens
-    return padded
-
-
-def _as_inputs(sampling: Sampling) -> tuple[Any, ...]:
-    return sampling.seed, sampling.temperature, sampling.top_p
-
-
-def _host(token: jax.Array, value: jax.Array) -> tuple[int, float]:
-    """Waits for the run."""
-    tokens, values = jax.device_get((token, value))
-    return int(tokens[0]), float(values[0])

@@ -14,14 +14,12 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-import jax
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ...protocol.errors import Code, EngineError, FallowError, RemoteProtocolError
@@ -53,7 +51,9 @@ from .messages import (
     Served,
     encode,
 )
+from .rates import measure
 from .sealing import PieceSealer, open_input
+from .turns import Task, Turns
 
 NICE: Final = 10
 """Below whatever the owner runs, and below our own daemon, whose answers are waited for; it costs no throughput."""
@@ -86,20 +86,42 @@ def load(store: BundleStore, cids: Sequence[str]) -> dict[bytes, programs.Model]
     return {bundle.hash: programs.load(bundle) for bundle in bundles}
 
 
-@dataclass(slots=True, eq=False)
 class _Job:
-    """One job under way."""
+    """One job under way: what seals its answer and passes it on."""
 
-    id: bytes
-    steps: Iterator[Step | None]
-    sealer: PieceSealer
-    transcript: bytes
-    index: int = 0
-    credit: int = AHEAD_PIECES_MAX
+    def __init__(self, job: EngineJob, opened: Input, send: Callable[[Message], None]) -> None:
+        self.id = job.id
+        self._send = send
+        self._sealer = PieceSealer(opened.reply_secret, job.id)
+        self._transcript = transcript_start(opened.salt, job.id)
+        self._index = 0
+
+    def give(self, step: Step) -> None:
+        """The piece is on its way."""
+        piece, encoded = step.piece, step.piece.encode()
+        self._transcript = transcript_next(self._transcript, encoded)
+        self._send(
+            EnginePiece(
+                id=self.id,
+                index=self._index,
+                sealed=self._sealer.seal(self._index, encoded),
+                tokens=len(piece.values_micro),
+                values_micro=piece.values_micro,
+                transcript=self._transcript,
+                end=step.end,
+                gaps_micro=piece.gaps_micro,
+                masses_ppm=piece.masses_ppm,
+            )
+        )
+        self._index += 1
+
+    def fail(self, error: FallowError) -> None:
+        """The daemon knows that there is nothing more, and why."""
+        self._send(Failed(self.id, error.code.value, _short(error.message)))
 
 
 class Worker:
-    """Jobs take turns, one step each; between any two steps the daemon is heard."""
+    """Jobs take turns; between any two runs the daemon is heard."""
 
     def __init__(self, control: socket.socket, models: dict[bytes, programs.Model], run: Run, max_jobs: int) -> None:
         self._control = control
@@ -107,96 +129,67 @@ class Worker:
         self._run = run
         self._max_jobs = max_jobs
         self._private = X25519PrivateKey.generate()
-        self._jobs: deque[_Job] = deque()
+        self._turns = Turns(models.values())
+        self._tasks: dict[bytes, Task] = {}
+        self._silent = True
 
     def announce(self) -> None:
         """The daemon knows our key and what we serve."""
         served = tuple(
-            Served(hash, model.manifest.name, model.numerics_class, model.rates) for hash, model in self._models.items()
+            Served(hash, model.manifest.name, model.numerics_class, measure(model))
+            for hash, model in self._models.items()
         )
         self._send(Ready(self._private.public_key().public_bytes_raw(), served))
 
     def serve(self, inbox: _Inbox) -> None:
         """Does not return: the inbox ends the process when the socket closes."""
+        threading.Thread(target=self._load_all, name="loading", daemon=True).start()
         while True:
-            turn = next((job for job in self._jobs if job.credit), None)
-            for message in inbox.take(wait=turn is None):
+            for message in inbox.take(wait=not self._turns.waiting):
                 self._handle(message)
-            if turn and turn in self._jobs:
-                self._jobs.remove(turn)
-                self._jobs.append(turn)
-                self._step(turn)
+            self._tasks = {id: task for id, task in self._tasks.items() if task.request is not None}
+            self._silent = True
+            self._turns.run()
+            if self._silent and self._turns.waiting:
+                self._send(Beat())
 
     def _handle(self, message: Message) -> None:
         match message:
             case EngineJob():
                 try:
-                    self._jobs.append(self._begin_untrusted(message))
+                    self._begin_untrusted(message)
                 except FallowError as error:
-                    self._fail(message.id, error)
-            case Credit():
-                for job in self._jobs:
-                    if job.id == message.id:
-                        job.credit += message.pieces
-            case Cancel():
-                for job in [job for job in self._jobs if job.id == message.id]:
-                    self._jobs.remove(job)
-                    self._send(Cancelled(job.id))
+                    self._send(Failed(message.id, error.code.value, _short(error.message)))
+            case Credit() if message.id in self._tasks:
+                self._tasks[message.id].credit += message.pieces
+            case Cancel() if (task := self._tasks.pop(message.id, None)) and task.request is not None:
+                self._turns.remove(task)
+                self._send(Cancelled(message.id))
 
-    def _begin_untrusted(self, job: EngineJob) -> _Job:
-        """Raises `FallowError` if the client's input is not what the order says it is."""
+    def _begin_untrusted(self, job: EngineJob) -> None:
+        """The job takes part. Raises `FallowError` if the client's input is not what the order says it is."""
         if job.bundle not in self._models:
             raise EngineError(Code.UNKNOWN_BUNDLE, "The worker does not serve this bundle.")
-        if len(self._jobs) >= self._max_jobs:
+        if len(self._turns) >= self._max_jobs:
             raise EngineError(Code.BUSY, "The worker has as many jobs as it may.")
         opened = decode_input_untrusted(open_input(self._private, job.id, job.sealed))
         work = _checked_work_untrusted(opened, job)
-        steps = self._run(self._models[job.bundle], job.entry, job.parameters, work)
-        sealer = PieceSealer(opened.reply_secret, job.id)
-        return _Job(job.id, steps, sealer, transcript_start(opened.salt, job.id))
+        model, answer = self._models[job.bundle], _Job(job, opened, self._send)
+        steps = self._run(model.manifest, job.entry, job.parameters, work)
+        task = Task(job.client, model, job.parameters, steps, answer.give, answer.fail, AHEAD_PIECES_MAX)
+        self._turns.add(task)
+        self._tasks[job.id] = task
 
-    def _step(self, job: _Job) -> None:
-        try:
-            step = next(job.steps)
-            encoded = step.piece.encode() if step else b""
-        except jax.errors.JaxRuntimeError as error:
-            self._end(job, EngineError(Code.WORKER_FAILED, f"The computation broke: {error}"))
-        except FallowError as error:
-            self._end(job, error)
-        else:
-            if step:
-                self._give(job, step, encoded)
-            else:
-                self._send(Beat())
-
-    def _give(self, job: _Job, step: Step, encoded: bytes) -> None:
-        piece, job.transcript = step.piece, transcript_next(job.transcript, encoded)
-        self._send(
-            EnginePiece(
-                id=job.id,
-                index=job.index,
-                sealed=job.sealer.seal(job.index, encoded),
-                tokens=len(piece.values_micro),
-                values_micro=piece.values_micro,
-                transcript=job.transcript,
-                end=step.end,
-                gaps_micro=piece.gaps_micro,
-                masses_ppm=piece.masses_ppm,
-            )
-        )
-        job.index += 1
-        job.credit -= 1
-        if step.end:
-            self._jobs.remove(job)
-
-    def _end(self, job: _Job, error: FallowError) -> None:
-        self._jobs.remove(job)
-        self._fail(job.id, error)
-
-    def _fail(self, job_id: bytes, error: FallowError) -> None:
-        self._send(Failed(job_id, error.code.value, _short(error.message)))
+    def _load_all(self) -> None:
+        """Wider and longer programs are there too, a while after the first ones; one that cannot be is done without."""
+        for model in self._models.values():
+            try:
+                model.load_all()
+            except FallowError as error:
+                print(error, file=sys.stderr, flush=True)
 
     def _send(self, message: Message) -> None:
+        self._silent = False
         self._control.sendall(encode(message))
 
 
@@ -235,10 +228,8 @@ def _checked_work_untrusted(opened: Input, job: EngineJob) -> Work:
         raise RemoteProtocolError(
             Code.INPUT_MISMATCH, f"The input has {work.input_tokens} tokens, the order says {job.input_tokens}."
         )
-    if len(work.sequences) != job.calls:
-        raise RemoteProtocolError(
-            Code.INPUT_MISMATCH, f"The input has {len(work.sequences)} sequences, the order says {job.calls}."
-        )
+    if work.calls != job.calls:
+        raise RemoteProtocolError(Code.INPUT_MISMATCH, f"{work.calls} inputs came, the order says {job.calls}.")
     return work
 
 

@@ -58,6 +58,7 @@ class Asked:
     id: bytes = field(default_factory=lambda: os.urandom(32))
     salt: bytes = field(default_factory=lambda: os.urandom(32))
     secret: bytes = field(default_factory=lambda: os.urandom(32))
+    client: bytes = bytes(32)
 
     def job(self, hpke_key: bytes, **changes: object) -> EngineJob:
         """The job as the daemon gets it, sealed to the worker's key; with `changes` to it afterwards."""
@@ -67,12 +68,13 @@ class Asked:
         job = EngineJob(
             self.id,
             bundle,
+            self.client,
             self.entry,
             self.parameters,
             plain.digest,
             self.work.input_tokens,
             sealed,
-            len(self.work.sequences),
+            self.work.calls,
         )
         return replace(job, **changes)  # type: ignore[arg-type]  # the tests' own keywords
 

@@ -30,7 +30,7 @@ async def scripted(tmp_path: Path, behaviour: str) -> AsyncIterator[Engine]:
 
 
 def job() -> EngineJob:
-    return EngineJob(os.urandom(32), BUNDLE, "generate", Parameters(), bytes(32), 1, b"sealed")
+    return EngineJob(os.urandom(32), BUNDLE, bytes(32), "generate", Parameters(), bytes(32), 1, b"sealed")
 
 
 async def outcome(engine: Engine) -> EngineError | int:

@@ -29,7 +29,7 @@ from fallow.protocol.work import Parameters
 
 ID = bytes(32)
 MESSAGES: list[Message] = [
-    EngineJob(ID, ID, "generate", Parameters(8, 700, 900_000, 2**62), ID, 5, b"sealed"),
+    EngineJob(ID, ID, ID, "generate", Parameters(8, 700, 900_000, 2**62), ID, 5, b"sealed"),
     Credit(ID, 8),
     Cancel(ID),
     Ready(ID, (Served(ID, "tiny", "float32/b1", Rates(decode_milli=5)),)),

@@ -23,13 +23,16 @@ from fallow.models.export import export_program
 from fallow.models.llama import Llama
 from fallow.protocol.identity import content_hash
 tiny = Llama(2, 64, 4, 2, 16, 128, 259, 256, 1e4, 1e-5, False)
-for draft in reversed(tiny.programs((32,))):
-    print(draft.name, content_hash(export_program(draft, tiny.parameters(), tiny.state())[0]).hex())
+for draft in reversed(tiny.programs((32,), (1, 4), (64, 256))):
+    print(draft.name, content_hash(export_program(draft, tiny.parameters(), tiny.state()).artifact).hex())
 """
 
 
 def artifacts() -> dict[str, bytes]:
-    return {d.name: export_program(d, TINY.parameters(), TINY.state())[0] for d in TINY.programs((32,))}
+    return {
+        d.name: export_program(d, TINY.parameters(), TINY.state()).artifact
+        for d in TINY.programs((32,), (1, 4), (64, 256))
+    }
 
 
 def test_artifacts_are_the_same_from_another_directory_order_and_process(tmp_path: Path) -> None:
@@ -64,8 +67,8 @@ def test_flops_count_products_by_branch_and_turn() -> None:
 
 
 def test_flops_of_decode_are_those_of_its_matrices() -> None:
-    decode = next(d for d in TINY.programs((32,)) if d.role == "decode")
+    decode = next(d for d in TINY.programs((32,), (1, 4), (64, 256)) if d.role == "decode")
     matrices = sum(
         shape[0] * shape[1] for name, shape in TINY.parameters().items() if len(shape) == 2 and name != "embed"
     )
-    assert export_program(decode, TINY.parameters(), TINY.state())[1] == 2 * matrices
+    assert export_program(decode, TINY.parameters(), TINY.state()).flops == 2 * matrices

@@ -10,6 +10,7 @@ from fallow.models.warm import main as warm
 from fallow.node.engine import entries
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.programs import Model, load
+from fallow.node.engine.turns import alone
 from fallow.protocol.work import Parameters, Piece, Work
 
 PROMPT = tuple(range(60, 131))
@@ -29,12 +30,19 @@ def chat(tiny_store: BundleStore) -> Model:
 
 
 def answer(model: Model, parameters: Parameters, prompt: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    pieces = [step.piece for step in entries.generate(model, parameters, Work((prompt,))) if step]
+    steps = entries.generate(model.manifest, parameters, Work((prompt,)))
+    pieces = [step.piece for step in alone(model, parameters, steps)]
     return tuple(p.tokens[0] for p in pieces), tuple(p.values_micro[0] for p in pieces)
 
 
 def scored(model: Model, parameters: Parameters, tokens: tuple[int, ...], claimed: int) -> Piece:
-    return [step.piece for step in entries.score(model, parameters, Work((tokens,), claimed)) if step][-1]
+    (step,) = alone(model, parameters, entries.score(model.manifest, Work((tokens,), claimed)))
+    return step.piece
+
+
+def vectors(model: Model, *sequences: tuple[int, ...]) -> np.ndarray:
+    (step,) = alone(model, Parameters(), entries.call(model.manifest, Work(sequences)))
+    return np.frombuffer(step.piece.tensor, "<f4").reshape(step.piece.shape)
 
 
 @pytest.mark.spec("B-12")
@@ -74,10 +82,10 @@ def test_the_caches_that_a_job_leaves_behind_do_not_matter(chat: Model) -> None:
 
 def test_padding_does_not_change_a_vector(tiny_store: BundleStore) -> None:
     model = loaded(tiny_store, "tiny-embed")
-    one, other = model.call([5, 6, 7]), model.call([5, 6, 7, 8])
+    one, other = vectors(model, (5, 6, 7), (5, 6, 7, 8))
     assert float(one @ one) == pytest.approx(1, abs=1e-5)
     assert np.abs(one - other).max() > 0.01
-    np.testing.assert_array_equal(one, model.call([5, 6, 7]))
+    np.testing.assert_array_equal(one, vectors(model, (5, 6, 7))[0])
 
 
 def test_warming_a_bundle_that_is_not_there_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

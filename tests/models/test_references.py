@@ -15,6 +15,8 @@ from fallow.node.engine import entries
 from fallow.node.engine.bundles import Bundle
 from fallow.node.engine.device import map_weights
 from fallow.node.engine.programs import Model, load
+from fallow.node.engine.sequences import zeros
+from fallow.node.engine.turns import alone
 from fallow.protocol.work import Parameters, Work
 
 REFERENCES = Path(__file__).parents[1] / "fixtures" / "references"
@@ -60,11 +62,11 @@ def test_smollm2_texts_come_back_from_their_tokens(smollm2: Bundle) -> None:
 def test_smollm2_logits(smollm2: Bundle) -> None:
     llama = Llama(30, 576, 9, 3, 64, 1536, 49152, 1024, 1e5, 1e-5, True)
     weights = dict(zip(smollm2.manifest.parameters, map_weights(smollm2), strict=True))
-    state = [jnp.zeros(tensor.shape, tensor.dtype) for tensor in smollm2.manifest.state]
+    state = zeros(smollm2.manifest.state, 1, 256)
 
     @jax.jit
     def logits(weights: dict[str, jax.Array], tokens: jax.Array) -> jax.Array:
-        return llama.logits(weights, llama.extend(weights, state, tokens, jnp.int32(0))[1])
+        return llama.logits(weights, llama.extend(weights, state, tokens[None], jnp.zeros(1, jnp.int32))[1])[0]
 
     record, arrays = reference("smollm2"), np.load(REFERENCES / "smollm2.npz")
     for index, row in enumerate(record["prompts"]):
@@ -80,12 +82,14 @@ def test_smollm2_programs_give_the_reference_s_answers_and_values(smollm2_model:
         prompt, answer = tuple(row["prompt"]), tuple(row["answer"])
         wanted = arrays[f"values_{index}"][-len(answer) :] * 1e6
         parameters = Parameters(max_tokens=len(answer))
-        pieces = [step.piece for step in entries.generate(smollm2_model, parameters, Work((prompt,))) if step]
+        steps = entries.generate(smollm2_model.manifest, parameters, Work((prompt,)))
+        pieces = [step.piece for step in alone(smollm2_model, parameters, steps)]
         assert tuple(piece.tokens[0] for piece in pieces) == answer[: len(pieces)]
         values = [piece.values_micro[0] for piece in pieces]
         assert np.abs(wanted[: len(pieces)] - values).max() < smollm2_model.manifest.tolerance.value_micro
         claimed = Work((prompt + answer,), claimed=len(answer))
-        scored = [step.piece for step in entries.score(smollm2_model, parameters, claimed) if step][-1]
+        (step,) = alone(smollm2_model, parameters, entries.score(smollm2_model.manifest, claimed))
+        scored = step.piece
         assert np.abs(wanted - scored.values_micro).max() < smollm2_model.manifest.tolerance.value_micro
         assert set(scored.gaps_micro) == {0}
 
@@ -93,8 +97,9 @@ def test_smollm2_programs_give_the_reference_s_answers_and_values(smollm2_model:
 def test_minilm_vectors(minilm: Bundle) -> None:
     model = load(minilm)
     vectors = np.load(REFERENCES / "minilm.npz")["vectors"]
-    for row, wanted in zip(reference("minilm")["texts"], vectors, strict=True):
-        ours = model.call(row["tokens"])
+    work = Work(tuple(tuple(row["tokens"]) for row in reference("minilm")["texts"]))
+    (step,) = alone(model, Parameters(), entries.call(model.manifest, work))
+    for ours, wanted in zip(np.frombuffer(step.piece.tensor, "<f4").reshape(vectors.shape), vectors, strict=True):
         assert float(ours @ ours) == pytest.approx(1, abs=1e-5)
         assert float(ours @ wanted) >= 0.9999
         assert np.abs(ours - wanted).max() < 1e-5

@@ -29,6 +29,17 @@ def words(seed: int) -> jnp.ndarray:
     return jnp.array([seed & MASK, seed >> 32], jnp.uint32)
 
 
+def alike(seed: int, temperature: float, top_p: float, rows: int = 40) -> tuple[jnp.ndarray, ...]:
+    """The same sampling for each of the rows."""
+    return jnp.tile(words(seed), (rows, 1)), jnp.full(rows, temperature), jnp.full(rows, top_p)
+
+
+def judged(logits: np.ndarray, tokens: jnp.ndarray, *sampling: jnp.ndarray) -> tuple[np.ndarray, ...]:
+    """The rows as one sequence from position 0 on."""
+    positions = jnp.arange(len(logits))[None]
+    return tuple(np.asarray(each)[0] for each in judge(jnp.array(logits)[None], tokens[None], positions, *sampling))
+
+
 def inside(probabilities: list[float], top_p: float) -> set[int]:
     return {token for token, p in enumerate(probabilities) if math.fsum(q for q in probabilities if q > p) < top_p}
 
@@ -57,7 +68,7 @@ def test_noise_is_finite_and_standard_gumbel() -> None:
 @pytest.mark.spec("B-11")
 def test_temperature_zero_is_greedy_and_ties_go_to_the_lowest_token(logits: np.ndarray) -> None:
     logits[0, :] = 1.5
-    tokens, _ = choose(jnp.array(logits), jnp.arange(40), words(5), jnp.float32(0), jnp.float32(0.5))
+    tokens, _ = choose(jnp.array(logits), jnp.arange(40), *alike(5, 0, 0.5))
     assert tokens.tolist() == logits.argmax(axis=1).tolist()
     assert tokens[0] == 0
 
@@ -66,8 +77,7 @@ def test_temperature_zero_is_greedy_and_ties_go_to_the_lowest_token(logits: np.n
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.9), (0.05, 0.5), (3.0, 0.3), (1.0, 0.0)])
 def test_the_token_is_the_best_inside_the_nucleus(logits: np.ndarray, temperature: float, top_p: float) -> None:
     positions = np.arange(100, 140)
-    sampling = words(77), jnp.float32(temperature), jnp.float32(top_p)
-    tokens, values = choose(jnp.array(logits), jnp.array(positions), *sampling)
+    tokens, values = choose(jnp.array(logits), jnp.array(positions), *alike(77, temperature, top_p))
     for row, position, token, value in zip(logits.astype(float), positions, tokens.tolist(), values, strict=True):
         weights = np.exp((row - row.max()) / max(temperature, 0.1))
         likely = inside((weights / weights.sum()).tolist(), top_p) if top_p < 1 else set(range(257))
@@ -77,12 +87,25 @@ def test_the_token_is_the_best_inside_the_nucleus(logits: np.ndarray, temperatur
         assert float(value) == pytest.approx(row[token] - np.log(np.exp(row).sum()), abs=1e-4)
 
 
+@pytest.mark.spec("B-11")
+def test_a_row_s_token_does_not_depend_on_how_the_other_rows_are_sampled(logits: np.ndarray) -> None:
+    temperatures, tops = (
+        jnp.tile(jnp.array([0.0, 1.0, 0.7, 3.0]), 10),
+        jnp.tile(jnp.array([1.0, 1.0, 0.9, 0.3, 0.5]), 8),
+    )
+    seeds, positions = jnp.stack([words(2**33 * row + row) for row in range(40)]), jnp.arange(40)
+    together, _ = choose(jnp.array(logits), positions, seeds, temperatures, tops)
+    for row in range(40):
+        one = slice(row, row + 1)
+        alone, _ = choose(jnp.array(logits[one]), positions[one], seeds[one], temperatures[one], tops[one])
+        assert alone[0] == together[row]
+
+
 @pytest.mark.spec("B-12")
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (1.0, 1.0), (0.7, 0.9), (0.05, 0.5), (3.0, 0.3)])
 def test_what_was_chosen_is_judged_without_a_gap(logits: np.ndarray, temperature: float, top_p: float) -> None:
-    sampling = jnp.arange(40), words(2**40 + 1), jnp.float32(temperature), jnp.float32(top_p)
-    tokens, chosen = choose(jnp.array(logits), *sampling)
-    values, gaps, masses = judge(jnp.array(logits), tokens, *sampling)
+    tokens, chosen = choose(jnp.array(logits), jnp.arange(40), *alike(2**40 + 1, temperature, top_p))
+    values, gaps, masses = judged(logits, tokens, *alike(2**40 + 1, temperature, top_p, rows=1))
     assert gaps.max() == 0
     assert masses.max() < top_p
     assert values.tolist() == chosen.tolist()
@@ -90,26 +113,23 @@ def test_what_was_chosen_is_judged_without_a_gap(logits: np.ndarray, temperature
 
 @pytest.mark.spec("B-12")
 def test_a_token_from_outside_the_nucleus_has_too_much_mass_above_it(logits: np.ndarray) -> None:
-    sampling = jnp.arange(40), words(4), jnp.float32(1), jnp.float32(0.6)
     unlikely = jnp.argmin(jnp.array(logits), axis=1).astype(jnp.int32)
-    _, _, masses = judge(jnp.array(logits), unlikely, *sampling)
+    _, _, masses = judged(logits, unlikely, *alike(4, 1.0, 0.6, rows=1))
     assert masses.min() > 0.6 + MASS_MARGIN
 
 
 @pytest.mark.spec("B-12")
 def test_another_seed_shows_as_a_gap(logits: np.ndarray) -> None:
-    rest = jnp.float32(1), jnp.float32(1)
-    tokens, _ = choose(jnp.array(logits), jnp.arange(40), words(1), *rest)
-    _, gaps, _ = judge(jnp.array(logits), tokens, jnp.arange(40), words(2), *rest)
+    tokens, _ = choose(jnp.array(logits), jnp.arange(40), *alike(1, 1.0, 1.0))
+    _, gaps, _ = judged(logits, tokens, *alike(2, 1.0, 1.0, rows=1))
     assert (gaps > 0.01).mean() > 0.3
 
 
 def test_a_token_at_the_boundary_is_not_held_against_an_executor_who_rounded_it_out() -> None:
     # Masses 0.5, 0.25 and 0.25: at top-p 0.5 the second lies just outside, with one rounding error less just inside.
-    row = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
+    row = np.log(np.array([[0.5, 0.25, 0.25]], np.float32))
     for seed in range(64):
-        sampling = jnp.array([0]), words(seed), jnp.float32(1)
-        token, _ = choose(row, *sampling, jnp.float32(0.5 - 1e-6))
-        _, gaps, masses = judge(row, token, *sampling, jnp.float32(0.5 + 1e-6))
+        token, _ = choose(jnp.array(row), jnp.arange(1), *alike(seed, 1.0, 0.5 - 1e-6, rows=1))
+        _, gaps, masses = judged(row, token, *alike(seed, 1.0, 0.5 + 1e-6, rows=1))
         assert gaps[0] == 0
         assert masses[0] < 0.5 + MASS_MARGIN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nacl.signing import SigningKey
 
-from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance
+from fallow.protocol.bundle import Carried, Cheat, File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.checks import Attestation, Finding, Verdict
 from fallow.protocol.evidence import Evidence
 from fallow.protocol.grid import FeederLease, FeederMember, FeederRoster, ShedOrder
@@ -39,8 +39,9 @@ RECORDS = (
     ),
     Manifest(
         "tiny", "llama", "Apache-2.0", "made up", ("generate", "score"), FILE, ("a", "b"),
-        (Tensor("float32", (1, 2, 3)),), (Program("decode", "decode", 1, FILE, 100),), FILE, "{{ x }}", 64, (2,),
-        Tolerance(100, 1000, 500, "guess"),
+        (Carried("float32", (1, 64, 3), 1),), (Tensor("image", "uint8", (8, 8)),), (Tensor("y", "float32", (2,)),),
+        (Program("decode", "decode", 4, 1, 64, FILE, 100, 4096),), FILE, "{{ x }}", 64, (2,),
+        Tolerance(100, 1000, 500, 5000, 0, (Cheat("int8-weights", 200, 5000),), "guess"),
     ),
     Channel(A, B, HASH, "ledger", 1000, b"n" * 16, NOW_MS, NOW_MS + 1000, 60_000),
     JobOrder(

@@ -16,7 +16,10 @@ UNSATISFIABLE = "unsatisfiable_assurance"
 
 
 def digest() -> Iterator[Case]:
-    for words, plaintext in (("of-work", encode({"claimed": 0, "sequences": [[1, 2]]})), ("of-nothing", b"")):
+    for words, plaintext in (
+        ("of-work", encode({"claimed": 0, "sequences": [[1, 2]], "arrays": []})),
+        ("of-nothing", b""),
+    ):
         given: Fields = {"salt": SALT, "plaintext": plaintext}
         yield Case(words, "BLAKE3 over salt and plaintext.", given, {"digest": hashed(SALT, plaintext)})
     for policy in ("none", "quorum:2/3", "audit:50000+anchor"):

@@ -92,7 +92,7 @@ def _wrong(words: str, about: str, kind: str, fields: Fields) -> Case:
     return refused(words, about, {"frame": encode({"t": kind, **fields})}, "bad_record")
 
 
-WORK: Fields = {"sequences": [[1, 15, 7]], "claimed": 1}
+WORK: Fields = {"sequences": [[1, 15, 7]], "claimed": 1, "arrays": []}
 INPUT: Fields = {"salt": HASH, "reply_secret": world.name("a reply secret"), "work": encode(WORK)}
 TOKENS: Fields = {
     "tokens": [5, 9], "values_micro": [-120, -7_000], "gaps_micro": [], "masses_ppm": [], "tensor": b"", "shape": [],
@@ -104,12 +104,23 @@ def plaintext() -> Iterator[Case]:
     tensor = {**{key: [] for key in TOKENS}, "tensor": bytes.fromhex("0000803f000000c0"), "shape": [1, 2]}
     for words, about, struct, fields in (
         ("work", "A sequence whose last token is claimed.", "Work", WORK),
-        ("work-of-two", "Two inputs of a call.", "Work", {"sequences": [[1], [2, 3]], "claimed": 0}),
+        ("work-of-two", "Two inputs of a call.", "Work", {"sequences": [[1], [2, 3]], "claimed": 0, "arrays": []}),
         ("input", "The input that an order's digest is of.", "Input", INPUT),
         ("piece-of-text", "Two tokens and their values.", "Piece", TOKENS),
         ("piece-of-scores", "What a checker answers.", "Piece", scored),
         ("piece-of-a-tensor", "One row: 1.0 and -2.0.", "Piece", tensor),
-        ("largest-token", "Tokens go up to 2^31 - 1.", "Work", {"sequences": [[2**31 - 1]], "claimed": 0}),
+        (
+            "work-of-arrays",
+            "The inputs of two calls of a function of arrays.",
+            "Work",
+            {"sequences": [], "claimed": 0, "arrays": [b"\x00\x01", b"\x02\x03"]},
+        ),
+        (
+            "largest-token",
+            "Tokens go up to 2^31 - 1.",
+            "Work",
+            {"sequences": [[2**31 - 1]], "claimed": 0, "arrays": []},
+        ),
     ):
         yield Case(words, about, {"struct": struct, "encoded": encode(fields)}, {"fields": fields})
     given = {"struct": "Work", "encoded": encode({**WORK, "opt_hint": 1})}
@@ -123,12 +134,30 @@ def plaintext() -> Iterator[Case]:
 
 
 def _wrong_plaintexts(tensor: Fields) -> Iterator[tuple[str, str, str, Any]]:
-    yield "work-empty-sequence", "A sequence without tokens.", "Work", {"sequences": [[1], []], "claimed": 0}
-    yield "work-no-sequence", "No sequence.", "Work", {"sequences": [], "claimed": 0}
-    yield "work-all-claimed", "A claim that leaves no input.", "Work", {"sequences": [[1, 2]], "claimed": 2}
-    yield "work-token-too-large", "A token of 2^31.", "Work", {"sequences": [[2**31]], "claimed": 0}
-    yield "work-too-many", "More than 64 inputs.", "Work", {"sequences": [[1]] * 65, "claimed": 0}
-    yield "work-missing", "claimed is missing.", "Work", {"sequences": [[1]]}
+    yield (
+        "work-empty-sequence",
+        "A sequence without tokens.",
+        "Work",
+        {"sequences": [[1], []], "claimed": 0, "arrays": []},
+    )
+    yield "work-of-both", "Sequences and arrays.", "Work", {"sequences": [[1]], "claimed": 0, "arrays": [b"\x00"]}
+    yield (
+        "work-claimed-array",
+        "A claim without a sequence.",
+        "Work",
+        {"sequences": [], "claimed": 1, "arrays": [b"\x00"]},
+    )
+    yield "work-empty-array", "An array of no bytes.", "Work", {"sequences": [], "claimed": 0, "arrays": [b""]}
+    yield "work-no-sequence", "No sequence.", "Work", {"sequences": [], "claimed": 0, "arrays": []}
+    yield (
+        "work-all-claimed",
+        "A claim that leaves no input.",
+        "Work",
+        {"sequences": [[1, 2]], "claimed": 2, "arrays": []},
+    )
+    yield "work-token-too-large", "A token of 2^31.", "Work", {"sequences": [[2**31]], "claimed": 0, "arrays": []}
+    yield "work-too-many", "More than 64 inputs.", "Work", {"sequences": [[1]] * 65, "claimed": 0, "arrays": []}
+    yield "work-missing", "claimed is missing.", "Work", {"sequences": [[1]], "arrays": []}
     yield "work-unknown", "A field that it does not have.", "Work", {**WORK, "colour": 1}
     yield "work-not-a-map", "A list.", "Work", [[1, 2]]
     yield "input-short-salt", "A salt of 16 bytes.", "Input", {**INPUT, "salt": HASH[:16]}

@@ -100,6 +100,11 @@ def _allowed() -> Iterator[tuple[str, str, str, Fields]]:
     yield "two-chunks", "A file of 1 MiB and a byte has two chunks.", "manifest", world.manifest(weights=two)
     empty = world.file_of(HASH, length_bytes=0)
     yield "empty-file", "An empty file has one chunk.", "manifest", world.manifest(weights=empty)
+    arrays = world.manifest(
+        entries=["call"], state=[], inputs=[{"name": "image", "dtype": "uint8", "shape": [8, 8, 3]}],
+        outputs=[{"name": "scores", "dtype": "float32", "shape": [2]}], tokenizer=None, chat_template=None,
+    )  # fmt: skip
+    yield "of-arrays", "A function of arrays needs no tokenizer.", "manifest", _present(arrays)
     most = {"credit_limit_ucr": 2**53 - 1, "expires_ms": 2**63 - 1}
     yield "largest", "Credits go up to 2^53 - 1, times to 2^63 - 1.", "channel", world.channel(**most)
     resumed = {"continues": {"receipt": HASH, "position": 60}, "checks": HASH}
@@ -180,6 +185,10 @@ def _forbidden() -> Iterator[tuple[str, str, str, Fields]]:
     program = world.manifest()["programs"][0]
     yield "programs-alike", "Two programs share a name.", "manifest", world.manifest(programs=[program, program])
     yield "unknown-entry", "An entry that there is not.", "manifest", world.manifest(entries=["train"])
+    lost = [{"dtype": "float32", "shape": [2, 3], "positions_axis": 2}]
+    yield "no-such-axis", "Positions along a dimension that is not there.", "manifest", world.manifest(state=lost)
+    wide = [{**program, "slots": 65}]
+    yield "too-many-slots", "More than 64 sequences side by side.", "manifest", world.manifest(programs=wide)
     yield "no-programs", "A bundle without programs.", "manifest", world.manifest(programs=[])
     yield "too-much-credit", "Credits go up to 2^53 - 1.", "channel", world.channel(credit_limit_ucr=2**53)
     yield "short-nonce", "A nonce of 15 bytes.", "channel", world.channel(nonce=world.NONCE[:15])

@@ -246,7 +246,12 @@ PROOFS: dict[str, tuple[str, ...]] = {
     "G-18": ("grid/allowance-*",),
     "G-19": ("grid/proof-*", "evidence/over-lent*"),
     # 07: bundles
-    "B-1": ("record/manifest-chunk-missing", "record/manifest-programs-alike", "record/manifest-unknown-entry"),
+    "B-1": (
+        "record/manifest-chunk-missing",
+        "record/manifest-programs-alike",
+        "record/manifest-unknown-entry",
+        "record/manifest-no-such-axis",
+    ),
     # 09: limits
     "L-1": ("published/too-large", "message/cancel-too-full"),
     "L-2": ("record/*-too-long*", "record/*-too-large", "record/*-too-much-credit", "record/job-order-candidates"),

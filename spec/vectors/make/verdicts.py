@@ -237,16 +237,21 @@ def opening() -> Iterator[Case]:
         ("no-receipt", "Nobody signed for any piece.", short, 0),
     ):
         shown = [_tokens(PROMPT + n, value(n)) for n in range(pieces)]
-        expect = {"work": {"sequences": [list(range(PROMPT))], "claimed": 0}, "pieces": shown}
+        expect = {"work": {"sequences": [list(range(PROMPT))], "claimed": 0, "arrays": []}, "pieces": shown}
         yield Case(words, about, _opened(opened, opening_of(opened)), expect)
     more = opening_of(part, pieces=[*part.pieces, part.pieces[0]])
     shown = [_tokens(PROMPT + n, value(n)) for n in range(3)]
-    expect = {"work": {"sequences": [list(range(PROMPT))], "claimed": 0}, "pieces": shown}
+    expect = {"work": {"sequences": [list(range(PROMPT))], "claimed": 0, "arrays": []}, "pieces": shown}
     yield Case("beyond-the-receipt", "A piece for which nobody signed is left out.", _opened(part, more), expect)
     for words, about, code, changes in (
         ("another-order", "It names another order.", "input_mismatch", {"order": name("an order")}),
         ("another-salt", "The salt is not the order's.", "input_mismatch", {"salt": name("salt")}),
-        ("another-work", "Nor is the work.", "input_mismatch", {"work": encode({"sequences": [[1]], "claimed": 0})}),
+        (
+            "another-work",
+            "Nor is the work.",
+            "input_mismatch",
+            {"work": encode({"sequences": [[1]], "claimed": 0, "arrays": []})},
+        ),
         ("piece-missing", "A piece is missing.", "input_mismatch", {"pieces": part.pieces[:-1]}),
         ("pieces-turned", "The pieces stand in another order.", "input_mismatch", {"pieces": part.pieces[::-1]}),
         ("bad-pieces", "Pieces that are none.", "bad_encoding", {"pieces": [b"\xff"]}),

@@ -80,7 +80,10 @@ class Work:
     def order(self, number: int, sequence: Sequence[int], claimed: int = 0, **changes: Any) -> Part:
         """An order to a node."""
         self.clock += 1
-        salt, work = hashed(bytes([self.clock])), encode({"sequences": [list(sequence)], "claimed": claimed})
+        salt, work = (
+            hashed(bytes([self.clock])),
+            encode({"sequences": [list(sequence)], "claimed": claimed, "arrays": []}),
+        )
         fields = world.order(
             bundle=BUNDLE.id, executor=NODES[number].key, input_tokens=len(sequence) - claimed, planned_tokens=80,
             input_digest=hashed(salt, work), created_ms=NOW_MS + self.clock, nonce=bytes([self.clock]) * 16,

@@ -69,15 +69,22 @@ def file_of(*chunks: bytes, length_bytes: int = 3) -> Fields:
     return {"length_bytes": length_bytes, "chunks": list(chunks) or [HASH]}
 
 
-TOLERANCE: Fields = {"value_micro": 100, "gap_micro": 1_000, "mass_ppm": 500, "calibrated_by": "by hand"}
+TOLERANCE: Fields = {
+    "value_micro": 100, "gap_micro": 1_000, "mass_ppm": 500, "samples": 5_000, "false_reject_ppm": 0,
+    "cheats": [{"name": "int8-weights", "samples": 200, "false_accept_ppm": 5_000}], "calibrated_by": "by hand",
+}  # fmt: skip
 
 
 def manifest(**changes: Any) -> Fields:
-    program = {"name": "decode", "role": "decode", "length": 1, "artifact": file_of(), "flops": 100}
+    program = {
+        "name": "decode-4-64", "role": "decode", "slots": 4, "length": 1, "context": 64, "artifact": file_of(),
+        "flops": 100, "memory_bytes": 4_096,
+    }  # fmt: skip
     return {
         "name": "tiny", "family": "llama", "licence": "Apache-2.0", "provenance": "made up",
         "entries": ["generate", "score"], "weights": file_of(), "parameters": ["a", "b"],
-        "state": [{"dtype": "float32", "shape": [1, 2, 3]}], "programs": [program], "tokenizer": file_of(),
+        "state": [{"dtype": "float32", "shape": [2, 64, 3], "positions_axis": 1}, {"dtype": "float32", "shape": [5]}],
+        "inputs": [], "outputs": [], "programs": [program], "tokenizer": file_of(),
         "chat_template": "{{ x }}", "context_tokens_max": 64, "end_tokens": [2], "tolerance": TOLERANCE, **changes,
     }  # fmt: skip
 

@@ -42,6 +42,8 @@ export const CROSS_RULES = {
     const wanted = chunks === 0n ? 1n : chunks
     return BigInt(f.chunks.length) === wanted ? null : 'the number of chunks does not fit the length'
   },
+  carried: (c) =>
+    c.positions_axis === undefined || c.positions_axis < c.shape.length ? null : 'positions lie along no dimension',
   manifest: (m) => {
     if (new Set(m.programs.map((program) => program.name)).size < m.programs.length) return 'two programs share a name'
     return m.entries.every((entry) => ['generate', 'score', 'call'].includes(entry)) ? null : 'an unknown entry'
@@ -60,8 +62,10 @@ export const CROSS_RULES = {
   },
   'feeder-lease': (l) => (equal(l.lender, l.borrower) ? 'nobody borrows from itself' : window(l, LEASE_MS_MAX)),
   work: (w) => {
+    if (w.sequences.length > 0 === w.arrays.length > 0) return 'sequences and arrays both, or neither'
     if (w.sequences.some((sequence) => sequence.length === 0)) return 'an empty sequence'
-    return w.claimed < w.sequences[0].length ? null : 'the claim leaves no input'
+    const most = w.sequences.length > 0 ? w.sequences[0].length : 0
+    return w.claimed === 0 || w.claimed < most ? null : 'the claim leaves no input'
   },
 }
 
