@@ -6,7 +6,10 @@ A GGUF's Q4_1 and Q8_0 are such blocks already: what is computed with are the we
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +18,8 @@ from jax import Array, lax
 from numpy.typing import NDArray
 
 from ..node.engine.kernels import EXPAND, PRODUCT
+from .program import Shapes
+from .recipe import Model
 
 BLOCK: Final = 32
 """Consecutive weights of a row that share a scale and a least weight."""
@@ -53,9 +58,36 @@ def linear(x: Array, weight: Array | Blocks) -> Array:
 def rows_of(weight: Array | Blocks, indices: Array) -> Array:
     """Rows [..., in] of a matrix, as an embedding takes them."""
     if not isinstance(weight, Blocks):
-        return weight[indices]
+        rows: Array = weight[indices]
+        return rows
     chosen = weight.codes[indices.reshape(-1)], weight.scales[indices.reshape(-1)]
     return _expand(*chosen).reshape(*indices.shape, -1)
+
+
+def in_blocks(model: Model, matrices: Mapping[str, PackedBlocks]) -> Model:
+    """The model with these of its parameters in blocks, `NAME.codes` and `NAME.scales`; `model.weights` may lack them.
+
+    Its programs' functions meet each as `Blocks` where the matrix would stand.
+    """
+    parameters: Shapes = {}
+    weights: dict[str, NDArray[Any]] = {}
+    for name, shape in model.parameters.items():
+        if name in matrices:
+            weights |= {f"{name}.{part}": array for part, array in matrices[name]._asdict().items()}
+            parameters |= {f"{name}.{part}": array.shape for part, array in matrices[name]._asdict().items()}
+        else:
+            parameters[name], weights[name] = shape, model.weights[name]
+
+    def grouped(params: list[Array]) -> list[Array | Blocks]:
+        rest = iter(params)
+        return [Blocks(next(rest), next(rest)) if name in matrices else next(rest) for name in model.parameters]
+
+    def with_blocks(function: Callable[..., Any], params: list[Array], *arguments: Any) -> Any:
+        return function(grouped(params), *arguments)
+
+    programs = tuple(replace(draft, function=partial(with_blocks, draft.function)) for draft in model.programs)
+    codes = frozenset(f"{name}.codes" for name in matrices)
+    return replace(model, parameters=parameters, weights=weights, codes=codes, programs=programs)
 
 
 def packed(weights: NDArray[np.float32], bits: int) -> PackedBlocks:
@@ -75,7 +107,9 @@ def joined(codes: NDArray[np.uint8], scale: NDArray[np.float32], least: NDArray[
 
 
 def _dense(x: Array, weight: Array) -> Array:
-    return lax.dot_general(x, weight, (((x.ndim - 1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
+    """The weights stand on the left: with few rows of x, XLA's CPU back end is up to a quarter faster so."""
+    product = lax.dot_general(weight, x, (((1,), (x.ndim - 1,)), ((), ())), precision=lax.Precision.HIGHEST)
+    return jnp.moveaxis(product, 0, -1)
 
 
 def _product_by_kernel(x: Array, codes: Array, scales: Array) -> Array:

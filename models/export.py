@@ -12,13 +12,16 @@ import jax
 from jax import export as jax_export
 from jax.extend import core
 
+from ..node.engine.kernels import TARGETS
 from ..protocol.bundle import CALL, Carried
-from .program import Draft, Shapes, f32, specimen
+from .program import Draft, Shapes, specimen
 
 _clear: Callable[[], None] = jax.clear_caches  # untyped in jax 0.10, as is the next
 _update: Callable[[str, object], None] = jax.config.update
 
 PLATFORMS: Final = ("cpu", "cuda", "tpu")
+_KERNELS: Final = [jax_export.DisabledSafetyCheck.custom_call(name) for name in sorted(TARGETS)]
+"""What jax lets through because every node has it, or knows that it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,17 @@ class Exported:
     memory_bytes: int
 
 
-def export_program(draft: Draft, parameters: Shapes, state: Sequence[Carried]) -> Exported:
+def export_program(
+    draft: Draft, parameters: Shapes, state: Sequence[Carried], codes: frozenset[str] = frozenset()
+) -> Exported:
     """The serialized `jax.export` artifact, its FLOPs (multiply-adds times two of its static products) and its memory.
 
     Parameters are arguments: an artifact holds no weights. Nor does it hold source locations, which would put file
-    names of the exporting machine into it and make its hash depend on where it was built.
+    names of the exporting machine into it and make its hash depend on where it was built. They are float32, those of
+    `codes` u8.
     """
     specimens = (
-        [f32(*shape) for shape in parameters.values()],
+        [specimen(shape, "uint8" if name in codes else "float32") for name, shape in parameters.items()],
         [specimen((draft.slots, *each.shape_in(draft.context)), each.dtype) for each in _state(draft, state)],
         *draft.inputs,
     )
@@ -45,7 +51,7 @@ def export_program(draft: Draft, parameters: Shapes, state: Sequence[Carried]) -
     function = jax.jit(draft.function)
     with _without_locations():
         traced = function.trace(*specimens)
-        exported = jax_export.export(function, platforms=PLATFORMS)(*specimens)
+        exported = jax_export.export(function, platforms=PLATFORMS, disabled_checks=_KERNELS)(*specimens)
     state_bytes = _bytes(specimens[1])  # given and given back, but there only once
     memory_bytes = _bytes(exported.in_avals) + _bytes(exported.out_avals) - state_bytes
     return Exported(bytes(exported.serialize()), flops(traced.jaxpr.jaxpr), memory_bytes)

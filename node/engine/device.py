@@ -17,15 +17,17 @@ from jaxlib.version import __version__ as jaxlib_version
 
 from ...protocol.bundle import Manifest
 from ...protocol.errors import Code, EngineError
+from . import kernels
 from .bundles import Bundle
 
 
 def configure(compile_cache: Path) -> None:
-    """JAX compiles each program once per machine, into `compile_cache`. To be called before anything runs."""
+    """JAX compiles each program once per machine, into `compile_cache`, where kernels are too. Before anything runs."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the owner's own programs use the GPU too
     update: Callable[[str, object], None] = jax.config.update
     update("jax_compilation_cache_dir", str(compile_cache))
     update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    kernels.register(compile_cache)
     lru_cache.LRUCache.put = _put_whole  # type: ignore[assignment]  # see there; its first argument is named otherwise
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import trio
 
-from ...protocol.errors import EngineError
+from ...protocol.errors import EngineError, RemoteProtocolError, StoreError
+from . import kernels
 from .answers import Answer
 from .bundles import BundleStore
 from .keeper import WorkerEngine
@@ -95,6 +96,7 @@ async def open_engine(
     words = [*(command or worker_command()), "--store", str(store.root.resolve()), "--max-jobs", str(max_jobs)]
     for cid in cids:
         words += ["--bundle", cid]
+    await trio.to_thread.run_sync(_prepare, store, cids)
     try:
         async with trio.open_nursery() as nursery:
             engine = WorkerEngine(lambda: WorkerProcess(words, log_path), max_jobs)
@@ -111,3 +113,10 @@ async def open_engine(
 def worker_command() -> list[str]:
     """How the worker is started: by this interpreter, with nothing of the current directory on its path."""
     return [sys.executable, "-P", "-m", f"{__package__}.worker"]
+
+
+def _prepare(store: BundleStore, cids: Sequence[str]) -> None:
+    """The kernels that these bundles call are compiled, where that can be done; the worker says what it cannot run."""
+    for cid in cids:
+        with suppress(EngineError, StoreError, RemoteProtocolError, OSError):
+            kernels.prepare(store.open(cid), store.compile_cache)

@@ -19,6 +19,7 @@ from typing import Final
 from blake3 import blake3
 
 from ...protocol.errors import Code, EngineError
+from .bundles import Bundle
 
 PRODUCT: Final = "fallow_block_product_1"
 EXPAND: Final = "fallow_block_expand_1"
@@ -68,6 +69,22 @@ def build(directory: Path, options: Sequence[str] = ()) -> Path:
     finally:
         scratch.unlink(missing_ok=True)
     return library
+
+
+def prepare(bundle: Bundle, directory: Path) -> None:
+    """As `build`, if a program of the bundle calls the library. Raises `EngineError(worker_failed)` as that does."""
+    if any(called_by((bundle.path / "programs" / program.name).read_bytes()) for program in bundle.manifest.programs):
+        build(directory)
+
+
+def called_by(artifact: bytes | bytearray) -> bool:
+    """Whether a program may call the library: names stand in an artifact as they are."""
+    return any(name.encode() in artifact for name in TARGETS)
+
+
+def registered() -> bool:
+    """Whether this process's programs may call the library."""
+    return bool(_registered)
 
 
 def register(directory: Path, options: Sequence[str] = ()) -> bool:

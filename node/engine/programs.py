@@ -19,6 +19,7 @@ from jax import export
 
 from ...protocol.bundle import CALL, GENERATE, SCORE, Manifest, Program
 from ...protocol.errors import Code, EngineError
+from . import kernels
 from .bundles import Bundle
 from .device import map_weights, numerics_class
 
@@ -186,6 +187,8 @@ def _lengths(manifest: Manifest) -> Iterator[list[int]]:
 
 def _compile(bundle: Bundle, program: Program, params: Sequence[jax.Array]) -> Callable[..., Any]:
     artifact = bytearray((bundle.path / "programs" / program.name).read_bytes())
+    if jax.default_backend() == "cpu" and kernels.called_by(artifact) and not kernels.registered():
+        raise EngineError(Code.WORKER_FAILED, f"{bundle.manifest.name} cannot be run: {kernels.MISSING}.")
     # Donation does not survive export, so it is said again: without it each step would copy the caches.
     function = jax.jit(export.deserialize(artifact).call, donate_argnums=1)
     lowered = function.lower(params, state_of(bundle.manifest, program), *inputs_of(bundle.manifest, program))
