@@ -49,9 +49,10 @@ def export_program(
     )
     _clear()  # what was traced before in this process would change how inner functions are shared and named
     function = jax.jit(draft.function)
+    checks = _KERNELS if codes else []  # an artifact names what was not checked
     with _without_locations():
         traced = function.trace(*specimens)
-        exported = jax_export.export(function, platforms=PLATFORMS, disabled_checks=_KERNELS)(*specimens)
+        exported = jax_export.export(function, platforms=PLATFORMS, disabled_checks=checks)(*specimens)
     state_bytes = _bytes(specimens[1])  # given and given back, but there only once
     memory_bytes = _bytes(exported.in_avals) + _bytes(exported.out_avals) - state_bytes
     return Exported(bytes(exported.serialize()), flops(traced.jaxpr.jaxpr), memory_bytes)

@@ -112,17 +112,8 @@ class GgufLlama:
         tensor = self._tensors[name]
         if tensor.tensor_type not in _QUANTISED:
             raise ValueError(f"{name} is {tensor.tensor_type.name}: not in blocks of 4 or 8 bits")
-        blocks = tensor.data.reshape(len(tensor.data), -1).view(_QUANTISED[tensor.tensor_type])
-        scale = blocks["scale"].astype(np.float32)
-        if (
-            tensor.tensor_type == GGMLQuantizationType.Q8_0
-        ):  # code * scale: with codes from 0 on, -128 * scale is the least
-            codes = blocks["codes"].reshape(len(blocks), -1) ^ np.uint8(128)
-            least = -128 * scale
-        else:
-            codes, least = blocks["codes"].reshape(len(blocks), -1), blocks["least"].astype(np.float32)
-        packed = PackedBlocks(codes, np.stack([scale, least], -1))
-        return PackedBlocks(*(_halves(a, self.sizes.head_dim) for a in packed)) if _turned(name) else packed
+        packed = packed_rows(tensor.data, tensor.tensor_type)
+        return PackedBlocks(*(_halves(array, self.sizes.head_dim) for array in packed)) if _turned(name) else packed
 
     def _number(self, key: str) -> int:
         content = self._content(key)
@@ -135,6 +126,16 @@ class GgufLlama:
         if field is None:
             raise KeyError(key)
         return field.contents()
+
+
+def packed_rows(rows: NDArray[np.uint8], kind: GGMLQuantizationType) -> PackedBlocks:
+    """A tensor's rows as they are in the file, Q4_1 or Q8_0, as blocks of the same weights."""
+    blocks = np.ascontiguousarray(rows).view(_QUANTISED[kind])
+    codes, scale = blocks["codes"].reshape(len(rows), -1), blocks["scale"].astype(np.float32)
+    if kind == GGMLQuantizationType.Q4_1:
+        return PackedBlocks(codes, np.stack([scale, blocks["least"].astype(np.float32)], -1))
+    # Signed codes times scale. Codes that begin at 0 are 128 more, and the least weight is -128 times the scale.
+    return PackedBlocks(codes ^ np.uint8(128), np.stack([scale, -128 * scale], -1))
 
 
 def _gguf_names(name: str) -> list[str]:
