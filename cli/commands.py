@@ -129,6 +129,12 @@ COMMANDS: Final = (
         "fallow node park --state ~/car",
     ),
     Command(
+        "doctor",
+        "doctor:doctor",
+        "See what this machine has for lending itself; with --sandbox, try to break out.",
+        "fallow doctor --sandbox",
+    ),
+    Command(
         "testnet up",
         "testnet:up",
         "Start a network of real nodes on this machine.",

@@ -12,6 +12,7 @@ from ..protocol.bundle import CALL, GENERATE, SCORE
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import CHECKER, EXECUTOR, ROLES
 from ..protocol.limits import PRICES_MAX
+from .engine.sandbox import Policy
 
 KINDS = ("vehicle", "robot", "site", "host")
 GEOHASH = frozenset("0123456789bcdefghjkmnpqrstuvwxyz")
@@ -63,6 +64,8 @@ class Config:
     roles: tuple[str, ...] = (EXECUTOR, CHECKER)
     jobs_max: int = 4
     settle_s: int = 0
+    sandbox: Policy = Policy.REQUIRED
+    """For bundles of strangers: those that are neither this machine's own nor on the package's list."""
     worker_command: tuple[str, ...] = ()
     """Instead of the node's own worker; for test networks."""
     exit_with_stdin: bool = False
@@ -123,6 +126,7 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         roles=_roles(table),
         jobs_max=_integer(table, "jobs_max", 4, 1, 64),
         settle_s=_integer(table, "settle_s", SETTLE_S.get(kind or "", 0), 0, 24 * 3600),
+        sandbox=Policy(_word(table, "sandbox", tuple(Policy)) or Policy.REQUIRED),
         worker_command=_texts(table, "worker_command", (), 64),
         exit_with_stdin=_flag(table, "exit_with_stdin"),
         prices=_prices(table),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from .config import Config
 from .delivery import now_ms
 from .engine.bundles import Bundle, BundleStore
 from .engine.engine import Engine, open_engine
+from .engine.sandbox import Policy, bubblewrap
 from .keys import load_or_create
 from .log import EventLog, wall_ms
 from .mandates import Authority
@@ -36,7 +37,7 @@ from .profiles import Offer, make_offer
 from .serving import Executor
 from .settling import Settling
 from .store import Journal
-from .trust import TrustList
+from .trust import TrustList, is_foreign
 
 WORKER_LOG = "worker.log"
 LOCK = "lock"
@@ -66,6 +67,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         closing.callback(journal.close)
         store = BundleStore(config.store)
         bundles = await trio.to_thread.run_sync(_open_bundles, store, config)
+        policy = await trio.to_thread.run_sync(_sandbox_policy, config, bundles)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as whole:
                 running: list[Keeper] = []
@@ -87,6 +89,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                         log_path=config.state / WORKER_LOG,
                         max_jobs=config.jobs_max,
                         command=config.worker_command or None,
+                        policy=policy,
                     ) as engine,
                     trio.open_nursery() as nursery,
                 ):
@@ -105,6 +108,7 @@ class _Node:
     ) -> None:  # fmt: skip
         self._config = config
         self._network = network
+        self._engine = engine
         self._bundles = bundles
         self._log = EventLog(config.state)
         self._availability = Availability(settle_ms=config.settle_s * 1000, jobs_max=config.jobs_max)
@@ -170,6 +174,7 @@ class _Node:
             "addresses": list(self._network.addresses()),
             "peers": len(self._network.peers()),
             "bundles": [bundle.manifest.name for bundle in self._bundles],
+            "sandbox": list(self._engine.measures) or ["none"],
         }
 
 
@@ -197,6 +202,17 @@ def _open_bundle(store: BundleStore, trust: TrustList, name: str) -> Bundle:
         raise ConfigError(Code.BUNDLE_UNTRUSTED, f"Bundle {name} is not signed by the publisher that the list names.")
     bundle.verify()
     return bundle
+
+
+def _sandbox_policy(config: Config, bundles: Sequence[Bundle]) -> Policy:
+    """How the worker is started for these bundles. Raises `ConfigError(sandbox_missing)` if that cannot be done here."""
+    foreign = [bundle for bundle in bundles if is_foreign(config.home, bundle.signed)]
+    if not foreign and config.sandbox is Policy.REQUIRED:
+        return Policy.PREFERRED
+    if config.sandbox is Policy.REQUIRED and not (found := bubblewrap()):
+        what = f"Bundle {foreign[0].manifest.name} is a stranger's and runs in a sandbox only, unless you set `sandbox`"
+        raise ConfigError(Code.SANDBOX_MISSING, f"{what}. Here, {found.why_not}")
+    return config.sandbox
 
 
 async def _end_with_stdin() -> None:

@@ -69,6 +69,7 @@ class Code(StrEnum):
     BAD_CONFIG = "bad_config"
     ALREADY_RUNNING = "already_running"
     NOT_RUNNING = "not_running"
+    SANDBOX_MISSING = "sandbox_missing"
     WORKER_DIED = "worker_died"
     WORKER_FAILED = "worker_failed"
 
@@ -159,6 +160,12 @@ REGISTRY: dict[Code, CodeEntry] = {
         CodeEntry(Code.BAD_CONFIG, "any", _IGNORE, "Correct the setting that the message names."),
         CodeEntry(Code.ALREADY_RUNNING, "any", _IGNORE, "Use the one that runs, or stop it first."),
         CodeEntry(Code.NOT_RUNNING, "any", _IGNORE, "Start it first."),
+        CodeEntry(
+            Code.SANDBOX_MISSING,
+            "node",
+            _IGNORE,
+            "`apt-get install bubblewrap`, or see `fallow doctor --sandbox`; `sandbox` in node.toml decides what is refused.",
+        ),
         CodeEntry(Code.WORKER_DIED, "node", _IGNORE, "Nothing: the node starts a new worker by itself."),
         CodeEntry(Code.WORKER_FAILED, "node", _IGNORE, "See the node's log; the node serves other bundles meanwhile."),
     )

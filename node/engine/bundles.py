@@ -3,6 +3,7 @@
     <root>/bundles/<cid>/manifest              the publisher's signed envelope; its BLAKE3 hash is the CID
     <root>/bundles/<cid>/weights.safetensors   and the manifest's other files, each under its name there
     <root>/xla/                                compiled programs; native code, so readable by its owner only
+    <root>/xla-workers/<bundles>/              those that a worker which serves exactly these bundles has compiled itself
     <root>/downloads/                          what bundles are made of
 
 Whether a publisher is to be trusted is decided above; here a bundle is only what its CID says it is.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,8 @@ from ...protocol.identity import cid, cid_hash_untrusted, content_hash
 from ...protocol.limits import CHUNK_BYTES, MANIFEST_BYTES_MAX
 
 MANIFEST = "manifest"
+WORKER_CACHE_BYTES_MAX = 2**30
+"""Of what one set of bundles has compiled to: five programs of SmolLM2 are 1 MB."""
 _FILE_NAME = re.compile(r"(programs/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 """Names come from a publisher: nothing that could leave the bundle's directory."""
 
@@ -105,6 +108,18 @@ class BundleStore:
     def compile_cache(self) -> Path:
         """Where compiled programs are kept: this user's only, since what lies there is run."""
         return _directory(self.root / "xla", 0o700)
+
+    def worker_cache(self, cids: Iterable[str]) -> Path:
+        """Where a worker that serves exactly these bundles keeps what it compiles; emptied if that has grown too large.
+
+        A worker that a hostile program has broken can write native code here, and what runs it is the next worker with
+        that program in it, and no other.
+        """
+        served = content_hash("\n".join(sorted(set(cids))).encode()).hex()
+        path = _directory(_directory(self.root / "xla-workers", 0o700) / served[:32], 0o700)
+        if sum(file.lstat().st_size for file in path.rglob("*")) > WORKER_CACHE_BYTES_MAX:
+            shutil.rmtree(path)
+        return _directory(path, 0o700)
 
     @property
     def downloads(self) -> Path:
@@ -192,6 +207,6 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 def _directory(path: Path, mode: int = 0o777) -> Path:
     path.mkdir(parents=True, exist_ok=True, mode=mode)
-    if mode == 0o700:
+    if mode == 0o700 and path.stat().st_mode & 0o777 != mode:
         path.chmod(mode)  # one that was made with other permissions by hand
     return path

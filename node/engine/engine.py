@@ -16,13 +16,14 @@ from typing import Protocol
 
 import trio
 
-from ...protocol.errors import EngineError, RemoteProtocolError, StoreError
+from ...protocol.errors import Code, EngineError, RemoteProtocolError, StoreError
 from . import kernels
 from .answers import Answer
 from .bundles import BundleStore
 from .keeper import WorkerEngine
 from .messages import EngineJob, Served
 from .process import WorkerProcess
+from .sandbox import Box, Policy, bubblewrap
 
 
 class Engine(Protocol):
@@ -36,6 +37,11 @@ class Engine(Protocol):
     @property
     def served(self) -> Mapping[bytes, Served]:
         """What the worker offers, by the hash in the bundle's CID; empty while none is ready."""
+        ...
+
+    @property
+    def measures(self) -> Sequence[str]:
+        """What confines the worker that now runs, or ran last, by `confinement.MEASURES`' names and `BUBBLEWRAP`."""
         ...
 
     @property
@@ -86,20 +92,25 @@ async def open_engine(
     log_path: Path,
     max_jobs: int = 4,
     command: Sequence[str] | None = None,
+    policy: Policy = Policy.PREFERRED,
 ) -> AsyncIterator[Engine]:
     """A worker is ready and serves the bundles; when the block ends it is dead and reaped.
 
     `command` starts another worker than `worker_command()`; it gets the same arguments appended. The worker's standard
     output and error go to the end of `log_path`. Raises `EngineError` if it does not start: with the code that it gave
-    (`bundle_not_built`, `corrupt_chunk`), else `worker_failed` with the last line of its log.
+    (`bundle_not_built`, `corrupt_chunk`), else `worker_failed` with the last line of its log; `sandbox_missing` if
+    `policy` requires a sandbox and none can be made here.
     """
     words = [*(command or worker_command()), "--store", str(store.root.resolve()), "--max-jobs", str(max_jobs)]
     for cid in cids:
         words += ["--bundle", cid]
+    if policy is Policy.OFF:
+        words.append("--unconfined")
+    box = await trio.to_thread.run_sync(_box, store, cids, policy)
     await trio.to_thread.run_sync(_prepare, store, cids)
     try:
         async with trio.open_nursery() as nursery:
-            engine = WorkerEngine(lambda: WorkerProcess(words, log_path), max_jobs)
+            engine = WorkerEngine(lambda: WorkerProcess(words, log_path, box), max_jobs)
             nursery.start_soon(engine.keep)
             await engine.restart()
             yield engine
@@ -120,3 +131,15 @@ def _prepare(store: BundleStore, cids: Sequence[str]) -> None:
     for cid in cids:
         with suppress(EngineError, StoreError, RemoteProtocolError, OSError):
             kernels.prepare(store.open(cid), store.compile_cache)
+
+
+def _box(store: BundleStore, cids: Sequence[str], policy: Policy) -> Box | None:
+    """What the worker is started in: it sees the bundles that it serves, and writes nothing but what it compiles."""
+    found = bubblewrap() if policy is not Policy.OFF else None
+    if not found:
+        if policy is Policy.REQUIRED:
+            raise EngineError(Code.SANDBOX_MISSING, f"No worker is started without a sandbox: {bubblewrap().why_not}")
+        return None
+    root = store.root.resolve()
+    reads = (store.compile_cache.resolve(), *(root / "bundles" / cid for cid in cids))
+    return Box(found.path, reads, (store.worker_cache(cids).resolve(),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
 from typing import Final
@@ -14,6 +14,7 @@ from ...protocol.errors import Code, EngineError, RemoteProtocolError
 from .answers import Answer, OpenJob
 from .messages import Beat, Cancel, Cancelled, Credit, EngineJob, EnginePiece, Failed, Fatal, Message, Ready, Served
 from .process import WorkerProcess
+from .sandbox import BUBBLEWRAP
 
 START_S_MAX: Final = 300.0
 """From start to ready: compiling a large bundle from scratch beside five that do the same takes a minute or two."""
@@ -37,6 +38,7 @@ class WorkerEngine:
         self._process: WorkerProcess | None = None
         self._hpke_key = b""
         self._served: dict[bytes, Served] = {}
+        self._measures: tuple[str, ...] = ()
         self._jobs: dict[bytes, OpenJob] = {}
         self._deaths: deque[float] = deque(maxlen=RESTARTS_MAX)
         self._failure: EngineError | None = None
@@ -52,6 +54,10 @@ class WorkerEngine:
     @property
     def served(self) -> Mapping[bytes, Served]:
         return MappingProxyType(self._served)
+
+    @property
+    def measures(self) -> Sequence[str]:
+        return self._measures
 
     @property
     def free_slots(self) -> int:
@@ -131,6 +137,7 @@ class WorkerEngine:
             ready = await _first_word(process)
             if self._process is process:
                 self._hpke_key = ready.hpke_key
+                self._measures = (*([BUBBLEWRAP] if process.boxed else []), *ready.measures)
                 self._served = {served.bundle: served for served in ready.served}
                 self._announce()
                 async with trio.open_nursery() as nursery:

@@ -28,6 +28,9 @@ FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX + 64 * 1024
 AHEAD_PIECES_MAX: Final = WINDOW_TOKENS
 """Pieces that a worker makes before the first of them is taken: a window, the most that an executor risks unpaid."""
 
+PREFIX_BYTES: Final = 256 * 1024**2
+"""What a worker keeps of the sequences of one model that have ended: some twenty conversations of SmolLM2."""
+
 EOS, LENGTH, DONE = "eos", "length", "done"
 """How a job ended: with an end token, with exactly `max_tokens`, or (`score`, `call`) with its one piece."""
 
@@ -98,6 +101,8 @@ class Ready:
 
     hpke_key: Key
     served: Annotated[tuple[Served, ...], Size(1, BUNDLES_MAX)]
+    measures: Annotated[tuple[Word, ...], Size(0, 16)] = ()
+    """What confines it, in `confinement.MEASURES`' names, by its own account before it read any bundle."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,12 +122,14 @@ _ROLES: Final = ("prefill", "decode", "score", "call")
 
 
 def load(bundle: Bundle) -> Model:
-    """The model, its weights mapped and its first programs compiled.
+    """The model, every byte checked, its weights mapped and its first programs compiled.
 
-    Raises `EngineError(worker_failed)` if its parts do not fit together or this machine cannot run them.
+    Raises `StoreError(corrupt_chunk)` if a file is not what the manifest says, and `EngineError(worker_failed)` if its parts do
+    not fit together or this machine cannot run them.
     """
     manifest = bundle.manifest
     _check_roles(manifest)
+    bundle.verify()
     began = time.monotonic()
     try:
         model = Model(bundle, map_weights(bundle))

@@ -134,10 +134,9 @@ class Batches:
         inside = [line for batch in batches for line in batch.lines if line]
         outside = [line for line in lines if line.state is not None]
         every = inside + outside
-        longest = max(
-            [len(line.tokens) + 1 for line in every] + [batch.context for batch in batches if any(batch.lines)]
-        )
-        context = next(each for each in self._model.contexts("decode") if each >= longest)
+        needed = [len(line.tokens) + 1 for line in every]
+        there = [line.context for line in outside] + [batch.context for batch in batches]
+        context = next(each for each in self._model.contexts("decode") if each >= max(needed + there))
         width = self._width(context, len(every))
         fitting = all(batch.context == context and len(batch.lines) == width for batch in batches)
         if not fitting or len(batches) != -(-len(every) // width):

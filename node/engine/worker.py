@@ -1,9 +1,9 @@
 """The worker: a process that holds the models and does the jobs, and nothing else.
 
-    python -m fallow.node.engine.worker --control-fd N --store DIR --bundle CID ... [--max-jobs N]
+    python -m fallow.node.engine.worker --control-fd N --store DIR --bundle CID ... [--max-jobs N] [--unconfined]
 
-It makes its key, loads the bundles, says `Ready`, and then serves until its end of the control socket closes, at which
-it is gone at once, whatever it was doing. It can be killed at any moment: it keeps nothing.
+It confines itself, makes its key, loads the bundles, says `Ready`, and then serves until its end of the control socket
+closes, at which it is gone at once, whatever it was doing. It can be killed at any moment: it keeps nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import jax
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ...protocol.errors import Code, EngineError, FallowError, RemoteProtocolError
@@ -34,6 +35,7 @@ from ...protocol.work import (
 )
 from . import device, programs
 from .bundles import BundleStore
+from .confinement import Confinement
 from .entries import Run, Step, run_entry
 from .messages import (
     AHEAD_PIECES_MAX,
@@ -68,22 +70,23 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle; it tells us by closing the socket
     os.nice(NICE)
     control = socket.socket(fileno=options.control_fd)
+    store = BundleStore(options.store)
+    compiled = store.worker_cache(options.bundle)
+    confinement = Confinement(on=not options.unconfined)
+    confinement.before_threads([store.root / "bundles", store.compile_cache], [compiled])
     inbox = _Inbox(control)
     try:
-        models = load(BundleStore(options.store), options.bundle)
+        bundles = [store.open(cid) for cid in options.bundle]
+        device.configure(compiled, beside=store.compile_cache)
+        confinement.before_programs(jax.default_backend(), [bundle.manifest for bundle in bundles], options.max_jobs)
+        models = {bundle.hash: programs.load(bundle) for bundle in bundles}
+        confinement.before_jobs()
     except FallowError as error:
         control.sendall(encode(Fatal(error.code.value, _short(error.message))))
         raise SystemExit(error.message) from None
     worker = Worker(control, models, run, options.max_jobs)
-    worker.announce()
+    worker.announce(confinement.measures)
     worker.serve(inbox)
-
-
-def load(store: BundleStore, cids: Sequence[str]) -> dict[bytes, programs.Model]:
-    """The models by the hash in their bundle's CID. Raises `FallowError` for one that cannot be served."""
-    device.configure(store.compile_cache)
-    bundles = [store.open(cid) for cid in cids]
-    return {bundle.hash: programs.load(bundle) for bundle in bundles}
 
 
 class _Job:
@@ -133,13 +136,13 @@ class Worker:
         self._tasks: dict[bytes, Task] = {}
         self._silent = True
 
-    def announce(self) -> None:
-        """The daemon knows our key and what we serve."""
+    def announce(self, measures: tuple[str, ...]) -> None:
+        """The daemon knows our key, what we serve, and what confines us."""
         served = tuple(
             Served(hash, model.manifest.name, model.numerics_class, measure(model))
             for hash, model in self._models.items()
         )
-        self._send(Ready(self._private.public_key().public_bytes_raw(), served))
+        self._send(Ready(self._private.public_key().public_bytes_raw(), served, measures))
 
     def serve(self, inbox: _Inbox) -> None:
         """Does not return: the inbox ends the process when the socket closes."""
@@ -243,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--bundle", action="append", required=True, metavar="CID")
     parser.add_argument("--max-jobs", type=int, default=4)
+    parser.add_argument("--unconfined", action="store_true", help="the owner has turned the sandbox off")
     return parser
 
 

@@ -52,8 +52,9 @@ from fallow.protocol.work import Parameters, Piece, Work, decode_input_untrusted
 BUNDLE, H = b"\x09" * 32, b"\x07" * 32
 FILE = File(1, (H,))
 MANIFEST = Manifest(
-    "made-up", "none", "-", "-", ("generate", "score", "call"), FILE, (), (), (Program("p", "decode", 1, FILE, 0),),
-    FILE, None, 100, (), Tolerance(1, 1, 1, "-"),
+    "made-up", "none", "-", "-", ("generate", "score", "call"), FILE, (), (), (), (),
+    (Program("p", "decode", 1, 1, 8, FILE, 0, 0),),
+    FILE, None, 100, (), Tolerance(1, 1, 1, 0, 0, (), "-"),
 )  # fmt: skip
 PRICES = tuple(Price(BUNDLE, entry, 10, 1, 2, 1) for entry in ("generate", "score", "call"))
 PLANNED = 40

@@ -45,12 +45,14 @@ def manifest_of(files: dict[str, Path], name: str = "made-up", program: str = "c
         weights=file_of(files["weights.safetensors"]),
         parameters=(),
         state=(),
-        programs=(Program(program, "call", 8, file_of(files["programs/call"]), 0),),
+        inputs=(),
+        outputs=(),
+        programs=(Program(program, "call", 1, 8, 8, file_of(files["programs/call"]), 0, 0),),
         tokenizer=file_of(files["tokenizer.json"]),
         chat_template=None,
         context_tokens_max=8,
         end_tokens=(),
-        tolerance=Tolerance(0, 0, 0, ""),
+        tolerance=Tolerance(0, 0, 0, 0, 0, (), ""),
     )
 
 

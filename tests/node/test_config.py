@@ -26,6 +26,7 @@ BAD = {
     "region": {"region": "u33d"},
     "roles": {"roles": ["boss"]},
     "jobs_max": {"jobs_max": 0},
+    "sandbox": {"sandbox": "please"},
     "settle_s": {"settle_s": True},
     "bundles": {"bundles": [1]},
     "prices": {"prices": 5},
@@ -119,8 +120,9 @@ def test_a_key_file_that_cannot_be_read_or_made_is_said(tmp_path: Path) -> None:
 PUBLISHER = SigningKey(bytes(32))
 FILE = File(0, (bytes(32),))
 MANIFEST = Manifest(
-    "tiny", "llama", "", "", ("generate",), FILE, (), (), (Program("p", "decode", 1, FILE, 0),), FILE, None, 8, (),
-    Tolerance(0, 0, 0, ""),
+    "tiny", "llama", "", "", ("generate",), FILE, (), (), (), (),
+    (Program("p", "decode", 1, 1, 8, FILE, 0, 0),), FILE, None, 8, (),
+    Tolerance(0, 0, 0, 0, 0, (), ""),
 )  # fmt: skip
 
 

@@ -120,8 +120,9 @@ NODES = [SigningKey(bytes([n]) * 32) for n in range(10, 13)]
 OWNERS = [SigningKey(bytes([n]) * 32) for n in range(20, 23)]
 MANIFEST = sign(
     Manifest(
-        "m", "none", "", "", ("generate", "score"), File(3, (H,)), (), (), (Program("p", "decode", 1, File(3, (H,)), 0),),
-        File(3, (H,)), None, 64, (), Tolerance(10, 10, 10, ""),
+        "m", "none", "", "", ("generate", "score"), File(3, (H,)), (), (), (), (),
+        (Program("p", "decode", 1, 1, 8, File(3, (H,)), 0, 0),),
+        File(3, (H,)), None, 64, (), Tolerance(10, 10, 10, 0, 0, (), ""),
     ),
     KEY,
 )  # fmt: skip

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,18 +11,19 @@ from nacl.signing import SigningKey
 
 from fallow.node.engine import entries
 from fallow.node.engine.bundles import BundleStore, file_of
-from fallow.node.engine.programs import Model, load
+from fallow.node.engine.programs import load
 from fallow.protocol.bundle import File, Manifest, Program, Tolerance
 from fallow.protocol.envelope import sign
 from fallow.protocol.errors import Code, EngineError
-from fallow.protocol.work import Parameters, Work
+from fallow.protocol.work import Work
 
 KEY = SigningKey(b"\x01" * 32)
 
 
 def manifest_of(file: File, entry: str, programs: Sequence[tuple[str, int]]) -> Manifest:
-    listed = tuple(Program(f"p{n}", role, length, file, 0) for n, (role, length) in enumerate(programs))
-    return Manifest("m", "none", "", "", (entry,), file, (), (), listed, file, None, 64, (), Tolerance(0, 0, 0, ""))
+    listed = tuple(Program(f"p{n}", role, 1, length, 64, file, 0, 0) for n, (role, length) in enumerate(programs))
+    tolerance = Tolerance(0, 0, 0, 0, 0, (), "")
+    return Manifest("m", "none", "", "", (entry,), file, (), (), (), (), listed, file, None, 64, (), tolerance)
 
 
 @pytest.mark.spec("B-8")
@@ -53,28 +52,13 @@ def test_entries_without_programs_in_lengths_that_fit_are_not_served(
     assert caught.value.code is Code.WORKER_FAILED
 
 
-@dataclass
-class Scripted:
-    """A model whose scores are these columns, whatever it is asked."""
-
-    columns: np.ndarray[Any, np.dtype[np.float32]]
-    manifest = manifest_of(File(0, (bytes(32),)), "score", [("score", 64)])
-
-    def lengths(self, role: str) -> list[int]:
-        return []
-
-    def zeros(self) -> list[object]:
-        return []
-
-    def score(self, state: object, tokens: object, *rest: object) -> tuple[object, object]:
-        return state, self.columns
-
-
 @pytest.mark.spec("B-10")
 def test_figures_that_are_none_are_out_of_every_tolerance() -> None:
     none = np.array([[np.nan, -np.inf, -2e6, -1.5e-6], [np.nan, np.inf, 2e6, 2.5e-6], [np.nan, np.inf, 1e-7, -1e-3]])
-    model = cast(Model, Scripted(none.astype(np.float32)))
-    piece = [step.piece for step in entries.score(model, Parameters(), Work(((1, 2, 3, 4, 5),), 4)) if step][-1]
+    manifest = manifest_of(File(0, (bytes(32),)), "score", [("score", 64)])
+    steps = entries.score(manifest, Work(((1, 2, 3, 4, 5),), 4))
+    assert next(steps) == entries.Judge((1, 2, 3, 4, 5), 4)
+    piece = steps.send(none.astype(np.float32)).piece
     assert piece.values_micro == (-(2**40), -(2**40), -(2**40), -2)
     assert piece.gaps_micro == (2**40, 2**40, 2**40, 2)
     assert piece.masses_ppm == (10**6, 10**6, 0, 0)

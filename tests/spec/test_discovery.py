@@ -347,8 +347,9 @@ async def test_whom_the_dht_names_is_asked_and_offered_only_if_it_answers() -> N
 async def test_content_with_another_hash_is_not_used(tmp_path: Path) -> None:
     file = File(3, (b"\x05" * 32,))
     manifest = Manifest(
-        "made-up", "none", "", "", ("call",), file, (), (), (Program("p", "call", 1, file, 0),), file, None, 8, (),
-        Tolerance(0, 0, 0, ""),
+        "made-up", "none", "", "", ("call",), file, (), (), (), (),
+        (Program("p", "call", 1, 1, 8, file, 0, 0),), file, None, 8, (),
+        Tolerance(0, 0, 0, 0, 0, (), ""),
     )  # fmt: skip
     signed = sign(manifest, OWNER)
     tmp_path.joinpath("trust.toml").write_text(

@@ -296,8 +296,9 @@ class FakeNetwork:
 
 FILE = File(1, (H,))
 MANIFEST = Manifest(
-    "made-up", "none", "-", "-", ("generate",), FILE, (), (), (Program("p", "decode", 1, FILE, 0),), FILE, None, 100, (),
-    Tolerance(1, 1, 1, "-"),
+    "made-up", "none", "-", "-", ("generate",), FILE, (), (), (), (),
+    (Program("p", "decode", 1, 1, 8, FILE, 0, 0),), FILE, None, 100, (),
+    Tolerance(1, 1, 1, 0, 0, (), "-"),
 )  # fmt: skip
 MANDATE = sign(Mandate(NODE_KEY, bytes(OWNER.verify_key), ("executor",), 1, NOW_MS, NOW_MS + 1000, None), OWNER)
 NODE_SEEN = Node(

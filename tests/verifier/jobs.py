@@ -25,8 +25,9 @@ CLIENT = SigningKey(b"\x01" * 32)
 FILE = File(1, (H,))
 MANIFEST = sign(
     Manifest(
-        "made-up", "none", "-", "-", ("generate", "score", "call"), FILE, (), (), (Program("p", "decode", 1, FILE, 0),),
-        FILE, None, 100, (), Tolerance(100, 1_000, 500, "-"),
+        "made-up", "none", "-", "-", ("generate", "score", "call"), FILE, (), (), (), (),
+        (Program("p", "decode", 1, 1, 8, FILE, 0, 0),),
+        FILE, None, 100, (), Tolerance(100, 1_000, 500, 0, 0, (), "-"),
     ),
     SigningKey(b"\x02" * 32),
 )  # fmt: skip

@@ -27,7 +27,7 @@ from fallow.verifier.quorum import (
     judge_window,
 )
 
-TOLERANCE = Tolerance(100, 1_000, 500, "for this test")
+TOLERANCE = Tolerance(100, 1_000, 500, 0, 0, (), "for this test")
 KEYS = [SigningKey(bytes([n]) * 32) for n in range(1, 9)]
 H = b"\x05" * 32
 POLICY = Policy.parse("quorum:2/3")
