@@ -17,15 +17,12 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from ..node.engine.kernels import EXPAND, PRODUCT
+from ..node.engine.kernels import PRODUCT
 from .program import Shapes
 from .recipe import Model
 
 BLOCK: Final = 32
 """Consecutive weights of a row that share a scale and a least weight."""
-
-PRODUCT_ROWS_MAX: Final = 16
-"""Up to here the product reads codes; beyond, XLA's own product is fast enough to be worth expanding the weights for it."""
 
 
 class Blocks(NamedTuple):
@@ -49,8 +46,6 @@ def linear(x: Array, weight: Array | Blocks) -> Array:
     if not isinstance(weight, Blocks):
         return _dense(x, weight)
     rows = x.reshape(-1, x.shape[-1])
-    if rows.shape[0] > PRODUCT_ROWS_MAX:
-        return _dense(x, lax.platform_dependent(*weight, cpu=_expand_by_kernel, default=_expand))
     product: Array = lax.platform_dependent(rows, *weight, cpu=_product_by_kernel, default=_product)
     return product.reshape(*x.shape[:-1], -1)
 
@@ -120,12 +115,6 @@ def _product_by_kernel(x: Array, codes: Array, scales: Array) -> Array:
 
 def _product(x: Array, codes: Array, scales: Array) -> Array:
     return _dense(x, _expand(codes, scales))
-
-
-def _expand_by_kernel(codes: Array, scales: Array) -> Array:
-    result = jax.ShapeDtypeStruct((len(codes), scales.shape[1] * BLOCK), np.dtype(np.float32))  # type: ignore[no-untyped-call]
-    expanded: Array = jax.ffi.ffi_call(EXPAND, result)(codes, scales)
-    return expanded
 
 
 def _expand(codes: Array, scales: Array) -> Array:

@@ -1,4 +1,4 @@
-// Products with weights in blocks of 32 codes, as XLA custom calls on a CPU. Defined in spec/07-bundles.md#weights-in-blocks:
+// Products with weights in blocks of 32 codes, as an XLA custom call on a CPU. Defined in spec/07-bundles.md#weights-in-blocks:
 // every result is the same, bit for bit, whatever the vectors' width, the number of threads and the other rows of x.
 //
 // Compiled by kernels.py for the machine it runs on, with -ffp-contract=fast: `a * b + c` is one fused operation here.
@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "xla/ffi/api/ffi.h"
 
@@ -41,7 +42,7 @@ constexpr int64_t CHUNK = 32;  // rows of weights that a thread takes at a time:
 typedef float Floats __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(WIDTH * 4)));
 
-// One weight matrix [out, in]: codes as bytes, or two to a byte, and each block's scale and least.
+// One weight matrix [out, in]: codes as bytes, or two to a byte, and each block's scale and least; or, of 32 bits, expanded.
 struct Weights {
   const uint8_t* codes;
   const float* scales;
@@ -66,6 +67,7 @@ inline Ints widened(const uint8_t* codes) {
 // Weights of one block: `first` is 0 or 16, its half, plus a multiple of WIDTH.
 template <int BITS>
 inline Floats expanded(const uint8_t* codes, const float* scales, int first) {
+  if constexpr (BITS == 32) return *(const Floats*)((const float*)codes + first);
   Ints ints = widened(codes + (BITS == 8 ? first : first % LANES));
   if (BITS == 4) ints = first < LANES ? ints & 15 : ints >> 4;
   return __builtin_convertvector(ints, Floats) * scales[0] + scales[1];
@@ -112,18 +114,26 @@ void tiles(const Weights& weights, int64_t row, const float* x, int64_t n, float
 }
 
 template <int BITS>
-void product_rows(const Weights& weights, int64_t row, int64_t end, const float* x, int64_t n, float* y) {
-  for (; row + ROWS <= end; row += ROWS) tiles<BITS, ROWS>(weights, row, x, n, y);
-  for (; row < end; row++) tiles<BITS, 1>(weights, row, x, n, y);
+void expand_rows(const Weights& weights, int64_t row, int64_t end, float* w) {
+  const uint8_t* codes = weights.codes_of(row);
+  const float* scales = weights.scales_of(row);
+  for (int64_t left = (end - row) * weights.in; left; left -= BLOCK, w += BLOCK, codes += BLOCK * BITS / 8, scales += 2)
+    for (int first = 0; first < BLOCK; first += WIDTH) *(Floats*)(w + first) = expanded<BITS>(codes, scales, first);
 }
 
 template <int BITS>
-void expand_rows(const Weights& weights, int64_t row, int64_t end, float* y) {
-  const uint8_t* codes = weights.codes_of(row);
-  const float* scales = weights.scales_of(row);
-  for (float *w = y + row * weights.in, *last = y + end * weights.in; w < last;
-       w += BLOCK, codes += BLOCK * BITS / 8, scales += 2)
-    for (int first = 0; first < BLOCK; first += WIDTH) *(Floats*)(w + first) = expanded<BITS>(codes, scales, first);
+void product_rows(const Weights& weights, int64_t row, int64_t end, const float* x, int64_t n, float* y) {
+  if (n > COLUMNS) {  // many rows of x read the same weights: they are expanded once, into the cache
+    static thread_local std::vector<float> panel;
+    panel.resize(ROWS * weights.in);
+    const Weights dense{(const uint8_t*)panel.data(), weights.scales, weights.out, weights.in, 32};
+    for (; row + ROWS <= end; row += ROWS) {
+      expand_rows<BITS>(weights, row, row + ROWS, panel.data());
+      tiles<32, ROWS>(dense, 0, x, n, y + row);
+    }
+  }
+  for (; row + ROWS <= end; row += ROWS) tiles<BITS, ROWS>(weights, row, x, n, y);
+  for (; row < end; row++) tiles<BITS, 1>(weights, row, x, n, y);
 }
 
 // Every chunk of the rows has been given to `work(begin, end)`, by this thread and those of the pool that were free.
@@ -169,31 +179,12 @@ ffi::Error product(ffi::ThreadPool pool, ffi::BufferR2<ffi::F32> x, ffi::BufferR
   return ffi::Error::Success();
 }
 
-ffi::Error expand(ffi::ThreadPool pool, ffi::BufferR2<ffi::U8> codes, ffi::BufferR3<ffi::F32> scales,
-                  ffi::ResultBufferR2<ffi::F32> y) {
-  Weights weights;
-  if (!read(codes, scales, y->dimensions()[1], &weights) || y->dimensions()[0] != weights.out)
-    return ffi::Error::InvalidArgument("The shapes of weights in blocks do not fit together.");
-  float* results = y->typed_data();
-  in_chunks(pool, weights.out, [=](int64_t begin, int64_t end) {
-    if (weights.bits == 4) expand_rows<4>(weights, begin, end, results);
-    else expand_rows<8>(weights, begin, end, results);
-  });
-  return ffi::Error::Success();
-}
-
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fallow_block_product_1, product,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::BufferR2<ffi::F32>>()
-                                  .Arg<ffi::BufferR2<ffi::U8>>()
-                                  .Arg<ffi::BufferR3<ffi::F32>>()
-                                  .Ret<ffi::BufferR2<ffi::F32>>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fallow_block_expand_1, expand,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::BufferR2<ffi::U8>>()
                                   .Arg<ffi::BufferR3<ffi::F32>>()
                                   .Ret<ffi::BufferR2<ffi::F32>>());

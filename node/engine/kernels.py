@@ -22,8 +22,7 @@ from ...protocol.errors import Code, EngineError
 from .bundles import Bundle
 
 PRODUCT: Final = "fallow_block_product_1"
-EXPAND: Final = "fallow_block_expand_1"
-TARGETS: Final = frozenset({PRODUCT, EXPAND})
+TARGETS: Final = frozenset({PRODUCT})
 """Custom calls by name. What a name computes never changes: something else gets another number."""
 
 COMPILE_S_MAX: Final = 120
