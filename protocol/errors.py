@@ -64,6 +64,7 @@ class Code(StrEnum):
     CORRUPT_STORE = "corrupt_store"
     BUNDLE_NOT_BUILT = "bundle_not_built"
     BUNDLE_UNTRUSTED = "bundle_untrusted"
+    BUNDLE_REFUSED = "bundle_refused"
     DOWNLOAD_FAILED = "download_failed"
     PACKAGE_MISSING = "package_missing"
     BAD_CONFIG = "bad_config"
@@ -154,6 +155,12 @@ REGISTRY: dict[Code, CodeEntry] = {
         CodeEntry(Code.BUNDLE_NOT_BUILT, "any", _IGNORE, "Run `fallow bundle build NAME` once on this machine."),
         CodeEntry(
             Code.BUNDLE_UNTRUSTED, "any", _IGNORE, "Trust its publisher with `fallow trust add`, or leave it out."
+        ),
+        CodeEntry(
+            Code.BUNDLE_REFUSED,
+            "any",
+            _IGNORE,
+            "Leave it out: its programs do not keep the rules that the message names.",
         ),
         CodeEntry(Code.DOWNLOAD_FAILED, "any", _IGNORE, "Check that pip reaches your package index, then build again."),
         CodeEntry(Code.PACKAGE_MISSING, "any", _IGNORE, "Install the extra that the message names."),

@@ -116,7 +116,7 @@ class BundleStore:
         that program in it, and no other.
         """
         served = content_hash("\n".join(sorted(set(cids))).encode()).hex()
-        path = _directory(_directory(self.root / "xla-workers", 0o700) / served[:32], 0o700)
+        path = _directory(self.root / "xla-workers" / served[:32], 0o700)
         if sum(file.lstat().st_size for file in path.rglob("*")) > WORKER_CACHE_BYTES_MAX:
             shutil.rmtree(path)
         return _directory(path, 0o700)

@@ -95,7 +95,7 @@ class Confinement:
 
         To be called when bundles are loaded and compiled. Not on a GPU, whose driver opens its devices when it likes.
         """
-        if SECCOMP in self.measures and not self._devices:
+        if SECCOMP in self.measures and SEALED not in self.measures and not self._devices:
             seccomp.load(seccomp.Allowed(writing=False))
             self.measures += (SEALED,)
 

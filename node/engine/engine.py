@@ -3,6 +3,7 @@
 kill() -----------------------> down: nothing runs, nothing is held         from any state, at once
 restart() --------------------> starting -> up, with a new key              from any state
 the worker dies or misbehaves -> starting -> up, with a new key             a bounded number of times
+a bundle is the cause of it ----> starting -> up, without that bundle       once for each bundle
 it does not start, or dies too often -> down, and `failure` says why        until restart()
 """
 
@@ -17,6 +18,7 @@ from typing import Protocol
 import trio
 
 from ...protocol.errors import Code, EngineError, RemoteProtocolError, StoreError
+from ...protocol.identity import cid_hash_untrusted
 from . import kernels
 from .answers import Answer
 from .bundles import BundleStore
@@ -45,6 +47,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def refused(self) -> Mapping[bytes, EngineError]:
+        """Why a bundle is not served and will not be as long as this engine lives, by the hash in its CID."""
+        ...
+
+    @property
     def free_slots(self) -> int:
         """Jobs that `submit` would take now. A cancelled job's slot is free when the worker has stopped it."""
         ...
@@ -62,8 +69,9 @@ class Engine(Protocol):
     def submit(self, job: EngineJob) -> Answer:
         """The job is on its way to the worker; iterate the answer for its pieces.
 
-        Raises `EngineError`: `worker_died` (or `failure`) while none is ready, `unknown_bundle`, `busy` without a free
-        slot, `replayed` if a job with this id is open. What only the worker can tell comes from the answer.
+        Raises `EngineError`: the one in `refused`, `worker_died` (or `failure`) while no worker is ready, `unknown_bundle`,
+        `busy` without a free slot, `replayed` if a job with this id is open. What only the worker can tell comes from
+        the answer.
         """
         ...
 
@@ -102,15 +110,22 @@ async def open_engine(
     `policy` requires a sandbox and none can be made here.
     """
     words = [*(command or worker_command()), "--store", str(store.root.resolve()), "--max-jobs", str(max_jobs)]
-    for cid in cids:
-        words += ["--bundle", cid]
     if policy is Policy.OFF:
         words.append("--unconfined")
+    bundles = {cid_hash_untrusted(wanted): wanted for wanted in cids}
     box = await trio.to_thread.run_sync(_box, store, cids, policy)
     await trio.to_thread.run_sync(_prepare, store, cids)
+
+    def start(refused: Mapping[bytes, EngineError]) -> WorkerProcess:
+        left = [wanted for bundle, wanted in bundles.items() if bundle not in refused]
+        if refused and not left:
+            why = "; ".join(error.message for error in refused.values())
+            raise EngineError(Code.BUNDLE_REFUSED, f"No bundle is left to serve: {why}")
+        return WorkerProcess([*words, *(word for wanted in left for word in ("--bundle", wanted))], log_path, box)
+
     try:
         async with trio.open_nursery() as nursery:
-            engine = WorkerEngine(lambda: WorkerProcess(words, log_path, box), max_jobs)
+            engine = WorkerEngine(start, bundles, max_jobs)
             nursery.start_soon(engine.keep)
             await engine.restart()
             yield engine

@@ -116,7 +116,8 @@ def readable() -> list[Path]:
     found = [Path(prefix) for prefix in (sys.prefix, sys.base_prefix) if prefix not in ("/usr", "/usr/local")]
     found += [executable, *_links(executable)]
     found += [Path(p) for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
-    found += [Path(p).absolute() for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    named = [Path(p).absolute() for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    found += [path for path in named if not Path.home().is_relative_to(path)]  # `.` at home would show all of it
     package = Path(__file__).parents[2]
     if package.parent.name not in ("site-packages", "dist-packages"):  # a checkout: the rest of it is not ours to show
         found += [path.parent if path.parent != package else path for path in _sources(package)]

@@ -41,7 +41,7 @@ _ALWAYS: Final = {
     "sched_getaffinity": (204, 123), "sched_getparam": (143, 121), "sched_getscheduler": (145, 120), "getcpu": (309, 168),
     # Signals to itself.
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "sigaltstack": (131, 132),
-    "restart_syscall": (219, 128),
+    "restart_syscall": (219, 128), "setitimer": (38, 103),
     # What it is and what time it is.
     "getpid": (39, 172), "getppid": (110, 173), "getuid": (102, 174), "geteuid": (107, 175), "getgid": (104, 176),
     "getegid": (108, 177), "getrlimit": (97, 163), "getrusage": (98, 165), "getpriority": (140, 141),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,7 @@ from fallow.node.engine import device
 from fallow.node.engine.entries import Next, Step, run_entry
 from fallow.node.engine.programs import Model, load
 from fallow.node.engine.sequences import Batch, Line
+from fallow.node.engine.slots import Isolation
 from fallow.node.engine.turns import Task, Turns
 from fallow.protocol.errors import FallowError
 from fallow.protocol.work import Parameters, Piece, Work
@@ -27,16 +27,9 @@ A, B = b"a" * 32, b"b" * 32
 def chat(tiny: Tiny) -> Model:
     device.configure(tiny.store.compile_cache)
     model = load(tiny.store.open(tiny.chat))
-    model.load_all()
+    while model.load_next():
+        pass
     return model
-
-
-@pytest.fixture
-def shared(chat: Model) -> Iterator[Model]:
-    """The model with its batches open to all clients."""
-    before, chat.shared = chat.shared, True
-    yield chat
-    chat.shared = before
 
 
 class Asked:
@@ -259,30 +252,34 @@ def test_clients_take_turns_whoever_has_more_jobs(chat: Model) -> None:
     assert order.index("4") <= 1
 
 
-def test_clients_share_a_run_only_where_slots_are_proven_apart(
-    chat: Model, shared: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clients_share_a_run_only_where_slots_are_proven_apart(chat: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     def widest(model: Model) -> int:
         used: set[int] = set()
-        for program in model.programs("decode"):
-            run = program.run
+        with monkeypatch.context() as patch:
+            for program in model.programs("decode"):
+                run = program.run
 
-            def noting(*arguments: object, run: object = run, slots: int = program.program.slots) -> object:
-                used.add(slots)
-                return run(*arguments)  # type: ignore[operator]  # the program's own
+                def noting(*arguments: object, run: object = run, slots: int = program.program.slots) -> object:
+                    used.add(slots)
+                    return run(*arguments)  # type: ignore[operator]  # the program's own
 
-            monkeypatch.setattr(program, "run", noting)
-        finish(Turns([model], prefix_bytes=0), *(Asked(model, Work((PROMPT[:4],)), client=client) for client in (A, B)))
+                patch.setattr(program, "run", noting)
+            finish(Turns([model], 0), *(Asked(model, Work((PROMPT[:4],)), client=client) for client in (A, B)))
         return max(used)
 
-    assert widest(shared) == 4
-    shared.shared = False
-    assert widest(shared) == 1
+    assert chat.shared
+    assert widest(chat) == 4
+    for program in chat.programs("decode"):
+        loaded = program.load()
+        monkeypatch.setattr(program, "_loaded", replace(loaded, isolation=Isolation(False, "for this test")))
+    assert not chat.shared
+    assert widest(chat) == 1
 
 
 def test_a_function_s_inputs_are_run_several_at_a_time(tiny: Tiny) -> None:
     model = load(tiny.store.open(tiny.embed))
-    model.load_all()
+    while model.load_next():
+        pass
     rows = tuple((first, 5, 6) for first in range(7))
     many = Asked(model, Work(rows), Parameters(), entry="call")
     finish(Turns([model]), many)
