@@ -125,6 +125,9 @@ def test_a_model_in_blocks_says_what_it_says_in_float32(tiny_store: BundleStore)
             np.testing.assert_allclose(mine, theirs, rtol=0, atol=model.tolerance.value_micro / 1e6)
             compared += mine.size
     assert compared > 100
+    while in_blocks.load_next():
+        pass
+    assert in_blocks.shared, "slots are not proven apart: the kernel's rows are"
 
 
 _LOAD = """
@@ -148,7 +151,7 @@ def test_without_the_library_a_bundle_that_needs_it_says_what_to_install(
 ) -> None:
     words = [sys.executable, "-c", _LOAD, str(tmp_path), str(tiny_store.root)]
     said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
-    assert said.startswith("worker_failed tiny-chat-q4 cannot be run: ")
+    assert said.startswith("bundle_refused tiny-chat-q4: ")
     assert "install a C++ compiler" in said
 
 
