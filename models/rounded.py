@@ -47,6 +47,8 @@ ROUNDINGS: Final = {"bfloat16": _to_bfloat16, "int8": _to_integers(8), "int4": _
 def rounded_bundle(name: str, rounding: str, downloads: Path) -> Iterator[Bundle]:
     """The bundle that the recipe would have made of rounded matrices, for as long as the context lasts."""
     model = recipe(name).make(downloads, _silent)
+    if model.codes:
+        raise ValueError(f"{name} has weights in blocks: round those of the float32 bundle that it was made of")
     rounded = {key: ROUNDINGS[rounding](w) if w.ndim == 2 else w for key, w in model.weights.items()}
     with tempfile.TemporaryDirectory(dir=downloads, prefix="rounded-") as scratch:
         directory = Path(scratch, "made")

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from . import kernels
 from .admission import admit_untrusted, check_memory, needed_bytes
 from .artifact import Aval, Signature, refuse
 from .caps import Caps, Speed, measure_speed, memory_bytes
@@ -46,6 +47,9 @@ def load_untrusted(name: str, artifact: bytes, signature: Signature, *, flops: i
 
     Admission depends on the program and its signature alone: what is kept of it was admitted when it was compiled.
     """
+    # [REJECT] It calls a kernel that this machine lacks.
+    if jax.default_backend() == "cpu" and kernels.called_by(artifact) and not kernels.registered():
+        refuse(kernels.MISSING)
     with grant.limit(f"reading and compiling {name}", grant.caps.compile_s):
         found, compiled = (grant.kept and grant.kept.find(artifact, signature)) or _compile_untrusted(
             artifact, signature, flops, slots, grant

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from ...protocol.errors import Code, EngineError
+import trio
+
+from ...protocol.errors import Code, EngineError, RemoteProtocolError, StoreError
 from ...protocol.identity import cid_hash_untrusted
+from . import kernels
 from .bundles import BundleStore
 from .process import WorkerProcess
 from .sandbox import Box, Policy, bubblewrap
@@ -49,6 +53,7 @@ class Spawner:
             return spare
         if spare:
             await spare.kill_and_reap()
+        await trio.to_thread.run_sync(_prepare, self._store, left)
         return self._start(left)
 
     def prepare(self, refused: Mapping[bytes, EngineError]) -> None:
@@ -80,6 +85,13 @@ class Spawner:
 def worker_command() -> list[str]:
     """How the worker is started: by this interpreter, with nothing of the current directory on its path."""
     return [sys.executable, "-P", "-m", f"{__package__}.worker"]
+
+
+def _prepare(store: BundleStore, cids: Sequence[str]) -> None:
+    """The kernels that these bundles call are compiled, where that can be done; the worker says what it cannot run."""
+    for cid in cids:
+        with suppress(EngineError, StoreError, RemoteProtocolError, OSError):
+            kernels.prepare(store.open(cid), store.compile_cache)
 
 
 def _hashes(cids: Sequence[str]) -> frozenset[bytes]:
