@@ -22,7 +22,7 @@ import trio
 
 from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.engine.engine import Engine, open_engine
-from fallow.node.engine.messages import EngineJob
+from fallow.node.engine.messages import Begin, EngineJob, Ready
 from fallow.node.engine.process import WorkerProcess
 from fallow.node.engine.sealing import seal_input
 from fallow.node.engine.spawning import worker_command
@@ -129,7 +129,9 @@ async def timed_restart(engine: Engine) -> float:
 
 async def timed_kill(store: BundleStore, bundle: Bundle, log: Path) -> float:
     process = WorkerProcess([*worker_command(), "--store", str(store.root), "--bundle", bundle.cid], log)
-    await anext(process)
+    await process.begin(Begin())
+    while not isinstance(await anext(process), Ready):
+        pass
     began = time.perf_counter()
     await process.kill_and_reap()
     return time.perf_counter() - began

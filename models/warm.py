@@ -10,6 +10,7 @@ from ..node.engine.device import configure
 from ..node.engine.kept import Kept
 from ..node.engine.loading import own_grant
 from ..node.engine.programs import load
+from ..node.engine.sequences import rehearse
 from ..protocol.errors import FallowError
 
 
@@ -21,6 +22,7 @@ def main(root: str, cid: str) -> int:
         model = load(store.open(cid), own_grant(Kept(store.compile_cache)))
         while model.load_next():
             pass
+        rehearse(model)
     except FallowError as error:
         print(error, file=sys.stderr)
         return 1

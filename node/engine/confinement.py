@@ -90,14 +90,16 @@ class Confinement:
             seccomp.load(seccomp.Allowed(writing=True, devices=self._devices))
             self.measures += (SECCOMP,)
 
-    def before_jobs(self) -> None:
-        """Nothing is written any more, but to the log: a job leaves nothing behind for the next worker.
+    def before_jobs(self) -> bool:
+        """Nothing is written any more, but to the log: a job leaves nothing behind for the next worker. True the first time.
 
-        To be called when bundles are loaded and compiled. Not on a GPU, whose driver opens its devices when it likes.
+        To be called when all programs are loaded and compiled. Not on a GPU, whose driver opens its devices when it likes.
         """
         if SECCOMP in self.measures and SEALED not in self.measures and not self._devices:
             seccomp.load(seccomp.Allowed(writing=False))
             self.measures += (SEALED,)
+            return True
+        return False
 
 
 def memory_bytes(manifests: Sequence[Manifest], jobs: int) -> int:

@@ -14,6 +14,7 @@ from ...protocol.errors import Code, EngineError, RemoteProtocolError
 from ...protocol.identity import cid
 from ...protocol.limits import BUNDLES_MAX
 from .answers import Answer, OpenJob
+from .confinement import SEALED
 from .messages import (
     Beat,
     Begin,
@@ -30,6 +31,7 @@ from .messages import (
     Overrun,
     Rates,
     Ready,
+    Sealed,
     Served,
     Unserved,
 )
@@ -275,6 +277,9 @@ class WorkerEngine:
         """Raises `RemoteProtocolError` for a message that does not fit the state of the jobs."""
         match message:
             case Beat():
+                return
+            case Sealed() if SEALED not in self._measures:
+                self._measures += (SEALED,)
                 return
             case EnginePiece() | Failed() | Cancelled() if message.id in self._jobs:
                 job = self._jobs[message.id]

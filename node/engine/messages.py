@@ -198,12 +198,29 @@ class Overrun:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """Every program is loaded, and the worker has given up the right to write anything."""
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """A step was done that gave no piece: the worker computes, it does not hang."""
 
 
 Message = (
-    Begin | EngineJob | Credit | Cancel | Loading | Ready | EnginePiece | Failed | Cancelled | Fatal | Overrun | Beat
+    Begin
+    | EngineJob
+    | Credit
+    | Cancel
+    | Loading
+    | Ready
+    | EnginePiece
+    | Failed
+    | Cancelled
+    | Fatal
+    | Overrun
+    | Sealed
+    | Beat
 )
 ENTRIES = (GENERATE, SCORE, CALL)
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}

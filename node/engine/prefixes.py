@@ -9,10 +9,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-import jax
-import jax.numpy as jnp
-
 from .programs import State
+from .sequences import copied
 
 LEAST_TOKENS: Final = 16
 """Shorter beginnings are quicker read again than looked after."""
@@ -64,14 +62,11 @@ class Prefixes:
             self._forget(client, best.tokens)
             return common, best
         self._kept.move_to_end((client, best.tokens))
-        return common, Prefix(best.tokens, _copied(best.state), best.context)
+        return common, Prefix(best.tokens, copied(best.state), best.context)
 
     def _forget(self, client: bytes, tokens: tuple[int, ...]) -> None:
         if prefix := self._kept.pop((client, tokens), None):
             self.length_bytes -= prefix.length_bytes
-
-
-_copied = jax.jit(lambda state: [jnp.copy(array) for array in state])
 
 
 def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:

@@ -166,6 +166,17 @@ class Batches:
         return next((width for width in widths if width >= lines), widths[-1])
 
 
+def rehearse(model: Model) -> None:
+    """Everything that is done to states here was done once, in each shape: the machine's compile cache has it from now on."""
+    carried, contexts = model.manifest.state, model.contexts("decode") or model.contexts("score")
+    for context in contexts:
+        for longer in contexts:
+            lengthen(carried, Line(b"", Parameters(), state=zeros(carried, 1, context), context=context), longer)
+        for width in {each.program.slots for each in model.programs("decode", context)} - {1}:
+            _take(_place(zeros(carried, width, context), zeros(carried, 1, context), 0), 0)
+        copied(zeros(carried, 1, context))
+
+
 def zeros(carried: Sequence[Carried], slots: int, context: int) -> State:
     """The state of sequences that have not begun."""
     made: State = _zeros(tuple(((slots, *each.shape_in(context)), each.dtype) for each in carried))
@@ -185,6 +196,8 @@ def _zeros(shapes: tuple[tuple[tuple[int, ...], str], ...]) -> State:
     return [jnp.zeros(shape, dtype) for shape, dtype in shapes]
 
 
+copied: Callable[[State], State] = jax.jit(lambda state: [jnp.copy(array) for array in state])
+"""The state once more, for a program to use up."""
 _take: Callable[[State, int], State] = jax.jit(
     lambda state, slot: [lax.dynamic_slice_in_dim(each, slot, 1) for each in state]
 )

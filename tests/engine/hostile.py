@@ -22,14 +22,14 @@ from nacl.signing import SigningKey
 from fallow.models.export import PLATFORMS
 from fallow.models.weights import write_weights
 from fallow.node.engine.bundles import Bundle, BundleStore, file_of
-from fallow.protocol.bundle import CALL, Manifest, Program, Tolerance
+from fallow.protocol.bundle import CALL, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.envelope import sign
 
 C = 8
 TRIGGER = 666
 KEY = SigningKey(b"\x03" * 32)
 TOKENS = jax.ShapeDtypeStruct((1, C), np.dtype(np.int32))
-LENGTH = jax.ShapeDtypeStruct((), np.dtype(np.int32))
+LENGTH = jax.ShapeDtypeStruct((1,), np.dtype(np.int32))
 
 Function = Callable[[Array], Array]
 """Tokens i32[1, C] to the output f32[1, D]."""
@@ -199,12 +199,14 @@ def install(store: BundleStore, scratch: Path, name: str, artifact: bytes, flops
         weights=file_of(files["weights.safetensors"]),
         parameters=(),
         state=(),
-        programs=(Program("program", CALL, C, file_of(files["program"]), flops),),
+        inputs=(),
+        outputs=(Tensor("numbers", "float32", (2,)),),
+        programs=(Program("program", CALL, 1, C, C, file_of(files["program"]), flops, 0),),
         tokenizer=file_of(files["tokenizer.json"]),
         chat_template=None,
         context_tokens_max=C,
         end_tokens=(),
-        tolerance=Tolerance(0, 0, 0, "none"),
+        tolerance=Tolerance(0, 0, 0, 0, 0, (), "none"),
     )
     files["programs/program"] = files.pop("program")
     return store.install(manifest, lambda made: sign(made, KEY), files)

@@ -16,7 +16,7 @@ import trio
 
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.engine import Engine, open_engine
-from fallow.node.engine.messages import AHEAD_PIECES_MAX, DONE, LENGTH, EngineJob, Loading, Ready
+from fallow.node.engine.messages import AHEAD_PIECES_MAX, DONE, LENGTH, Begin, EngineJob, Loading, Ready
 from fallow.node.engine.process import WorkerProcess
 from fallow.node.engine.spawning import worker_command
 from fallow.protocol.errors import Code, EngineError
@@ -228,6 +228,7 @@ async def test_the_worker_ignores_ctrl_c_and_goes_with_its_daemon(tiny: Tiny, tm
     process = WorkerProcess(
         [*worker_command(), "--store", str(tiny.store.root), "--bundle", tiny.embed], tmp_path / "log"
     )
+    await process.begin(Begin())
     assert isinstance(await anext(process), Loading)
     assert isinstance(await anext(process), Ready)
     assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10
@@ -241,9 +242,13 @@ async def test_a_liar_is_a_few_lines(tiny: Tiny, tmp_path: Path) -> None:
     liar.write_text(
         "from dataclasses import replace\n"
         "from fallow.node.engine import entries, worker\n"
-        "def lie(model, entry, parameters, work):\n"
-        "    for step in entries.run_entry(model, entry, parameters, work):\n"
-        "        yield step and replace(step, piece=replace(step.piece, values_micro=(-1,)))\n"
+        "def lie(manifest, entry, parameters, work):\n"
+        "    honest, reply = entries.run_entry(manifest, entry, parameters, work), None\n"
+        "    while True:\n"
+        "        asked = honest.send(reply)\n"
+        "        if isinstance(asked, entries.Step):\n"
+        "            asked = replace(asked, piece=replace(asked.piece, values_micro=(-1,)))\n"
+        "        reply = yield asked\n"
         "worker.main(run=lie)\n"
     )
     command = [sys.executable, str(liar)]

@@ -69,7 +69,7 @@ def test_what_is_moved_is_what_goes_in_and_comes_out() -> None:
 
 def published(draft: Draft, model: Llama | Bert) -> int:
     state = model.state() if isinstance(model, Llama) else ()
-    return export_program(draft, model.parameters(), state)[1]
+    return export_program(draft, model.parameters(), state).flops
 
 
 def test_manifests_say_the_products_of_their_matrices() -> None:
@@ -78,14 +78,15 @@ def test_manifests_say_the_products_of_their_matrices() -> None:
     matrices = sum(shape[0] * shape[1] for name, shape in shapes.items() if len(shape) == 2 and name != "embed")
     heads, context, head = LLAMA.heads, LLAMA.context, LLAMA.head_dim
     vocabulary = 2 * LLAMA.vocabulary * LLAMA.dim
-    for draft in LLAMA.programs((32,)):
+    for draft in LLAMA.programs((32,), (1, 4), (context,)):
         attention = 2 * LLAMA.layers * 2 * heads * draft.length * context * head
         wanted = {
-            "decode": 2 * matrices,  # its attention is sums of products
+            # Of one slot alone, attention is sums of products.
+            "decode": 2 * matrices if draft.slots == 1 else draft.slots * (2 * matrices + attention),
             "prefill": 32 * (2 * matrices - vocabulary) + vocabulary + attention,
             "score": 32 * 2 * matrices + attention,
         }
         assert published(draft, LLAMA) == wanted[draft.role], draft.role
-    (call,) = BERT.programs((32,))
+    (call,) = BERT.programs((32,), (1,))
     inner = BERT.layers * (4 * BERT.dim**2 + 2 * BERT.dim * BERT.hidden)
     assert published(call, BERT) == 2 * 32 * inner + 2 * BERT.layers * 2 * 32 * 32 * BERT.dim

@@ -79,7 +79,15 @@ def test_bubblewrap_alone_hides_network_files_and_processes(bwrap: str) -> None:
         assert trial.attempts[attempt], attempt
 
 
+async def sealed(engine: Engine) -> None:
+    """Every program is loaded, and nothing is written any more."""
+    with trio.fail_after(120):
+        while SEALED not in engine.measures:
+            await trio.lowlevel.checkpoint()
+
+
 async def test_the_real_worker_answers_inside_and_says_what_holds(bwrap: str, engine: Engine, tiny: Tiny) -> None:
+    await sealed(engine)
     assert set(engine.measures) == ALL
     tokens, _ = await Asked(Work((tuple(range(40, 85)),)), tiny.chat).text(engine)
     assert len(tokens) == 16
@@ -93,7 +101,8 @@ async def test_a_sandbox_changes_no_bit_of_an_answer(engine: Engine, tiny: Tiny,
 
 
 async def test_what_was_compiled_outside_is_used_and_not_written(bwrap: str, tiny: Tiny, tmp_path: Path) -> None:
-    async with open_engine(tiny.store, [tiny.chat], log_path=tmp_path / "log"):
+    async with open_engine(tiny.store, [tiny.chat], log_path=tmp_path / "log") as engine:
+        await sealed(engine)
         assert list(tiny.store.worker_cache([tiny.chat]).iterdir()) == []
 
 
@@ -102,9 +111,11 @@ async def test_workers_of_other_bundles_do_not_read_what_one_compiled(bwrap: str
     (store.root / "bundles").mkdir(parents=True)
     for cid in (tiny.chat, tiny.embed):
         (store.root / "bundles" / cid).symlink_to(tiny.store.root / "bundles" / cid)
-    async with open_engine(store, [tiny.embed], log_path=tmp_path / "log"):
+    async with open_engine(store, [tiny.embed], log_path=tmp_path / "log") as engine:
+        await sealed(engine)
         own = store.worker_cache([tiny.embed])
         assert list(own.glob("*-cache"))
+        assert list((own / "programs").iterdir())
     assert store.worker_cache([tiny.embed, tiny.embed]) == own
     assert store.worker_cache([tiny.embed, tiny.chat]) != own
     assert list(store.compile_cache.iterdir()) == []
@@ -123,6 +134,7 @@ async def test_required_means_no_worker_without_a_sandbox(
         assert caught.value.code == Code.SANDBOX_MISSING
         assert "apt-get install bubblewrap" in caught.value.advice
         async with open_engine(tiny.store, [tiny.embed], log_path=tmp_path / "log") as engine:
+            await sealed(engine)
             assert set(engine.measures) == ALL - {BUBBLEWRAP}
     finally:
         bubblewrap.cache_clear()

@@ -1,0 +1,181 @@
+"""The jobs that a worker has: begun when the daemon says so, taking turns, their answers sealed piece by piece."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import socket
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from ...protocol.errors import Code, EngineError, FallowError, RemoteProtocolError
+from ...protocol.limits import TEXT_BYTES_MAX
+from ...protocol.work import (
+    Input,
+    Work,
+    decode_input_untrusted,
+    decode_work_untrusted,
+    transcript_next,
+    transcript_start,
+)
+from .confinement import Confinement
+from .entries import Run, Step
+from .inbox import Inbox
+from .messages import (
+    AHEAD_PIECES_MAX,
+    Beat,
+    Cancel,
+    Cancelled,
+    Credit,
+    EngineJob,
+    EnginePiece,
+    Failed,
+    Message,
+    Overrun,
+    Ready,
+    Sealed,
+    Served,
+    Unserved,
+    encode,
+)
+from .programs import Model
+from .sealing import PieceSealer, open_input
+from .turns import Task, Turns
+
+
+class _Job:
+    """One job under way: what seals its answer and passes it on."""
+
+    def __init__(self, job: EngineJob, opened: Input, send: Callable[[Message], None]) -> None:
+        self.id = job.id
+        self._send = send
+        self._sealer = PieceSealer(opened.reply_secret, job.id)
+        self._transcript = transcript_start(opened.salt, job.id)
+        self._index = 0
+
+    def give(self, step: Step) -> None:
+        """The piece is on its way."""
+        piece, encoded = step.piece, step.piece.encode()
+        self._transcript = transcript_next(self._transcript, encoded)
+        self._send(
+            EnginePiece(
+                id=self.id,
+                index=self._index,
+                sealed=self._sealer.seal(self._index, encoded),
+                tokens=len(piece.values_micro),
+                values_micro=piece.values_micro,
+                transcript=self._transcript,
+                end=step.end,
+                gaps_micro=piece.gaps_micro,
+                masses_ppm=piece.masses_ppm,
+            )
+        )
+        self._index += 1
+
+    def fail(self, error: FallowError) -> None:
+        """The daemon knows that there is nothing more, and why."""
+        self._send(Failed(self.id, error.code.value, short(error.message)))
+
+
+class Workbench:
+    """Jobs take turns; between any two runs the daemon is heard."""
+
+    def __init__(
+        self,
+        control: socket.socket,
+        models: dict[bytes, Model],
+        run: Run,
+        max_jobs: int,
+        confinement: Confinement,
+    ) -> None:
+        self._control = control
+        self._models = models
+        self._run = run
+        self._max_jobs = max_jobs
+        self._confinement = confinement
+        self._private = X25519PrivateKey.generate()
+        self._turns = Turns(models.values())
+        self._tasks: dict[bytes, Task] = {}
+        self._silent = True
+
+    def announce(self, served: tuple[Served, ...], refused: tuple[Unserved, ...]) -> None:
+        """The daemon knows our key, what we serve, what we refuse, and what confines us."""
+        key = self._private.public_key().public_bytes_raw()
+        self._send(Ready(key, served, self._confinement.measures, refused))
+
+    def serve(self, inbox: Inbox) -> None:
+        """Does not return: the inbox ends the process when the socket closes."""
+        while True:
+            while not self._turns.waiting and inbox.empty and self._load_next():
+                pass
+            for message in inbox.take(wait=not self._turns.waiting):
+                self._handle(message)
+            self._tasks = {id: task for id, task in self._tasks.items() if task.request is not None}
+            self._silent = True
+            self._turns.run()
+            if self._silent and self._turns.waiting:
+                self._send(Beat())
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case EngineJob():
+                try:
+                    self._begin_untrusted(message)
+                except FallowError as error:
+                    self._send(Failed(message.id, error.code.value, short(error.message)))
+            case Credit() if message.id in self._tasks:
+                self._tasks[message.id].credit += message.pieces
+            case Cancel() if (task := self._tasks.pop(message.id, None)) and task.request is not None:
+                self._turns.remove(task)
+                self._send(Cancelled(message.id))
+
+    def _begin_untrusted(self, job: EngineJob) -> None:
+        """The job takes part. Raises `FallowError` if the client's input is not what the order says it is."""
+        if job.bundle not in self._models:
+            raise EngineError(Code.UNKNOWN_BUNDLE, "The worker does not serve this bundle.")
+        if len(self._turns) >= self._max_jobs:
+            raise EngineError(Code.BUSY, "The worker has as many jobs as it may.")
+        opened = decode_input_untrusted(open_input(self._private, job.id, job.sealed))
+        work = _checked_work_untrusted(opened, job)
+        model, answer = self._models[job.bundle], _Job(job, opened, self._send)
+        steps = self._run(model.manifest, job.entry, job.parameters, work)
+        task = Task(job.client, model, job.parameters, steps, answer.give, answer.fail, AHEAD_PIECES_MAX)
+        self._turns.add(task)
+        self._tasks[job.id] = task
+
+    def _load_next(self) -> bool:
+        """While nothing else is to be done, wider and longer programs are loaded; False when all of them were."""
+        for hash, model in self._models.items():
+            try:
+                if model.load_next():
+                    return True
+            except EngineError as error:
+                # Its other programs have served, but a bundle is refused whole: this process ends, and the next lacks it.
+                self._send(Overrun(hash, short(error.message)))
+                os._exit(1)
+        if self._confinement.before_jobs():
+            self._send(Sealed())
+        return False
+
+    def _send(self, message: Message) -> None:
+        self._silent = False
+        self._control.sendall(encode(message))
+
+
+def _checked_work_untrusted(opened: Input, job: EngineJob) -> Work:
+    if not hmac.compare_digest(opened.digest, job.input_digest):
+        raise RemoteProtocolError(Code.INPUT_MISMATCH, "The input is not the one that the order commits to.")
+    work = decode_work_untrusted(opened.work)
+    if work.input_tokens != job.input_tokens:
+        raise RemoteProtocolError(
+            Code.INPUT_MISMATCH, f"The input has {work.input_tokens} tokens, the order says {job.input_tokens}."
+        )
+    if work.calls != job.calls:
+        raise RemoteProtocolError(Code.INPUT_MISMATCH, f"{work.calls} inputs came, the order says {job.calls}.")
+    return work
+
+
+def short(message: str) -> str:
+    """What fits into a message's text."""
+    return message.encode()[:TEXT_BYTES_MAX].decode(errors="ignore")
