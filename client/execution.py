@@ -52,6 +52,7 @@ from ..protocol.work import (
     transcript_next,
     transcript_start,
 )
+from .arrays import columns_of
 from .discovery import Node
 from .settling import Settler
 from .wallet import Wallet
@@ -288,7 +289,7 @@ class Execution:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node delivered something out of order, or too much.")
         if self.request.entry == GENERATE and len(piece.tokens) != tokens:
             raise RemoteProtocolError(Code.BAD_RECORD, "The node delivered tokens without their proof values.")
-        if self.request.entry == CALL and piece.shape[:1] != (self.request.calls,):
+        if self.request.entry == CALL and piece.shape != (self.request.calls, columns_of(self.request.manifest)):
             raise RemoteProtocolError(Code.BAD_RECORD, "The node's result is not one row for each input.")
         if self.request.entry == GENERATE and self.delivery.window_full:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node went on without the receipt that was due.")

@@ -22,10 +22,10 @@ from .team import WAIT_S, Team
 
 @dataclass(frozen=True, slots=True)
 class CallRequest:
-    """What the caller asked for, in tokens."""
+    """What the caller asked for: token sequences, or the inputs of a function of arrays."""
 
     bundle: ClientBundle
-    sequences: tuple[tuple[int, ...], ...]
+    work: Work
     policy: Policy
     amount_ucr_max: int
     preferred: tuple[bytes, ...]
@@ -44,10 +44,10 @@ class CallJob:
 
         Raises `Rejected` if no k owners agree, `Refused(unsatisfiable_assurance)` if there are not so many.
         """
-        policy, bundle, sequences = self._request.policy, self._request.bundle, self._request.sequences
-        need = Need(bundle.hash, CALL, len(sequences), sum(map(len, sequences)), 0, self._request.amount_ucr_max)
+        policy, bundle, work = self._request.policy, self._request.bundle, self._request.work
+        need = Need(bundle.hash, CALL, work.calls, work.input_tokens, 0, self._request.amount_ucr_max)
         await self._team.require_owners((need,), policy)
-        request = Request(bundle.hash, bundle.manifest, CALL, Work(sequences), Parameters(), 0, self.dossier.commitment)
+        request = Request(bundle.hash, bundle.manifest, CALL, work, Parameters(), 0, self.dossier.commitment)
         async with open_panel(self._team, request, need, WAIT_S) as panel:
             await panel.ask(
                 policy.n, self._request.preferred, lambda: self._judge(panel).outcome is not Outcome.INCONCLUSIVE

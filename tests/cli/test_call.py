@@ -1,0 +1,87 @@
+"""A function of arrays, called over real nodes, a liar among them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+
+from fallow.client import Outputs, connect
+from fallow.protocol.errors import Code, Refused
+from fallow.protocol.identity import peer_key_untrusted
+
+from .conftest import Shell
+from .function import NAME, expected
+
+X = np.arange(8, dtype=np.float32).reshape(2, 4)
+
+
+def newcomer(mesh: Shell, home: Path) -> Shell:
+    """A client of the same machine that has dealt with nobody yet: it has not caught the liar."""
+    shutil.copytree(mesh.home, home, ignore=shutil.ignore_patterns("wallet*", "client"))
+    return Shell(home, mesh.bootstrap, mesh.nodes)
+
+
+async def test_a_liar_among_three_is_outvoted_and_anybody_can_recompute_that(mesh: Shell, tmp_path: Path) -> None:
+    shell = newcomer(mesh, tmp_path / "home")
+    liar, *honest = [node["peer_id"] for node in reversed(mesh.nodes)]
+    inputs = [{"x": X, "count": 3}, {"x": (X / 2).tolist(), "count": np.int32(-2)}]
+    with trio.fail_after(60):
+        async with connect(mesh.bootstrap.split(","), home=shell.home) as client:
+            outputs = await client.call(NAME, inputs, assurance="quorum:2/3", executors=[liar, *honest[:2]])
+    for row, (x, count) in zip(outputs, [(X, 3), (X / 2, -2)], strict=True):
+        total = np.asarray(row["total"])
+        assert (total.dtype, total.shape) == (np.float32, (2, 4))
+        np.testing.assert_allclose(total, expected(x, count), rtol=1e-6)
+        assert row["mean"][()] == pytest.approx(float(total.mean()), rel=1e-6)
+    check_the_liar_is_named(outputs, liar)
+    outputs.save(tmp_path / "kept", openings=True)
+    (verdict,) = (one for one in mesh.json("verify", tmp_path / "kept")["files"] if one["record"] == "verdict")
+    assert verdict["borne_out"] == "recomputed from the records beside it: the same"
+
+
+def check_the_liar_is_named(outputs: Outputs, liar: str) -> None:
+    assert outputs.verdict is not None
+    assert outputs.verdict.outcome == "accepted"
+    (fault,) = (found for found in outputs.verdict.findings if not found.agrees)
+    assert (fault.node, fault.standing, fault.due_ucr) == (peer_key_untrusted(liar), "refuted", 0)
+    assert outputs.usage.prompt_tokens == len(outputs) == 2
+    assert {paid.paid_ucr > 0 for paid in outputs.receipts if paid.executor != liar} == {True}
+
+
+async def test_what_is_no_input_is_refused_before_anybody_is_asked(mesh: Shell, tmp_path: Path) -> None:
+    shell = newcomer(mesh, tmp_path / "home")
+    wrong: list[dict[str, Any]] = [
+        {"x": X.astype(np.float64), "count": 3},
+        {"x": X.T, "count": 3},
+        {"x": X},
+        {"x": X, "count": 3, "other": 1},
+    ]
+    with trio.fail_after(60):
+        async with connect(mesh.bootstrap.split(","), home=shell.home) as client:
+            for one in wrong:
+                with pytest.raises(Refused) as refused:
+                    await client.call(NAME, [one])
+                assert refused.value.code is Code.BAD_CONFIG
+            for call in (client.embed(NAME, ["text"]), client.generate(NAME, "text"), client.call("tiny-chat", [{}])):
+                with pytest.raises(Refused) as refused:
+                    await call
+                assert refused.value.code is Code.UNKNOWN_ENTRY
+            assert client.owed_by_owner() == {}
+
+
+async def test_a_state_goes_from_one_call_into_the_next(mesh: Shell) -> None:
+    state: Any = bytes(32)
+    with trio.fail_after(60):
+        async with connect(mesh.bootstrap.split(","), home=mesh.home) as client:
+            for count in (1, 2, 3):
+                (row,) = await client.call(NAME, [{"x": state, "count": count}])
+                state = row["total"]
+    so_far = np.zeros((2, 4), np.float32)
+    for count in (1, 2, 3):
+        so_far = expected(so_far, count)
+    np.testing.assert_allclose(np.asarray(state), so_far, rtol=1e-5)
