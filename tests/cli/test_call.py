@@ -85,3 +85,42 @@ async def test_a_state_goes_from_one_call_into_the_next(mesh: Shell) -> None:
     for count in (1, 2, 3):
         so_far = expected(so_far, count)
     np.testing.assert_allclose(np.asarray(state), so_far, rtol=1e-5)
+
+
+def test_the_command_reads_files_and_keeps_what_comes(mesh: Shell, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    words = ("call", NAME, "--input", f"x={tmp_path / 'x.npy'}", "--input", "count=3")
+    shown = mesh.json(*words, "--out", tmp_path / "out", "--receipts", tmp_path / "kept", "--openings")
+    assert shown["verdict"]["outcome"] == "accepted"
+    assert shown["usage"]["prompt_tokens"] == 1
+    np.testing.assert_allclose(shown["outputs"][0]["total"], expected(X, 3), rtol=1e-6)
+    assert np.load(tmp_path / "out" / "total.npy").tolist() == shown["outputs"][0]["total"]
+    (verdict,) = (one for one in mesh.json("verify", tmp_path / "kept")["files"] if one["record"] == "verdict")
+    assert verdict["borne_out"] == "recomputed from the records beside it: the same"
+    state = tmp_path / "out" / "total.npy"
+    ran = mesh("call", NAME, "--input", f"x={state}", "--input", "x=zeros", "--input", "count=1")
+    assert ran.returncode == 0, ran.stderr
+    first, *_, last = ran.stdout.splitlines()
+    assert first.startswith("0: total [2, 4]: +2.5000, ")
+    assert "; the largest is +" in first
+    assert last == "1: mean +1.0000"
+    assert "verdict: accepted" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("x=zeros",), "takes x float32[2, 4], count int32; given: x."),
+        (("x=zeros", "count=0", "y=1"), "given: x, count, y."),
+        (("x=1", "count=0"), "The input x takes float32[2, 4], not one number."),
+        (("x=zeros", "count=0.5"), "The input count takes int32, not a float in its place."),
+        (("x",), "--input takes NAME=FILE, not 'x'."),
+        (("x=zeros", "x=zeros", "count=1", "count=2", "count=3"), "as often as the others: x 2, count 3."),
+        (("x=none.npy", "count=0"), "--input cannot be used: none.npy: No such file or directory."),
+    ],
+)
+def test_a_call_that_is_wrong_is_refused_in_a_sentence(words: tuple[str, ...], sentence: str, mesh: Shell) -> None:
+    ran = mesh("call", NAME, *(each for word in words for each in ("--input", word)))
+    assert (ran.returncode, ran.stdout) == (1, "")
+    message, _ = ran.stderr.splitlines()
+    assert sentence in message
