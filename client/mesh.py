@@ -18,7 +18,7 @@ from ..node.network.table_rules import profile_rules
 from ..node.trust import TrustList
 from ..protocol.bundle import CALL, GENERATE, Manifest
 from ..protocol.checks import Verdict
-from ..protocol.errors import Code, NetworkError, Refused
+from ..protocol.errors import Code, FallowError, NetworkError, Refused
 from ..protocol.identity import cid, cid_hash_untrusted, peer_id, peer_key_untrusted
 from ..protocol.limits import CALL_INPUTS_MAX, OUTPUT_TOKENS_MAX, STOP_STRINGS_MAX
 from ..protocol.work import Parameters, Piece, Work
@@ -177,6 +177,14 @@ class Mesh:
     def bundles(self) -> list[str]:
         """The names in the trust list."""
         return list(self._trust.names())
+
+    async def takes_text(self, bundle: str) -> bool:
+        """Whether it works on texts, by what is known on this machine; what is not known of yet may well."""
+        try:
+            manifest = (await self._bundles.open(bundle, ())).manifest
+        except FallowError:
+            return True
+        return GENERATE in manifest.entries or (CALL in manifest.entries and not manifest.inputs)
 
     def owed_by_owner(self) -> dict[str, int]:
         """Micro-credits that this wallet has promised, by owner's key in hex."""
