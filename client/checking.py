@@ -67,6 +67,7 @@ async def check_window(team: Team, claim: Claim, policy: Policy) -> tuple[Judgem
         CHECKER,
         frozenset({claim.executor.node}),
         claim.executor.keys,
+        claim.tokens,
     )
 
     who = Standings(frozenset({team.desk.wallet.payer}))
@@ -80,6 +81,8 @@ async def check_window(team: Team, claim: Claim, policy: Policy) -> tuple[Judgem
             if judgement.outcome is Outcome.INCONCLUSIVE:
                 await panel.ask(count, (), lambda: judge(panel).outcome is not Outcome.INCONCLUSIVE)
                 judgement = judge(panel)
+        for place in panel.places:
+            team.experience.kept.note(place.node.key, bundle.hash, claim.tokens)
         if judgement.outcome is not Outcome.INCONCLUSIVE:
             panel.decide({place.node.key for place in panel.places} - judgement.reasons.keys())
     return judgement, panel

@@ -12,7 +12,7 @@ import trio
 
 from fallow.client import Outputs, connect
 from fallow.protocol.errors import Code, Refused
-from fallow.protocol.identity import peer_key_untrusted
+from fallow.protocol.identity import peer_id, peer_key_untrusted
 
 from .conftest import Shell
 from .function import NAME, expected
@@ -124,3 +124,14 @@ def test_a_call_that_is_wrong_is_refused_in_a_sentence(words: tuple[str, ...], s
     assert (ran.returncode, ran.stdout) == (1, "")
     message, _ = ran.stderr.splitlines()
     assert sentence in message
+
+
+async def test_who_wrote_a_text_and_who_checked_it_may_have_it_still(mesh: Shell) -> None:
+    with trio.fail_after(60):
+        async with connect(mesh.bootstrap.split(","), home=mesh.home) as client:
+            answer = await client.generate("tiny-chat", "hello there", max_tokens=40)
+            opened = await client._open("tiny-chat")
+            read = (*opened.tokenizer.prompt("hello there"), *answer.tokens)
+            kept = client._team.experience.kept.find(opened.hash, read)
+    holders = {peer_id(node) for node, tokens in kept.items() if tokens > len(read) // 2}
+    assert holders >= {paid.executor for paid in answer.receipts if paid.paid_ucr}
