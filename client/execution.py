@@ -66,6 +66,8 @@ RESULT_MS_MAX = 15_000
 GAP_MS_MAX = 15_000
 GRACE_S = 0.05
 """After a deadline, time for what has already arrived: a loop that was held up hears late, and that is not silence."""
+ORDER_S = 10.0
+"""For an order to go out, as long as a node waits for it: 4 MiB at 3.5 Mbit/s."""
 LEAVE_S = 1.0
 """For a node to say, by ending the stream, that it has the last voucher: a round trip and a commit."""
 EVENTS_SPARE = 64
@@ -192,6 +194,21 @@ class Execution:
             await self._send(Event.DECLINE, DeclineMessage(reason[:200]))
         else:
             await self._send(Event.CANCEL, CancelMessage(reason[:200]))
+
+    async def _begin(self, order: OrderMessage) -> None:
+        """The order has gone out, and the job's time counts from here. If the stream is lost, `events` tell why."""
+        try:
+            with trio.fail_after(ORDER_S):
+                await self.stream.send(encode_message(order))
+        except trio.TooSlowError:
+            self._break(
+                NetworkError(Code.TIMED_OUT, f"The order did not reach node {self.node.key.hex()[:8]} in time.")
+            )
+        except NetworkError as error:
+            self._break(error)
+        else:
+            self.job = Job(Role.CLIENT, *self.request.bounds_ms, _now())
+            self.job.send(Event.ORDER, _now())
 
     async def _send(self, event: Event, message: Message) -> bool:
         """Whether the message is on its way. If it is no longer in place, or the stream is lost, `events` tell why."""
@@ -365,7 +382,7 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
     failure: FallowError | None = None
     try:
         async with trio.open_nursery() as nursery:
-            await execution._send(Event.ORDER, first)
+            await execution._begin(first)
             nursery.start_soon(execution._read)
             nursery.start_soon(execution._beat)
             nursery.start_soon(execution._watch)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import trio
+
 from ..protocol.bundle import CALL
 from ..protocol.checks import Outcome, Verdict
 from ..protocol.errors import Code, Refused
@@ -49,10 +51,12 @@ class CallJob:
         await self._team.require_owners((need,), policy)
         request = Request(bundle.hash, bundle.manifest, CALL, work, Parameters(), 0, self.dossier.commitment)
         async with open_panel(self._team, request, need, WAIT_S) as panel:
-            await panel.ask(
-                policy.n, self._request.preferred, lambda: self._judge(panel).outcome is not Outcome.INCONCLUSIVE
-            )
-            judgement = self._judge(panel)
+
+            async def decided() -> bool:
+                return (await self._judge(panel)).outcome is not Outcome.INCONCLUSIVE
+
+            await panel.ask(policy.n, self._request.preferred, decided)
+            judgement = await self._judge(panel)
             if judgement.outcome is Outcome.ACCEPTED:
                 judged = zip(panel.places, judgement.objections, strict=True)
                 panel.decide({place.node.key for place, objection in judged if not objection})
@@ -62,13 +66,14 @@ class CallJob:
             self._note(place)
         return await self._conclude(judgement)
 
-    def _judge(self, panel: Panel) -> FunctionJudgement:
+    async def _judge(self, panel: Panel) -> FunctionJudgement:
+        """By what has come so far. Beside the event loop: the largest results take seconds, and silence breaks jobs."""
         results = [
             Result(place.member, place.final.receipt if place.final else None, place.piece) for place in panel.places
         ]
         policy, tolerance = self._request.policy, self._request.bundle.manifest.tolerance
         who = Standings(frozenset({self._team.desk.wallet.payer})) if policy.checked else None
-        return judge_results(results, policy, tolerance, who)
+        return await trio.to_thread.run_sync(judge_results, results, policy, tolerance, who)
 
     def _note(self, place: Place) -> None:
         if place.final is not None:
