@@ -39,6 +39,12 @@ COMMANDS: Final = (
         "fallow embed minilm-l6 parked driving --json",
     ),
     Command(
+        "call",
+        "call:call",
+        "Call a function of arrays on the mesh, checked by other nodes.",
+        "fallow call vad --input audio=chunk.wav --input state=zeros --out heard",
+    ),
+    Command(
         "nodes",
         "nodes:nodes",
         "Show the nodes that discovery finds, with what they offer.",

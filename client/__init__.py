@@ -1,9 +1,9 @@
 """The client's SDK: `connect` joins the mesh, and the `Mesh` that it gives answers.
 
-Importing this loads neither jax nor, until it connects, libp2p.
+Importing this loads neither jax nor numpy nor, until it connects, libp2p.
 """
 
-from .answers import Answer, Chunk, Embeddings, Handover, NodeView, PaidReceipt, Proof, Rejected, Usage
+from .answers import Answer, Chunk, Embeddings, Handover, NodeView, Outputs, PaidReceipt, Proof, Rejected, Usage
 from .mesh import Mesh, TextStream, connect
 from .tokenizer import ChatMessage
 
@@ -15,6 +15,7 @@ __all__ = [
     "Handover",
     "Mesh",
     "NodeView",
+    "Outputs",
     "PaidReceipt",
     "Proof",
     "Rejected",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,32 @@ class Embeddings:
 
     def __getitem__(self, index: int) -> tuple[float, ...]:
         return self.vectors[index]
+
+    def save(self, folder: Path | str, *, openings: bool = False) -> list[Path]:
+        """As `Proof.save`."""
+        return self.proof.save(folder, openings=openings)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a function of arrays gave: one row for each input, in its order."""
+
+    rows: tuple[Mapping[str, memoryview[float]], ...]
+    """Each output by its name: float32 in the bundle's shape (`numpy.asarray` takes it as it is)."""
+    verdict: Verdict | None
+    receipts: tuple[PaidReceipt, ...]
+    usage: Usage
+    """An input counts as one token."""
+    proof: Proof
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Mapping[str, memoryview[float]]]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, memoryview[float]]:
+        return self.rows[index]
 
     def save(self, folder: Path | str, *, openings: bool = False) -> list[Path]:
         """As `Proof.save`."""

@@ -67,6 +67,7 @@ async def check_window(team: Team, claim: Claim, policy: Policy) -> tuple[Judgem
         CHECKER,
         frozenset({claim.executor.node}),
         claim.executor.keys,
+        claim.tokens,
     )
 
     who = Standings(frozenset({team.desk.wallet.payer}))
@@ -75,11 +76,17 @@ async def check_window(team: Team, claim: Claim, policy: Policy) -> tuple[Judgem
         return judge_window(claim.window(panel.places), policy, bundle.manifest.tolerance, who)
 
     async with open_panel(team, request, need, FIND_CHECKER_S) as panel:
+
+        async def decided() -> bool:
+            return judge(panel).outcome is not Outcome.INCONCLUSIVE
+
         judgement = judge(panel)
         for count in (policy.n - 1, SECOND_OPINIONS):
             if judgement.outcome is Outcome.INCONCLUSIVE:
-                await panel.ask(count, (), lambda: judge(panel).outcome is not Outcome.INCONCLUSIVE)
+                await panel.ask(count, (), decided)
                 judgement = judge(panel)
+        for place in panel.places:
+            team.experience.kept.note(place.node.key, bundle.hash, claim.tokens)
         if judgement.outcome is not Outcome.INCONCLUSIVE:
             panel.decide({place.node.key for place in panel.places} - judgement.reasons.keys())
     return judgement, panel

@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+import trio
+
 from ..protocol.bundle import Manifest
 from ..protocol.checks import Standing, Verdict
 from ..protocol.envelope import Signed
@@ -59,7 +61,9 @@ class Dossier:
         if not self.policy.checked or not self._executions:
             return None
         question = Question(wallet.payer, self._manifest.id, self.policy, self._nonce)
-        verdict = judge(gather(question, self._all(), [e.opening() for e in self._executions.values()]))
+        records, openings = self._all(), [execution.opening() for execution in self._executions.values()]
+        # Beside the event loop: the largest functions' results take seconds, and other jobs would fall silent.
+        verdict = await trio.to_thread.run_sync(lambda: judge(gather(question, records, openings)))
         signed = wallet.sign_verdict(verdict)
         self.keep(signed)
         await wallet.keep_verdict(signed)

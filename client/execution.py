@@ -52,6 +52,7 @@ from ..protocol.work import (
     transcript_next,
     transcript_start,
 )
+from .arrays import columns_of
 from .discovery import Node
 from .settling import Settler
 from .wallet import Wallet
@@ -65,6 +66,8 @@ RESULT_MS_MAX = 15_000
 GAP_MS_MAX = 15_000
 GRACE_S = 0.05
 """After a deadline, time for what has already arrived: a loop that was held up hears late, and that is not silence."""
+ORDER_S = 10.0
+"""For an order to go out, as long as a node waits for it: 4 MiB at 3.5 Mbit/s."""
 LEAVE_S = 1.0
 """For a node to say, by ending the stream, that it has the last voucher: a round trip and a commit."""
 EVENTS_SPARE = 64
@@ -192,6 +195,21 @@ class Execution:
         else:
             await self._send(Event.CANCEL, CancelMessage(reason[:200]))
 
+    async def _begin(self, order: OrderMessage) -> None:
+        """The order has gone out, and the job's time counts from here. If the stream is lost, `events` tell why."""
+        try:
+            with trio.fail_after(ORDER_S):
+                await self.stream.send(encode_message(order))
+        except trio.TooSlowError:
+            self._break(
+                NetworkError(Code.TIMED_OUT, f"The order did not reach node {self.node.key.hex()[:8]} in time.")
+            )
+        except NetworkError as error:
+            self._break(error)
+        else:
+            self.job = Job(Role.CLIENT, *self.request.bounds_ms, _now())
+            self.job.send(Event.ORDER, _now())
+
     async def _send(self, event: Event, message: Message) -> bool:
         """Whether the message is on its way. If it is no longer in place, or the stream is lost, `events` tell why."""
         try:
@@ -288,7 +306,7 @@ class Execution:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node delivered something out of order, or too much.")
         if self.request.entry == GENERATE and len(piece.tokens) != tokens:
             raise RemoteProtocolError(Code.BAD_RECORD, "The node delivered tokens without their proof values.")
-        if self.request.entry == CALL and piece.shape[:1] != (self.request.calls,):
+        if self.request.entry == CALL and piece.shape != (self.request.calls, columns_of(self.request.manifest)):
             raise RemoteProtocolError(Code.BAD_RECORD, "The node's result is not one row for each input.")
         if self.request.entry == GENERATE and self.delivery.window_full:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node went on without the receipt that was due.")
@@ -364,7 +382,7 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
     failure: FallowError | None = None
     try:
         async with trio.open_nursery() as nursery:
-            await execution._send(Event.ORDER, first)
+            await execution._begin(first)
             nursery.start_soon(execution._read)
             nursery.start_soon(execution._beat)
             nursery.start_soon(execution._watch)

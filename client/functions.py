@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import trio
+
 from ..protocol.bundle import CALL
 from ..protocol.checks import Outcome, Verdict
 from ..protocol.errors import Code, Refused
@@ -22,10 +24,10 @@ from .team import WAIT_S, Team
 
 @dataclass(frozen=True, slots=True)
 class CallRequest:
-    """What the caller asked for, in tokens."""
+    """What the caller asked for: token sequences, or the inputs of a function of arrays."""
 
     bundle: ClientBundle
-    sequences: tuple[tuple[int, ...], ...]
+    work: Work
     policy: Policy
     amount_ucr_max: int
     preferred: tuple[bytes, ...]
@@ -44,15 +46,17 @@ class CallJob:
 
         Raises `Rejected` if no k owners agree, `Refused(unsatisfiable_assurance)` if there are not so many.
         """
-        policy, bundle, sequences = self._request.policy, self._request.bundle, self._request.sequences
-        need = Need(bundle.hash, CALL, len(sequences), sum(map(len, sequences)), 0, self._request.amount_ucr_max)
+        policy, bundle, work = self._request.policy, self._request.bundle, self._request.work
+        need = Need(bundle.hash, CALL, work.calls, work.input_tokens, 0, self._request.amount_ucr_max)
         await self._team.require_owners((need,), policy)
-        request = Request(bundle.hash, bundle.manifest, CALL, Work(sequences), Parameters(), 0, self.dossier.commitment)
+        request = Request(bundle.hash, bundle.manifest, CALL, work, Parameters(), 0, self.dossier.commitment)
         async with open_panel(self._team, request, need, WAIT_S) as panel:
-            await panel.ask(
-                policy.n, self._request.preferred, lambda: self._judge(panel).outcome is not Outcome.INCONCLUSIVE
-            )
-            judgement = self._judge(panel)
+
+            async def decided() -> bool:
+                return (await self._judge(panel)).outcome is not Outcome.INCONCLUSIVE
+
+            await panel.ask(policy.n, self._request.preferred, decided)
+            judgement = await self._judge(panel)
             if judgement.outcome is Outcome.ACCEPTED:
                 judged = zip(panel.places, judgement.objections, strict=True)
                 panel.decide({place.node.key for place, objection in judged if not objection})
@@ -62,13 +66,14 @@ class CallJob:
             self._note(place)
         return await self._conclude(judgement)
 
-    def _judge(self, panel: Panel) -> FunctionJudgement:
+    async def _judge(self, panel: Panel) -> FunctionJudgement:
+        """By what has come so far. Beside the event loop: the largest results take seconds, and silence breaks jobs."""
         results = [
             Result(place.member, place.final.receipt if place.final else None, place.piece) for place in panel.places
         ]
         policy, tolerance = self._request.policy, self._request.bundle.manifest.tolerance
         who = Standings(frozenset({self._team.desk.wallet.payer})) if policy.checked else None
-        return judge_results(results, policy, tolerance, who)
+        return await trio.to_thread.run_sync(judge_results, results, policy, tolerance, who)
 
     def _note(self, place: Place) -> None:
         if place.final is not None:

@@ -79,12 +79,15 @@ class Gateway:
         )
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse(responses.models(self._mesh.bundles()))
+        names = [name for name in self._mesh.bundles() if await self._mesh.takes_text(name)]
+        return JSONResponse(responses.models(names))
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in self._mesh.bundles():
             raise Refused(Code.UNKNOWN_NAME, f"No trust list of this machine knows {name!r}.")
+        if not await self._mesh.takes_text(name):
+            raise Refused(Code.UNKNOWN_NAME, f"{name} is a function of arrays, for which OpenAI's API has no words.")
         return JSONResponse(responses.model(name))
 
     async def chat(self, request: Request) -> Response:

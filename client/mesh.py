@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from random import SystemRandom
@@ -16,12 +16,15 @@ import trio
 from ..node.keys import load_or_create
 from ..node.network.table_rules import profile_rules
 from ..node.trust import TrustList
-from ..protocol.errors import Code, NetworkError, Refused
+from ..protocol.bundle import CALL, GENERATE, Manifest
+from ..protocol.checks import Verdict
+from ..protocol.errors import Code, FallowError, NetworkError, Refused
 from ..protocol.identity import cid, cid_hash_untrusted, peer_id, peer_key_untrusted
 from ..protocol.limits import CALL_INPUTS_MAX, OUTPUT_TOKENS_MAX, STOP_STRINGS_MAX
-from ..protocol.work import Parameters
+from ..protocol.work import Parameters, Piece, Work
 from ..verifier.compare import numbers_of
-from .answers import Answer, Chunk, Embeddings, NodeView, Usage
+from .answers import Answer, Chunk, Embeddings, NodeView, Outputs, Usage
+from .arrays import Given, outputs_of, work_of
 from .assurance import read_assurance
 from .bundles import Bundles, ClientBundle
 from .discovery import Discovery, Node
@@ -114,21 +117,49 @@ class Mesh:
         """One vector for each text. Raises `FallowError` subclasses."""
         if not 1 <= len(texts) <= CALL_INPUTS_MAX:
             raise Refused(Code.TOO_LARGE, f"One call takes 1 to {CALL_INPUTS_MAX} texts, not {len(texts)}.")
-        opened = await self._open(bundle)
+        opened = await self._open(bundle, CALL)
+        if opened.manifest.inputs:
+            raise Refused(Code.UNKNOWN_ENTRY, f"{bundle} is a function of arrays, not of texts: use `call`.")
         sequences = tuple(map(opened.tokenizer.text, texts))
         if (longest := max(map(len, sequences))) > opened.manifest.context_tokens_max:
             raise Refused(
                 Code.INPUT_TOO_LONG, f"A text of {longest} tokens; {bundle} takes {opened.manifest.context_tokens_max}."
             )
-        job = CallJob(
-            self._team, CallRequest(opened, sequences, read_assurance(assurance), price_max_ucr, _keys(executors))
-        )
-        with one_error():
-            piece, verdict = await job.run()
+        job, piece, verdict = await self._call(opened, Work(sequences), assurance, price_max_ucr, executors)
         rows = numbers_of(piece)
         assert rows is not None, "a result without rows is never accepted"
         usage = Usage(sum(map(len, sequences)), 0)
         return Embeddings(rows, verdict, tuple(job.dossier.receipts), usage, job.dossier.proof())
+
+    async def call(
+        self,
+        bundle: str,
+        inputs: Sequence[Mapping[str, Given]],
+        *,
+        assurance: str = ASSURANCE,
+        price_max_ucr: int = PRICE_MAX_UCR,
+        executors: Sequence[str] = (),
+    ) -> Outputs:
+        """The bundle's function of arrays on each of the inputs; every input is computed by itself.
+
+        An input names each of the arrays that the bundle takes: a buffer of the right element type and shape (NumPy's
+        arrays among them), little-endian `bytes`, a number, or nested lists of numbers. Raises `FallowError` subclasses.
+
+        A stream's state is among a function's inputs and outputs, and goes on at whichever nodes are there:
+
+            for chunk in chunks:
+                (row,) = await mesh.call("vad", [{"audio": chunk, "state": state}])
+                state = row["state"]
+        """
+        opened = await self._open(bundle, CALL)
+        work = work_of(opened.manifest, inputs)
+        job, piece, verdict = await self._call(opened, work, assurance, price_max_ucr, executors)
+        rows = outputs_of(opened.manifest, piece)
+        return Outputs(rows, verdict, tuple(job.dossier.receipts), Usage(work.input_tokens, 0), job.dossier.proof())
+
+    async def manifest(self, bundle: str) -> Manifest:
+        """What the publisher says of the bundle: what it takes and gives, under which licence."""
+        return (await self._open(bundle)).manifest
 
     async def nodes(self, bundle: str | None = None) -> list[NodeView]:
         """What discovery finds now, for one bundle or all that the trust list names; each node was asked itself."""
@@ -146,6 +177,14 @@ class Mesh:
     def bundles(self) -> list[str]:
         """The names in the trust list."""
         return list(self._trust.names())
+
+    async def takes_text(self, bundle: str) -> bool:
+        """Whether it works on texts, by what is known on this machine; what is not known of yet may well."""
+        try:
+            manifest = (await self._bundles.open(bundle, ())).manifest
+        except FallowError:
+            return True
+        return GENERATE in manifest.entries or (CALL in manifest.entries and not manifest.inputs)
 
     def owed_by_owner(self) -> dict[str, int]:
         """Micro-credits that this wallet has promised, by owner's key in hex."""
@@ -181,7 +220,7 @@ class Mesh:
             raise Refused(Code.BAD_CONFIG, f"The seed is from 0 to {SEEDS - 1}, not {seed}.")
         if len(stop) > STOP_STRINGS_MAX or not all(stop):
             raise Refused(Code.BAD_CONFIG, f"There may be up to {STOP_STRINGS_MAX} stop strings, none of them empty.")
-        opened = await self._open(bundle)
+        opened = await self._open(bundle, GENERATE)
         tokens = opened.tokenizer.prompt(prompt)
         room = opened.manifest.context_tokens_max - len(tokens)
         if room < 1:
@@ -197,10 +236,23 @@ class Mesh:
         )
         return TextRequest(opened, tokens, parameters, tuple(stop), policy, price_max_ucr, _keys(executors))
 
-    async def _open(self, name: str) -> ClientBundle:
+    async def _call(
+        self, opened: ClientBundle, work: Work, assurance: str, price_max_ucr: int, executors: Sequence[str]
+    ) -> tuple[CallJob, Piece, Verdict | None]:
+        request = CallRequest(opened, work, read_assurance(assurance), price_max_ucr, _keys(executors))
+        job = CallJob(self._team, request)
+        with one_error():
+            return job, *await job.run()
+
+    async def _open(self, name: str, entry: str | None = None) -> ClientBundle:
+        """Raises `Refused(unknown_entry)` if the bundle has not this entry."""
         wanted = self._hash(name)
         nodes = self._team.discovery.known(wanted) or await self._team.discovery.find(wanted, bool)
-        return await self._bundles.open(name, nodes)
+        opened = await self._bundles.open(name, nodes)
+        if entry is not None and entry not in opened.manifest.entries:
+            offered = ", ".join(opened.manifest.entries)
+            raise Refused(Code.UNKNOWN_ENTRY, f"{name} has no entry {entry!r}; it offers {offered}.")
+        return opened
 
     def _hash(self, name: str) -> bytes:
         return cid_hash_untrusted(self._bundles.resolve(name).cid)

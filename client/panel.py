@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -64,7 +64,7 @@ class Panel:
         self.executions: list[Execution] = []
         """Of every node that was asked, whether it delivered or not."""
 
-    async def ask(self, count: int, preferred: Sequence[bytes], enough: Callable[[], bool]) -> None:
+    async def ask(self, count: int, preferred: Sequence[bytes], enough: Callable[[], Awaitable[bool]]) -> None:
         """So many places more have delivered, or stay empty: nobody could be had, or kept the others waiting too long.
 
         `enough` says whether the places filled so far decide the matter.
@@ -74,7 +74,7 @@ class Panel:
 
             async def fill(index: int) -> None:
                 await self._fill(preferred[index : index + 1])
-                if enough():
+                if await enough():
                     took = trio.current_time() - began
                     deadline = trio.current_time() + max(PATIENCE_S, took)
                     asking.cancel_scope.deadline = min(asking.cancel_scope.deadline, deadline)

@@ -1,7 +1,8 @@
 """Which node gets the work: the client's own choice from its own measurements. Pure.
 
 Expected time to finish decides, from round trip, load and measured rates; among the eligible, two are drawn and the
-better one taken, so that clients with the same view do not all pick the same node.
+better one taken, so that clients with the same view do not all pick the same node. Who has read most of the same text before
+is considered beside them: a conversation's next turn is read there in less time.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from dataclasses import dataclass, field
 from random import Random
 
 from ..protocol.errors import RemoteProtocolError
-from ..protocol.identity import EXECUTOR
+from ..protocol.identity import CHECKER, EXECUTOR
 from ..protocol.prices import amount_ucr_max, find_price
 from ..protocol.profiles import State
+from .affinity import Kept
 from .discovery import Node
 
 EXPLORE = 0.05
 """Share of choices that ignore the score, so that a node's first bad measurement is not its last."""
+WORTH_KEEPING = 0.5
+"""Of a text, the part that a node must have read to be considered for that: every chat begins with the same few words."""
+REDRAWN = 0.5
+"""Share of choices of a checker that do not look at who has read the text: an executor that knew who checks its next window
+could lie whenever that is an accomplice."""
 FAILURE_COST_S = 5.0
 """What a recent failure adds to the expected time: about what a failed attempt costs a reader."""
 FAILURE_HALF_LIFE_S = 300.0
@@ -36,6 +43,8 @@ class Need:
     role: str = EXECUTOR
     avoid_nodes: frozenset[bytes] = frozenset()
     avoid_owners: frozenset[bytes] = frozenset()
+    tokens: tuple[int, ...] = ()
+    """Of a text, all that is given: a node that has read it before need not read it again."""
 
 
 @dataclass(slots=True)
@@ -46,6 +55,8 @@ class Experience:
     """Output tokens per second as they arrived here."""
     failures: dict[bytes, tuple[float, float]] = field(default_factory=dict)
     """Node -> (weight, when)."""
+    kept: Kept = field(default_factory=Kept)
+    """Who read which text."""
 
     def measured(self, node: bytes, bundle: bytes, tokens_per_s: float) -> None:
         """One more job's rate, averaged in."""
@@ -101,13 +112,13 @@ def _price_problem(node: Node, need: Need) -> str | None:
     return None
 
 
-def expected_s(node: Node, need: Need, experience: Experience, now_s: float) -> float:
-    """Seconds until the work would be done there."""
+def expected_s(node: Node, need: Need, experience: Experience, now_s: float, kept_tokens: int = 0) -> float:
+    """Seconds until the work would be done there, if so many first tokens need not be read again."""
     served = node.capability.served_bundle(need.bundle)
     assert served is not None
     load = 1 + node.jobs_running
     rate = experience.rate.get((node.key, need.bundle), served.output_tokens_per_s_milli / 1000)
-    reading = need.input_tokens * 1000 / max(served.input_tokens_per_s_milli, 1)
+    reading = max(need.input_tokens - kept_tokens, 0) * 1000 / max(served.input_tokens_per_s_milli, 1)
     if need.entry == "call":
         reading = need.calls * 1000 / max(served.calls_per_s_milli, 1)
     writing = need.planned_tokens / max(rate, 0.001) if need.entry == "generate" else 0.0
@@ -125,7 +136,8 @@ def choose(
     now_s: float,
     random: Random,
 ) -> Node | None:
-    """The node for this work: the first eligible one of `preferred`, else the better of two drawn; None if nobody is."""
+    """The node for this work: the first eligible one of `preferred`, else the best of two drawn and of those who have read
+    the text before; None if nobody is eligible."""
     eligible = sorted((n for n in nodes if ineligible(n, need, distrusted) is None), key=lambda node: node.key)
     if not eligible:
         return None
@@ -135,7 +147,17 @@ def choose(
     if random.random() < EXPLORE:
         return random.choice(eligible)
     drawn = random.sample(eligible, min(2, len(eligible)))
-    return min(drawn, key=lambda node: expected_s(node, need, experience, now_s))
+    kept = _worth_keeping(need, experience, random)
+    drawn += [node for node in eligible if node.key in kept and node not in drawn]
+    return min(drawn, key=lambda node: expected_s(node, need, experience, now_s, kept.get(node.key, 0)))
+
+
+def _worth_keeping(need: Need, experience: Experience, random: Random) -> dict[bytes, int]:
+    """Nodes that have read most of the text, and how many tokens of it; none, now and then, where it is to be checked."""
+    if need.role == CHECKER and random.random() < REDRAWN:
+        return {}
+    kept = experience.kept.find(need.bundle, need.tokens)
+    return {node: tokens for node, tokens in kept.items() if tokens >= WORTH_KEEPING * len(need.tokens)}
 
 
 def why_nobody(nodes: Iterable[Node], need: Need, distrusted: Collection[bytes]) -> str:

@@ -212,9 +212,13 @@ class TextJob:
             self._request.parameters.max_tokens - len(self._draft.tokens),
             self._request.amount_ucr_max,
             avoid_nodes=frozenset(self._avoid),
+            tokens=(*self._request.prompt, *self._draft.tokens),
         )
 
     def _learn(self, attempt: Attempt, began: float) -> None:
+        if not (attempt.error or attempt.leaving or attempt.discarded):
+            read = (*self._request.prompt, *self._draft.tokens)
+            self._team.experience.kept.note(attempt.node.key, self._request.bundle.hash, read)
         written, took = len(self._draft.tokens) - attempt.start, trio.current_time() - began
         if written >= RELIABLE_RATE_TOKENS:
             self._team.experience.measured(attempt.node.key, self._request.bundle.hash, written / took)

@@ -58,21 +58,25 @@ def numbers_of(piece: Piece) -> tuple[tuple[float, ...], ...] | None:
 
 
 def rows_of(piece: Piece) -> Rows | None:
-    """The output of a `call` as it is compared; None if it is no array of numbers or a row has no direction."""
+    """The output of a `call` as it is compared; None if it is no array of numbers."""
     rows = tuple(tuple(int(number * _EXACT) for number in row) for row in numbers_of(piece) or ())
     squares = tuple(_dot(row, row) for row in rows)
-    return Rows(rows, squares) if rows and all(squares) else None
+    return Rows(rows, squares) if rows else None
 
 
 def distance_ppm(one: Rows, other: Rows) -> int | None:
     """How far two outputs lie apart in millionths, rounded up; None if their shapes differ.
 
-    The largest over the rows of 1 - cosine, and of 1 - the shorter's length over the longer's.
+    The largest over the rows of 1 - cosine, and of 1 - the shorter's length over the longer's; a row of zeros is as any other
+    row of zeros, and nothing like what is none.
     """
     if len(one.rows) != len(other.rows) or len(one.rows[0]) != len(other.rows[0]):
         return None
     worst = 0
     for a, square_a, b, square_b in zip(one.rows, one.squares, other.rows, other.squares, strict=True):
+        if not square_a or not square_b:
+            worst = max(worst, _MILLION if square_a or square_b else 0)
+            continue
         cosine = _root_ppm(_dot(a, b), square_a * square_b)
         stretch = isqrt(_MILLION**2 * min(square_a, square_b) // max(square_a, square_b))
         worst = max(worst, _MILLION - min(cosine, stretch))

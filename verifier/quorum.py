@@ -15,7 +15,7 @@ from ..protocol.envelope import Signed
 from ..protocol.policy import COMMITTEE, Policy
 from ..protocol.receipts import Receipt
 from ..protocol.work import Piece
-from .compare import Rows, choice_disagreement, distance_ppm, rows_of, values_disagreement
+from .compare import Rows, choice_disagreement, distance_ppm, numbers_of, rows_of, values_disagreement
 
 PARTY = "is a party to the job"
 SILENT = "gave no finding"
@@ -206,7 +206,6 @@ class _Given:
     place: int
     rank: tuple[bytes, bytes]
     member: Member
-    rows: Rows
     piece: Piece
 
 
@@ -222,10 +221,10 @@ def judge_results(
             continue
         if not who.parties.isdisjoint(result.member.keys):
             objections[place] = PARTY
-        elif (rows := rows_of(result.piece)) is None:
+        elif numbers_of(result.piece) is None:
             objections[place] = "its result is not an array of the promised form"
         else:
-            given.append(_Given(place, _rank_result(result), result.member, rows, result.piece))
+            given.append(_Given(place, _rank_result(result), result.member, result.piece))
     distances = _Distances()
     groups = [_group(seed, given, distances, tolerance) for seed in given]
     best = max(
@@ -250,16 +249,25 @@ def _owners(group: Iterable[_Given]) -> set[bytes]:
 
 
 class _Distances:
-    """How far results lie apart, each pair computed once: a wide output takes milliseconds."""
+    """How far results lie apart, each pair computed once, and none where both are the same: a wide output takes seconds."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], int | None] = {}
+        self._rows: dict[int, Rows] = {}
 
     def between(self, one: _Given, other: _Given) -> int | None:
         pair = (min(one.place, other.place), max(one.place, other.place))
         if pair not in self._known:
-            self._known[pair] = distance_ppm(one.rows, other.rows)
+            same = one.piece == other.piece  # as nodes of one numerics class have it
+            self._known[pair] = 0 if same else distance_ppm(self._of(one), self._of(other))
         return self._known[pair]
+
+    def _of(self, given: _Given) -> Rows:
+        if given.place not in self._rows:
+            rows = rows_of(given.piece)
+            assert rows is not None, "what is given has numbers"
+            self._rows[given.place] = rows
+        return self._rows[given.place]
 
 
 def _group(seed: _Given, given: Iterable[_Given], distances: _Distances, tolerance: Tolerance) -> list[_Given]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from . import function
+
 COMMAND = [sys.executable, "-P", "-m", "fallow.cli"]
 """`-P`: the repository's root, where tests start, is not to be searched for modules."""
 LIMIT_S = 120
@@ -75,8 +77,9 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     directory = tmp_path_factory.mktemp("cli")
     shell = Shell(directory / "home")
     shell.json("bundle", "build", "tiny-chat", "tiny-embed")
+    function.build(shell.home)
     words = ("testnet", "up", "--dir", directory / "net", "--kinds", "host=1,site=1,vehicle=1,robot=1", "--liars", "1")
-    with shell.running(*words, "--bundles", "tiny-chat,tiny-embed", "--json") as (process, up):
+    with shell.running(*words, "--bundles", f"tiny-chat,tiny-embed,{function.NAME}", "--json") as (process, up):
         shell.bootstrap, shell.nodes = ",".join(up["bootstrap"]), up["nodes"]
         yield shell
         process.terminate()

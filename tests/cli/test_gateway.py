@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from . import function
 from .conftest import Shell
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
@@ -34,10 +35,31 @@ def chat(client: openai.OpenAI, **more: Any) -> Any:
 
 
 def test_models_are_the_trust_lists_names(client: openai.OpenAI) -> None:
-    assert {"tiny-chat", "tiny-embed"} <= {model.id for model in client.models.list()}
+    shown = {model.id for model in client.models.list()}
+    assert {"tiny-chat", "tiny-embed"} <= shown
+    assert function.NAME not in shown  # OpenAI's API has no words for arrays
     assert client.models.retrieve("tiny-chat").id == "tiny-chat"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("nope")
+    with pytest.raises(openai.NotFoundError, match="function of arrays"):
+        client.models.retrieve(function.NAME)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["tiny-embed", function.NAME])
+def test_a_model_that_writes_no_text_is_a_bad_request(model: str, stream: bool, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="has no entry 'generate'; it offers call") as refused:
+        chat(client, model=model, stream=stream)
+    assert (refused.value.code, refused.value.type) == ("unknown_entry", "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("model", "why"), [("tiny-chat", "has no entry 'call'"), (function.NAME, "is a function of arrays, not of texts")]
+)
+def test_a_model_that_makes_no_vectors_of_texts_is_a_bad_request(model: str, why: str, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match=why) as refused:
+        client.embeddings.create(model=model, input="hello")
+    assert refused.value.code == "unknown_entry"
 
 
 def test_a_chat_is_answered_and_says_how_it_was_checked(client: openai.OpenAI) -> None:

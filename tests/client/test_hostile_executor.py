@@ -22,7 +22,7 @@ from fallow.node.log import wall_ms
 from fallow.node.network.mesh import open_network
 from fallow.node.network.seam import Network, Stream
 from fallow.node.network.table_rules import profile_rules
-from fallow.protocol.bundle import File, Manifest, Program, Tolerance
+from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.checks import TEACHER_FORCED, Attestation
 from fallow.protocol.envelope import Signed, sign, verify_untrusted
 from fallow.protocol.errors import Code
@@ -52,7 +52,7 @@ from fallow.protocol.work import Parameters, Piece, Work, decode_input_untrusted
 BUNDLE, H = b"\x09" * 32, b"\x07" * 32
 FILE = File(1, (H,))
 MANIFEST = Manifest(
-    "made-up", "none", "-", "-", ("generate", "score", "call"), FILE, (), (), (), (),
+    "made-up", "none", "-", "-", ("generate", "score", "call"), FILE, (), (), (), (Tensor("vector", "float32", (2,)),),
     (Program("p", "decode", 1, 1, 8, FILE, 0, 0),),
     FILE, None, 100, (), Tolerance(1, 1, 1, 0, 0, (), "-"),
 )  # fmt: skip
@@ -307,13 +307,18 @@ async def other_shape(executor: Executor) -> None:
     await executor.deliver(Piece(tensor=b"\x00" * 8, shape=(2, 1)), 0)
 
 
+async def more_numbers(executor: Executor) -> None:
+    await executor.accept()
+    await executor.deliver(Piece(tensor=b"\x00" * 12, shape=(1, 3)), 0)
+
+
 async def no_result(executor: Executor) -> None:
     await executor.accept()
     await executor.receipt(FINAL)
 
 
 @pytest.mark.spec("J-21", "J-26")
-@pytest.mark.parametrize("crime", [two_results, other_shape, no_result])
+@pytest.mark.parametrize("crime", [two_results, other_shape, more_numbers, no_result])
 async def test_a_result_that_is_not_as_ordered(tmp_path: Path, crime: Crime) -> None:
     await breaks(tmp_path, "call", crime, Code.BAD_RECORD)
 

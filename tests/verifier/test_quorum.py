@@ -218,9 +218,16 @@ def test_what_is_no_result_does_not_count(broken: Piece | None) -> None:
 
 @pytest.mark.spec("A-13", "A-18")
 def test_broken_results_do_not_make_a_majority() -> None:
-    empty = Piece(tensor=b"\x00" * 64, shape=(1, 16))
-    judged = judge_results([result(0, empty), result(1, empty), result(2, vector())], POLICY, TOLERANCE)
+    broken = Piece(tensor=b"\xff" * 64, shape=(1, 16))
+    judged = judge_results([result(0, broken), result(1, broken), result(2, vector())], POLICY, TOLERANCE)
     assert judged.outcome is Outcome.INCONCLUSIVE and judged.medoid is None and not faults(judged)
+
+
+@pytest.mark.spec("A-17", "A-18")
+def test_nothing_but_zeros_is_a_result_like_any_other() -> None:
+    zeros = Piece(tensor=b"\x00" * 64, shape=(1, 16))
+    judged = judge_results([result(0, vector()), result(1, zeros), result(2, zeros)], POLICY, TOLERANCE)
+    assert judged.outcome is Outcome.ACCEPTED and judged.medoid == zeros and faults(judged) == [0]
 
 
 @pytest.mark.spec("A-12")

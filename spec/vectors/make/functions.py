@@ -10,10 +10,11 @@ from .cose import Envelope
 from .judging import tensor
 from .texts import ACCEPTED, INCONCLUSIVE, REFUTED, REJECTED, SILENT, UNDECIDED, UPHELD
 from .work import NODES, NONCE, Part, Told, Work, checker, executor, told
-from .world import CLIENT
+from .world import CLIENT, Fields
 
 _RESULT, _OTHER = tensor([3, 4]), tensor([4, 3])
 """40000 ppm apart; the bundle allows 100."""
+_RESULTS, _WORSE = tensor([3, 4], [0, 0]), tensor([3, 4], [4, 3])
 
 
 def quorums() -> Iterator[Told]:
@@ -53,6 +54,7 @@ def quorums() -> Iterator[Told]:
     one, two = work.call(1, _RESULT), work.call(2, _RESULT)
     findings = [executor(one, UPHELD, 13), executor(two, UPHELD, 13)]
     yield told("function-anchored", "One is an anchor.", work, one, ACCEPTED, *findings, anchors=[NODES[2].key])
+    yield from _of_arrays()
     yield from _twice()
     work = Work("quorum:2/2")
     one, two = work.call(1, _RESULT), work.call(2, _RESULT)
@@ -65,6 +67,35 @@ def quorums() -> Iterator[Told]:
     findings = [executor(part, UPHELD, 13) for part in (one, two, three)]
     about = "Two owners agree; what a third without owner came to is as good, and counts for nobody."
     yield told("function-no-mandate-beside", about, work, one, ACCEPTED, *findings)
+
+
+def _of_arrays() -> Iterator[Told]:
+    """Inputs that are arrays are compared byte by byte."""
+    same: Fields = {"arrays": [b"\x00\x01", b"\x02\x03"], "calls": 2}
+    for words, about, other in (
+        (
+            "other-array",
+            "One was asked about an array with another last bit.",
+            {**same, "arrays": [b"\x00\x01", b"\x02\x02"]},
+        ),
+        (
+            "arrays-turned",
+            "One was asked about the same arrays in another order.",
+            {**same, "arrays": same["arrays"][::-1]},
+        ),
+        ("no-arrays", "One was asked about tokens.", {}),
+    ):
+        work = Work("quorum:2/3")
+        one, two = work.call(1, _RESULTS, **same), work.call(2, _RESULTS, **same)
+        three = work.call(3, _RESULTS, **other)
+        findings = [executor(one, UPHELD, 13), executor(two, UPHELD, 13), executor(three, UNDECIDED, 0, 13)]
+        yield told(f"function-{words}", about, work, one, ACCEPTED, *findings)
+    work = Work("quorum:2/3")
+    one, two, three = (
+        work.call(number, found, **same) for number, found in ((1, _RESULTS), (2, _WORSE), (3, _RESULTS))
+    )
+    findings = [executor(one, UPHELD, 13), executor(two, REFUTED, 0, 13), executor(three, UPHELD, 13)]
+    yield told("function-of-arrays", "Of arrays, one row is not the same.", work, one, ACCEPTED, *findings)
 
 
 def _twice() -> Iterator[Told]:

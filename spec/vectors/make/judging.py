@@ -55,7 +55,9 @@ def _distances() -> Iterator[Case]:
         ("wider", "Results of different shapes have no distance.", along, tensor([1, 0, 0]), None),
         ("infinite", "Not finite.", along, tensor([inf, 0]), None),
         ("not-a-number", "Not finite.", tensor([nan, 0]), along, None),
-        ("zero-row", "A row without direction.", tensor([1, 0], [0, 0]), tensor([1, 0], [1, 0]), None),
+        ("zero-row", "Zeros, and what is none.", tensor([1, 0], [0, 0]), tensor([1, 0], [1, 0]), 1_000_000),
+        ("zero-rows", "Zeros and zeros.", tensor([1, 0], [0, 0]), tensor([1, 0], [-0.0, 0]), 0),
+        ("zero-row-before-worse", "The row after it is farther.", tensor([0], [1]), tensor([1], [-1]), 2_000_000),
         ("one-dimension", "One dimension.", piece(along["tensor"], [2]), along, None),
         ("three-dimensions", "Three dimensions.", piece(along["tensor"], [1, 1, 2]), along, None),
         ("too-few-bytes", "A byte is missing.", piece(along["tensor"][:-1], [1, 2]), along, None),
@@ -233,7 +235,8 @@ def _accepted() -> Iterator[tuple[str, str, Fields, int, list[int]]]:
     for words, about, found in (
         ("outsider", "One is too far from the two.", across),
         ("silent", "One gave nothing.", None),
-        ("malformed", "One has a row without direction.", tensor([0, 0])),
+        ("malformed", "One has a number that is none.", tensor([float("nan"), 0])),
+        ("nothing", "One has zeros only.", tensor([0, 0])),
         ("another-shape", "One has another shape.", tensor([1, 0, 0])),
     ):
         yield words, about, _function(some, {first: found, second: along, third: along}), second, [first]

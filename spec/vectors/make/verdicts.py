@@ -7,6 +7,7 @@ from typing import Any
 
 from . import functions, resumptions, texts, world
 from .cbor import encode
+from .judging import tensor
 from .notation import Case, refused
 from .texts import ACCEPTED, INCONCLUSIVE, REFUTED, UNDECIDED, UPHELD, text
 from .work import BUNDLE, NODES, OWNERS, PROMPT, Part, Told, Work, checker, executor, opening_of, told, value
@@ -239,6 +240,12 @@ def opening() -> Iterator[Case]:
         shown = [_tokens(PROMPT + n, value(n)) for n in range(pieces)]
         expect = {"work": {"sequences": [list(range(PROMPT))], "claimed": 0, "arrays": []}, "pieces": shown}
         yield Case(words, about, _opened(opened, opening_of(opened)), expect)
+    arrays = Work("none").call(1, tensor([1, 2], [3, 4]), arrays=[b"\x00\x01", b"\x02\x03"], calls=2)
+    expect = {
+        "work": {"sequences": [], "claimed": 0, "arrays": [b"\x00\x01", b"\x02\x03"]},
+        "pieces": [tensor([1, 2], [3, 4])],
+    }
+    yield Case("of-arrays", "The one piece of a function of arrays.", _opened(arrays, opening_of(arrays)), expect)
     more = opening_of(part, pieces=[*part.pieces, part.pieces[0]])
     shown = [_tokens(PROMPT + n, value(n)) for n in range(3)]
     expect = {"work": {"sequences": [list(range(PROMPT))], "claimed": 0, "arrays": []}, "pieces": shown}

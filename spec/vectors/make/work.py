@@ -77,15 +77,17 @@ class Work:
             "openings": self.openings, **changes,
         }  # fmt: skip
 
-    def order(self, number: int, sequence: Sequence[int], claimed: int = 0, **changes: Any) -> Part:
+    def order(
+        self, number: int, sequence: Sequence[int], claimed: int = 0, arrays: Sequence[bytes] = (), **changes: Any
+    ) -> Part:
         """An order to a node."""
         self.clock += 1
         salt, work = (
             hashed(bytes([self.clock])),
-            encode({"sequences": [list(sequence)], "claimed": claimed, "arrays": []}),
+            encode({"sequences": [] if arrays else [list(sequence)], "claimed": claimed, "arrays": list(arrays)}),
         )
         fields = world.order(
-            bundle=BUNDLE.id, executor=NODES[number].key, input_tokens=len(sequence) - claimed, planned_tokens=80,
+            bundle=BUNDLE.id, executor=NODES[number].key, input_tokens=len(arrays or sequence) - claimed, planned_tokens=80,
             input_digest=hashed(salt, work), created_ms=NOW_MS + self.clock, nonce=bytes([self.clock]) * 16,
             check_commitment=hashed(b"fallow/1/policy", NONCE, self.policy.encode()), candidates=list(self.candidates),
         )  # fmt: skip

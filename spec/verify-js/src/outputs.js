@@ -8,7 +8,7 @@ const [MANTISSA_BITS, EXPONENT_MAX] = [23n, 255n]
  */
 
 /**
- * The output in a piece; null if it is not what its shape says, or a row has no direction.
+ * The output in a piece; null if it is not what its shape says.
  * @param {any} piece
  * @returns {Output | null}
  */
@@ -21,11 +21,12 @@ export function outputOf({ shape, tensor }) {
   if (flat.includes(null)) return null
   const rows = Array.from({ length: Number(height) }, (_, i) => flat.slice(i * Number(width), (i + 1) * Number(width)))
   const squares = rows.map((row) => dot(row, row))
-  return squares.includes(0n) ? null : { rows, squares }
+  return { rows, squares }
 }
 
 /**
  * In millionths, rounded up: over the rows, the largest of 1 - cosine and of 1 - the shorter's length over the longer's.
+ * Two rows of zeros are alike; one of them is nothing like any other row.
  * Null if their shapes differ.
  * @param {Output} one
  * @param {Output} other
@@ -33,12 +34,17 @@ export function outputOf({ shape, tensor }) {
 export function distancePpm(one, other) {
   if (one.rows.length !== other.rows.length || one.rows[0].length !== other.rows[0].length) return null
   return one.rows.reduce((worst, row, i) => {
-    const [a, b] = [one.squares[i], other.squares[i]]
-    const cosine = cosinePpm(dot(row, other.rows[i]), a * b)
-    const stretch = a < b ? root((MILLION * MILLION * a) / b) : root((MILLION * MILLION * b) / a)
-    const apart = MILLION - (cosine < stretch ? cosine : stretch)
+    const apart = rowsApart(dot(row, other.rows[i]), one.squares[i], other.squares[i])
     return apart > worst ? apart : worst
   }, 0n)
+}
+
+/** @param {bigint} product @param {bigint} a @param {bigint} b the squares of both rows */
+function rowsApart(product, a, b) {
+  if (a === 0n || b === 0n) return a === b ? 0n : MILLION
+  const cosine = cosinePpm(product, a * b)
+  const stretch = a < b ? root((MILLION * MILLION * a) / b) : root((MILLION * MILLION * b) / a)
+  return MILLION - (cosine < stretch ? cosine : stretch)
 }
 
 /** A float32, by its bits, as a whole multiple of 2^-149; null if it is no finite number. @param {number} bits */
