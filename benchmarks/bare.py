@@ -12,7 +12,7 @@ from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.engine.programs import Model, ProgramRun
 from fallow.node.engine.sequences import sampling_of, zeros
 
-FILLED = 64
+FILLED = 32
 """Positions that are taken to be in the cache when timing begins."""
 
 

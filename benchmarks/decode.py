@@ -85,7 +85,7 @@ def reading(taken: dict[str, list[float]], readers: list[str], length_bytes: int
         )
     quickest = min(readers, key=lambda name: median(taken[name]))
     most = [1 / each for each in taken[quickest]]
-    table.row("the most that the quickest of these allows one slot", table.per_s(most))
+    table.row("the most that the quickest of these allows one slot, by weights alone", table.per_s(most))
     return quickest
 
 
@@ -99,10 +99,12 @@ def deciding(
         if slots == 1:
             share = median(ratios([STEPS * each for each in taken[quickest]], taken[name]))
             cache = sum(prod(each.shape_in(context)) * np.dtype(each.dtype).itemsize for each in manifest.state)
-            reads = (
-                f"with its cache of {cache / 1e6:.0f} MB, {share * (1 + cache / length_bytes):.0%} of the bytes' time"
+            both = (
+                f"{share * (1 + cache / length_bytes):.0%} of what weights and its cache of {cache / 1e6:.0f} MB allow"
             )
-            table.row(name, f"{rates}, {share:.0%} of that; {reads}", f">= {BANDWIDTH_AIM:.0%}", share >= BANDWIDTH_AIM)
+            table.row(
+                name, f"{rates}, {share:.0%} of the most; {both}", f">= {BANDWIDTH_AIM:.0%}", share >= BANDWIDTH_AIM
+            )
         else:
             times = slots * median(ratios(taken[label(1, context)], taken[name]))
             aim = f">= {STREAMS_AIM}x one" if slots == STREAMS else ""

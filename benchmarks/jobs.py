@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.engine.engine import Engine
 from fallow.node.engine.messages import EngineJob
 from fallow.node.engine.sealing import PieceSealer, seal_input
+from fallow.protocol.errors import EngineError
 from fallow.protocol.work import Input, Parameters, Work, decode_piece_untrusted
 
 PROMPT = tuple(range(1000, 1040))
@@ -89,6 +91,13 @@ async def write_beside(engine: Engine, bundle: Bundle, streams: int, clients: in
         for index in range(streams):
             nursery.start_soon(one, keys[index % clients])
     return texts
+
+
+async def write_until_killed(engine: Engine, bundle: Bundle, client: bytes | None = None) -> None:
+    """One job after another, until the worker that does them is killed."""
+    with suppress(EngineError):
+        while True:
+            await write(engine, bundle, PROMPT, 96, client)
 
 
 async def all_loaded(bundle: Bundle, log: Path) -> None:
