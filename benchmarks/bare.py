@@ -65,15 +65,15 @@ class Reader:
             self._state, _ = self._program.run(self._state, *inputs, *sampling_of([None]))
 
 
-def take_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds that each call took in each round, so that the machine's moods meet all alike; one more round goes ahead."""
+def take_turns(calls: Mapping[str, Callable[[], object]], rounds: int, *, ahead: int = 1) -> dict[str, list[float]]:
+    """Seconds that each call took in each round, so that the machine's moods meet all alike; `ahead` more rounds go ahead."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 1):
+    for _ in range(ahead + rounds):
         for name, call in calls.items():
             began = time.perf_counter()
             call()
             taken[name].append(time.perf_counter() - began)
-    return {name: samples[1:] for name, samples in taken.items()}
+    return {name: samples[ahead:] for name, samples in taken.items()}
 
 
 def ratios(above: list[float], below: list[float]) -> list[float]:
