@@ -3,7 +3,7 @@
     python benchmarks/owner.py [NAME] [--kills N] [--seed N]        a text bundle built on this machine
 
 200 kills of a worker that writes four texts, at random moments of a fixed seed; each is started again before the next, which
-is most of the time that this takes (some ten minutes). What counts is the worker that was killed and its sandbox: reaped,
+is most of the time that this takes: with three seconds a kill, ten minutes. What counts is the worker that was killed and its sandbox: reaped,
 so that nothing of them holds a processor. What the engine goes on running beside it is measured after each kill, too.
 Memory given back is what was the worker's own: mapped weights belong to the page cache and stay there for the next.
 """
