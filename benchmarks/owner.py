@@ -2,9 +2,9 @@
 
     python benchmarks/owner.py [NAME] [--kills N] [--seed N]        a text bundle built on this machine
 
-200 kills of a worker that writes four texts, at random moments of a fixed seed; each is started again before the next, which
-is most of the time that this takes: with three seconds a kill, ten minutes. What counts is the worker that was killed and its sandbox: reaped,
-so that nothing of them holds a processor. What the engine goes on running beside it is measured after each kill, too.
+200 kills of a worker that writes four texts, at random moments of a fixed seed. Each is started again before the next, which
+is most of the time that this takes: with three seconds a kill, ten minutes. What counts is the worker that was killed and
+its sandbox: reaped, so that nothing of them holds a processor. What the engine goes on running is measured after each kill.
 Memory given back is what was the worker's own: mapped weights belong to the page cache and stay there for the next.
 """
 
@@ -32,7 +32,7 @@ KILLS = 200
 STREAMS, CLIENTS = 4, 2
 AIM_MS = 250
 WORKS_S = (0.2, 1.5)
-"""How long the texts have been written when the kill comes, drawn anew for each."""
+"""So long after four texts are asked for the kill comes, drawn anew each time: while they are read, and while written."""
 AFTER_S = 0.1
 """So long after a kill what is left is watched."""
 GONE_S_MAX = 10.0
@@ -78,7 +78,7 @@ async def measure(store: BundleStore, bundle: Bundle, count: int, chance: random
 
 
 async def one_kill(engine: Engine, bundle: Bundle, works_s: float) -> Kill:
-    """Four texts are begun, and the worker is killed so many seconds after the first token of the last."""
+    """Four texts are asked for, again and again, and the worker is killed so many seconds after."""
     clients = [os.urandom(32) for _ in range(CLIENTS)]
     before = {each.pid: busy_s(each) for each in below()}
     async with trio.open_nursery() as nursery:
