@@ -1,70 +1,62 @@
-"""The engine beside the bare compiled step: tokens per second, first token, kill, restart.
+"""The engine beside the bare compiled step: its overhead, and many streams beside one.
 
     python benchmarks/engine.py [NAME]        a text bundle built on this machine (smollm2-135m-instruct)
 
-Engine and bare runs alternate; on a noisy machine only the ratio within one run means much.
+Engine and bare runs take turns, each in a process of its own; ratios are medians over the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
+import bare
+import jobs
 import numpy as np
+import table
 import trio
+from jobs import PROMPT, Text
 
 from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.engine.engine import Engine, open_engine
-from fallow.node.engine.messages import Begin, EngineJob, Ready
-from fallow.node.engine.process import WorkerProcess
-from fallow.node.engine.sealing import seal_input
-from fallow.node.engine.spawning import worker_command
-from fallow.protocol.work import Input, Parameters, Work
+from fallow.node.engine.sequences import sampling_of, zeros
 
-PROMPT = tuple(range(1000, 1040))
 TOKENS = 96
-ROUNDS = 5
+ROUNDS = 7
+OVERHEAD_AIM = 0.05
+STREAMS, CLIENTS, STREAMS_AIM = 8, 2, 2.5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("name", nargs="?", default="smollm2-135m-instruct")
+    jobs.text_bundle(parser)
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    home = Path(os.environ.get("FALLOW_HOME", Path.home() / ".fallow"))
-    store = BundleStore(home / "store")
-    bundle = store.find(options.name)
-    if bundle is None:
-        sys.exit(f"{options.name} is not built: run `fallow bundle build {options.name}`")
+    store, bundle = jobs.installed(options.name)
     if options.bare:
         return serve_bare(store, bundle)
+    table.head()
     words = [sys.executable, __file__, "--bare", options.name]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as bare:
-        figures = trio.run(measure, store, bundle, bare)
-    for name, value in figures.items():
-        print(f"{name:30} {value}")
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        trio.run(measure, store, bundle, child)
 
 
 def serve_bare(store: BundleStore, bundle: Bundle) -> None:
     """For each line on standard input, one run without engine, answered with its seconds to first and last token."""
-    from fallow.node.engine import device, programs, sequences
-
-    device.configure(store.compile_cache)
-    model = programs.load(bundle)
+    model = bare.load(store, bundle)
     context = next(each for each in model.contexts("decode") if each >= len(PROMPT) + TOKENS)
-    sampling = sequences.sampling_of([None])
-    (decode,) = [each for each in model.programs("decode", context) if each.program.slots == 1]
+    sampling = sampling_of([None])
+    decode = bare.program(model, "decode", 1, 1, context)
     print("ready", flush=True)
     for _ in sys.stdin:
         began, position = time.perf_counter(), 0
-        state = sequences.zeros(bundle.manifest.state, 1, context)
+        state = zeros(bundle.manifest.state, 1, context)
         while position < len(PROMPT):
             prefill = model.chunk("prefill", position, len(PROMPT) - position, context, context)
             taken = PROMPT[position : position + prefill.length]
@@ -79,62 +71,77 @@ def serve_bare(store: BundleStore, bundle: Bundle) -> None:
         print(json.dumps([first, time.perf_counter() - began]), flush=True)
 
 
-async def measure(store: BundleStore, bundle: Bundle, bare: subprocess.Popen[str]) -> dict[str, str]:
-    log = Path(tempfile.mkdtemp()) / "worker.log"
-    assert bare.stdin
-    assert bare.stdout
-    bare.stdout.readline()
-    pairs: dict[str, list[list[float]]] = {"bare": [], "engine": []}
-    async with open_engine(store, [bundle.cid], log_path=log) as engine:
-        await one_job(engine, bundle)
-        for _ in range(ROUNDS):
-            print(file=bare.stdin, flush=True)
-            pairs["bare"].append(json.loads(bare.stdout.readline()))
-            pairs["engine"].append(await one_job(engine, bundle))
-        bare.stdin.close()
-        restarts = [await timed_restart(engine) for _ in range(3)]
-    kills = [await timed_kill(store, bundle, log) for _ in range(2)]
-    rates = {who: [(TOKENS - 1) / (last - first) for first, last in runs] for who, runs in pairs.items()}
-    firsts = {who: [first for first, _ in runs] for who, runs in pairs.items()}
-    middle = statistics.median
-    ratio = middle(rates["engine"]) / middle(rates["bare"])
-    return {
-        "bare step": f"{middle(rates['bare']):.1f} tokens/s",
-        "engine": f"{middle(rates['engine']):.1f} tokens/s, {ratio:.1%} of bare",
-        "first token, bare": f"{1e3 * middle(firsts['bare']):.1f} ms after a prompt of {len(PROMPT)}",
-        "first token, engine": f"{1e3 * middle(firsts['engine']):.1f} ms",
-        "restart to ready, cache warm": f"{middle(restarts):.2f} s",
-        "kill to reaped": f"{1e3 * middle(kills):.0f} ms",
-    }
+async def measure(store: BundleStore, bundle: Bundle, child: subprocess.Popen[str]) -> None:
+    assert child.stdin
+    assert child.stdout
+    child.stdout.readline()
+    alone: list[list[float]] = []
+    ones: list[Text] = []
+    many: list[list[Text]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch, "worker.log")
+        async with open_engine(store, [bundle.cid], log_path=log, max_jobs=STREAMS) as engine:
+            await jobs.all_loaded(bundle, log)
+            await warm_up(engine, bundle)
+            for _ in range(ROUNDS):
+                print(file=child.stdin, flush=True)
+                alone.append(json.loads(child.stdout.readline()))
+                ones.append(await jobs.write(engine, bundle, PROMPT, TOKENS))
+                many.append(await jobs.write_beside(engine, bundle, STREAMS, CLIENTS, TOKENS))
+    child.stdin.close()
+    assert all(len(text.tokens) == TOKENS for text in ones), "the model ended its answer early: choose another prompt"
+    overhead(alone, ones)
+    streams(ones, many)
 
 
-async def one_job(engine: Engine, bundle: Bundle) -> list[float]:
-    """Seconds to the first and to the last token."""
-    plain = Input(os.urandom(32), os.urandom(32), Work((PROMPT,)).encode())
-    order = os.urandom(32)
-    sealed = seal_input(engine.hpke_key, order, plain.encode())
-    began, times = time.perf_counter(), []
-    job = EngineJob(order, bundle.hash, bytes(32), "generate", Parameters(TOKENS), plain.digest, len(PROMPT), sealed)
-    async for piece in engine.submit(job):
-        times += [time.perf_counter() - began] * piece.tokens
-    assert len(times) == TOKENS, "the model ended its answer early: choose another prompt"
-    return [times[0], times[-1]]
+async def warm_up(engine: Engine, bundle: Bundle) -> None:
+    await jobs.write(engine, bundle, PROMPT, TOKENS)
+    await jobs.write_beside(engine, bundle, STREAMS, CLIENTS, TOKENS)
 
 
-async def timed_restart(engine: Engine) -> float:
-    began = time.perf_counter()
-    await engine.restart()
-    return time.perf_counter() - began
+def overhead(alone: list[list[float]], ones: list[Text]) -> None:
+    bare_rates = [(TOKENS - 1) / (last - first) for first, last in alone]
+    rates = [text.rate for text in ones]
+    share = median(bare.ratios(rates, bare_rates))
+    table.row("bare step", table.per_s(bare_rates))
+    table.row(
+        "engine",
+        f"{table.per_s(rates)}, {share:.1%} of the bare step",
+        f">= {1 - OVERHEAD_AIM:.0%}",
+        share >= 1 - OVERHEAD_AIM,
+    )
+    table.row(f"first token after a prompt of {len(PROMPT)}, bare", table.ms([first for first, _ in alone]))
+    table.row("first token, engine", table.ms([text.first_s for text in ones]))
 
 
-async def timed_kill(store: BundleStore, bundle: Bundle, log: Path) -> float:
-    process = WorkerProcess([*worker_command(), "--store", str(store.root), "--bundle", bundle.cid], log)
-    await process.begin(Begin())
-    while not isinstance(await anext(process), Ready):
-        pass
-    began = time.perf_counter()
-    await process.kill_and_reap()
-    return time.perf_counter() - began
+def streams(ones: list[Text], many: list[list[Text]]) -> None:
+    """Prints the tokens per second of all streams together while all of them write, and from submission to the last end."""
+    together = [while_all_write(texts) for texts in many]
+    whole = [sum(len(text.tokens) for text in texts) / spent(texts) for texts in many]
+    one_whole = [len(text.tokens) / spent([text]) for text in ones]
+    times = median(bare.ratios(together, [text.rate for text in ones]))
+    table.row(
+        f"{STREAMS} streams of {CLIENTS} clients, all writing",
+        f"{table.per_s(together)}, {times:.2f}x one",
+        f">= {STREAMS_AIM}x one",
+        times >= STREAMS_AIM,
+    )
+    table.row(
+        f"the same with their prompts, {TOKENS} tokens each",
+        f"{table.per_s(whole)}, {median(bare.ratios(whole, one_whole)):.2f}x one",
+    )
+    table.row("first token of the last of them", table.ms([max(text.first_s for text in texts) for texts in many]))
+
+
+def while_all_write(texts: list[Text]) -> float:
+    """Tokens per second from when the last has begun until the first ends."""
+    begin, end = max(text.arrivals[0] for text in texts), min(text.arrivals[-1] for text in texts)
+    return sum(begin < arrival <= end for text in texts for arrival in text.arrivals) / (end - begin)
+
+
+def spent(texts: list[Text]) -> float:
+    """Seconds from the first submission to the last token."""
+    return max(text.arrivals[-1] for text in texts) - min(text.submitted for text in texts)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ say "style"
 say "types"
 link_packages
 "$bin/mypy" -p fallow
-"$bin/mypy" benchmarks
+MYPYPATH=benchmarks "$bin/mypy" benchmarks
 MYPYPATH=fuzz "$bin/mypy" fuzz
 say "arrows"
 PYTHONPATH=build/types "$bin/lint-imports" --no-cache --no-logo
