@@ -68,7 +68,9 @@ def main() -> None:
 async def measure(store: BundleStore, bundle: Bundle, count: int, chance: random.Random) -> list[Kill]:
     kills = []
     with tempfile.TemporaryDirectory() as scratch:
-        async with open_engine(store, [bundle.cid], log_path=Path(scratch, "worker.log"), max_jobs=STREAMS, spare=True) as engine:
+        async with open_engine(
+            store, [bundle.cid], log_path=Path(scratch, "worker.log"), max_jobs=STREAMS, spare=True
+        ) as engine:
             for number in range(1, count + 1):
                 kills.append(await one_kill(engine, bundle, chance.uniform(*WORKS_S)))
                 print(f"kill {number} of {count}: {1e3 * kills[-1].gone_s:.0f} ms", file=sys.stderr, flush=True)

@@ -69,6 +69,13 @@ class Config:
     settle_s: int = 0
     sandbox: Policy = Policy.REQUIRED
     """For bundles of strangers: those that are neither this machine's own nor on the package's list."""
+    spare_worker: bool = True
+    """The next worker is started ahead of its time, so that the machine is of use again as soon as it may be lent. It holds
+    some 100 MiB while it waits, also while the owner uses the machine."""
+    batch_unproven: bool = False
+    """Jobs of different clients share a run of programs, too, of which it is not proven that they cannot see one another."""
+    accelerator: int | None = None
+    """Which one the worker uses, where there are several: a node for each. None: the first."""
     worker_command: tuple[str, ...] = ()
     """Instead of the node's own worker; for test networks."""
     exit_with_stdin: bool = False
@@ -142,6 +149,9 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         jobs_max=_integer(table, "jobs_max", 4, 1, 64),
         settle_s=_integer(table, "settle_s", SETTLE_S.get(kind or "", 0), 0, 24 * 3600),
         sandbox=Policy(_word(table, "sandbox", tuple(Policy)) or Policy.REQUIRED),
+        spare_worker=_flag(table, "spare_worker", default=True),
+        batch_unproven=_flag(table, "batch_unproven"),
+        accelerator=_integer(table, "accelerator", 0, 0, 63) if "accelerator" in table else None,
         worker_command=_texts(table, "worker_command", (), 64),
         exit_with_stdin=_flag(table, "exit_with_stdin"),
         prices=_prices(table),
@@ -186,8 +196,8 @@ def _integer(table: Mapping[str, object], name: str, default: int, least: int, m
     return value
 
 
-def _flag(table: Mapping[str, object], name: str) -> bool:
-    value = table.get(name, False)
+def _flag(table: Mapping[str, object], name: str, *, default: bool = False) -> bool:
+    value = table.get(name, default)
     if not isinstance(value, bool):
         raise _bad(name, "must be true or false")
     return value

@@ -97,6 +97,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                             max_jobs=config.jobs_max,
                             command=config.worker_command or None,
                             policy=lambda: _sandbox_policy(config, bundles),
+                            spare=config.spare_worker,
+                            options=_worker_options(config),
                         ) as engine,
                         trio.open_nursery() as nursery,
                     ):
@@ -236,6 +238,11 @@ async def _first(arrivals: AsyncIterator[Bundle], library: Library) -> Bundle:
     while not library.runs(bundle := await anext(arrivals)):
         pass
     return bundle
+
+
+def _worker_options(config: Config) -> list[str]:
+    options = ["--batch-unproven"] if config.batch_unproven else []
+    return options if config.accelerator is None else [*options, "--accelerator", str(config.accelerator)]
 
 
 def _sandbox_policy(config: Config, bundles: Sequence[Bundle]) -> Policy:

@@ -41,6 +41,8 @@ NICE: Final = 10
 def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> None:
     """Serves until the daemon closes the socket. `run` does the jobs: another than `run_entry` makes another worker."""
     options = _parser().parse_args(arguments)
+    if options.accelerator is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["TPU_VISIBLE_CHIPS"] = str(options.accelerator)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle; it tells us by closing the socket
     os.nice(NICE)
     control = socket.socket(fileno=options.control_fd)
@@ -112,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "--compile-s", type=float, default=COMPILE_S_MAX, help="what reading and compiling one may take"
     )
     parser.add_argument("--run-s", type=float, default=RUN_S_MIN, help="what a run may always take")
+    parser.add_argument("--accelerator", type=int, help="the one to use, where there are several")
     parser.add_argument(
         "--batch-unproven", action="store_true", help="slots are taken to be apart on the publisher's word"
     )
