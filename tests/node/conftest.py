@@ -73,7 +73,8 @@ def launch(folder: Path, home: Home, **settings: object) -> subprocess.Popen[str
     """A node process over the settings; `state` is in the folder."""
     folder.mkdir(exist_ok=True, parents=True)
     table: dict[str, object] = {
-        "state": "state", "home": str(home.path), "bundles": ["tiny-chat", "tiny-embed"], "bootstrap": [], **settings,
+        "state": "state", "home": str(home.path), "bundles": ["tiny-chat", "tiny-embed"], "bootstrap": [],
+        "spare_worker": False, **settings,
     }  # fmt: skip
     path = folder / "node.toml"
     path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items()))
