@@ -7,7 +7,9 @@ from typing import Final
 from ..protocol.errors import Code, ConfigError
 from .minilm import minilm
 from .recipe import Recipe
+from .silero import silero
 from .smollm2 import smollm2
+from .text_direction import text_direction
 from .tiny import tiny_chat, tiny_embed
 
 RECIPES: Final[dict[str, Recipe]] = {
@@ -15,6 +17,8 @@ RECIPES: Final[dict[str, Recipe]] = {
     for recipe in (
         Recipe("smollm2-135m-instruct", smollm2),
         Recipe("minilm-l6", minilm),
+        Recipe("silero-vad", silero),
+        Recipe("text-direction", text_direction),
         Recipe("tiny-chat", tiny_chat),
         Recipe("tiny-embed", tiny_embed),
     )
