@@ -74,7 +74,10 @@ def distances(model: Model, samples: Sequence[Inputs]) -> Distances:
     honest = apart(first, _nudged(model.weights))
     for draft in others:
         honest += apart(draft, model.weights)
-    cheats = {name: {key: rounded(w, ROUNDINGS[name]) for key, w in model.weights.items()} for name in CHEATS}
+    cheats = {
+        name: {key: w if _whole(w) else rounded(w, ROUNDINGS[name]) for key, w in model.weights.items()}
+        for name in CHEATS
+    }
     changed = {name: w for name, w in cheats.items() if any(np.any(w[key] != model.weights[key]) for key in w)}
     return Distances(honest, {name: apart(first, weights) for name, weights in changed.items()})
 
@@ -146,9 +149,16 @@ def _nudged(weights: Weights) -> Weights:
 
     def nudged(array: NDArray[np.float32]) -> NDArray[np.float32]:
         step = generator.integers(-1, 1, array.shape, endpoint=True)
+        if _whole(array):
+            return array
         return np.where(step == 0, array, np.nextafter(array, np.copysign(np.float32(np.inf), step.astype(np.float32))))
 
     return {name: nudged(array).astype(np.float32) for name, array in weights.items()}
+
+
+def _whole(weights: NDArray[np.float32]) -> bool:
+    """Whether they are numbers that a function may count or look up with, and nobody rounds."""
+    return np.array_equal(weights, np.rint(weights))
 
 
 def _share_ppm(passed: Sequence[bool]) -> int:
