@@ -38,6 +38,8 @@ class Model:
         self.numerics_class = numerics_class(params, self.manifest)
         self.shared = False
         """Whether jobs of different clients may stand side by side in one run."""
+        self.rewinds = all(each.positions_axis is not None for each in self.manifest.state)
+        """Whether a sequence's state may be taken up at an earlier position: what follows there is overwritten."""
         self._params = params
         self._programs = {role: [_Loaded(bundle, p, params) for p in self.manifest.role(role)] for role in _ROLES}
 
