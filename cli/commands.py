@@ -77,8 +77,50 @@ COMMANDS: Final = (
     Command(
         "bundle inspect",
         "bundle:inspect",
-        "Show one bundle: entries, programs, files.",
+        "Show one bundle: entries, programs, sizes, licence, publisher.",
         "fallow bundle inspect minilm-l6",
+    ),
+    Command(
+        "bundle fetch",
+        "fetch:fetch",
+        "Fetch a bundle from the nodes that have it, checked chunk by chunk.",
+        "fallow bundle fetch minilm-l6 --max-rate 2MB",
+    ),
+    Command(
+        "bundle export",
+        "shelf:export",
+        "Write a bundle into one file.",
+        "fallow bundle export minilm-l6 minilm-l6.fallow",
+    ),
+    Command(
+        "bundle import",
+        "shelf:import_",
+        "Take in a bundle from one file.",
+        "fallow bundle import minilm-l6.fallow",
+    ),
+    Command(
+        "bundle pin",
+        "shelf:pin",
+        "Keep a bundle, however little room there is.",
+        "fallow bundle pin minilm-l6",
+    ),
+    Command(
+        "bundle unpin",
+        "shelf:unpin",
+        "Let a bundle go when room is needed.",
+        "fallow bundle unpin minilm-l6",
+    ),
+    Command(
+        "bundle remove",
+        "shelf:remove",
+        "Remove a bundle from this machine.",
+        "fallow bundle remove minilm-l6",
+    ),
+    Command(
+        "bundle gc",
+        "shelf:gc",
+        "Make room: leftovers go, then the bundles used longest ago.",
+        "fallow bundle gc --to 20GB",
     ),
     Command(
         "trust add",
@@ -129,6 +171,12 @@ COMMANDS: Final = (
         "fallow node park --state ~/car",
     ),
     Command(
+        "doctor",
+        "doctor:doctor",
+        "See what this machine has for lending itself; with --sandbox, try to break out.",
+        "fallow doctor --sandbox",
+    ),
+    Command(
         "testnet up",
         "testnet:up",
         "Start a network of real nodes on this machine.",
@@ -149,7 +197,7 @@ COMMANDS: Final = (
 )
 
 GROUPS: Final = {
-    "bundle": "Models as data: build, list, inspect.",
+    "bundle": "Models as data: build, fetch, inspect, keep.",
     "trust": "Whose bundles this machine believes in.",
     "owner": "The key that is paid.",
     "node": "Lend this machine.",

@@ -62,6 +62,8 @@ class Bundles:
         self._trust = trust
         self._network = network
         self._open: dict[str, ClientBundle] = {}
+        self.wrong: set[bytes] = set()
+        """Nodes that gave another content than they were asked for: they are not asked again."""
 
     def resolve(self, name: str) -> TrustEntry:
         """What the trust list says the name stands for. Raises `Refused(unknown_name)`."""
@@ -96,6 +98,8 @@ class Bundles:
         if (kept := await trio.to_thread.run_sync(self._kept, wanted)) is not None:
             return kept
         for node in nodes:
+            if node.key in self.wrong:
+                continue
             try:
                 with trio.fail_after(BLOB_S):
                     request = encode_message(BlobRequest(wanted))
@@ -103,9 +107,12 @@ class Bundles:
                 reply = decode_message_untrusted(frame)
             except (NetworkError, RemoteProtocolError, trio.TooSlowError):
                 continue
-            if isinstance(reply, BlobReply) and reply.content is not None and content_hash(reply.content) == wanted:
+            if not isinstance(reply, BlobReply) or reply.content is None:
+                continue
+            if content_hash(reply.content) == wanted:
                 await trio.to_thread.run_sync(self._keep, wanted, reply.content)
                 return reply.content
+            self.wrong.add(node.key)
         raise NetworkError(Code.PEER_UNREACHABLE, "No node that was found could give a part of the bundle.")
 
     def _kept(self, wanted: bytes) -> bytes | None:

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import jax
 from jax import export as jax_export
-from jax.extend import core
 
+from ..node.engine.flops import of_exported
 from ..protocol.bundle import CALL, Carried
 from .program import Draft, Shapes, f32, specimen
 
@@ -31,7 +31,7 @@ class Exported:
 
 
 def export_program(draft: Draft, parameters: Shapes, state: Sequence[Carried]) -> Exported:
-    """The serialized `jax.export` artifact, its FLOPs (multiply-adds times two of its static products) and its memory.
+    """The serialized `jax.export` artifact, its FLOPs, counted as every node recounts them, and its memory.
 
     Parameters are arguments: an artifact holds no weights. Nor does it hold source locations, which would put file
     names of the exporting machine into it and make its hash depend on where it was built.
@@ -44,11 +44,10 @@ def export_program(draft: Draft, parameters: Shapes, state: Sequence[Carried]) -
     _clear()  # what was traced before in this process would change how inner functions are shared and named
     function = jax.jit(draft.function)
     with _without_locations():
-        traced = function.trace(*specimens)
         exported = jax_export.export(function, platforms=PLATFORMS)(*specimens)
     state_bytes = _bytes(specimens[1])  # given and given back, but there only once
     memory_bytes = _bytes(exported.in_avals) + _bytes(exported.out_avals) - state_bytes
-    return Exported(bytes(exported.serialize()), flops(traced.jaxpr.jaxpr), memory_bytes)
+    return Exported(bytes(exported.serialize()), of_exported(exported).flops, memory_bytes)
 
 
 def _state(draft: Draft, state: Sequence[Carried]) -> Sequence[Carried]:
@@ -57,41 +56,6 @@ def _state(draft: Draft, state: Sequence[Carried]) -> Sequence[Carried]:
 
 def _bytes(arrays: Any) -> int:
     return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)
-
-
-def flops(jaxpr: core.Jaxpr) -> int:
-    """FLOPs of every `dot_general` that certainly runs: the larger branch of a `cond`, a `scan` as often as it turns.
-
-    A `while` counts once: how often it turns is not static.
-    """
-    return sum(map(_flops_of, jaxpr.eqns))
-
-
-def _flops_of(equation: core.JaxprEqn) -> int:
-    if equation.primitive.name == "dot_general":
-        ((contracted, _), _) = equation.params["dimension_numbers"]
-        left, out = _shape(equation.invars[0]), _shape(equation.outvars[0])
-        products: int = math.prod(out) * math.prod(left[axis] for axis in contracted)
-        return 2 * products
-    inner = [flops(jaxpr) for jaxpr in _inner(equation.params)]
-    if equation.primitive.name == "cond":
-        return max(inner)
-    times: int = equation.params["length"] if equation.primitive.name == "scan" else 1
-    return times * sum(inner)
-
-
-def _shape(variable: core.Var | core.Literal) -> tuple[int, ...]:
-    shape: tuple[int, ...] = variable.aval.shape  # type: ignore[attr-defined]  # typed as any value; dots take arrays
-    return shape
-
-
-def _inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, core.ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, core.Jaxpr):
-                yield item
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from nacl.encoding import HexEncoder
 from nacl.signing import SigningKey
 
 from ..node.engine.bundles import Bundle
+from ..node.trust import OWN_PUBLISHER
 from ..protocol.bundle import Manifest
 from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
 from ..protocol.identity import cid
@@ -26,7 +27,7 @@ def sign_at(home: Path, manifest: Manifest) -> Signed[Manifest]:
     shipped = published(manifest.name)
     if shipped is not None and shipped.record == manifest:
         return shipped
-    return sign(manifest, key_at(home / "keys" / "publisher"))
+    return sign(manifest, key_at(home / OWN_PUBLISHER))
 
 
 def published(name: str) -> Signed[Manifest] | None:

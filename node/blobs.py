@@ -1,41 +1,82 @@
-"""`/fallow/blob/1`: manifests and chunks of the bundles that this node runs, by their hashes."""
+"""`/fallow/blob/1`: manifests and chunks of the bundles that this node has and may share, by their hashes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
 
 from ..protocol.errors import StoreError
+from ..protocol.limits import CHUNK_BYTES
 from ..protocol.messages import BlobReply, BlobRequest
 from .engine.bundles import Bundle
 from .log import EventLog
 from .network.seam import Stream
+from .pace import Pace, Traffic, Turns
 from .questions import answer_each
 
-AT_ONCE: Final = 4
-"""Chunks read at the same time: sharing must not slow the jobs."""
+AT_ONCE: Final = 1
+"""Chunks read at the same time: a millisecond each from memory, and sharing must not slow the jobs. Were it more, whoever
+has many streams would have all the turns that are under way while another's next question comes."""
+BESIDE_JOBS_BYTES_SEC: Final = 8_000_000
+"""For all askers together while a job runs: beside so much, a small exchange still takes 2 ms (5 at the 99th percentile);
+beside unpaced transfers it takes up to 600."""
+ANSWER_S: Final = 45.0
+"""An answer that the owner's rate would keep back longer is that it is not here: askers wait for 60 s, and others have it."""
 BLOBS_MAX: Final = 4096
 """On one stream."""
 
 
 class Blobs:
-    """The content that this node shares."""
+    """The content that this node shares, at the rate that its owner allows, with each asker in turn."""
 
-    def __init__(self, bundles: Sequence[Bundle], log: EventLog) -> None:
-        self._bundles = bundles
+    def __init__(
+        self,
+        shared: Callable[[], Sequence[Bundle]],
+        log: EventLog,
+        *,
+        bytes_per_s: int = 0,
+        traffic: Traffic | None = None,
+        lent: Callable[[], bool] = lambda: True,
+        works: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`shared` are the bundles as of now; `lent` says whether the machine is, `works` whether a job runs."""
+        self._shared = shared
         self._log = log
-        self._limiter = trio.CapacityLimiter(AT_ONCE)
+        self._traffic = traffic
+        self._lent = lent
+        self._works = works
+        self._pace = Pace(bytes_per_s)
+        self._beside_jobs = Pace(BESIDE_JOBS_BYTES_SEC)
+        self._turns = Turns(AT_ONCE)
 
     async def answer(self, stream: Stream) -> None:
         """Each request has got its content, or word that it is not here, until the asker ends the stream."""
 
         async def reply(request: BlobRequest) -> BlobReply:
-            async with self._limiter:
-                return BlobReply(await self._content(request.hash))
+            if not self._has_time():
+                return BlobReply(None)
+            async with self._turns.turn(stream.peer):
+                content = await self._content(request.hash)
+                if content is not None and not await self._may_send(len(content)):
+                    content = None
+            return BlobReply(content)
 
         await answer_each(stream, BlobRequest, reply, BLOBS_MAX)
+
+    def _has_time(self) -> bool:
+        """Whether one more asker gets an answer while it still waits, and the owner does not need the machine."""
+        return self._lent() and self._pace.wait_s((self._turns.waiting + 1) * CHUNK_BYTES) <= ANSWER_S
+
+    async def _may_send(self, length_bytes: int) -> bool:
+        """False if the days' allowance is used up: others may have it."""
+        if self._traffic is not None and not self._traffic.try_take(length_bytes):
+            return False
+        await self._pace.take(length_bytes)
+        if self._works():
+            await self._beside_jobs.take(length_bytes)
+        return True
 
     async def _content(self, wanted: bytes) -> bytes | None:
         try:
@@ -45,4 +86,4 @@ class Blobs:
             return None
 
     def _read(self, wanted: bytes) -> bytes | None:
-        return next((found for bundle in self._bundles if (found := bundle.chunk(wanted)) is not None), None)
+        return next((found for bundle in self._shared() if (found := bundle.chunk(wanted)) is not None), None)

@@ -12,6 +12,7 @@ from ..protocol.bundle import CALL, GENERATE, SCORE
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import CHECKER, EXECUTOR, ROLES
 from ..protocol.limits import PRICES_MAX
+from .engine.sandbox import Policy
 
 KINDS = ("vehicle", "robot", "site", "host")
 GEOHASH = frozenset("0123456789bcdefghjkmnpqrstuvwxyz")
@@ -21,6 +22,9 @@ SERVED_MAX = PRICES_MAX // 3
 """Each bundle may have three prices, and the price list has its bound."""
 SETTLE_S = {"vehicle": 300, "robot": 60}
 """A driver who only moves the car, or a robot between two errands, should not cost a model load each time."""
+FETCH = ("trusted", "never")
+BYTES_MAX = 2**50
+"""A pebibyte: no machine that lends itself has more, and no link moves so much in a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,25 @@ class Config:
     roles: tuple[str, ...] = (EXECUTOR, CHECKER)
     jobs_max: int = 4
     settle_s: int = 0
+    sandbox: Policy = Policy.REQUIRED
+    """For bundles of strangers: those that are neither this machine's own nor on the package's list."""
     worker_command: tuple[str, ...] = ()
     """Instead of the node's own worker; for test networks."""
     exit_with_stdin: bool = False
     """The node ends as by SIGTERM when its standard input does: no test network outlives the one who started it."""
     prices: Mapping[str, EntryPrice] = field(default_factory=lambda: DEFAULT_PRICES)
+    fetch: str = "trusted"
+    """Of `bundles` and `fetch_bundles`, what is trusted and not in the store comes from other nodes; or `never`."""
+    fetch_bundles: tuple[str, ...] = ()
+    """Names or CIDs as in `bundles`: kept here for others to fetch, not run."""
+    store_bytes_max: int = 0
+    """Of the whole store; to fetch, what was used longest ago is given up. 0: the disk's end, less a reserve."""
+    max_bytes_sec_down: int = 0
+    max_bytes_sec_up: int = 0
+    """Of bundles, to and from all peers together. 0: no bound."""
+    daily_xfer_limit_mb: int = 0
+    """Of bundles, both ways together, in `daily_xfer_period_days` days; a megabyte has 10^6 bytes. 0: no bound."""
+    daily_xfer_period_days: int = 1
 
 
 def default_home() -> Path:
@@ -123,9 +141,17 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         roles=_roles(table),
         jobs_max=_integer(table, "jobs_max", 4, 1, 64),
         settle_s=_integer(table, "settle_s", SETTLE_S.get(kind or "", 0), 0, 24 * 3600),
+        sandbox=Policy(_word(table, "sandbox", tuple(Policy)) or Policy.REQUIRED),
         worker_command=_texts(table, "worker_command", (), 64),
         exit_with_stdin=_flag(table, "exit_with_stdin"),
         prices=_prices(table),
+        fetch=_word(table, "fetch", FETCH) or "trusted",
+        fetch_bundles=_texts(table, "fetch_bundles", (), SERVED_MAX),
+        store_bytes_max=_integer(table, "store_bytes_max", 0, 0, BYTES_MAX),
+        max_bytes_sec_down=_integer(table, "max_bytes_sec_down", 0, 0, BYTES_MAX),
+        max_bytes_sec_up=_integer(table, "max_bytes_sec_up", 0, 0, BYTES_MAX),
+        daily_xfer_limit_mb=_integer(table, "daily_xfer_limit_mb", 0, 0, BYTES_MAX // 10**6),
+        daily_xfer_period_days=_integer(table, "daily_xfer_period_days", 1, 1, 366),
     )
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 from nacl.signing import SigningKey
 
-from ..protocol.errors import Code, ConfigError, FallowError
-from ..protocol.identity import peer_id, short
+from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
+from ..protocol.identity import cid, peer_id, short
 from ..protocol.messages import BLOB_PROTOCOL, JOB_PROTOCOL, PROFILE_PROTOCOL, VOUCHER_PROTOCOL
 from . import control
 from .accounts import Accounts
@@ -22,9 +23,11 @@ from .availability import Availability
 from .blobs import Blobs
 from .config import Config
 from .delivery import now_ms
-from .engine.bundles import Bundle, BundleStore
+from .engine.bundles import Bundle
 from .engine.engine import Engine, open_engine
+from .engine.sandbox import Policy, bubblewrap
 from .keys import load_or_create
+from .library import Library
 from .log import EventLog, wall_ms
 from .mandates import Authority
 from .network.mesh import open_network
@@ -36,7 +39,7 @@ from .profiles import Offer, make_offer
 from .serving import Executor
 from .settling import Settling
 from .store import Journal
-from .trust import TrustList
+from .trust import is_foreign
 
 WORKER_LOG = "worker.log"
 LOCK = "lock"
@@ -64,8 +67,10 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         authority = Authority.load(config, wall_ms())
         journal = Journal(config.state)
         closing.callback(journal.close)
-        store = BundleStore(config.store)
-        bundles = await trio.to_thread.run_sync(_open_bundles, store, config)
+        library = Library(config, EventLog(config.state))
+        closing.callback(library.close)
+        bundles = list(await trio.to_thread.run_sync(library.open))
+        await trio.to_thread.run_sync(_sandbox_policy, config, bundles)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as whole:
                 running: list[Keeper] = []
@@ -79,43 +84,54 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                 whole.start_soon(end_when_told)
                 if config.exit_with_stdin:
                     whole.start_soon(_end_with_stdin)
-                async with (
-                    open_network(bytes(key), config.listen, config.bootstrap, profile_rules(wall_ms)) as network,
-                    open_engine(
-                        store,
-                        [bundle.cid for bundle in bundles],
-                        log_path=config.state / WORKER_LOG,
-                        max_jobs=config.jobs_max,
-                        command=config.worker_command or None,
-                    ) as engine,
-                    trio.open_nursery() as nursery,
-                ):
-                    node = _Node(config, key, authority, journal, bundles, network, engine)
-                    running.append(node.keeper)
-                    await node.start(nursery)
-                    task_status.started(node.ready())
+                async with open_network(bytes(key), config.listen, config.bootstrap, profile_rules(wall_ms)) as network:
+                    arrivals = library.arrivals(network)
+                    if not bundles:
+                        bundles.append(await _first(arrivals, library))
+                    cids = [bundle.cid for bundle in bundles]
+                    async with (
+                        open_engine(
+                            library.store,
+                            cids,
+                            log_path=config.state / WORKER_LOG,
+                            max_jobs=config.jobs_max,
+                            command=config.worker_command or None,
+                            policy=lambda: _sandbox_policy(config, bundles),
+                        ) as engine,
+                        trio.open_nursery() as nursery,
+                    ):
+                        node = _Node(config, key, authority, journal, library, bundles, network, engine)
+                        running.append(node.keeper)
+                        await node.start(nursery)
+                        task_status.started(node.ready())
+                        await node.grow(arrivals, cids)
 
 
 class _Node:
     """The parts of a running node, joined."""
 
     def __init__(
-        self, config: Config, key: SigningKey, authority: Authority, journal: Journal, bundles: tuple[Bundle, ...],
-        network: Network, engine: Engine,
+        self, config: Config, key: SigningKey, authority: Authority, journal: Journal, library: Library,
+        bundles: list[Bundle], network: Network, engine: Engine,
     ) -> None:  # fmt: skip
         self._config = config
+        self._library = library
         self._network = network
+        self._engine = engine
         self._bundles = bundles
         self._log = EventLog(config.state)
         self._availability = Availability(settle_ms=config.settle_s * 1000, jobs_max=config.jobs_max)
-        manifests = {bundle.hash: bundle.manifest for bundle in bundles}
 
         def offer() -> Offer:
-            return make_offer(config, key, engine, manifests, wall_ms())
+            return make_offer(config, key, engine, {each.hash: each.manifest for each in bundles}, wall_ms())
 
+        def held() -> list[bytes]:
+            return [bundle.hash for bundle in library.shared()]
+
+        library.lent = lambda: self._availability.parked
         accounts = Accounts(journal, wall_ms)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
-        self._presence = Presence(config, key, authority, network, self._availability, offer())
+        self._presence = Presence(config, key, authority, network, self._availability, offer(), held)
         self._executor = Executor(
             key,
             authority.owner,
@@ -132,12 +148,41 @@ class _Node:
         self._serve(JOB_PROTOCOL, self._executor.serve)
         self._serve(PROFILE_PROTOCOL, self._presence.answer)
         self._serve(VOUCHER_PROTOCOL, self._settling.answer)
-        self._serve(BLOB_PROTOCOL, Blobs(self._bundles, self._log).answer)
+        blobs = Blobs(
+            self._library.shared,
+            self._log,
+            bytes_per_s=self._config.max_bytes_sec_up,
+            traffic=self._library.traffic,
+            lent=lambda: self._availability.parked,
+            works=lambda: bool(self._availability.jobs),
+        )
+        self._serve(BLOB_PROTOCOL, blobs.answer)
         await nursery.start(self.keeper.run)
         await nursery.start(control.serve, self._config.state, self._command)
         await self._presence.announce()
         nursery.start_soon(self._presence.keep, self._log)
         self._log.write("ready", pid=os.getpid())
+
+    async def grow(self, arrivals: AsyncIterator[Bundle], cids: list[str]) -> None:
+        """Each bundle that comes late is on offer, or held for others.
+
+        To run it, a new worker takes over when the last job of this one has ended.
+        """
+        async for bundle in arrivals:
+            if self._library.runs(bundle) and self._may_run(bundle):
+                self._bundles.append(bundle)
+                cids.append(bundle.cid)
+                await self.keeper.replace_worker()
+            with suppress(NetworkError):  # it is said again in a few minutes
+                await self._presence.announce()
+
+    def _may_run(self, bundle: Bundle) -> bool:
+        try:
+            _sandbox_policy(self._config, [bundle])
+        except ConfigError as error:
+            self._log.write("bundle_not_run", bundle=bundle.cid, code=error.code, why=error.message)
+            return False
+        return True
 
     def ready(self) -> Ready:
         """What is said when `start` has returned."""
@@ -170,6 +215,9 @@ class _Node:
             "addresses": list(self._network.addresses()),
             "peers": len(self._network.peers()),
             "bundles": [bundle.manifest.name for bundle in self._bundles],
+            "refused": [f"{cid(bundle)}: {error.message}" for bundle, error in self._engine.refused.items()],
+            "sandbox": list(self._engine.measures) or ["none"],
+            "fetching": [f"{name}: {stage}" for name, stage in self._library.missing.items()],
         }
 
 
@@ -182,21 +230,23 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _open_bundles(store: BundleStore, config: Config) -> tuple[Bundle, ...]:
-    """The bundles to serve, each trusted and sound. Raises `ConfigError` or `StoreError`."""
-    if not config.bundles:
-        raise ConfigError(Code.BAD_CONFIG, "Setting `bundles`: name at least one bundle to serve.")
-    trust = TrustList.load(config.home)
-    return tuple(_open_bundle(store, trust, name) for name in dict.fromkeys(config.bundles))
-
-
-def _open_bundle(store: BundleStore, trust: TrustList, name: str) -> Bundle:
-    entry = trust.resolve(name)
-    bundle = store.open(entry.cid)
-    if not trust.trusts(bundle.signed, entry.cid):
-        raise ConfigError(Code.BUNDLE_UNTRUSTED, f"Bundle {name} is not signed by the publisher that the list names.")
-    bundle.verify()
+async def _first(arrivals: AsyncIterator[Bundle], library: Library) -> Bundle:
+    """The first bundle that came from the mesh: without one there is nothing to run."""
+    print(f"nothing to run yet: fetching {', '.join(library.missing)} from the mesh", file=sys.stderr, flush=True)
+    while not library.runs(bundle := await anext(arrivals)):
+        pass
     return bundle
+
+
+def _sandbox_policy(config: Config, bundles: Sequence[Bundle]) -> Policy:
+    """How the worker is started for these bundles. Raises `ConfigError(sandbox_missing)` if that cannot be done here."""
+    foreign = [bundle for bundle in bundles if is_foreign(config.home, bundle.signed)]
+    if not foreign and config.sandbox is Policy.REQUIRED:
+        return Policy.PREFERRED
+    if config.sandbox is Policy.REQUIRED and not (found := bubblewrap()):
+        what = f"Bundle {foreign[0].manifest.name} is a stranger's and runs in a sandbox only, unless you set `sandbox`"
+        raise ConfigError(Code.SANDBOX_MISSING, f"{what}. Here, {found.why_not}")
+    return config.sandbox
 
 
 async def _end_with_stdin() -> None:

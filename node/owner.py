@@ -64,6 +64,14 @@ class Keeper:
         self._log.write("parked")
         self._parked.set()
 
+    async def replace_worker(self) -> None:
+        """A new worker takes over from this one, whose last job has ended; or will when the owner lends the machine again."""
+        self._availability.worker(False, "the worker is being replaced")
+        self._withdraw()
+        await self._executor.until_idle()
+        if self._availability.wants_worker(now_ms()):
+            await self._restart()
+
     async def stop(self) -> None:
         """The machine is the owner's, and the node is about to end."""
         self._availability.stop()
@@ -117,13 +125,8 @@ class Keeper:
             offer = self._executor.offer
             age_ms = wall_ms() - offer.worker_key.record.not_before_ms if offer else 0
             await trio.sleep(max(0, KEY_MS - age_ms) / 1000)
-            if offer is None or self._executor.offer is not offer:
-                continue
-            self._availability.worker(False, "the worker is being replaced")
-            self._withdraw()
-            await self._executor.until_idle()
-            if self._availability.wants_worker(now_ms()):
-                await self._restart()
+            if offer is not None and self._executor.offer is offer:
+                await self.replace_worker()
 
     async def _restart(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import trio
@@ -12,7 +13,7 @@ from ..protocol.envelope import Signed
 from ..protocol.errors import NetworkError
 from ..protocol.identity import Mandate
 from ..protocol.messages import ProfileReply, ProfileRequest
-from ..protocol.names import WORLD, profile_key, provider_key
+from ..protocol.names import WORLD, holder_key, profile_key, provider_key
 from ..protocol.published import Profiles
 from .availability import Availability
 from .config import Config
@@ -46,8 +47,11 @@ class Presence:
         network: Network,
         availability: Availability,
         offer: Offer,
+        held: Callable[[], Iterable[bytes]] = tuple,
     ) -> None:
+        """`held` are the bundles that this node has for others to fetch, as of now."""
         self._offer = offer
+        self._held = held
         self._working = True
         self._config = config
         self._key = key
@@ -78,13 +82,15 @@ class Presence:
         self._profiles = self._fresh()
 
     async def announce(self) -> None:
-        """The DHT names this node under each bundle on offer, and holds its profiles as of now."""
+        """The DHT names this node under each bundle on offer or held, and holds its profiles as of now."""
         self.mandate = current_mandate(self._config, self._node, self._authority, wall_ms())
         self._profiles = self._fresh()
         with trio.move_on_after(ANNOUNCE_LIMIT_S):
             await self._network.put(profile_key(self._node), self._profiles.encode())
             regions = dict.fromkeys((WORLD, self._config.region or WORLD))
-            keys = [provider_key(served.bundle, region) for served in self._offer.served for region in regions]
+            served = [served.bundle for served in self._offer.served]
+            keys = [provider_key(bundle, region) for bundle in served for region in regions]
+            keys += [holder_key(bundle) for bundle in await trio.to_thread.run_sync(self._held) if bundle not in served]
             for index, key in enumerate(keys):
                 if index >= PROVIDED_AT_ONCE:
                     await trio.sleep(PROVIDE_GAP_S)

@@ -30,9 +30,13 @@ async def answer_each(stream: Stream, kind: type[Q], answer: Callable[[Q], Await
                 if error.code is Code.STREAM_CLOSED:
                     return
                 raise
-            question = decode_message_untrusted(frame)
-            if not isinstance(question, kind):
-                raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
-            await stream.send(encode_message(await answer(question)))
+        if idle.cancelled_caught:
+            return
+        question = decode_message_untrusted(frame)
+        if not isinstance(question, kind):
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
+        reply = await answer(question)  # as long as it takes: an answer may have to wait for its turn
+        with trio.move_on_after(IDLE_S) as idle:
+            await stream.send(encode_message(reply))
         if idle.cancelled_caught:
             return

@@ -13,12 +13,16 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from nacl.signing import SigningKey
+
 from ..protocol.bundle import Manifest
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, ConfigError, RemoteProtocolError
 from ..protocol.identity import cid_hash_untrusted
 
 FILE_NAME = "trust.toml"
+OWN_PUBLISHER = "keys/publisher"
+"""In the user's home for Fallow: the private key, in hex, of `fallow bundle build`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,7 @@ class TrustList:
     @classmethod
     def load(cls, home: Path) -> TrustList:
         """The shipped list under the user's own. Raises `ConfigError(bad_config)` that names the file and the entry."""
-        # As a file of the package `fallow`: reading it through `fallow.client` would import the client.
-        shipped = resources.files("fallow").joinpath("client", FILE_NAME)
-        return cls({entry.name: entry for source in (shipped, home / FILE_NAME) for entry in _read(source)})
+        return cls({entry.name: entry for source in (_shipped(), home / FILE_NAME) for entry in _read(source)})
 
     def names(self) -> tuple[str, ...]:
         """Every name, sorted."""
@@ -63,6 +65,26 @@ class TrustList:
         """Whether exactly this bundle, signed by exactly this publisher, is on the list."""
         named = cid_hash_untrusted(cid) == manifest.id
         return named and any(e.cid == cid and e.publisher == manifest.signer for e in self.entries.values())
+
+
+def is_foreign(home: Path, manifest: Signed[Manifest]) -> bool:
+    """Whether a stranger made it: neither the publishers of the package's own list nor this machine signed it."""
+    publishers = {entry.publisher for entry in _read(_shipped())}
+    return manifest.signer not in publishers | _own_publisher(home)
+
+
+def _own_publisher(home: Path) -> set[bytes]:
+    """The key that signs what is built here. None, or none that can be read: then nothing counts as made here."""
+    try:
+        seed = bytes.fromhex((home / OWN_PUBLISHER).read_text())
+        return {bytes(SigningKey(seed).verify_key)}
+    except (OSError, ValueError):
+        return set()
+
+
+def _shipped() -> Traversable:
+    # As a file of the package `fallow`: reading it through `fallow.client` would import the client.
+    return resources.files("fallow").joinpath("client", FILE_NAME)
 
 
 def _read(where: Traversable) -> Iterable[TrustEntry]:

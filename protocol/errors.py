@@ -62,14 +62,17 @@ class Code(StrEnum):
     # This machine.
     CORRUPT_CHUNK = "corrupt_chunk"
     CORRUPT_STORE = "corrupt_store"
+    STORE_FULL = "store_full"
     BUNDLE_NOT_BUILT = "bundle_not_built"
     BUNDLE_UNTRUSTED = "bundle_untrusted"
+    BUNDLE_REFUSED = "bundle_refused"
     DOWNLOAD_FAILED = "download_failed"
     PACKAGE_MISSING = "package_missing"
     UNSUPPORTED_MODEL = "unsupported_model"
     BAD_CONFIG = "bad_config"
     ALREADY_RUNNING = "already_running"
     NOT_RUNNING = "not_running"
+    SANDBOX_MISSING = "sandbox_missing"
     WORKER_DIED = "worker_died"
     WORKER_FAILED = "worker_failed"
 
@@ -151,9 +154,26 @@ REGISTRY: dict[Code, CodeEntry] = {
             _IGNORE,
             "Restore the file from a backup, or move it away to start with a new one.",
         ),
-        CodeEntry(Code.BUNDLE_NOT_BUILT, "any", _IGNORE, "Run `fallow bundle build NAME` once on this machine."),
+        CodeEntry(
+            Code.STORE_FULL,
+            "any",
+            _IGNORE,
+            "Make room with `fallow bundle gc`, unpin or remove a bundle, or raise the limit.",
+        ),
+        CodeEntry(
+            Code.BUNDLE_NOT_BUILT,
+            "any",
+            _IGNORE,
+            "Run `fallow bundle build NAME` or `fallow bundle fetch NAME` once on this machine.",
+        ),
         CodeEntry(
             Code.BUNDLE_UNTRUSTED, "any", _IGNORE, "Trust its publisher with `fallow trust add`, or leave it out."
+        ),
+        CodeEntry(
+            Code.BUNDLE_REFUSED,
+            "any",
+            _IGNORE,
+            "Leave it out: its programs do not keep the rules that the message names.",
         ),
         CodeEntry(Code.DOWNLOAD_FAILED, "any", _IGNORE, "Check that pip reaches your package index, then build again."),
         CodeEntry(Code.PACKAGE_MISSING, "any", _IGNORE, "Install the extra that the message names."),
@@ -166,6 +186,12 @@ REGISTRY: dict[Code, CodeEntry] = {
         CodeEntry(Code.BAD_CONFIG, "any", _IGNORE, "Correct the setting that the message names."),
         CodeEntry(Code.ALREADY_RUNNING, "any", _IGNORE, "Use the one that runs, or stop it first."),
         CodeEntry(Code.NOT_RUNNING, "any", _IGNORE, "Start it first."),
+        CodeEntry(
+            Code.SANDBOX_MISSING,
+            "node",
+            _IGNORE,
+            "`apt-get install bubblewrap`, or see `fallow doctor --sandbox`; `sandbox` in node.toml decides what is refused.",
+        ),
         CodeEntry(Code.WORKER_DIED, "node", _IGNORE, "Nothing: the node starts a new worker by itself."),
         CodeEntry(Code.WORKER_FAILED, "node", _IGNORE, "See the node's log; the node serves other bundles meanwhile."),
     )

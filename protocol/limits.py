@@ -62,6 +62,18 @@ STOP_STRINGS_MAX: Final = 4
 TEXT_BYTES_MAX: Final = 1024
 """Names, reasons and details that a person reads."""
 
+PROGRAM_BYTES_MAX: Final = 16 * 1024 * 1024
+"""An artifact: SmolLM2's largest has 0.3 MB, one of 200 layers some 5 MB. Weights are arguments, never constants."""
+
+PROGRAM_CONSTANTS_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Arrays written out in one program, all together: tables of numbers that it computes with, not weights."""
+
+PROGRAM_OPERATIONS_MAX: Final = 100_000
+"""Operations of a program after inlining. SmolLM2's 30 layers take 7,000, which compile in some seconds."""
+
+PROGRAM_DEPTH_MAX: Final = 32
+"""Regions and calls inside of each other in a program; jax nests its own functions to some 6."""
+
 PRICES_MAX: Final = 64
 BUNDLES_MAX: Final = 64
 PROGRAMS_MAX: Final = 64

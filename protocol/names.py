@@ -19,3 +19,8 @@ def profile_key(node: bytes) -> str:
 def provider_key(bundle: bytes, region: str = WORLD, shard: int = 0) -> str:
     """Where the nodes that serve a bundle are found. More shards come with a larger population."""
     return f"serve/{cid(bundle)}/{region}/{shard}"
+
+
+def holder_key(bundle: bytes) -> str:
+    """Where the nodes are found that have a bundle to give, and do not run it."""
+    return f"hold/{cid(bundle)}"

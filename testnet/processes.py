@@ -45,6 +45,10 @@ class ProcessId:
             found += [child for child in map(process_of, pids) if child]
         return found
 
+    def descendants(self) -> list[ProcessId]:
+        """The processes that it started, and theirs: a node's worker may stand in a sandbox, which is one between."""
+        return [each for child in self.children() for each in (child, *child.descendants())]
+
     def send(self, number: signal.Signals) -> None:
         """The process has got the signal, or has ended."""
         with self._handle() as handle, suppress(ProcessLookupError):

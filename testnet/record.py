@@ -110,13 +110,13 @@ async def stop(processes: Iterable[ProcessId]) -> None:
 
 async def kill(process: ProcessId) -> None:
     """The node has ended without having been told, and its worker, which loses its control socket, after it."""
-    workers = process.children()
+    workers = process.descendants()
     process.send(signal.SIGKILL)
     await _gone(process, *workers)
 
 
 async def _stop_one(process: ProcessId) -> None:
-    workers = process.children()
+    workers = process.descendants()
     process.send(signal.SIGTERM)
     process.send(signal.SIGCONT)  # it may be frozen
     with trio.move_on_after(STOP_S):
@@ -139,7 +139,7 @@ def _status_of(node: LocalNode) -> NodeStatus:
     process = node.process
     if not process.running:
         return NodeStatus(node, "gone", (), 0)
-    memory = sum(each.memory_bytes for each in (process, *process.children()))
+    memory = sum(each.memory_bytes for each in (process, *process.descendants()))
     try:
         reply = control.request(node.folder, control.STATUS)
     except FallowError as error:

@@ -2,7 +2,8 @@
 # usage: tools/install.sh VENV
 # Afterwards VENV holds fallow (editable) with every extra, at the versions of constraints.txt.
 # Needs Python 3.11 to 3.13. A compiler too, because libp2p's fastecdsa has no wheel for them: as root on Debian what is
-# missing is installed, elsewhere one sentence says what to install.
+# missing is installed, elsewhere one sentence says what to install. So with bubblewrap, which fallow runs without, but
+# then refuses strangers' bundles.
 set -eu
 venv=$1
 
@@ -45,12 +46,25 @@ install_system_packages() {
         fail "apt-get could not install $packages: see its message above."
 }
 
+install_bubblewrap() {
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "fallow: without bubblewrap, nodes here refuse strangers' bundles: install it" \
+            "(on Debian or Ubuntu: sudo apt-get install bubblewrap) when you like." >&2
+        return
+    fi
+    echo "fallow: installing bubblewrap"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get -qq update && apt-get -qq install --no-install-recommends bubblewrap >/dev/null; } ||
+        echo "fallow: apt-get could not install bubblewrap: without it, nodes here refuse strangers' bundles." >&2
+}
+
 python=$(find_python)
 if ! has_venv || ! has_headers; then
     install_system_packages
     has_venv || fail "$python has no ensurepip: install its venv package and run make again."
     has_headers || fail "$python still has no C compiler, gmp.h or Python.h: install them and run make again."
 fi
+command -v bwrap >/dev/null || install_bubblewrap
 
 echo "fallow: installing into $venv with $python (a few minutes the first time)"
 [ -x "$venv/bin/python" ] && [ -x "$venv/bin/pip" ] || "$python" -m venv --clear "$venv"

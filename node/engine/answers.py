@@ -57,7 +57,8 @@ class Answer:
 class OpenJob:
     """One job that the worker has, and its answer."""
 
-    def __init__(self, grant: Callable[[int], None]) -> None:
+    def __init__(self, bundle: bytes, grant: Callable[[int], None]) -> None:
+        self.bundle = bundle
         # One place more than credit, so that an error always finds room behind the pieces.
         self._into, incoming = trio.open_memory_channel[EnginePiece | EngineError](AHEAD_PIECES_MAX + 1)
         self.answer = Answer(incoming, self._granted)

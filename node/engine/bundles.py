@@ -2,7 +2,10 @@
 
     <root>/bundles/<cid>/manifest              the publisher's signed envelope; its BLAKE3 hash is the CID
     <root>/bundles/<cid>/weights.safetensors   and the manifest's other files, each under its name there
+    <root>/partial/<cid>/                      what is there of a bundle that is being fetched
+    <root>/pins/<cid>                          the owner wants to keep this one
     <root>/xla/                                compiled programs; native code, so readable by its owner only
+    <root>/xla-workers/<bundles>/              those that a worker which serves exactly these bundles has compiled itself
     <root>/downloads/                          what bundles are made of
 
 Whether a publisher is to be trusted is decided above; here a bundle is only what its CID says it is.
@@ -10,10 +13,12 @@ Whether a publisher is to be trusted is decided above; here a bundle is only wha
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +30,8 @@ from ...protocol.identity import cid, cid_hash_untrusted, content_hash
 from ...protocol.limits import CHUNK_BYTES, MANIFEST_BYTES_MAX
 
 MANIFEST = "manifest"
+WORKER_CACHE_BYTES_MAX = 2**30
+"""Of what one set of bundles has compiled to: five programs of SmolLM2 are 1 MB."""
 _FILE_NAME = re.compile(r"(programs/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 """Names come from a publisher: nothing that could leave the bundle's directory."""
 
@@ -63,7 +70,9 @@ class Bundle:
             return self.signed.envelope
         if wanted not in self._places:
             return None
-        name, index = self._places[wanted]
+        return self._read(*self._places[wanted], wanted)
+
+    def _read(self, name: str, index: int, wanted: bytes) -> bytes:
         try:
             with (self.path / name).open("rb") as stream:
                 stream.seek(index * CHUNK_BYTES)
@@ -73,6 +82,12 @@ class Bundle:
         if content_hash(content) != wanted:
             raise self._corrupt(name, index, "its hash is another")
         return content
+
+    def contents(self) -> Iterator[bytes]:
+        """Every chunk of every file, in the manifest's order, checked. Raises as `chunk` does."""
+        for name, file in self.manifest.files().items():
+            for index, wanted in enumerate(file.chunks):
+                yield self._read(name, index, wanted)
 
     @cached_property
     def _places(self) -> dict[bytes, tuple[str, int]]:
@@ -106,6 +121,18 @@ class BundleStore:
         """Where compiled programs are kept: this user's only, since what lies there is run."""
         return _directory(self.root / "xla", 0o700)
 
+    def worker_cache(self, cids: Iterable[str]) -> Path:
+        """Where a worker that serves exactly these bundles keeps what it compiles; emptied if that has grown too large.
+
+        A worker that a hostile program has broken can write native code here, and what runs it is the next worker with
+        that program in it, and no other.
+        """
+        served = content_hash("\n".join(sorted(set(cids))).encode()).hex()
+        path = _directory(self.root / "xla-workers" / served[:32], 0o700)
+        if sum(file.lstat().st_size for file in path.rglob("*")) > WORKER_CACHE_BYTES_MAX:
+            shutil.rmtree(path)
+        return _directory(path, 0o700)
+
     @property
     def downloads(self) -> Path:
         return _directory(self.root / "downloads")
@@ -119,20 +146,35 @@ class BundleStore:
         installed bundle that has gone bad is replaced.
         """
         signed = sign(manifest)
-        bundles = _directory(self.root / "bundles")
-        target = bundles / cid(signed.id)
-        with tempfile.TemporaryDirectory(dir=bundles, prefix=".", ignore_cleanup_errors=True) as scratch:
-            staged = Bundle(target.name, signed.id, signed, Path(scratch, "new"))
-            _check_names(staged)
+        with self._scratch() as scratch:
+            staged = Bundle(cid(signed.id), signed.id, signed, scratch / "new")
+            _check_names(staged.cid, manifest)
             (staged.path / "programs").mkdir(parents=True)
             (staged.path / MANIFEST).write_bytes(signed.envelope)
             for name in manifest.files():
                 shutil.copyfile(files[name], staged.path / name)
-            staged.verify()
+            return self.adopt(staged)
+
+    def adopt(self, staged: Bundle) -> Bundle:
+        """The bundle whose files lie in a folder on the store's own disk is in the store, and the folder is gone.
+
+        Every byte is checked, and on the disk, before the bundle is seen by its name. Raises as `install` does.
+        """
+        staged.verify()
+        _sync(staged.path)
+        target = _directory(self.root / "bundles") / staged.cid
+        with self._scratch() as scratch:
             if target.exists():
-                target.rename(Path(scratch, "old"))
+                target.rename(scratch / "old")
             staged.path.rename(target)
-        return self.open(target.name)
+            _sync_directory(target.parent)
+        return self.open(staged.cid)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        bundles = _directory(self.root / "bundles")
+        with tempfile.TemporaryDirectory(dir=bundles, prefix=".", ignore_cleanup_errors=True) as scratch:
+            yield Path(scratch)
 
     def open(self, cid: str) -> Bundle:
         """The bundle, its manifest checked against the CID and against the signature of the key it names.
@@ -145,11 +187,7 @@ class BundleStore:
             raise StoreError(Code.BUNDLE_NOT_BUILT, f"Bundle {cid} is not in {self.root}.")
         with (path / MANIFEST).open("rb") as stream:
             envelope = stream.read(2 * MANIFEST_BYTES_MAX)
-        if content_hash(envelope) != wanted:
-            raise StoreError(Code.CORRUPT_CHUNK, f"The manifest of bundle {cid} is not the one its CID names.")
-        bundle = Bundle(cid, wanted, _open_manifest(cid, envelope), path)
-        _check_names(bundle)
-        return bundle
+        return Bundle(cid, wanted, open_manifest(cid, envelope), path)
 
     def find(self, name: str) -> Bundle | None:
         """The bundle that its publisher calls `name`; of several the one installed last."""
@@ -168,18 +206,31 @@ class BundleStore:
                 continue
 
 
-def _open_manifest(cid: str, envelope: bytes) -> Signed[Manifest]:
+def open_manifest(cid: str, envelope: bytes) -> Signed[Manifest]:
+    """The manifest that the CID names, its signature checked; whether to trust the signer is decided above.
+
+    Raises `StoreError(corrupt_chunk)` for anything else, and for a file name that no bundle may have.
+    """
+    if content_hash(envelope) != cid_hash_untrusted(cid):
+        raise StoreError(Code.CORRUPT_CHUNK, f"The manifest of bundle {cid} is not the one its CID names.")
     try:
         signer = claimed_signer_untrusted(envelope, bytes_max=2 * MANIFEST_BYTES_MAX)
-        return verify_untrusted(Manifest, envelope, signer=signer, bytes_max=MANIFEST_BYTES_MAX)
+        signed = verify_untrusted(Manifest, envelope, signer=signer, bytes_max=MANIFEST_BYTES_MAX)
     except RemoteProtocolError as error:
         raise StoreError(Code.CORRUPT_CHUNK, f"The manifest of bundle {cid} does not hold: {error.message}") from None
+    _check_names(cid, signed.record)
+    return signed
 
 
-def _check_names(bundle: Bundle) -> None:
-    for name in bundle.manifest.files():
+def length_bytes(manifest: Manifest) -> int:
+    """Of all its files together."""
+    return sum(file.length_bytes for file in manifest.files().values())
+
+
+def _check_names(cid: str, manifest: Manifest) -> None:
+    for name in manifest.files():
         if not _FILE_NAME.fullmatch(name):
-            raise StoreError(Code.CORRUPT_CHUNK, f"Bundle {bundle.cid} names a file {name!r}, which no bundle may.")
+            raise StoreError(Code.CORRUPT_CHUNK, f"Bundle {cid} names a file {name!r}, which no bundle may.")
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -190,8 +241,25 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield content
 
 
+def _sync(directory: Path) -> None:
+    """Everything in the folder survives a power cut."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with Path(folder, name).open("rb") as stream:
+                os.fsync(stream.fileno())
+        _sync_directory(Path(folder))
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _directory(path: Path, mode: int = 0o777) -> Path:
     path.mkdir(parents=True, exist_ok=True, mode=mode)
-    if mode == 0o700:
+    if mode == 0o700 and path.stat().st_mode & 0o777 != mode:
         path.chmod(mode)  # one that was made with other permissions by hand
     return path

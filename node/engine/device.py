@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +21,15 @@ from ...protocol.errors import Code, EngineError
 from .bundles import Bundle
 
 
-def configure(compile_cache: Path) -> None:
-    """JAX compiles each program once per machine, into `compile_cache`. To be called before anything runs."""
+def configure(compile_cache: Path, *, beside: Path | None = None) -> None:
+    """JAX compiles each program once, into `compile_cache`, if it is not `beside` already. Before anything runs."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the owner's own programs use the GPU too
     update: Callable[[str, object], None] = jax.config.update
     update("jax_compilation_cache_dir", str(compile_cache))
     update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # XLA's own caches would stand in the same directory, and its name then in every key: nothing could be shared.
+    update("jax_persistent_cache_enable_xla_caches", "none")
+    lru_cache.LRUCache.get = _reading(beside)  # type: ignore[assignment]
     lru_cache.LRUCache.put = _put_whole  # type: ignore[assignment]  # see there; its first argument is named otherwise
 
 
@@ -75,6 +79,22 @@ def _instruction_set() -> str:
         words = set()
     widest = (name for name, flag in (("avx512", "avx512f"), ("avx2", "avx2"), ("avx", "avx")) if flag in words)
     return next(widest, os.uname().machine)
+
+
+_get_from_cache: Final = lru_cache.LRUCache.get
+
+
+def _reading(beside: Path | None) -> Callable[[lru_cache.LRUCache, str], bytes | None]:
+    """`LRUCache.get` with a second place to look in, which is only read."""
+
+    def get(cache: lru_cache.LRUCache, key: str) -> bytes | None:
+        value = _get_from_cache(cache, key)
+        if value is None and beside is not None:
+            with suppress(FileNotFoundError):
+                value = (beside / f"{key}-cache").read_bytes()
+        return value
+
+    return get
 
 
 def _put_whole(cache: lru_cache.LRUCache, key: str, value: bytes) -> None:

@@ -3,25 +3,28 @@
 kill() -----------------------> down: nothing runs, nothing is held         from any state, at once
 restart() --------------------> starting -> up, with a new key              from any state
 the worker dies or misbehaves -> starting -> up, with a new key             a bounded number of times
+a bundle is the cause of it ----> starting -> up, without that bundle       once for each bundle
 it does not start, or dies too often -> down, and `failure` says why        until restart()
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
 import trio
 
-from ...protocol.errors import EngineError
+from ...protocol.errors import Code, EngineError
+from ...protocol.identity import cid_hash_untrusted
 from .answers import Answer
 from .bundles import BundleStore
 from .keeper import WorkerEngine
 from .messages import EngineJob, Served
 from .process import WorkerProcess
+from .sandbox import Box, Policy, bubblewrap
 
 
 class Engine(Protocol):
@@ -35,6 +38,16 @@ class Engine(Protocol):
     @property
     def served(self) -> Mapping[bytes, Served]:
         """What the worker offers, by the hash in the bundle's CID; empty while none is ready."""
+        ...
+
+    @property
+    def measures(self) -> Sequence[str]:
+        """What confines the worker that now runs, or ran last, by `confinement.MEASURES`' names and `BUBBLEWRAP`."""
+        ...
+
+    @property
+    def refused(self) -> Mapping[bytes, EngineError]:
+        """Why a bundle is not served and will not be as long as this engine lives, by the hash in its CID."""
         ...
 
     @property
@@ -55,8 +68,9 @@ class Engine(Protocol):
     def submit(self, job: EngineJob) -> Answer:
         """The job is on its way to the worker; iterate the answer for its pieces.
 
-        Raises `EngineError`: `worker_died` (or `failure`) while none is ready, `unknown_bundle`, `busy` without a free
-        slot, `replayed` if a job with this id is open. What only the worker can tell comes from the answer.
+        Raises `EngineError`: the one in `refused`, `worker_died` (or `failure`) while no worker is ready, `unknown_bundle`,
+        `busy` without a free slot, `replayed` if a job with this id is open. What only the worker can tell comes from
+        the answer.
         """
         ...
 
@@ -85,19 +99,35 @@ async def open_engine(
     log_path: Path,
     max_jobs: int = 4,
     command: Sequence[str] | None = None,
+    policy: Callable[[], Policy] = lambda: Policy.PREFERRED,
 ) -> AsyncIterator[Engine]:
     """A worker is ready and serves the bundles; when the block ends it is dead and reaped.
 
+    `cids` is read anew for each worker: what is appended to it meanwhile is served from the next `restart` on.
     `command` starts another worker than `worker_command()`; it gets the same arguments appended. The worker's standard
     output and error go to the end of `log_path`. Raises `EngineError` if it does not start: with the code that it gave
-    (`bundle_not_built`, `corrupt_chunk`), else `worker_failed` with the last line of its log.
+    (`bundle_not_built`, `corrupt_chunk`), else `worker_failed` with the last line of its log; `sandbox_missing` if
+    `policy`, asked anew for each worker, requires a sandbox and none can be made here.
     """
     words = [*(command or worker_command()), "--store", str(store.root.resolve()), "--max-jobs", str(max_jobs)]
-    for cid in cids:
-        words += ["--bundle", cid]
+
+    def start(refused: Mapping[bytes, EngineError]) -> WorkerProcess:
+        left = [cid for cid in cids if cid_hash_untrusted(cid) not in refused]
+        if refused and not left:
+            why = "; ".join(error.message for error in refused.values())
+            raise EngineError(Code.BUNDLE_REFUSED, f"No bundle is left to serve: {why}")
+        chosen = policy()
+        options = ["--unconfined"] if chosen is Policy.OFF else []
+        for cid in left:
+            options += ["--bundle", cid]
+        return WorkerProcess(
+            [*words, *options], log_path, _box(store, left, chosen), frozenset(map(cid_hash_untrusted, left))
+        )
+
     try:
         async with trio.open_nursery() as nursery:
-            engine = WorkerEngine(lambda: WorkerProcess(words, log_path), max_jobs)
+            await trio.to_thread.run_sync(bubblewrap)  # found out once, by a process that takes a moment
+            engine = WorkerEngine(start, max_jobs)
             nursery.start_soon(engine.keep)
             await engine.restart()
             yield engine
@@ -111,3 +141,15 @@ async def open_engine(
 def worker_command() -> list[str]:
     """How the worker is started: by this interpreter, with nothing of the current directory on its path."""
     return [sys.executable, "-P", "-m", f"{__package__}.worker"]
+
+
+def _box(store: BundleStore, cids: Sequence[str], policy: Policy) -> Box | None:
+    """What the worker is started in: it sees the bundles that it serves, and writes nothing but what it compiles."""
+    found = bubblewrap() if policy is not Policy.OFF else None
+    if not found:
+        if policy is Policy.REQUIRED:
+            raise EngineError(Code.SANDBOX_MISSING, f"No worker is started without a sandbox: {bubblewrap().why_not}")
+        return None
+    root = store.root.resolve()
+    reads = (store.compile_cache.resolve(), *(root / "bundles" / cid for cid in cids))
+    return Box(found.path, reads, (store.worker_cache(cids).resolve(),))

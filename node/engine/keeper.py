@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
 from typing import Final
@@ -11,12 +11,30 @@ from typing import Final
 import trio
 
 from ...protocol.errors import Code, EngineError, RemoteProtocolError
+from ...protocol.identity import cid
+from ...protocol.limits import BUNDLES_MAX
 from .answers import Answer, OpenJob
-from .messages import Beat, Cancel, Cancelled, Credit, EngineJob, EnginePiece, Failed, Fatal, Message, Ready, Served
+from .messages import (
+    Beat,
+    Cancel,
+    Cancelled,
+    Credit,
+    EngineJob,
+    EnginePiece,
+    Failed,
+    Fatal,
+    Loading,
+    Message,
+    Overrun,
+    Ready,
+    Served,
+    Unserved,
+)
 from .process import WorkerProcess
+from .sandbox import BUBBLEWRAP
 
 START_S_MAX: Final = 300.0
-"""From start to ready: compiling a large bundle from scratch beside five that do the same takes a minute or two."""
+"""For each bundle that is loaded: compiling a large one from scratch beside five that do the same takes a minute or two."""
 
 SILENCE_S_MAX: Final = 60.0
 """A worker with work says something after each step, and the longest step, beside busy neighbours, takes seconds."""
@@ -29,14 +47,18 @@ RESTARTS_S: Final = 600.0
 class WorkerEngine:
     """An `Engine` over one worker process at a time. `keep` has to run beside it."""
 
-    def __init__(self, start: Callable[[], WorkerProcess], max_jobs: int) -> None:
+    def __init__(self, start: Callable[[Mapping[bytes, EngineError]], WorkerProcess], max_jobs: int) -> None:
         self._start = start
+        """Starts a worker without the bundles that are refused; raises `EngineError` if none is left or it cannot."""
         self._max_jobs = max_jobs
         self._wanted = trio.Event()
         """Set while a worker is to run. `kill` replaces it, so that whoever holds the old one knows it was a kill."""
         self._process: WorkerProcess | None = None
         self._hpke_key = b""
         self._served: dict[bytes, Served] = {}
+        self._measures: tuple[str, ...] = ()
+        self._refused: dict[bytes, EngineError] = {}
+        """Never forgotten: what a program did once it does again, and each time costs everybody a restart."""
         self._jobs: dict[bytes, OpenJob] = {}
         self._deaths: deque[float] = deque(maxlen=RESTARTS_MAX)
         self._failure: EngineError | None = None
@@ -52,6 +74,14 @@ class WorkerEngine:
     @property
     def served(self) -> Mapping[bytes, Served]:
         return MappingProxyType(self._served)
+
+    @property
+    def measures(self) -> Sequence[str]:
+        return self._measures
+
+    @property
+    def refused(self) -> Mapping[bytes, EngineError]:
+        return MappingProxyType(self._refused)
 
     @property
     def free_slots(self) -> int:
@@ -71,6 +101,8 @@ class WorkerEngine:
         return self._generation
 
     def submit(self, job: EngineJob) -> Answer:
+        if job.bundle in self._refused:
+            raise self._refused[job.bundle]
         if not self._process or not self._served:
             raise self._failure or EngineError(Code.WORKER_DIED, "No worker is ready.")
         if job.bundle not in self._served:
@@ -79,7 +111,7 @@ class WorkerEngine:
             raise EngineError(Code.REPLAYED, "A job of this order is running.")
         if not self.free_slots:
             raise EngineError(Code.BUSY, f"All {self._max_jobs} slots are taken.")
-        opened = self._jobs[job.id] = OpenJob(lambda pieces: self._tell(job.id, Credit(job.id, pieces)))
+        opened = self._jobs[job.id] = OpenJob(job.bundle, lambda pieces: self._tell(job.id, Credit(job.id, pieces)))
         self._tell(job.id, job)
         return opened.answer
 
@@ -109,14 +141,16 @@ class WorkerEngine:
         """Runs a worker whenever one is wanted, until cancelled; leaves none behind."""
         while True:
             await self._until_wanted()
-            wanted = self._wanted
+            wanted, refused = self._wanted, len(self._refused)
             try:
                 await self._run_worker()
             except EngineError as error:  # it never got ready: what is wrong is wrong again next time
-                if self._wanted is wanted:
+                if self._wanted is wanted and len(self._refused) == refused:
                     self._give_up(error)
                 continue
-            if self._wanted is wanted:
+            if (
+                self._wanted is wanted and len(self._refused) == refused
+            ):  # else the next worker lacks what killed this one
                 self._count_death()
 
     async def _until_wanted(self) -> None:
@@ -125,12 +159,13 @@ class WorkerEngine:
 
     async def _run_worker(self) -> None:
         """Returns when the worker has come and gone; raises `EngineError` if it never got ready."""
-        process = self._process = self._start()
+        process = self._process = self._start(self._refused)
         reason = "The worker ended by itself."
         try:
-            ready = await _first_word(process)
+            ready = await self._until_ready(process)
             if self._process is process:
                 self._hpke_key = ready.hpke_key
+                self._measures = (*([BUBBLEWRAP] if process.boxed else []), *ready.measures)
                 self._served = {served.bundle: served for served in ready.served}
                 self._announce()
                 async with trio.open_nursery() as nursery:
@@ -143,12 +178,73 @@ class WorkerEngine:
                 self._announce()
             await process.kill_and_reap()
 
+    async def _until_ready(self, process: WorkerProcess) -> Ready:
+        """What the worker says when it is ready. Raises `EngineError` with what it says, or its log, if it is not.
+
+        A bundle over which it dies, or that takes too long, is refused: then it can be started again without that one.
+        """
+        loading: bytes | None = None
+        try:
+            for _ in range(BUNDLES_MAX + 1):
+                with trio.move_on_after(START_S_MAX) as waiting:
+                    message = await anext(process, None)
+                if waiting.cancelled_caught:
+                    raise self._blame_untrusted(process, loading, f"It was not ready within {START_S_MAX:.0f} s.")
+                match message:
+                    case Loading():
+                        loading = message.bundle
+                    case Ready():
+                        for unserved in message.refused:
+                            self._refuse_untrusted(unserved.bundle, _error_untrusted(unserved))
+                        return message
+                    case Fatal():
+                        raise _error_untrusted(message)
+                    case Overrun() if message.bundle == loading:
+                        raise self._blame_untrusted(process, loading, f"{message.message}.")
+                    case None:
+                        raise self._blame_untrusted(
+                            process, loading, f"It ended before it was ready. {process.last_words()}"
+                        )
+                    case _:
+                        break
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "Something came that has no place before the worker is ready.")
+        except RemoteProtocolError as error:
+            raise EngineError(Code.WORKER_FAILED, f"The worker began with nonsense. {error.message}") from None
+
+    def _blame_untrusted(self, process: WorkerProcess, loading: bytes | None, why: str) -> EngineError:
+        """What to say of a worker that did not get ready; the bundle that it was loading, if any, is refused for it."""
+        if loading is None or self._process is not process:  # it had not begun, or we killed it
+            return EngineError(Code.WORKER_FAILED, f"The worker did not start. {why}")
+        error = EngineError(Code.BUNDLE_REFUSED, f"The worker ended over bundle {cid(loading)}: {why}")
+        return self._refuse_untrusted(loading, error)
+
+    def _refuse_untrusted(self, bundle: bytes, error: EngineError) -> EngineError:
+        """The bundle is not served again. Raises `RemoteProtocolError` for one that the worker was never given."""
+        if self._process and bundle not in self._process.bundles:
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A bundle was refused that nobody had asked for.")
+        self._refused[bundle] = error
+        return error
+
+    def _overran_untrusted(self, overrun: Overrun) -> None:
+        """The worker is gone, the bundle's jobs have failed by its fault, and the others' have ended."""
+        why = f"Bundle {self._served[overrun.bundle].name} ({cid(overrun.bundle)}) was stopped: {overrun.message}."
+        error = self._refuse_untrusted(overrun.bundle, EngineError(Code.BUNDLE_REFUSED, why))
+        for job_id, job in list(self._jobs.items()):
+            if job.bundle == overrun.bundle:
+                job.fail(error)
+                del self._jobs[job_id]
+        self._let_go("A program of another bundle ran too long, and the worker was stopped.")
+        self._announce()
+
     async def _listen(self, process: WorkerProcess) -> str:
         """Returns why nothing more comes from the worker: it ended, or did what a sound one never does."""
         self._silence = trio.CancelScope()
         try:
             with self._silence:
                 async for message in process:
+                    if isinstance(message, Overrun) and message.bundle in self._served:
+                        self._overran_untrusted(message)
+                        break
                     self._handle_untrusted(message)
                     self._silence.deadline = inf
                     self._limit_silence()
@@ -215,23 +311,7 @@ class WorkerEngine:
         self._changed = trio.Event()
 
 
-async def _first_word(process: WorkerProcess) -> Ready:
-    """What the worker says when it is ready. Raises `EngineError` with what it says, or its log, if it is not."""
-    try:
-        with trio.fail_after(START_S_MAX):
-            message = await anext(process, None)
-        if isinstance(message, Ready):
-            return message
-        if isinstance(message, Fatal):
-            raise _error_untrusted(message)
-    except trio.TooSlowError:
-        raise EngineError(Code.WORKER_FAILED, f"The worker was not ready within {START_S_MAX:.0f} s.") from None
-    except RemoteProtocolError as error:
-        raise EngineError(Code.WORKER_FAILED, f"The worker began with nonsense. {error.message}") from None
-    raise EngineError(Code.WORKER_FAILED, f"The worker ended before it was ready. {process.last_words()}")
-
-
-def _error_untrusted(message: Failed | Fatal) -> EngineError:
+def _error_untrusted(message: Failed | Fatal | Unserved) -> EngineError:
     try:
         return EngineError(Code(message.code), message.message)
     except ValueError:

@@ -2,16 +2,17 @@
 
     frame = length (4 bytes, big-endian) || msgpack [kind, map of the record]
 
-The daemon sends `EngineJob`, `Credit` and `Cancel`; the worker sends one `Ready` (or `Fatal`), then for each job
-`EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after a step that gave no piece. A worker
-runs publishers' programs, so what comes from it is read with the same schema and bounds as what comes from a peer.
+The daemon sends `EngineJob`, `Credit` and `Cancel`; the worker sends `Loading` before each bundle that it loads and one
+`Ready` (or `Fatal`), then for each job `EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after
+a step that gave no piece. `Overrun` may be its last word at any time. A worker runs publishers' programs, so what comes from
+it is read with the same schema and bounds as what comes from a peer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Final, cast
+from typing import Annotated, Final, cast, get_args
 
 import msgpack
 
@@ -27,6 +28,9 @@ FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX + 64 * 1024
 
 AHEAD_PIECES_MAX: Final = WINDOW_TOKENS
 """Pieces that a worker makes before the first of them is taken: a window, the most that an executor risks unpaid."""
+
+PREFIX_BYTES: Final = 256 * 1024**2
+"""What a worker keeps of the sequences of one model that have ended: some twenty conversations of SmolLM2."""
 
 EOS, LENGTH, DONE = "eos", "length", "done"
 """How a job ended: with an end token, with exactly `max_tokens`, or (`score`, `call`) with its one piece."""
@@ -93,11 +97,30 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Unserved:
+    """A bundle that the worker was to serve and does not, by the bundle's own fault."""
+
+    bundle: Hash
+    code: Word
+    message: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The worker begins with this bundle: if it dies before its next word, that is why."""
+
+    bundle: Hash
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The worker takes jobs whose input is sealed to this X25519 key, made inside it and lost with it."""
 
     hpke_key: Key
     served: Annotated[tuple[Served, ...], Size(1, BUNDLES_MAX)]
+    measures: Annotated[tuple[Word, ...], Size(0, 16)] = ()
+    """What confines it, in `confinement.MEASURES`' names, by its own account before it read any bundle."""
+    refused: Annotated[tuple[Unserved, ...], Size(0, BUNDLES_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +175,21 @@ class Fatal:
 
 
 @dataclass(frozen=True, slots=True)
+class Overrun:
+    """A program of this bundle took longer than it may, and the worker has ended itself: nothing else stops one."""
+
+    bundle: Hash
+    message: Text
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """A step was done that gave no piece: the worker computes, it does not hang."""
 
 
-Message = EngineJob | Credit | Cancel | Ready | EnginePiece | Failed | Cancelled | Fatal | Beat
+Message = EngineJob | Credit | Cancel | Loading | Ready | EnginePiece | Failed | Cancelled | Fatal | Overrun | Beat
 ENTRIES = (GENERATE, SCORE, CALL)
-_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (EngineJob, Credit, Cancel, Ready, EnginePiece, Failed, Cancelled, Fatal, Beat)
-}
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:

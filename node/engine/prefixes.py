@@ -37,7 +37,8 @@ class Prefixes:
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._bytes = 0
+        self.length_bytes = 0
+        """Of all that is kept."""
         self._kept: OrderedDict[tuple[bytes, tuple[int, ...]], Prefix] = OrderedDict()
 
     def keep(self, client: bytes, prefix: Prefix) -> None:
@@ -46,8 +47,8 @@ class Prefixes:
             return
         self._forget(client, prefix.tokens)
         self._kept[client, prefix.tokens] = prefix
-        self._bytes += prefix.length_bytes
-        while self._bytes > self._bytes_max:
+        self.length_bytes += prefix.length_bytes
+        while self.length_bytes > self._bytes_max:
             self._forget(*next(iter(self._kept)))
 
     def find(self, client: bytes, tokens: tuple[int, ...]) -> tuple[int, Prefix] | None:
@@ -67,7 +68,7 @@ class Prefixes:
 
     def _forget(self, client: bytes, tokens: tuple[int, ...]) -> None:
         if prefix := self._kept.pop((client, tokens), None):
-            self._bytes -= prefix.length_bytes
+            self.length_bytes -= prefix.length_bytes
 
 
 _copied = jax.jit(lambda state: [jnp.copy(array) for array in state])

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import trio
 
 from ...protocol.errors import Code, EngineError
 from .messages import FrameBuffer, Message, encode
+from .sandbox import Box, environment
 
 REAP_S_MAX: Final = 10.0
 """A killed worker is gone in 0.15 s, most of it freeing memory; one that the kernel holds much longer is left to it."""
@@ -24,6 +30,12 @@ _OUTGOING_MAX: Final = 256
 _READ_BYTES: Final = 256 * 1024
 _LAST_WORDS_BYTES: Final = 4096
 
+_LOG_BYTES_MAX: Final = 4 * 2**20
+"""A log that is longer when a worker starts becomes `<log>.1`. A worker's own limits bound what it adds."""
+
+_NAMED_S_MAX: Final = 2.0
+"""bubblewrap names its child within 10 ms; a kill that comes sooner waits for that, so as to reach the worker itself."""
+
 
 class WorkerProcess:
     """A worker that has been started. Iterate it for its messages, until its end of the socket closes.
@@ -33,24 +45,46 @@ class WorkerProcess:
     It is spawned by plain `Popen` from the caller's thread: a parent-death signal, which sandboxes set, follows the
     spawning *thread*, and trio's own spawning uses one that ends after ten seconds. It has a session of its own, so
     that a terminal's Ctrl-C does not reach it, and leaves by itself when the socket closes.
+
+    In a `box`, bubblewrap stands between: it is our child, and ends after the worker. A kill goes past it to the
+    worker, since the memory is free when that one has gone; should we be killed, the kernel kills both.
     """
 
-    def __init__(self, command: Sequence[str], log_path: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log_path: Path,
+        box: Box | None = None,
+        bundles: frozenset[bytes] = frozenset(),
+    ) -> None:
         self._log_path = log_path
+        self.bundles = bundles
+        """What it was started to serve."""
+        self.boxed = box is not None
+        """Whether it was started in a sandbox."""
         ours, theirs = socket.socketpair()
+        read_end, write_end = os.pipe()
+        words = [*command, "--control-fd", str(theirs.fileno())]
         try:
-            with theirs, log_path.open("ab") as log:
+            with theirs, os.fdopen(write_end, "wb"), _log(log_path) as log:
                 self._popen = subprocess.Popen(
-                    [*command, "--control-fd", str(theirs.fileno())],
+                    box.wrap(words, write_end) if box else words,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    pass_fds=[theirs.fileno()],
+                    env=environment(),
+                    pass_fds=[theirs.fileno(), write_end],
                     start_new_session=True,
                 )
         except OSError as error:
             ours.close()
+            os.close(read_end)
             raise EngineError(Code.WORKER_FAILED, f"The worker cannot be started: {error}") from None
+        self._named: FileIO | None = FileIO(read_end)
+        """Where bubblewrap names its child, until that has been read."""
+        self._pid = self._popen.pid
+        self._handle: int | None = os.pidfd_open(self._popen.pid)
+        """What a kill goes to: a pidfd, which never means another process that has got the same number."""
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._frames = FrameBuffer()
         self._messages: list[Message] = []
@@ -58,7 +92,9 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        return self._popen.pid
+        """The worker's own; that of its box, if no worker came of it."""
+        self._find_worker()
+        return self._pid
 
     def send(self, message: Message) -> None:
         """The message goes out as soon as the worker reads; a worker that has long not read is killed instead."""
@@ -85,12 +121,16 @@ class WorkerProcess:
                 received = b""
             if not received:
                 raise StopAsyncIteration
+            self._find_worker()
             self._messages = list(self._frames.feed_untrusted(received))
         return self._messages.pop(0)
 
     def kill(self) -> None:
         """The worker has got SIGKILL, or is gone already."""
-        self._popen.kill()
+        if self._handle is not None:
+            self._find_worker()
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     async def kill_and_reap(self) -> None:
         """The process is gone and its socket is closed, even if the caller is being cancelled."""
@@ -99,15 +139,46 @@ class WorkerProcess:
             await self.exit_code()
 
     async def exit_code(self) -> int:
-        """Closes the socket, on which a worker leaves by itself, and waits for that."""
+        """Closes the socket, on which a worker leaves by itself, and waits for that.
+
+        In a box, a worker that a signal ended has 128 and the signal's number, as in a shell.
+        """
         await self._stream.aclose()
         if self._popen.poll() is None:
-            pidfd = os.pidfd_open(self.pid)
+            ended = os.pidfd_open(self._popen.pid)
             try:
-                await trio.lowlevel.wait_readable(pidfd)
+                await trio.lowlevel.wait_readable(ended)
             finally:
-                os.close(pidfd)
+                os.close(ended)
+        self._let_go()
         return self._popen.wait()
+
+    def _find_worker(self) -> None:
+        """`_pid` and `_handle` are the worker's own. In a box it is known a few milliseconds after the start."""
+        if self._named is None or not self.boxed:
+            return
+        said, until = b"", time.monotonic() + _NAMED_S_MAX
+        with self._named as named:
+            while b"}" not in said and select.select([named], [], [], max(0.0, until - time.monotonic()))[0]:
+                if not (part := named.read(4096)):
+                    break
+                said += part
+        self._named = None
+        # Until its box has ended, which is our child and not reaped, the worker's number is nobody else's.
+        with suppress(ValueError, KeyError, ProcessLookupError):
+            pid = json.loads(said)["child-pid"]
+            handle = os.pidfd_open(pid)
+            if self._handle is not None:
+                os.close(self._handle)
+            self._pid, self._handle = pid, handle
+
+    def _let_go(self) -> None:
+        if self._named:
+            self._named.close()
+            self._named = None
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
     def last_words(self) -> str:
         """The last line of the log, for a person who has to find out why the worker ended."""
@@ -116,3 +187,11 @@ class WorkerProcess:
             lines = log.read().decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
         return f"The last line of {self._log_path}: {last[:300]}"
+
+
+def _log(path: Path) -> BinaryIO:
+    """The log to append to; a long one has been set aside."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_size > _LOG_BYTES_MAX:
+            path.replace(path.with_name(f"{path.name}.1"))
+    return path.open("ab")

@@ -1,26 +1,28 @@
-"""A bundle's programs, compiled and ready to run: the only place, beside the exporter's, where JAX is used.
+"""A bundle's programs, compiled and ready to run.
 
-The calling convention stands in `spec/07-bundles.md`. Programs are loaded when they are first needed, or by `load_all` in the
-background: a worker answers as soon as it has the few that a lone job needs.
+The calling convention stands in `spec/07-bundles.md`. A worker answers as soon as it has the few programs that a lone job
+needs; the others are loaded while it has nothing else to do (`load_next`), or when they are needed first. Each is admitted
+before it is compiled (`loading`): whatever a node demands of a stranger's program, it demands there.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any, Final, TypeAlias
 
 import jax
-import numpy as np
-from jax import export
 
 from ...protocol.bundle import CALL, GENERATE, SCORE, Manifest, Program
 from ...protocol.errors import Code, EngineError
+from ...protocol.limits import PROGRAM_BYTES_MAX
+from .artifact import Aval, Signature
 from .bundles import Bundle
 from .device import map_weights, numerics_class
+from .loading import Grant, Loaded, load_untrusted, own_grant
 
 State: TypeAlias = list[jax.Array]
 """Slots' caches. A program consumes the state that it is given: only the one it returns may be used again."""
@@ -30,20 +32,28 @@ NEEDED: Final = {GENERATE: ("prefill", "decode"), SCORE: ("score",), CALL: ("cal
 
 
 class Model:
-    """One bundle, loaded. Everything runs in the caller's thread, but for `load_all`, which may have one of its own."""
+    """One bundle, loaded."""
 
-    def __init__(self, bundle: Bundle, params: list[jax.Array]) -> None:
+    def __init__(self, bundle: Bundle, params: list[jax.Array], grant: Grant, *, trusted: bool = False) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.numerics_class = numerics_class(params, self.manifest)
-        self.shared = False
-        """Whether jobs of different clients may stand side by side in one run."""
         self.rewinds = all(each.positions_axis is not None for each in self.manifest.state)
         """Whether a sequence's state may be taken up at an earlier position: what follows there is overwritten."""
-        self._params = params
-        self._programs = {role: [_Loaded(bundle, p, params) for p in self.manifest.role(role)] for role in _ROLES}
+        self._trusted = trusted
+        roles = {role: self.manifest.role(role) for role in _ROLES}
+        self._programs = {
+            role: [ProgramRun(bundle, program, params, grant) for program in roles[role]] for role in _ROLES
+        }
 
-    def programs(self, role: str, context: int | None = None) -> list[_Loaded]:
+    @property
+    def shared(self) -> bool:
+        """Whether jobs of different clients may stand side by side in one run: it is proven of every program that could be
+        used so, or the owner takes the publisher's word."""
+        every = (each for programs in self._programs.values() for each in programs)
+        return self._trusted or all(each.isolated for each in every if each.program.slots > 1 and each.ready)
+
+    def programs(self, role: str, context: int | None = None) -> list[ProgramRun]:
         """Those of a role, and of a context where one is given, the narrowest and shortest first."""
         return [each for each in self._programs[role] if context in (None, each.program.context)]
 
@@ -51,7 +61,7 @@ class Model:
         """Contexts for which there are programs of a role, shortest first."""
         return sorted({each.program.context for each in self._programs[role]})
 
-    def chunk(self, role: str, start: int, count: int, context: int, most: int) -> _Loaded:
+    def chunk(self, role: str, start: int, count: int, context: int, most: int) -> ProgramRun:
         """The program to take the next of `count` tokens from `start` on: the shortest that holds all, unless it were mostly
         padding; none that ends beyond its context, or is longer than `most` (unless all are)."""
         ones = [each for each in self.programs(role, context) if each.program.slots == 1]
@@ -74,46 +84,59 @@ class Model:
             for role in NEEDED[entry]:
                 self._programs[role][0].load()
 
-    def load_all(self) -> None:
-        """Every program is loaded, the narrow ones first. Raises `EngineError` for one that cannot be."""
-        every = (each for programs in self._programs.values() for each in programs)
-        for each in sorted(every, key=lambda each: (each.program.slots, each.program.context)):
-            each.load()
+    def load_next(self) -> bool:
+        """One more program is loaded, the narrow ones first; False if all were. Raises as `ProgramRun.load`."""
+        waiting = [each for programs in self._programs.values() for each in programs if not each.ready]
+        if waiting:
+            min(waiting, key=lambda each: (each.program.slots, each.program.context)).load()
+        return bool(waiting)
 
 
-class _Loaded:
-    """One program of a bundle, compiled when it is first needed."""
+class ProgramRun:
+    """One program of a bundle, admitted and compiled when it is first needed."""
 
-    def __init__(self, bundle: Bundle, program: Program, params: list[jax.Array]) -> None:
+    def __init__(self, bundle: Bundle, program: Program, params: list[jax.Array], grant: Grant) -> None:
         self.program = program
         self.length = program.length
         self._bundle = bundle
         self._params = params
-        self._lock = threading.Lock()
-        self._compiled: Callable[..., Any] | None = None  # roles differ in inputs and outputs
+        self._grant = grant
+        self._loaded: Loaded | None = None
 
     @property
     def ready(self) -> bool:
         """Whether it can run without being loaded first."""
-        return self._compiled is not None
+        return self._loaded is not None
 
-    def load(self) -> Callable[..., Any]:
-        """It is compiled. Raises `EngineError(worker_failed)` if it is not a program of this machine's kind."""
-        with self._lock:
-            if self._compiled is None:
-                began = time.monotonic()
-                self._compiled = _compile(self._bundle, self.program, self._params)
-                took = time.monotonic() - began
-                print(f"{self._bundle.manifest.name}: {self.program.name} in {took:.2f} s", file=sys.stderr, flush=True)
-        return self._compiled
+    @property
+    def isolated(self) -> bool:
+        """Whether it is proven that no slot sees another, as far as it is known."""
+        return self._loaded is not None and self._loaded.isolation.proven
+
+    def load(self) -> Loaded:
+        """It is admitted and compiled. Raises `EngineError(bundle_refused)` if it does not keep the rules."""
+        if self._loaded is None:
+            program, manifest, began = self.program, self._bundle.manifest, time.monotonic()
+            with (self._bundle.path / "programs" / program.name).open("rb") as stream:
+                artifact = stream.read(PROGRAM_BYTES_MAX + 1)  # a longer one is refused, however long it is
+            signature = signature_of(manifest, program, self._params)
+            try:
+                self._loaded = load_untrusted(
+                    program.name, artifact, signature, flops=program.flops, slots=program.slots, grant=self._grant
+                )
+            except EngineError as error:
+                raise EngineError(error.code, f"{manifest.name}: program {program.name}: {error.message}.") from None
+            print(f"{manifest.name}: {program.name} in {time.monotonic() - began:.2f} s", file=sys.stderr, flush=True)
+        return self._loaded
 
     def run(self, state: State, *inputs: Any) -> tuple[State, list[Any]]:
         """(state, outputs as NumPy arrays), computed. `inputs` are arrays with the slot as their first dimension.
 
         Raises `EngineError(worker_failed)` if the computation breaks (memory, mostly); the state is lost then.
         """
+        loaded = self.load()
         try:
-            state, *outputs = self.load()(self._params, state, *inputs)
+            state, *outputs = loaded.run(self._params, state, *inputs)
             return state, jax.device_get(outputs)
         except jax.errors.JaxRuntimeError as error:
             raise EngineError(Code.WORKER_FAILED, f"The computation broke: {error}") from None
@@ -122,20 +145,21 @@ class _Loaded:
 _ROLES: Final = ("prefill", "decode", "score", "call")
 
 
-def load(bundle: Bundle) -> Model:
-    """The model, every byte checked, its weights mapped and its first programs compiled.
+def load(bundle: Bundle, grant: Grant | None = None, *, trusted: bool = False) -> Model:
+    """The model, every byte checked, its weights mapped and its first programs compiled; as one's own without a `grant`.
 
-    Raises `StoreError(corrupt_chunk)` if a file is not what the manifest says, and `EngineError(worker_failed)` if its parts do
-    not fit together or this machine cannot run them.
+    `trusted`: its publisher's word is taken that slots cannot see each other. Raises `StoreError(corrupt_chunk)` if a file
+    is not what the manifest says, `EngineError(worker_failed)` if its parts do not fit together or this machine cannot run
+    them, and `EngineError(bundle_refused)` for programs that do not keep the rules.
     """
     manifest = bundle.manifest
     _check_roles(manifest)
     bundle.verify()
     began = time.monotonic()
     try:
-        model = Model(bundle, map_weights(bundle))
+        model = Model(bundle, map_weights(bundle), grant or own_grant(), trusted=trusted)
         model.load_first()
-    except (ValueError, TypeError, KeyError, jax.errors.JaxRuntimeError) as error:
+    except jax.errors.JaxRuntimeError as error:
         why = (str(error).splitlines() or ["no reason was given"])[0][:300]
         raise EngineError(Code.WORKER_FAILED, f"The programs of {manifest.name} cannot be run: {why}") from error
     took = time.monotonic() - began
@@ -143,27 +167,40 @@ def load(bundle: Bundle) -> Model:
     return model
 
 
-def inputs_of(manifest: Manifest, program: Program) -> list[jax.ShapeDtypeStruct]:
+def inputs_of(manifest: Manifest, program: Program) -> tuple[Aval, ...]:
     """What one run takes beside parameters and state, in order."""
     slots, length = program.slots, program.length
-    tokens, number = _spec((slots, length), "int32"), _spec((slots,), "int32")
-    sampling = [_spec((slots, 2), "uint32"), _spec((slots,), "float32"), _spec((slots,), "float32")]
+    tokens, number = Aval("int32", (slots, length)), Aval("int32", (slots,))
+    sampling = Aval("uint32", (slots, 2)), Aval("float32", (slots,)), Aval("float32", (slots,))
     match program.role:
         case "prefill":
-            return [tokens, number, number, *sampling]
+            return tokens, number, number, *sampling
         case "decode":
-            return [number, number, *sampling]
+            return number, number, *sampling
         case "score":
-            return [tokens, tokens, number, *sampling]
+            return tokens, tokens, number, *sampling
     if manifest.inputs:
-        return [_spec((slots, *each.shape), each.dtype) for each in manifest.inputs]
-    return [tokens, number]
+        return tuple(Aval(each.dtype, (slots, *each.shape)) for each in manifest.inputs)
+    return tokens, number
 
 
-def state_of(manifest: Manifest, program: Program) -> list[jax.ShapeDtypeStruct]:
-    """The state that one run takes and gives."""
+def outputs_of(manifest: Manifest, program: Program) -> tuple[Aval, ...]:
+    """What one run gives beside state, in order."""
+    slots = program.slots
+    match program.role:
+        case "prefill" | "decode":
+            return Aval("int32", (slots,)), Aval("float32", (slots,))
+        case "score":
+            return (Aval("float32", (slots, program.length)),) * 3
+    return (Aval("float32", (slots, sum(prod(each.shape) for each in manifest.outputs))),)
+
+
+def signature_of(manifest: Manifest, program: Program, params: Sequence[jax.Array]) -> Signature:
+    """All that the convention says of the program's arguments and results."""
+    given = tuple(Aval(each.dtype.name, each.shape) for each in params)
     carried = manifest.state if program.role != CALL else ()
-    return [_spec((program.slots, *each.shape_in(program.context)), each.dtype) for each in carried]
+    state = tuple(Aval(each.dtype, (program.slots, *each.shape_in(program.context))) for each in carried)
+    return Signature(given, state, inputs_of(manifest, program), outputs_of(manifest, program))
 
 
 def _check_roles(manifest: Manifest) -> None:
@@ -186,15 +223,3 @@ def _lengths(manifest: Manifest) -> Iterator[list[int]]:
         programs = manifest.role(role)
         for context in {program.context for program in programs}:
             yield [*sorted({program.length for program in programs if program.context == context}), context]
-
-
-def _compile(bundle: Bundle, program: Program, params: Sequence[jax.Array]) -> Callable[..., Any]:
-    artifact = bytearray((bundle.path / "programs" / program.name).read_bytes())
-    # Donation does not survive export, so it is said again: without it each step would copy the caches.
-    function = jax.jit(export.deserialize(artifact).call, donate_argnums=1)
-    lowered = function.lower(params, state_of(bundle.manifest, program), *inputs_of(bundle.manifest, program))
-    return lowered.compile()
-
-
-def _spec(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, np.dtype(dtype))  # type: ignore[no-untyped-call]  # untyped in jax 0.10

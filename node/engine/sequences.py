@@ -93,9 +93,11 @@ class Batches:
         self._model = model
         self._batches: dict[bytes, list[Batch]] = {}
         """By who may share them: all, where it is proven that slots cannot see each other, else each client alone."""
+        self._shared = model.shared
 
     def step(self, tokens: Mapping[Line, int]) -> dict[Line, tuple[int, float]]:
         """As `Batch.step`, over as few runs as the programs allow. Lines that are new find a place first."""
+        self._regroup()
         results: dict[Line, tuple[int, float]] = {}
         groups: dict[bytes, list[Line]] = {}
         for line in tokens:
@@ -125,7 +127,16 @@ class Batches:
         return lost
 
     def _group(self, line: Line) -> bytes:
-        return b"" if self._model.shared else line.client
+        return b"" if self._shared else line.client
+
+    def _regroup(self) -> None:
+        """Lines stand where they may: a program that was loaded since may be one that nothing is proven of."""
+        if self._shared != self._model.shared:
+            for line in [
+                line for batches in self._batches.values() for batch in batches for line in batch.lines if line
+            ]:
+                self.take(line)
+            self._shared = self._model.shared
 
     def _arrange(self, group: bytes, lines: Sequence[Line]) -> None:
         """Every line of the group stands in a batch that is wide enough for as many as possible, and no wider or shorter

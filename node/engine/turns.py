@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from ...protocol.errors import FallowError
 from ...protocol.work import Parameters
 from .entries import Apply, Fill, Judge, Next, Request, Step, Steps
+from .messages import PREFIX_BYTES
 from .prefixes import Prefix, Prefixes
 from .programs import Model
 from .sequences import Batches, Line, lengthen, sampling_of, zeros
-
-PREFIX_BYTES: Final = 256 * 1024**2
-"""For the prefixes of one model: some twenty conversations of SmolLM2."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +61,7 @@ class Turns:
 
     def __init__(self, models: Iterable[Model], prefix_bytes: int = PREFIX_BYTES) -> None:
         self._batches = {model: Batches(model) for model in models}
-        self._prefixes = {model: Prefixes(prefix_bytes) for model in self._batches}
+        self.prefixes = {model: Prefixes(prefix_bytes) for model in self._batches}
         self._tasks: list[Task] = []
         self._served: dict[bytes, int] = {}
         """The turn at which each client with a job here was last served."""
@@ -89,7 +87,7 @@ class Turns:
         if (line := self._leave(task)) is not None:
             self._batches[task.model].take(line)
             if line.state is not None and task.model.rewinds:
-                self._prefixes[task.model].keep(task.client, Prefix(tuple(line.tokens), line.state, line.context))
+                self.prefixes[task.model].keep(task.client, Prefix(tuple(line.tokens), line.state, line.context))
 
     def _leave(self, task: Task) -> Line | None:
         """The job takes no further part; its line, which may stand in a batch still."""
@@ -174,7 +172,7 @@ class Turns:
             each for each in model.contexts(role) if each >= min(positions, model.manifest.context_tokens_max)
         )
         line = task.line = Line(task.client, task.parameters)
-        if found := self._prefixes[model].find(task.client, reusable):
+        if found := self.prefixes[model].find(task.client, reusable):
             common, prefix = found
             line.tokens = list(reusable[: model.aligned(common)])
             line.state, line.context = prefix.state, prefix.context

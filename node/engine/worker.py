@@ -1,9 +1,10 @@
 """The worker: a process that holds the models and does the jobs, and nothing else.
 
-    python -m fallow.node.engine.worker --control-fd N --store DIR --bundle CID ... [--max-jobs N]
+    python -m fallow.node.engine.worker --control-fd N --store DIR --bundle CID ... [--max-jobs N] [--memory-mib N]
+        [--unconfined] [--batch-unproven]
 
-It makes its key, loads the bundles, says `Ready`, and then serves until its end of the control socket closes, at which
-it is gone at once, whatever it was doing. It can be killed at any moment: it keeps nothing.
+It confines itself, makes its key, loads the bundles, says `Ready`, and then serves until its end of the control socket
+closes, at which it is gone at once, whatever it was doing. It can be killed at any moment: it keeps nothing.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import os
 import queue
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import jax
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ...protocol.errors import Code, EngineError, FallowError, RemoteProtocolError
@@ -33,8 +35,11 @@ from ...protocol.work import (
     transcript_start,
 )
 from . import device, programs
-from .bundles import BundleStore
+from .bundles import Bundle, BundleStore
+from .caps import COMPILE_S_MAX, RUN_S_MIN, Caps, measure_speed, memory_bytes
+from .confinement import Confinement
 from .entries import Run, Step, run_entry
+from .loading import Grant
 from .messages import (
     AHEAD_PIECES_MAX,
     Beat,
@@ -46,14 +51,18 @@ from .messages import (
     Failed,
     Fatal,
     FrameBuffer,
+    Loading,
     Message,
+    Overrun,
     Ready,
     Served,
+    Unserved,
     encode,
 )
 from .rates import measure
 from .sealing import PieceSealer, open_input
 from .turns import Task, Turns
+from .watchdog import Watchdog
 
 NICE: Final = 10
 """Below whatever the owner runs, and below our own daemon, whose answers are waited for; it costs no throughput."""
@@ -68,22 +77,45 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle; it tells us by closing the socket
     os.nice(NICE)
     control = socket.socket(fileno=options.control_fd)
+    store = BundleStore(options.store)
+    compiled = store.worker_cache(options.bundle)
+    confinement = Confinement(on=not options.unconfined)
+    confinement.before_threads([store.root / "bundles", store.compile_cache], [compiled])
     inbox = _Inbox(control)
     try:
-        models = load(BundleStore(options.store), options.bundle)
+        bundles = [store.open(cid) for cid in options.bundle]
+        device.configure(compiled, beside=store.compile_cache)
+        confinement.before_programs(jax.default_backend(), [bundle.manifest for bundle in bundles], options.max_jobs)
+        models, refused = load(bundles, control, options)
     except FallowError as error:
         control.sendall(encode(Fatal(error.code.value, _short(error.message))))
         raise SystemExit(error.message) from None
-    worker = Worker(control, models, run, options.max_jobs)
-    worker.announce()
+    worker = Worker(control, models, run, options.max_jobs, confinement)
+    worker.announce(refused)
     worker.serve(inbox)
 
 
-def load(store: BundleStore, cids: Sequence[str]) -> dict[bytes, programs.Model]:
-    """The models by the hash in their bundle's CID. Raises `FallowError` for one that cannot be served."""
-    device.configure(store.compile_cache)
-    bundles = [store.open(cid) for cid in cids]
-    return {bundle.hash: programs.load(bundle) for bundle in bundles}
+def load(
+    bundles: Sequence[Bundle], control: socket.socket, options: argparse.Namespace
+) -> tuple[dict[bytes, programs.Model], tuple[Unserved, ...]]:
+    """The models by the hash in their bundle's CID, and what of the bundles is refused.
+
+    Raises `FallowError` for one that is damaged, and if none is left.
+    """
+    caps = Caps(options.memory_mib * 2**20 or memory_bytes(), options.compile_s, options.run_s)
+    watchdog, speed = Watchdog(control), measure_speed()
+    models: dict[bytes, programs.Model] = {}
+    refused: list[Unserved] = []
+    for bundle in bundles:
+        control.sendall(encode(Loading(bundle.hash)))
+        grant = Grant(caps, speed, partial(watchdog.limit, bundle.hash))
+        try:
+            models[bundle.hash] = programs.load(bundle, grant, trusted=options.batch_unproven)
+        except EngineError as error:
+            refused.append(Unserved(bundle.hash, error.code.value, _short(error.message)))
+    if refused and not models:
+        raise EngineError(Code(refused[0].code), "; ".join(each.message for each in refused))
+    return models, tuple(refused)
 
 
 class _Job:
@@ -123,28 +155,37 @@ class _Job:
 class Worker:
     """Jobs take turns; between any two runs the daemon is heard."""
 
-    def __init__(self, control: socket.socket, models: dict[bytes, programs.Model], run: Run, max_jobs: int) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        models: dict[bytes, programs.Model],
+        run: Run,
+        max_jobs: int,
+        confinement: Confinement,
+    ) -> None:
         self._control = control
         self._models = models
         self._run = run
         self._max_jobs = max_jobs
+        self._confinement = confinement
         self._private = X25519PrivateKey.generate()
         self._turns = Turns(models.values())
         self._tasks: dict[bytes, Task] = {}
         self._silent = True
 
-    def announce(self) -> None:
-        """The daemon knows our key and what we serve."""
+    def announce(self, refused: tuple[Unserved, ...]) -> None:
+        """The daemon knows our key, what we serve, what we refuse, and what confines us."""
         served = tuple(
             Served(hash, model.manifest.name, model.numerics_class, measure(model))
             for hash, model in self._models.items()
         )
-        self._send(Ready(self._private.public_key().public_bytes_raw(), served))
+        self._send(Ready(self._private.public_key().public_bytes_raw(), served, self._confinement.measures, refused))
 
     def serve(self, inbox: _Inbox) -> None:
         """Does not return: the inbox ends the process when the socket closes."""
-        threading.Thread(target=self._load_all, name="loading", daemon=True).start()
         while True:
+            while not self._turns.waiting and inbox.empty and self._load_next():
+                pass
             for message in inbox.take(wait=not self._turns.waiting):
                 self._handle(message)
             self._tasks = {id: task for id, task in self._tasks.items() if task.request is not None}
@@ -180,13 +221,18 @@ class Worker:
         self._turns.add(task)
         self._tasks[job.id] = task
 
-    def _load_all(self) -> None:
-        """Wider and longer programs are there too, a while after the first ones; one that cannot be is done without."""
-        for model in self._models.values():
+    def _load_next(self) -> bool:
+        """While nothing else is to be done, wider and longer programs are loaded; False when all of them were."""
+        for hash, model in self._models.items():
             try:
-                model.load_all()
-            except FallowError as error:
-                print(error, file=sys.stderr, flush=True)
+                if model.load_next():
+                    return True
+            except EngineError as error:
+                # Its other programs have served, but a bundle is refused whole: this process ends, and the next lacks it.
+                self._send(Overrun(hash, _short(error.message)))
+                os._exit(1)
+        self._confinement.before_jobs()
+        return False
 
     def _send(self, message: Message) -> None:
         self._silent = False
@@ -200,6 +246,11 @@ class _Inbox:
         self._control = control
         self._messages: queue.Queue[Message] = queue.Queue(_INBOX_MAX)
         threading.Thread(target=self._read, name="control", daemon=True).start()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has come."""
+        return self._messages.empty()
 
     def take(self, *, wait: bool) -> list[Message]:
         """Everything that has come; with `wait` at least one message."""
@@ -243,6 +294,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--bundle", action="append", required=True, metavar="CID")
     parser.add_argument("--max-jobs", type=int, default=4)
+    parser.add_argument("--memory-mib", type=int, default=0, help="what a run may take; 0: as `caps.memory_bytes` says")
+    parser.add_argument(
+        "--compile-s", type=float, default=COMPILE_S_MAX, help="what reading and compiling one may take"
+    )
+    parser.add_argument("--run-s", type=float, default=RUN_S_MIN, help="what a run may always take")
+    parser.add_argument(
+        "--batch-unproven", action="store_true", help="slots are taken to be apart on the publisher's word"
+    )
+    parser.add_argument("--unconfined", action="store_true", help="the owner has turned the sandbox off")
     return parser
 
 

@@ -13,6 +13,8 @@ from tokenizers.models import WordLevel
 
 from fallow.cli import run
 from fallow.cli.commands import COMMANDS, GROUPS, Command
+from fallow.node.engine.sandbox import bubblewrap
+from fallow.node.engine.trial import ATTEMPTS
 from fallow.node.trust import TrustList
 
 from .conftest import Shell
@@ -218,3 +220,25 @@ def test_an_owner_entitles_an_issuer_and_its_key_stays_away(tmp_path: Path, caps
     assert "no public key" in capsys.readouterr().err
     assert run(["owner", "issue", keys["server"], "--key", str(tmp_path / "gone.key"), "--out", out]) == 1
     assert "--key cannot be used" in capsys.readouterr().err
+
+
+def test_doctor_tries_to_break_out_and_says_what_held(shell: Shell) -> None:
+    ran = shell("doctor", "--sandbox")
+    assert "read /etc/passwd" in ran.stdout
+    assert "NOT denied" not in ran.stdout
+    assert ran.returncode == (0 if bubblewrap() else 1)
+    report = json.loads(shell("doctor", "--json").stdout)
+    assert report["strangers_bundles"] == bool(bubblewrap())
+    assert report["accelerators"]
+    assert set(report["sandbox"]["attempts"]) == set(ATTEMPTS)
+    assert report["sandbox"]["holes"] == []
+
+
+def test_doctor_says_what_is_missing_and_how_to_get_it(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ran = shell("doctor", "--sandbox")
+    assert ran.returncode == 1
+    assert "refuses strangers' bundles" in ran.stdout
+    assert "apt-get install bubblewrap" in ran.stdout

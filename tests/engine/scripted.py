@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -13,15 +14,22 @@ from fallow.node.engine.messages import (
     EngineJob,
     EnginePiece,
     Failed,
+    Fatal,
     FrameBuffer,
+    Loading,
     Message,
+    Overrun,
     Rates,
     Ready,
     Served,
+    Unserved,
     encode,
 )
+from fallow.protocol.errors import Code
+from fallow.protocol.identity import cid_hash_untrusted
 
 BUNDLE = bytes(32)
+OTHER = b"\x01" * 32
 
 
 def main() -> None:
@@ -30,12 +38,35 @@ def main() -> None:
         sys.exit("something is missing")
     if behaviour == "babble at start":
         control.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    given = [cid_hash_untrusted(sys.argv[place + 1]) for place, word in enumerate(sys.argv) if word == "--bundle"]
+    for bundle in given:
+        control.sendall(encode(Loading(bundle)))
+        if bundle == OTHER and behaviour == "die of loading the other":
+            sys.exit("something broke")
+        if bundle == OTHER and behaviour == "overrun in loading the other":
+            control.sendall(encode(Overrun(OTHER, "compiling took longer than it may")))
+            return
+        if bundle == OTHER and behaviour == "hang in loading the other":
+            print("hanging", flush=True)
+            signal.pause()
+    if behaviour == "refuse all":
+        control.sendall(encode(Fatal(Code.BUNDLE_REFUSED.value, "all break the rules")))
+        return
     if behaviour != "never ready":
-        control.sendall(encode(Ready(os.urandom(32), (Served(BUNDLE, "scripted", "none", Rates()),))))
+        served = [Served(bundle, "scripted", "none", Rates()) for bundle in given or [BUNDLE]]
+        refused: tuple[Unserved, ...] = ()
+        if behaviour == "refuse the other" and len(given) > 1:
+            served, refused = served[:1], (Unserved(OTHER, Code.BUNDLE_REFUSED.value, "it breaks a rule"),)
+        if behaviour == "refuse a stranger":
+            refused = (Unserved(b"\x02" * 32, Code.BUNDLE_REFUSED.value, "nobody had asked"),)
+        control.sendall(encode(Ready(os.urandom(32), tuple(served), refused=refused)))
     if behaviour == "crash when ready":
         return
     for message in messages(control):
         if isinstance(message, EngineJob):
+            if behaviour == "overrun of the other" and message.bundle == OTHER:
+                control.sendall(encode(Overrun(OTHER, "a run took longer than it may")))
+                return
             for answer in ANSWERS.get(behaviour, lambda _: [])(message.id):
                 control.sendall(answer)
         if behaviour == "crash at a job":
@@ -60,9 +91,12 @@ BREACHES = {
     "another's piece": lambda _: [piece(b"x" * 32, 0)],
     "cancelled by itself": lambda job: [encode(Cancelled(job))],
     "an unknown code": lambda job: [encode(Failed(job, "whatever", ""))],
+    "an overrun of a stranger's bundle": lambda _: [encode(Overrun(b"\x02" * 32, "why"))],
+    "loading afterwards": lambda _: [encode(Loading(BUNDLE))],
     "ready twice": lambda _: [encode(Ready(bytes(32), (Served(BUNDLE, "again", "none", Rates()),)))],
 }
 ANSWERS = BREACHES | {
+    "overrun of the other": lambda job: [piece(job, 0)],
     "answer": lambda job: [piece(job, 0), piece(job, 1, "eos")],
     "a piece after the end": lambda job: [piece(job, 0, "eos"), piece(job, 1)],
     "silence when it has to wait": lambda job: [piece(job, index) for index in range(AHEAD_PIECES_MAX)],

@@ -16,7 +16,7 @@ import trio
 
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.engine import Engine, open_engine, worker_command
-from fallow.node.engine.messages import AHEAD_PIECES_MAX, DONE, LENGTH, EngineJob, Ready
+from fallow.node.engine.messages import AHEAD_PIECES_MAX, DONE, LENGTH, EngineJob, Loading, Ready
 from fallow.node.engine.process import WorkerProcess
 from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.identity import cid
@@ -99,7 +99,9 @@ async def test_jobs_side_by_side_give_what_each_gives_alone(engine: Engine, tiny
     async with trio.open_nursery() as nursery:
         for index in range(4):
             nursery.start_soon(one, index)
-    assert [together[index] for index in range(4)] == alone
+    for index in range(4):  # in batches of other widths: the same text, and values within what rounding does
+        assert together[index][0] == alone[index][0]
+        assert np.abs(np.subtract(together[index][1], alone[index][1])).max() <= 100
 
 
 async def test_embeddings(engine: Engine, tiny: Tiny) -> None:
@@ -225,6 +227,7 @@ async def test_the_worker_ignores_ctrl_c_and_goes_with_its_daemon(tiny: Tiny, tm
     process = WorkerProcess(
         [*worker_command(), "--store", str(tiny.store.root), "--bundle", tiny.embed], tmp_path / "log"
     )
+    assert isinstance(await anext(process), Loading)
     assert isinstance(await anext(process), Ready)
     assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10
     os.kill(process.pid, signal.SIGINT)

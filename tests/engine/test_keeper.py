@@ -17,20 +17,22 @@ from fallow.node.engine.engine import Engine, open_engine
 from fallow.node.engine.keeper import RESTARTS_MAX, SILENCE_S_MAX, START_S_MAX
 from fallow.node.engine.messages import AHEAD_PIECES_MAX, EngineJob
 from fallow.protocol.errors import Code, EngineError
+from fallow.protocol.identity import cid
 from fallow.protocol.work import Parameters
 
-from .scripted import BREACHES, BUNDLE
+from .scripted import BREACHES, BUNDLE, OTHER
 
 
 @asynccontextmanager
-async def scripted(tmp_path: Path, behaviour: str) -> AsyncIterator[Engine]:
+async def scripted(tmp_path: Path, behaviour: str, *bundles: bytes) -> AsyncIterator[Engine]:
     command = [sys.executable, str(Path(__file__).with_name("scripted.py")), behaviour]
-    async with open_engine(BundleStore(tmp_path), [], log_path=tmp_path / "worker.log", command=command) as engine:
+    cids = [cid(bundle) for bundle in bundles]
+    async with open_engine(BundleStore(tmp_path), cids, log_path=tmp_path / "worker.log", command=command) as engine:
         yield engine
 
 
-def job() -> EngineJob:
-    return EngineJob(os.urandom(32), BUNDLE, bytes(32), "generate", Parameters(), bytes(32), 1, b"sealed")
+def job(bundle: bytes = BUNDLE) -> EngineJob:
+    return EngineJob(os.urandom(32), bundle, bytes(32), "generate", Parameters(), bytes(32), 1, b"sealed")
 
 
 async def outcome(engine: Engine) -> EngineError | int:
@@ -159,7 +161,7 @@ async def test_a_worker_that_has_to_wait_for_credit_may_be_silent(tmp_path: Path
 
 
 async def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="cannot be started") as caught:
+    with pytest.raises(EngineError, match=r"cannot be started|No such file") as caught:
         await open_engine(BundleStore(tmp_path), [], log_path=tmp_path / "log", command=["/none"]).__aenter__()
     assert caught.value.code == Code.WORKER_FAILED
 
@@ -199,3 +201,68 @@ async def test_the_blocks_own_error_comes_out_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="mine"):
         async with scripted(tmp_path, "answer"):
             raise KeyError("mine")
+
+
+@pytest.mark.parametrize("behaviour", ["die of loading the other", "overrun in loading the other", "refuse the other"])
+async def test_a_bundle_that_is_refused_leaves_the_others_served(tmp_path: Path, behaviour: str) -> None:
+    async with scripted(tmp_path, behaviour, BUNDLE, OTHER) as engine:
+        for _ in range(2):
+            assert set(engine.served) == {BUNDLE}
+            assert [(bundle, error.code) for bundle, error in engine.refused.items()] == [(OTHER, Code.BUNDLE_REFUSED)]
+            with pytest.raises(EngineError) as caught:
+                engine.submit(job(OTHER))
+            assert caught.value.code == Code.BUNDLE_REFUSED
+            assert engine.failure is None
+            await engine.restart()  # which forgets nothing
+
+
+async def test_a_bundle_over_which_a_worker_hangs_is_refused(tmp_path: Path, mock_clock: MockClock) -> None:
+    log = tmp_path / "worker.log"
+
+    async def use() -> None:
+        async with scripted(tmp_path, "hang in loading the other", BUNDLE, OTHER) as engine:
+            assert set(engine.served) == {BUNDLE}
+            assert "not ready within" in engine.refused[OTHER].message
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use)
+        while not log.exists() or b"hanging" not in log.read_bytes():
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        mock_clock.jump(START_S_MAX)
+
+
+async def test_a_program_that_runs_too_long_ends_its_own_jobs_by_name(tmp_path: Path) -> None:
+    async with scripted(tmp_path, "overrun of the other", BUNDLE, OTHER) as engine:
+        key, seen = engine.hpke_key, engine.generation
+        honest, hostile = engine.submit(job()), engine.submit(job(OTHER))
+        with trio.fail_after(60):
+            assert (await anext(honest)).index == 0
+            for answer, code in ((hostile, Code.BUNDLE_REFUSED), (honest, Code.WORKER_DIED)):
+                with pytest.raises(EngineError) as caught:
+                    [piece async for piece in answer]
+                assert caught.value.code == code
+        await replaced(engine, key, seen)
+        assert (set(engine.served), set(engine.refused)) == ({BUNDLE}, {OTHER})
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "bundles", "says"),
+    [
+        ("die of loading the other", [OTHER], "something broke"),
+        ("overrun in loading the other", [OTHER], "took longer"),
+        ("refuse all", [BUNDLE, OTHER], "all break the rules"),
+    ],
+)
+async def test_with_no_bundle_left_the_failure_says_why(
+    tmp_path: Path, behaviour: str, bundles: list[bytes], says: str
+) -> None:
+    with trio.fail_after(60), pytest.raises(EngineError, match=says) as caught:
+        await scripted(tmp_path, behaviour, *bundles).__aenter__()
+    assert caught.value.code == Code.BUNDLE_REFUSED
+
+
+async def test_a_worker_gets_nothing_refused_that_it_was_not_given(tmp_path: Path) -> None:
+    with trio.fail_after(60), pytest.raises(EngineError, match="nobody had asked for") as caught:
+        await scripted(tmp_path, "refuse a stranger", BUNDLE).__aenter__()
+    assert caught.value.code == Code.WORKER_FAILED

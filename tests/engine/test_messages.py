@@ -18,10 +18,13 @@ from fallow.node.engine.messages import (
     EnginePiece,
     Failed,
     FrameBuffer,
+    Loading,
     Message,
+    Overrun,
     Rates,
     Ready,
     Served,
+    Unserved,
     encode,
 )
 from fallow.protocol.errors import Code, RemoteProtocolError
@@ -34,6 +37,9 @@ MESSAGES: list[Message] = [
     Cancel(ID),
     Ready(ID, (Served(ID, "tiny", "float32/b1", Rates(decode_milli=5)),)),
     EnginePiece(ID, 0, b"sealed", 1, (-5,), ID, "eos"),
+    Loading(ID),
+    Ready(ID, (Served(ID, "tiny", "none", Rates()),), refused=(Unserved(ID, Code.BUNDLE_REFUSED.value, "why"),)),
+    Overrun(ID, "why"),
     Failed(ID, Code.INPUT_MISMATCH.value, "why"),
     Beat(),
 ]

@@ -1,4 +1,4 @@
-"""What is exported: the same bytes everywhere, no trace of where, and a true count of its work."""
+"""What is exported: the same bytes everywhere, and no trace of where."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 
-from fallow.models.export import PLATFORMS, export_program, flops
+from fallow.models.export import PLATFORMS, export_program
 from fallow.models.llama import Llama
 from fallow.protocol.identity import content_hash
 
@@ -50,25 +50,3 @@ def test_artifacts_hold_no_file_name_and_serve_every_platform() -> None:
         assert b".py" not in artifact
         assert str(Path(__file__).parents[2]).encode() not in artifact
         assert export.deserialize(bytearray(artifact)).platforms == PLATFORMS
-
-
-def test_flops_count_products_by_branch_and_turn() -> None:
-    a, b = jnp.ones((3, 5)), jnp.ones((5, 7))
-    once = 2 * 3 * 5 * 7
-    assert flops(jax.make_jaxpr(lambda a, b: a @ b)(a, b).jaxpr) == once
-    assert (
-        flops(jax.make_jaxpr(lambda a, b: jax.lax.cond(a[0, 0] > 0, lambda: a @ b, lambda: 0 * a @ b))(a, b).jaxpr)
-        == once
-    )
-    turns = jax.make_jaxpr(lambda a, b: jax.lax.scan(lambda c, _: (c, a @ b), 0.0, length=4))(a, b)
-    assert flops(turns.jaxpr) == 4 * once
-    batch = jax.make_jaxpr(jax.vmap(jnp.matmul))(jnp.ones((2, 3, 5)), jnp.ones((2, 5, 7)))
-    assert flops(batch.jaxpr) == 2 * once
-
-
-def test_flops_of_decode_are_those_of_its_matrices() -> None:
-    decode = next(d for d in TINY.programs((32,), (1, 4), (64, 256)) if d.role == "decode")
-    matrices = sum(
-        shape[0] * shape[1] for name, shape in TINY.parameters().items() if len(shape) == 2 and name != "embed"
-    )
-    assert export_program(decode, TINY.parameters(), TINY.state()).flops == 2 * matrices

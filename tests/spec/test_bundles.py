@@ -11,6 +11,7 @@ from nacl.signing import SigningKey
 
 from fallow.node.engine import entries
 from fallow.node.engine.bundles import BundleStore, file_of
+from fallow.node.engine.operations import ATTRIBUTES, OPERATIONS
 from fallow.node.engine.programs import load
 from fallow.protocol.bundle import File, Manifest, Program, Tolerance
 from fallow.protocol.envelope import sign
@@ -62,3 +63,17 @@ def test_figures_that_are_none_are_out_of_every_tolerance() -> None:
     assert piece.values_micro == (-(2**40), -(2**40), -(2**40), -2)
     assert piece.gaps_micro == (2**40, 2**40, 2**40, 2)
     assert piece.masses_ppm == (10**6, 10**6, 0, 0)
+
+
+@pytest.mark.spec("B-16")
+def test_the_page_lists_what_programs_may_hold() -> None:
+    page = (Path(__file__).parents[2] / "spec/07-bundles.md").read_text("utf-8")
+    operations, attributes = (
+        page.partition(f"<!-- {name} -->\n```\n")[2].partition("```")[0] for name in ("operations", "attributes")
+    )
+    listed, dialect = set(), ""
+    for line in operations.splitlines():
+        dialect = line[:10].strip() or dialect
+        listed |= {f"{dialect}.{name}" for name in line[10:].split()}
+    assert listed == OPERATIONS
+    assert set(attributes.split()) == ATTRIBUTES

@@ -1,0 +1,109 @@
+"""`fallow doctor`: what this machine has for lending itself, found out by trying it."""
+
+from __future__ import annotations
+
+import json as json_text
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from ..node.engine.confinement import MEASURES
+from ..node.engine.sandbox import BUBBLEWRAP, Bubblewrap, bubblewrap
+from ..node.engine.trial import ATTEMPTS, Trial, try_out
+from .environment import AsJson
+from .output import Json, line, print_json, table
+
+_JAX_S_MAX: Final = 120.0
+"""A GPU's driver takes some seconds to wake."""
+_ASK_JAX: Final = (
+    "import json, jax; print(json.dumps([f'{d.platform} ({d.device_kind})' if d.platform != 'cpu' else 'cpu'"
+    " for d in jax.devices()]))"
+)
+_WORDS: Final = {BUBBLEWRAP: "no network, no other processes, no files but its own: namespaces", **MEASURES}
+
+
+def doctor(
+    *, sandbox: Annotated[bool, Parameter(help="Only the sandbox, attempt by attempt.")] = False, json: AsJson = False
+) -> int:
+    """0 if strangers' bundles can be served here; 1 if a node would refuse them, or something got through."""
+    found = bubblewrap()
+    trial = try_out(found.path)
+    sound = bool(found) and not trial.holes
+    machine = {} if sandbox else _machine()
+    if json:
+        print_json({**machine, "sandbox": _sandbox(found, trial), "strangers_bundles": sound})
+        return 0 if sound else 1
+    for key, value in machine.items():
+        line(f"{key.replace('_', ' '):<16} {', '.join(value) if isinstance(value, list) else value}")
+    if sandbox:
+        _show(trial)
+    else:
+        line(f"{'sandbox':<16} {', '.join(trial.measures) or 'none'}")
+    line(_verdict(found, trial))
+    return 0 if sound else 1
+
+
+def _machine() -> dict[str, str | list[str]]:
+    versions = {name: _version(name) for name in ("fallow", "jax", "jaxlib")}
+    kernel = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    return {"system": kernel, "python": platform.python_version(), **versions, "accelerators": _accelerators()}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed (pip install 'fallow[node]')"
+
+
+def _accelerators() -> list[str]:
+    """What JAX finds. Asked in a process of its own: the command itself never loads it."""
+    command = [sys.executable, "-P", "-c", _ASK_JAX]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=_JAX_S_MAX, check=True)
+        return [str(name) for name in json_text.loads(asked.stdout)]
+    except subprocess.CalledProcessError as error:
+        return [f"none: {str(error.stderr).strip().rpartition(chr(10))[2]}"]
+    except subprocess.TimeoutExpired:
+        return [f"none: JAX did not find one within {_JAX_S_MAX:.0f} s"]
+
+
+def _sandbox(found: Bubblewrap, trial: Trial) -> dict[str, Json]:
+    return {
+        "measures": {name: name in trial.measures for name in _WORDS},
+        "attempts": {name: trial.attempts[name] for name in ATTEMPTS},
+        "holes": list(trial.holes),
+        "missing": found.why_not,
+    }
+
+
+def _show(trial: Trial) -> None:
+    table(
+        ("measure", "holds", "what it means"),
+        [(name, "yes" if name in trial.measures else "no", words) for name, words in _WORDS.items()],
+    )
+    table(
+        ("a worker that tries to", "is", "by"),
+        [
+            (what, "denied" if trial.attempts[name] else "NOT denied", _met(trial, name))
+            for name, what in ATTEMPTS.items()
+        ],
+    )
+
+
+def _met(trial: Trial, name: str) -> str:
+    return trial.attempts[name] or "-"
+
+
+def _verdict(found: Bubblewrap, trial: Trial) -> str:
+    """One sentence: what may be served, or what is missing and how to get it."""
+    if not found:
+        return f"A node here refuses strangers' bundles, since {found.why_not}"
+    if trial.holes:
+        tried = "; ".join(ATTEMPTS[name] for name in trial.holes)
+        return f"The sandbox has holes here ({tried}): serve only bundles whose publishers you trust."
+    return "Strangers' bundles can be served here: nothing that was tried got through."

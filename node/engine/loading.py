@@ -1,0 +1,76 @@
+"""A stranger's program from its bytes to something that can be run: admitted, compiled and run, each under its cap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from .admission import admit_untrusted, check_memory
+from .artifact import Aval, Signature, refuse
+from .caps import Caps, Speed, measure_speed, memory_bytes
+from .slots import Isolation
+from .watchdog import Limit
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a bundle may take of this machine, and who sees to it."""
+
+    caps: Caps
+    speed: Speed
+    limit: Limit
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A program that may be run."""
+
+    run: Callable[..., Any]  # (params, state, *inputs) -> (state, *outputs), done when it returns; state is given away
+    isolation: Isolation
+    """Whether jobs of different clients may share a run."""
+    run_s_max: float
+
+
+def load_untrusted(name: str, artifact: bytes, signature: Signature, *, flops: int, slots: int, grant: Grant) -> Loaded:
+    """The program of this name, admitted and compiled; see `admit_untrusted`. Raises `EngineError(bundle_refused)`."""
+    caps = grant.caps
+    with grant.limit(f"reading and compiling {name}", caps.compile_s):
+        admitted = admit_untrusted(artifact, signature, flops=flops, memory_bytes=caps.memory_bytes, slots=slots)
+        # Donation does not survive export, so it is said again: without it each step would copy the caches.
+        function = jax.jit(admitted.exported.call, donate_argnums=1)
+        params, state = ([_spec(aval) for aval in avals] for avals in (signature.params, signature.state))
+        try:
+            compiled = function.lower(params, state, *map(_spec, signature.inputs)).compile()
+        except (RuntimeError, TypeError, ValueError) as error:  # what jax and XLA say of what they cannot compile
+            refuse(f"it cannot be compiled: {str(error).partition(chr(10))[0][:200]}")
+    check_memory(compiled.memory_analysis(), caps.memory_bytes)
+    seconds = caps.run_limit_s(admitted.work, grant.speed)
+
+    def run(*arguments: Any) -> Any:
+        with grant.limit(f"a run of {name}", seconds):
+            return _wait(compiled(*arguments))
+
+    return Loaded(run, admitted.isolation, seconds)
+
+
+def own_grant() -> Grant:
+    """For programs of one's own: all that a stranger's would get, and no limit on time."""
+    return Grant(Caps(memory_bytes()), measure_speed(), unlimited)
+
+
+@contextmanager
+def unlimited(doing: str, seconds: float) -> Iterator[None]:
+    """The `Limit` of a publisher, who runs his own programs and can stop them himself."""
+    yield
+
+
+_wait: Callable[[Any], Any] = jax.block_until_ready  # untyped in jax 0.10
+
+
+def _spec(aval: Aval) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(aval.shape, np.dtype(aval.dtype))  # type: ignore[no-untyped-call]  # untyped in jax 0.10

@@ -1,0 +1,208 @@
+"""What a store takes on the disk, and what goes when it takes too much: least recently used first.
+
+Nothing goes that is pinned, or that a running process holds (`hold`): the lock is the kernel's, so that it ends with
+the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ...protocol.errors import Code, StoreError
+from .bundles import MANIFEST, Bundle, BundleStore
+from .partial import PARTIAL, is_at, lock_folder
+
+RESERVE_BYTES: Final = 1024**3
+"""Never taken of a disk: a machine whose disk is full loses more than a bundle."""
+PARTIAL_S: Final = 7 * 24 * 3600
+"""A download that nobody has gone on with for a week has been given up."""
+COMPILED_BYTES_MAX: Final = 4 * 1024**3
+"""Of compiled programs: SmolLM2 and MiniLM take some 60 MiB together, for one kind of machine and one jaxlib."""
+_BLOCK_BYTES: Final = 512
+"""The unit of `st_blocks`, whatever the disk's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One bundle, as upkeep sees it."""
+
+    bundle: Bundle
+    bytes: int
+    pinned: bool
+    held: bool
+    """By a process that now runs, this one included."""
+    used_s: float
+    """Seconds since 1970 when it was last taken into use here."""
+
+
+def pin(store: BundleStore, cid: str) -> None:
+    """The bundle stays until it is unpinned. Raises `StoreError(bundle_not_built)` if it is not here."""
+    store.open(cid)
+    pins = store.root / "pins"
+    pins.mkdir(exist_ok=True)
+    (pins / cid).touch()
+
+
+def unpin(store: BundleStore, cid: str) -> None:
+    """The bundle may go when room is needed."""
+    (store.root / "pins" / cid).unlink(missing_ok=True)
+
+
+def pinned(store: BundleStore, cid: str) -> bool:
+    """Whether the owner wants to keep it."""
+    return (store.root / "pins" / cid).exists()
+
+
+@contextmanager
+def hold(bundle: Bundle) -> Iterator[None]:
+    """The bundle is in use, and not removed, for the length of the block. Raises `StoreError(bundle_not_built)`."""
+    lock = lock_folder(bundle.path, exclusive=False)
+    if lock is None:
+        raise StoreError(Code.BUNDLE_NOT_BUILT, f"Bundle {bundle.cid} is being removed.")
+    try:
+        os.utime(bundle.path / MANIFEST)
+        yield
+    finally:
+        os.close(lock)
+
+
+def survey(store: BundleStore) -> list[Kept]:
+    """Every sound bundle; who was used longest ago comes first."""
+    kept = [
+        Kept(
+            bundle,
+            usage_bytes(bundle.path),
+            pinned(store, bundle.cid),
+            _held(bundle.path),
+            (bundle.path / MANIFEST).stat().st_mtime,
+        )
+        for bundle in store.list()
+    ]
+    return sorted(kept, key=lambda each: (each.used_s, each.bundle.cid))
+
+
+def usage_bytes(path: Path) -> int:
+    """What everything below the path takes on the disk; holes take nothing."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += Path(folder, name).lstat().st_blocks * _BLOCK_BYTES
+            except FileNotFoundError:
+                continue  # gone meanwhile
+    return total
+
+
+def make_room(store: BundleStore, need_bytes: int, bytes_max: int | None) -> list[Bundle]:
+    """So many more bytes fit, below the owner's limit and with a reserve of the disk left. What was removed for it.
+
+    Raises `StoreError(store_full)` if they cannot; then nothing was removed.
+    """
+    store.root.mkdir(parents=True, exist_ok=True)
+    trim(store.compile_cache, COMPILED_BYTES_MAX)
+    over = max(_over_limit(store, need_bytes, bytes_max), _over_disk(store, need_bytes))
+    removable = [kept for kept in survey(store) if not kept.pinned and not kept.held]
+    if over > sum(kept.bytes for kept in removable):
+        limit = f", the limit is {_mib(bytes_max)}" if bytes_max is not None else ""
+        raise StoreError(
+            Code.STORE_FULL,
+            f"{_mib(need_bytes)} more do not fit into {store.root}: it takes {_mib(usage_bytes(store.root))}{limit}, "
+            f"{_mib(_free_bytes(store))} of the disk are free, of which {_mib(RESERVE_BYTES)} are left alone, and "
+            f"{_mib(sum(kept.bytes for kept in removable))} are neither pinned nor in use.",
+        )
+    removed = []
+    for kept in removable:
+        if over > 0 and remove(store, kept.bundle):
+            over -= kept.bytes
+            removed.append(kept.bundle)
+    return removed
+
+
+def remove(store: BundleStore, bundle: Bundle) -> bool:
+    """The bundle is gone; False if a running process holds it."""
+    lock = lock_folder(bundle.path, exclusive=True)
+    if lock is None:
+        return not bundle.path.exists()
+    try:
+        gone = bundle.path.with_name(f".{bundle.cid}.{os.getpid()}")
+        if is_at(lock, bundle.path):
+            bundle.path.rename(gone)
+            shutil.rmtree(gone)
+            unpin(store, bundle.cid)
+    finally:
+        os.close(lock)
+    return True
+
+
+def sweep(store: BundleStore) -> int:
+    """What killed processes left behind is gone, and downloads that were given up; the bytes that it took."""
+    before = usage_bytes(store.root)
+    now_s = time.time()
+    for left in (store.root / "bundles").glob(".*"):
+        if now_s - left.stat().st_mtime > PARTIAL_S:
+            shutil.rmtree(left, ignore_errors=True)
+    for partial in (store.root / PARTIAL).glob("b*"):
+        _sweep_partial(partial, now_s)
+    if (store.root / "xla").is_dir():
+        trim(store.compile_cache, COMPILED_BYTES_MAX)
+    return max(0, before - usage_bytes(store.root))
+
+
+def trim(folder: Path, bytes_max: int) -> None:
+    """The folder's files take no more than that: those that were read or written longest ago are gone."""
+    files = []
+    for path in folder.iterdir():
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        files.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+    over = sum(size for _, size, _ in files) - bytes_max
+    for _, size, path in sorted(files):
+        if over <= 0:
+            break
+        path.unlink(missing_ok=True)
+        over -= size
+
+
+def _sweep_partial(path: Path, now_s: float) -> None:
+    lock = lock_folder(path, exclusive=True)
+    if lock is None:
+        return
+    try:
+        newest_s = max(each.lstat().st_mtime for each in (path, *path.rglob("*")))
+        if now_s - newest_s > PARTIAL_S:
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _held(path: Path) -> bool:
+    lock = lock_folder(path, exclusive=True)
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
+def _over_limit(store: BundleStore, need_bytes: int, bytes_max: int | None) -> int:
+    return 0 if bytes_max is None else usage_bytes(store.root) + need_bytes - bytes_max
+
+
+def _over_disk(store: BundleStore, need_bytes: int) -> int:
+    return need_bytes + RESERVE_BYTES - _free_bytes(store)
+
+
+def _free_bytes(store: BundleStore) -> int:
+    return shutil.disk_usage(store.root).free
+
+
+def _mib(length_bytes: int | None) -> str:
+    return f"{(length_bytes or 0) / 1024**2:,.0f} MiB"

@@ -1,0 +1,169 @@
+"""The bundles of a node: those that it runs, those that it has for others, and those that it still has to fetch."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack
+from typing import Final
+
+import trio
+
+from ..protocol.bundle import Manifest
+from ..protocol.envelope import Signed
+from ..protocol.errors import Code, ConfigError, FallowError, NetworkError, StoreError
+from ..protocol.identity import peer_id
+from .config import Config
+from .engine.bundles import Bundle, BundleStore
+from .engine.upkeep import COMPILED_BYTES_MAX, hold, pinned, trim
+from .fetching import Progress, fetch, find_in_table
+from .log import EventLog
+from .network.seam import Network
+from .pace import Gate, Pace, Traffic
+from .trust import TrustEntry, TrustList
+
+TRAFFIC = "traffic.json"
+MB: Final = 10**6
+RETRY_S: Final = 60.0
+RETRY_S_MAX: Final = 3600.0
+"""A bundle that could not be fetched is tried again after a minute, then after twice as long each time, up to an hour."""
+
+
+class Library:
+    """What is on this node's shelf, under its owner's limits. `close` lets go of what it holds."""
+
+    def __init__(self, config: Config, log: EventLog) -> None:
+        self.store = BundleStore(config.store)
+        self.traffic = Traffic(
+            config.state / TRAFFIC, config.daily_xfer_limit_mb * MB, config.daily_xfer_period_days, time.time
+        )
+        self.missing: dict[str, str] = {}
+        """Names of bundles that are to be fetched, and how that is going, for a person."""
+        self.lent: Callable[[], bool] = lambda: True
+        """Whether the machine is lent: nothing is fetched while its owner needs it."""
+        self._config = config
+        self._trust = TrustList.load(config.home)
+        self._log = log
+        self._down = (Gate(lambda: self.lent()), self.traffic, Pace(config.max_bytes_sec_down))
+        self._wrong: Counter[bytes] = Counter()
+        self._held = ExitStack()
+        self._shared: tuple[Bundle, ...] = ()
+        self._seen: tuple[int, ...] | None = None
+
+    def close(self) -> None:
+        """Whatever is here may be removed again by others."""
+        self._held.close()
+
+    def open(self) -> tuple[Bundle, ...]:
+        """The bundles to run that are here, each trusted and sound. What is not here is `missing`, if it may be fetched.
+
+        Raises `ConfigError` or `StoreError` for the first that is neither.
+        """
+        if not self._config.bundles:
+            raise ConfigError(Code.BAD_CONFIG, "Setting `bundles`: name at least one bundle to serve.")
+        trim(self.store.compile_cache, COMPILED_BYTES_MAX)
+        here = []
+        for name in dict.fromkeys((*self._config.bundles, *self._config.fetch_bundles)):
+            entry = self._trust.resolve(name)
+            try:
+                bundle = self._take(entry)
+            except StoreError as error:
+                if error.code not in (Code.BUNDLE_NOT_BUILT, Code.CORRUPT_CHUNK) or not self._may_fetch():
+                    raise
+                self.missing[name] = "to be fetched"
+                continue
+            if name in self._config.bundles:
+                here.append(bundle)
+        return tuple(here)
+
+    async def arrivals(self, network: Network) -> AsyncGenerator[Bundle, None]:
+        """Each bundle that was missing, as it comes, those that are not to be run too (`runs`).
+
+        What cannot be fetched now is tried again later. Ends when nothing is missing.
+        """
+        wait_s = RETRY_S
+        while self.missing:
+            for name in list(self.missing):
+                if (bundle := await self._try_to_fetch(name, network)) is not None:
+                    del self.missing[name]
+                    wait_s = RETRY_S
+                    yield bundle
+            if self.missing:
+                await trio.sleep(wait_s)
+                wait_s = min(2 * wait_s, RETRY_S_MAX)
+
+    def runs(self, bundle: Bundle) -> bool:
+        """Whether the bundle is one of those that this node is to run."""
+        return any(self._trust.resolve(name).cid == bundle.cid for name in self._config.bundles)
+
+    def shared(self) -> tuple[Bundle, ...]:
+        """What this node gives to whoever asks: every sound bundle here that its owner trusts or has pinned."""
+        seen = tuple(_changed_ns(self.store, folder) for folder in ("bundles", "pins"))
+        if seen != self._seen:
+            bundles = self.store.list()
+            self._shared = tuple(each for each in bundles if self._trusts(each) or pinned(self.store, each.cid))
+            self._seen = seen
+        return self._shared
+
+    def _trusts(self, bundle: Bundle) -> bool:
+        return self._trust.trusts(bundle.signed, bundle.cid)
+
+    def _may_fetch(self) -> bool:
+        return self._config.fetch != "never" and bool(self._config.bootstrap)
+
+    def _take(self, entry: TrustEntry) -> Bundle:
+        """The bundle, trusted, held and sound."""
+        bundle = self.store.open(entry.cid)
+        _require(entry, bundle.signed)
+        self._held.enter_context(hold(bundle))
+        bundle.verify()
+        return bundle
+
+    async def _try_to_fetch(self, name: str, network: Network) -> Bundle | None:
+        entry = self._trust.resolve(name)
+        self._log.write("fetching", bundle=name, cid=entry.cid)
+        before = Counter(self._wrong)
+        try:
+            done = await fetch(
+                network,
+                self.store,
+                entry.cid,
+                find_in_table(network, entry.cid),
+                accept=lambda manifest: _require(entry, manifest),
+                bytes_max=self._config.store_bytes_max or None,
+                budgets=self._down,
+                wrong=self._wrong,
+                on_progress=lambda progress: self._note(name, progress),
+            )
+            bundle = await trio.to_thread.run_sync(self._take, entry)
+        except (NetworkError, StoreError, ConfigError) as error:
+            self._failed(name, error)
+            return None
+        finally:
+            for peer, chunks in (self._wrong - before).items():
+                self._log.write("wrong_chunks", bundle=name, peer=peer_id(peer), chunks=chunks)
+        self._log.write("fetched", bundle=name, bytes=done.bytes_fetched, sources=len(done.sources))
+        return bundle
+
+    def _note(self, name: str, progress: Progress) -> None:
+        share = f" {100 * progress.bytes_done // progress.bytes_total} %" if progress.bytes_total else ""
+        self.missing[name] = progress.stage + share
+
+    def _failed(self, name: str, error: FallowError) -> None:
+        self.missing[name] = error.message
+        self._log.write("fetch_failed", bundle=name, code=error.code, why=error.message)
+
+
+def _require(entry: TrustEntry, manifest: Signed[Manifest]) -> None:
+    if manifest.signer != entry.publisher:
+        raise ConfigError(
+            Code.BUNDLE_UNTRUSTED, f"Bundle {entry.name} is not signed by the publisher that the list names."
+        )
+
+
+def _changed_ns(store: BundleStore, folder: str) -> int:
+    try:
+        return (store.root / folder).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,291 @@
+"""Jobs side by side: what batches, neighbours and kept prefixes change about an answer (nothing), and turns about its order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fallow.node.engine import device
+from fallow.node.engine.entries import Next, Step, run_entry
+from fallow.node.engine.programs import Model, load
+from fallow.node.engine.sequences import Batch, Line
+from fallow.node.engine.slots import Isolation
+from fallow.node.engine.turns import Task, Turns
+from fallow.protocol.errors import FallowError
+from fallow.protocol.work import Parameters, Piece, Work
+
+from .conftest import Tiny
+
+PROMPT = tuple(range(40, 85))
+SEEDED = Parameters(24, 900, 900_000, seed=2**40 + 7)
+A, B = b"a" * 32, b"b" * 32
+
+
+@pytest.fixture(scope="module")
+def chat(tiny: Tiny) -> Model:
+    device.configure(tiny.store.compile_cache)
+    model = load(tiny.store.open(tiny.chat))
+    while model.load_next():
+        pass
+    return model
+
+
+class Asked:
+    """A job and what came of it."""
+
+    def __init__(
+        self, model: Model, work: Work, parameters: Parameters = SEEDED, *, client: bytes = A, entry: str = "generate"
+    ):
+        self.pieces: list[Piece] = []
+        self.ended = False
+        self.error: FallowError | None = None
+        steps = run_entry(model.manifest, entry, parameters, work)
+        self.task = Task(client, model, parameters, steps, self._give, self._fail, credit=10_000)
+
+    def _give(self, step: Step) -> None:
+        self.pieces.append(step.piece)
+        self.ended = bool(step.end)
+
+    def _fail(self, error: FallowError) -> None:
+        self.error = error
+
+    @property
+    def said(self) -> list[tuple[int, int]]:
+        """Each token and its value in micro-nats."""
+        return [(piece.tokens[0], piece.values_micro[0]) for piece in self.pieces]
+
+
+def finish(turns: Turns, *jobs: Asked) -> None:
+    for job in jobs:
+        turns.add(job.task)
+    while len(turns):
+        turns.run()
+    assert all(job.ended for job in jobs)
+
+
+def alone(model: Model, prompt: tuple[int, ...], parameters: Parameters = SEEDED) -> list[tuple[int, int]]:
+    job = Asked(model, Work((prompt,)), parameters)
+    finish(Turns([model], prefix_bytes=0), job)
+    return job.said
+
+
+def begun(model: Model, prompt: tuple[int, ...], parameters: Parameters) -> tuple[Line, int]:
+    """A line with the prompt in its cache, and the token that follows."""
+    task = Asked(model, Work((prompt,)), replace(parameters, max_tokens=2)).task
+    turns = Turns([model], prefix_bytes=0)
+    turns.add(task)
+    while not isinstance(task.request, Next):
+        turns.run()
+    assert task.line is not None
+    return task.line, task.request.token
+
+
+def test_neighbours_and_slot_do_not_change_a_bit(chat: Model) -> None:
+    """The same program, another slot and other company: equal to the last bit."""
+    prompts = [PROMPT, PROMPT[:5], PROMPT[::-1], (7,)]
+
+    def together(order: list[int], others: Parameters) -> list[tuple[int, float]]:
+        begins = {i: begun(chat, prompts[i], SEEDED if i == 0 else others) for i in order}
+        batch = Batch(chat, slots=4, context=64)
+        for i in order:
+            batch.place(begins[i][0])
+        tokens, said = dict(begins.values()), []
+        for _ in range(16):
+            following = batch.step(tokens)
+            said.append(following[begins[0][0]])
+            tokens = {line: token for line, (token, _) in following.items()}
+        return said
+
+    first = together([0, 1, 2, 3], Parameters())
+    assert together([1, 0, 3, 2], Parameters()) == first
+    assert together([3, 2, 1, 0], Parameters(0, 1500, 500_000, seed=3)) == first
+    assert together([0], Parameters()) == first
+
+
+def test_batches_of_every_width_say_the_same_within_the_tolerance(chat: Model) -> None:
+    single = alone(chat, PROMPT)
+    jobs = [Asked(chat, Work((PROMPT,))) for _ in range(3)]
+    finish(Turns([chat], prefix_bytes=0), *jobs)
+    for job in jobs:
+        assert [token for token, _ in job.said] == [token for token, _ in single]
+        apart = np.subtract([value for _, value in job.said], [value for _, value in single])
+        assert np.abs(apart).max() <= 100
+
+
+def test_jobs_join_leave_and_outgrow_a_batch_at_any_step(chat: Model) -> None:
+    """From a lone short text to a full batch over the long context and back, nobody's text changes."""
+    wanted = {
+        prompt: alone(chat, prompt, Parameters(80)) for prompt in ((9,), PROMPT, PROMPT[:20], (12, 13), (60,) * 33)
+    }
+    turns, jobs = Turns([chat], prefix_bytes=0), []
+    for steps, prompt in zip((3, 7, 1, 30, 0), wanted, strict=True):
+        jobs.append((prompt, Asked(chat, Work((prompt,)), Parameters(80))))
+        turns.add(jobs[-1][1].task)
+        for _ in range(steps):
+            turns.run()
+    while len(turns):
+        turns.run()
+    for prompt, job in jobs:
+        assert [token for token, _ in job.said] == [token for token, _ in wanted[prompt]]
+
+
+def test_a_cancelled_job_frees_its_slot_at_once_and_harms_nobody(chat: Model) -> None:
+    stays, goes = Asked(chat, Work((PROMPT,))), Asked(chat, Work((PROMPT[:9],)), Parameters(200))
+    turns = Turns([chat], prefix_bytes=0)
+    for job in (stays, goes):
+        turns.add(job.task)
+    for _ in range(8):
+        turns.run()
+    turns.remove(goes.task)
+    assert len(turns) == 1
+    finish(turns)
+    assert [token for token, _ in stays.said] == [token for token, _ in alone(chat, PROMPT)]
+    assert not goes.ended
+
+
+def test_a_job_without_credit_keeps_its_place_while_others_go_on(chat: Model) -> None:
+    waits, goes = Asked(chat, Work((PROMPT,))), Asked(chat, Work((PROMPT[:9],)))
+    waits.task.credit = 4
+    turns = Turns([chat], prefix_bytes=0)
+    turns.add(waits.task)
+    turns.add(goes.task)
+    while turns.waiting:
+        turns.run()
+    assert (len(waits.pieces), goes.ended) == (4, True)
+    waits.task.credit = 100
+    finish(turns)
+    assert [token for token, _ in waits.said] == [token for token, _ in alone(chat, PROMPT)]
+
+
+class Counted:
+    """How many positions were read by the programs of a role."""
+
+    def __init__(self, model: Model, monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+        self.positions = 0
+        for program in model.programs(role):
+            run = program.run
+
+            def counting(*arguments: object, run: object = run, length: int = program.length) -> object:
+                self.positions += length
+                return run(*arguments)  # type: ignore[operator]  # the program's own
+
+            monkeypatch.setattr(program, "run", counting)
+
+
+def test_a_conversation_s_next_turn_reads_only_what_is_new(chat: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns([chat])
+    first = Asked(chat, Work(((50,) * 100,)))
+    finish(turns, first)
+    text = (50,) * 100 + tuple(token for token, _ in first.said)
+    read = Counted(chat, monkeypatch, "prefill")
+    second = Asked(chat, Work(((*text, 33, 34),)))
+    finish(turns, second)
+    assert read.positions == 32
+    assert [token for token, _ in second.said] == [token for token, _ in alone(chat, (*text, 33, 34))]
+
+
+def test_a_prefix_serves_forks_and_is_another_client_s_never(chat: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns([chat])
+    finish(turns, Asked(chat, Work(((50,) * 100,))))
+    for tail, client, positions in (((1, 2), A, 32), ((3, 4), A, 32), ((5, 6), B, 128)):
+        with monkeypatch.context() as patch:
+            read = Counted(chat, patch, "prefill")
+            job = Asked(chat, Work(((50,) * 98 + tail,)), client=client)
+            finish(turns, job)
+            assert read.positions == positions
+        assert [token for token, _ in job.said] == [token for token, _ in alone(chat, (50,) * 98 + tail)]
+
+
+def test_windows_of_one_text_are_judged_without_reading_it_again(chat: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [token for token, _ in alone(chat, PROMPT, Parameters(96))]
+    turns, judged = Turns([chat]), []
+    read = Counted(chat, monkeypatch, "score")
+    for end in (32, 64, 96):
+        job = Asked(chat, Work(((*PROMPT, *said[:end]),), claimed=32), Parameters(), entry="score")
+        finish(turns, job)
+        judged += job.pieces[0].values_micro
+    assert read.positions <= 3 * 64
+    whole = Asked(chat, Work(((*PROMPT, *said),), claimed=96), Parameters(), entry="score")
+    finish(Turns([chat], prefix_bytes=0), whole)
+    assert np.abs(np.subtract(judged, whole.pieces[0].values_micro)).max() <= 100
+
+
+def test_kept_prefixes_stay_within_their_bound(chat: Model) -> None:
+    bundle_state = sum(int(np.prod(each.shape_in(256))) * 4 for each in chat.manifest.state)
+    turns = Turns([chat], prefix_bytes=2 * bundle_state)
+    for first in range(6):
+        finish(turns, Asked(chat, Work(((first, *PROMPT),)), Parameters(48)))
+    (prefixes,) = turns.prefixes.values()
+    assert prefixes.length_bytes <= 2 * bundle_state
+
+
+def test_a_long_prompt_holds_up_the_others_by_one_short_chunk_a_step(chat: Model) -> None:
+    writing, reading = (
+        Asked(chat, Work((PROMPT[:4],)), Parameters(40)),
+        Asked(chat, Work(((70,) * 200,)), Parameters(1)),
+    )
+    turns = Turns([chat], prefix_bytes=0)
+    turns.add(writing.task)
+    for _ in range(3):
+        turns.run()
+    before = len(writing.pieces)
+    turns.add(reading.task)
+    runs = 0
+    while not reading.ended:
+        turns.run()
+        runs += 1
+    assert len(writing.pieces) - before >= runs // 2
+
+
+def test_clients_take_turns_whoever_has_more_jobs(chat: Model) -> None:
+    order: list[str] = []
+    turns = Turns([chat], prefix_bytes=0)
+    jobs = [Asked(chat, Work(((first, *PROMPT[:30]),)), Parameters(1), client=A) for first in range(4)]
+    jobs.append(Asked(chat, Work(((99, *PROMPT[:30]),)), Parameters(1), client=B))
+    for job in jobs:
+        turns.add(job.task)
+    while len(turns):
+        turns.run()
+        order += [str(index) for index, job in enumerate(jobs) if job.ended and str(index) not in order]
+    assert order.index("4") <= 1
+
+
+def test_clients_share_a_run_only_where_slots_are_proven_apart(chat: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def widest(model: Model) -> int:
+        used: set[int] = set()
+        with monkeypatch.context() as patch:
+            for program in model.programs("decode"):
+                run = program.run
+
+                def noting(*arguments: object, run: object = run, slots: int = program.program.slots) -> object:
+                    used.add(slots)
+                    return run(*arguments)  # type: ignore[operator]  # the program's own
+
+                patch.setattr(program, "run", noting)
+            finish(Turns([model], 0), *(Asked(model, Work((PROMPT[:4],)), client=client) for client in (A, B)))
+        return max(used)
+
+    assert chat.shared
+    assert widest(chat) == 4
+    for program in chat.programs("decode"):
+        loaded = program.load()
+        monkeypatch.setattr(program, "_loaded", replace(loaded, isolation=Isolation(False, "for this test")))
+    assert not chat.shared
+    assert widest(chat) == 1
+
+
+def test_a_function_s_inputs_are_run_several_at_a_time(tiny: Tiny) -> None:
+    model = load(tiny.store.open(tiny.embed))
+    while model.load_next():
+        pass
+    rows = tuple((first, 5, 6) for first in range(7))
+    many = Asked(model, Work(rows), Parameters(), entry="call")
+    finish(Turns([model]), many)
+    one = [Asked(model, Work((row,)), Parameters(), entry="call") for row in rows]
+    for job in one:
+        finish(Turns([model]), job)
+    together = np.frombuffer(many.pieces[0].tensor, "<f4").reshape(many.pieces[0].shape)
+    apart = np.stack([np.frombuffer(job.pieces[0].tensor, "<f4") for job in one])
+    np.testing.assert_allclose(together, apart, atol=1e-6)

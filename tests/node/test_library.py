@@ -1,0 +1,90 @@
+"""A node that lacks what it is told to serve fetches it from its peers, serves it, and gives it to others."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from fallow.node.engine.bundles import BundleStore
+from fallow.protocol.identity import peer_key_untrusted
+from fallow.protocol.names import holder_key
+from fallow.protocol.work import Work
+
+from .conftest import Home, Start, client_network, failure, launch
+from .raw_client import Ask, Conversation, Payer, profile_of
+
+PROMPT = Work(((1, 40, 41, 42, 43),))
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> BundleStore:
+    """A store with nothing in it."""
+    return BundleStore(tmp_path / "bare")
+
+
+async def test_a_node_without_the_bundle_fetches_it_and_answers_a_job(
+    start: Start, home: Home, bare: BundleStore, tmp_path: Path
+) -> None:
+    source = start()
+    node = start(
+        tmp_path / "node", store=str(bare.root), bundles=["tiny-chat"], fetch_bundles=["tiny-embed"],
+        bootstrap=[source.address],
+    )  # fmt: skip
+    bare.open(home.chat).verify()
+    async with client_network([node.address]) as network:
+        with trio.fail_after(60):
+            profile = await profile_of(network, peer_key_untrusted(node.ready["peer_id"]))
+            talk = await Conversation.begin(network, Ask(Payer(profile), home.chat, PROMPT, max_tokens=8))
+            await talk.run()
+            assert len(talk.tokens) == 8
+            # What it only keeps for others it holds, too, and says so.
+            embed = bare.open(home.embed).hash
+            while not await network.find(holder_key(embed)):
+                pass
+    events = {event["event"]: event for event in node.events()}
+    assert events["fetched"]["bytes"] > 0
+    assert node.command("status")["fetching"] == []
+
+
+async def test_what_comes_late_is_served_by_the_next_worker(
+    start: Start, home: Home, bare: BundleStore, tmp_path: Path
+) -> None:
+    shutil.copytree(home.store.open(home.embed).path, bare.root / "bundles" / home.embed)
+    source = start()
+    node = start(
+        tmp_path / "node", store=str(bare.root), bundles=["tiny-chat", "tiny-embed"], bootstrap=[source.address]
+    )
+    async with client_network([node.address]) as network:
+        chat, key = home.store.open(home.chat).hash, peer_key_untrusted(node.ready["peer_id"])
+        with trio.fail_after(90):
+            profile = await profile_of(network, key)
+            while profile.capability.served_bundle(chat) is None or profile.reply.state != "ready":
+                profile = await profile_of(network, key)
+            talk = await Conversation.begin(network, Ask(Payer(profile), home.chat, PROMPT, max_tokens=8))
+            await talk.run()
+    assert len(talk.tokens) == 8
+    assert {event["event"] for event in node.events()} >= {"fetching", "fetched", "worker_ready"}
+
+
+def test_a_node_that_may_not_fetch_says_what_is_missing(
+    start: Start, home: Home, bare: BundleStore, tmp_path: Path
+) -> None:
+    address = start().address
+    for settings in ({"fetch": "never", "bootstrap": [address]}, {"bootstrap": []}):
+        complaint = failure(tmp_path / "node", home, store=str(bare.root), **settings)
+        assert "bundle_not_built" in complaint
+
+
+def test_a_node_stops_in_order_while_it_fetches(start: Start, home: Home, bare: BundleStore, tmp_path: Path) -> None:
+    """Its allowance is a byte a second: it will not be done before it is stopped."""
+    address = start().address
+    process = launch(tmp_path / "node", home, store=str(bare.root), bootstrap=[address], max_bytes_sec_down=1)
+    assert process.stderr is not None
+    assert "fetching tiny-chat, tiny-embed" in process.stderr.readline()
+    process.terminate()
+    said, complaint = process.communicate(timeout=30)
+    assert (process.returncode, said, complaint) == (0, "", "")
+    assert bare.list() == ()
