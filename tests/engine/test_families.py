@@ -178,7 +178,8 @@ async def test_families_that_no_node_has_seen_are_served_and_checked(
 @pytest.fixture(scope="module")
 def model(bundles: tuple[BundleStore, Mapping[str, Bundle]]) -> Model:
     model = load(bundles[1]["state-space"])
-    model.load_all()
+    while model.load_next():
+        pass
     return model
 
 

@@ -63,7 +63,9 @@ def test_a_node_computes_what_the_function_computes(store: BundleStore) -> None:
     assert manifest.parameters == ("layers.0.w", "layers.1.w", "scale", "shift")
     assert [program.slots for program in manifest.programs] == [1, 4]
     model = load(made)
-    model.load_all()
+    while model.load_next():
+        pass
+    assert model.shared
     given = [(RANDOM.integers(0, 3, (2, 3), dtype=np.uint8), np.float32(0.1 * n)) for n in range(1, 6)]
     work = Work(arrays=tuple(pixels.tobytes() + weight.tobytes() for pixels, weight in given))
     (step,) = alone(model, Parameters(), entries.call(manifest, work))
