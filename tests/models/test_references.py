@@ -11,6 +11,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from fallow.models.llama import Llama
+from fallow.models.measure import distances, streamed
+from fallow.models.recipes import recipe
 from fallow.node.engine import entries
 from fallow.node.engine.bundles import Bundle
 from fallow.node.engine.device import map_weights
@@ -133,3 +135,19 @@ def test_text_direction_sees_what_its_onnx_file_sees(built: Built) -> None:
         output = called(model, image)
         assert np.abs(output[:2] - probabilities).max() < 1e-5  # measured: 2e-7
         assert np.exp(output[2] - output[3]) == pytest.approx(output[0] / output[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "fixture"), [("silero-vad", "silero"), ("text-direction", "text_direction")])
+def test_what_the_tolerance_of_a_function_says_is_so(built: Built, name: str, fixture: str) -> None:
+    """Honest outputs lie within a tenth of it, and those of rounded weights at five times it."""
+    bundle = built(name)
+    tolerance = bundle.manifest.tolerance
+    model = recipe(name).make(bundle.path.parents[1] / "downloads", lambda _stage, _fraction: None)
+    with np.load(REFERENCES / f"{fixture}.npz") as arrays:
+        given = [{model.inputs[0].name: row} for row in arrays[model.inputs[0].name]]
+    measured = distances(model, streamed(model, given))
+    assert max(measured.honest) < tolerance.value_micro / 10
+    for cheat in tolerance.cheats:
+        assert min(measured.cheats[cheat.name.removesuffix("-weights")]) > 5 * tolerance.value_micro
+        assert (cheat.samples, cheat.false_accept_ppm) == (len(given), 0)
+    assert (tolerance.samples, tolerance.false_reject_ppm) == (len(measured.honest), 0)
