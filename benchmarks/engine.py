@@ -21,10 +21,11 @@ import numpy as np
 import trio
 
 from fallow.node.engine.bundles import Bundle, BundleStore
-from fallow.node.engine.engine import Engine, open_engine, worker_command
+from fallow.node.engine.engine import Engine, open_engine
 from fallow.node.engine.messages import EngineJob
 from fallow.node.engine.process import WorkerProcess
 from fallow.node.engine.sealing import seal_input
+from fallow.node.engine.spawning import worker_command
 from fallow.protocol.work import Input, Parameters, Work
 
 PROMPT = tuple(range(1000, 1040))

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from blake3 import blake3
 
+from ..node.engine import kernels
 from ..node.engine.bundles import Bundle, BundleStore, file_of
 from ..protocol.bundle import Manifest, Program
 from ..protocol.errors import Code, EngineError, RemoteProtocolError, StoreError
@@ -101,13 +102,14 @@ def _made(name: str, model: Model, store: BundleStore, progress: Progress) -> Bu
         progress("install", 0.0)
         bundle = store.install(manifest, partial(sign_at, home), files)
     progress("compile", 0.0)
+    kernels.prepare(bundle, store.compile_cache)
     _warm(store, bundle)
     trust_on_this_machine(home, bundle)
     return bundle
 
 
 def _program(draft: Draft, model: Model, files: dict[str, Path], directory: Path) -> Program:
-    exported = export_program(draft, model.parameters, model.state)
+    exported = export_program(draft, model.parameters, model.state, model.codes)
     path = files[f"programs/{draft.name}"] = directory / draft.name
     path.write_bytes(exported.artifact)
     return Program(

@@ -12,13 +12,16 @@ import jax
 from jax import export as jax_export
 
 from ..node.engine.flops import of_exported
+from ..node.engine.kernels import TARGETS
 from ..protocol.bundle import CALL, Carried
-from .program import Draft, Shapes, f32, specimen
+from .program import Draft, Shapes, specimen
 
 _clear: Callable[[], None] = jax.clear_caches  # untyped in jax 0.10, as is the next
 _update: Callable[[str, object], None] = jax.config.update
 
 PLATFORMS: Final = ("cpu", "cuda", "tpu")
+_KERNELS: Final = [jax_export.DisabledSafetyCheck.custom_call(name) for name in sorted(TARGETS)]
+"""What jax lets through because every node has it, or knows that it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +33,25 @@ class Exported:
     memory_bytes: int
 
 
-def export_program(draft: Draft, parameters: Shapes, state: Sequence[Carried]) -> Exported:
+def export_program(
+    draft: Draft, parameters: Shapes, state: Sequence[Carried], codes: frozenset[str] = frozenset()
+) -> Exported:
     """The serialized `jax.export` artifact, its FLOPs, counted as every node recounts them, and its memory.
 
     Parameters are arguments: an artifact holds no weights. Nor does it hold source locations, which would put file
-    names of the exporting machine into it and make its hash depend on where it was built.
+    names of the exporting machine into it and make its hash depend on where it was built. They are float32, those of
+    `codes` u8.
     """
     specimens = (
-        [f32(*shape) for shape in parameters.values()],
+        [specimen(shape, "uint8" if name in codes else "float32") for name, shape in parameters.items()],
         [specimen((draft.slots, *each.shape_in(draft.context)), each.dtype) for each in _state(draft, state)],
         *draft.inputs,
     )
     _clear()  # what was traced before in this process would change how inner functions are shared and named
     function = jax.jit(draft.function)
+    checks = _KERNELS if codes else []  # an artifact names what was not checked
     with _without_locations():
-        exported = jax_export.export(function, platforms=PLATFORMS)(*specimens)
+        exported = jax_export.export(function, platforms=PLATFORMS, disabled_checks=checks)(*specimens)
     state_bytes = _bytes(specimens[1])  # given and given back, but there only once
     memory_bytes = _bytes(exported.in_avals) + _bytes(exported.out_avals) - state_bytes
     return Exported(bytes(exported.serialize()), of_exported(exported).flops, memory_bytes)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from gguf import GGUFReader, dequantize
+from gguf import GGMLQuantizationType, GGUFReader, dequantize
 from numpy.typing import NDArray
 
+from .blocks import PackedBlocks
 from .checkpoint import unsupported
 from .llama import Llama
 
@@ -25,6 +26,13 @@ _LAYER: Final = {
     "down": ("ffn_down",),
 }
 """The tensors whose rows lie under one another in our parameter."""
+
+
+_QUANTISED: Final = {
+    GGMLQuantizationType.Q4_1: np.dtype([("scale", "<f2"), ("least", "<f2"), ("codes", "u1", 16)]),
+    GGMLQuantizationType.Q8_0: np.dtype([("scale", "<f2"), ("codes", "u1", 32)]),
+}
+"""A block of 32 weights, as llama.cpp's `block_q4_1` and `block_q8_0` lie in a file."""
 
 
 class GgufLlama:
@@ -62,6 +70,16 @@ class GgufLlama:
         for name, shape in self.sizes.parameters().items():
             parts = [self._expanded(part) for part in _gguf_names(name)]
             yield name, (np.concatenate(parts) if len(parts) > 1 else parts[0]).reshape(shape)
+
+    def in_blocks(self) -> Iterator[tuple[str, PackedBlocks]]:
+        """Each matrix of `sizes.parameters()` as it is in the file: what its blocks expand to is what `weights` yields.
+
+        Raises `StoreError(unsupported_model)` for one that is neither Q4_1 nor Q8_0.
+        """
+        for name, shape in self.sizes.parameters().items():
+            if len(shape) == 2:
+                parts = [self._blocks(part) for part in _gguf_names(name)]
+                yield name, PackedBlocks(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def vocabulary(self) -> dict[str, int]:
         """Each token's text, in the letters of byte-level BPE, to its number."""
@@ -106,7 +124,14 @@ class GgufLlama:
     def _expanded(self, name: str) -> NDArray[np.float32]:
         tensor = self._tensors[name]
         array: NDArray[np.float32] = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        return _halves(array, self.sizes.head_dim) if name.endswith(("attn_q.weight", "attn_k.weight")) else array
+        return _halves(array, self.sizes.head_dim) if _turned(name) else array
+
+    def _blocks(self, name: str) -> PackedBlocks:
+        tensor = self._tensors[name]
+        if tensor.tensor_type not in _QUANTISED:
+            raise unsupported(f"{name} is {tensor.tensor_type.name}: not in blocks of 4 or 8 bits")
+        packed = packed_rows(tensor.data, tensor.tensor_type)
+        return PackedBlocks(*(_halves(array, self.sizes.head_dim) for array in packed)) if _turned(name) else packed
 
     def _refuse_what_is_not_computed(self) -> None:
         sizes = self.sizes
@@ -148,6 +173,16 @@ class GgufLlama:
         return field.contents() if field is not None else None
 
 
+def packed_rows(rows: NDArray[np.uint8], kind: GGMLQuantizationType) -> PackedBlocks:
+    """A tensor's rows as they are in the file, Q4_1 or Q8_0, as blocks of the same weights."""
+    blocks = np.ascontiguousarray(rows).view(_QUANTISED[kind])
+    codes, scale = blocks["codes"].reshape(len(rows), -1), blocks["scale"].astype(np.float32)
+    if kind == GGMLQuantizationType.Q4_1:
+        return PackedBlocks(codes, np.stack([scale, blocks["least"].astype(np.float32)], -1))
+    # Signed codes times scale. Codes that begin at 0 are 128 more, and the least weight is -128 times the scale.
+    return PackedBlocks(codes ^ np.uint8(128), np.stack([scale, -128 * scale], -1))
+
+
 def _gguf_names(name: str) -> list[str]:
     layer, _, part = name.rpartition(".")
     if layer:
@@ -155,7 +190,12 @@ def _gguf_names(name: str) -> list[str]:
     return [{"embed": "token_embd.weight", "norm": "output_norm.weight", "output": "output.weight"}[part]]
 
 
-def _halves(rows: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
+def _turned(name: str) -> bool:
+    """Whether a tensor's rows come in rotary pairs."""
+    return name.endswith(("attn_q.weight", "attn_k.weight"))
+
+
+def _halves(rows: NDArray[Any], head_dim: int) -> NDArray[Any]:
     """Rows of q or k with rotary pairs at (i, i + HD / 2), as `llama.py` turns them; a GGUF has pairs side by side."""
-    pairs = rows.reshape(-1, head_dim // 2, 2, rows.shape[1])
+    pairs = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows.shape))

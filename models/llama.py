@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ..protocol.bundle import Carried
+from .blocks import Blocks, linear, rows_of
 from .program import Draft, Shapes, State, i32, sampling_inputs
 from .sampling import choose, judge
+
+Weights: TypeAlias = dict[str, Any]
+"""Parameters by name: arrays, or matrices in `Blocks`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +80,27 @@ class Llama:
             inputs = (i32(1, c), i32(1, c), i32(1), *sampling_inputs(1))
             yield Draft(f"score-{c}-{context}", "score", 1, c, context, self._score, inputs)
 
-    def logits(self, weights: dict[str, Array], x: Array) -> Array:
+    def logits(self, weights: Weights, x: Array) -> Array:
         """Next-token logits f32[..., V] from hidden states f32[..., D]."""
         x = _norm(x, weights["norm"], self.norm_epsilon)
-        return _linear(x, weights["embed" if self.tied else "output"])
+        return linear(x, weights["embed" if self.tied else "output"])
 
-    def extend(self, weights: dict[str, Array], state: State, tokens: Array, start: Array) -> tuple[State, Array]:
+    def extend(self, weights: Weights, state: State, tokens: Array, start: Array) -> tuple[State, Array]:
         """The caches with `tokens` i32[B,C] written from start i32[B] on, and the hidden states f32[B,C,D] there."""
         positions = start[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)
         turns = _turns(positions, self.head_dim, self.rope_base)
-        x, after = weights["embed"][tokens], list(state)
+        x, after = rows_of(weights["embed"], tokens), list(state)
         for layer in range(self.layers):
             w = {name: weights[f"{layer}.{name}"] for name in _LAYER}
             h = _norm(x, w["attention_norm"], self.norm_epsilon)
-            q, k, v = self._queries_keys_values(_linear(h, w["qkv"]))
+            q, k, v = self._queries_keys_values(linear(h, w["qkv"]))
             q, k = _rotate(q, *turns), _rotate(k, *turns)
             keys = _written(state[2 * layer], k.swapaxes(2, 3), start, axis=2)
             values = _written(state[2 * layer + 1], v, start, axis=1)
             after[2 * layer : 2 * layer + 2] = keys, values
-            x = x + _linear(_attend(q, keys, values, positions), w["o"])
-            gate, up = jnp.split(_linear(_norm(x, w["mlp_norm"], self.norm_epsilon), w["gate_up"]), 2, axis=-1)
-            x = x + _linear(jax.nn.silu(gate) * up, w["down"])
+            x = x + linear(_attend(q, keys, values, positions), w["o"])
+            gate, up = jnp.split(linear(_norm(x, w["mlp_norm"], self.norm_epsilon), w["gate_up"]), 2, axis=-1)
+            x = x + linear(jax.nn.silu(gate) * up, w["down"])
         return after, x
 
     def _queries_keys_values(self, joined: Array) -> tuple[Array, Array, Array]:
@@ -105,7 +110,7 @@ class Llama:
         return heads[:, : ends[0]], heads[:, ends[0] : ends[1]], heads[:, ends[1] :]
 
     def _prefill(
-        self, params: list[Array], state: State, tokens: Array, start: Array, length: Array, *sampling: Array
+        self, params: list[Array | Blocks], state: State, tokens: Array, start: Array, length: Array, *sampling: Array
     ) -> tuple[State, Array, Array]:
         weights = self._named(params)
         state, x = self.extend(weights, state, tokens, start)
@@ -113,21 +118,21 @@ class Llama:
         return state, *choose(self.logits(weights, last), start + length, *sampling)
 
     def _decode(
-        self, params: list[Array], state: State, token: Array, position: Array, *sampling: Array
+        self, params: list[Array | Blocks], state: State, token: Array, position: Array, *sampling: Array
     ) -> tuple[State, Array, Array]:
         weights = self._named(params)
         state, x = self.extend(weights, state, token[:, None], position)
         return state, *choose(self.logits(weights, x[:, 0]), position + 1, *sampling)
 
     def _score(
-        self, params: list[Array], state: State, tokens: Array, targets: Array, start: Array, *sampling: Array
+        self, params: list[Array | Blocks], state: State, tokens: Array, targets: Array, start: Array, *sampling: Array
     ) -> tuple[State, Array, Array, Array]:
         weights = self._named(params)
         state, x = self.extend(weights, state, tokens, start)
         positions = start[:, None] + 1 + jnp.arange(tokens.shape[1], dtype=jnp.int32)
         return state, *judge(self.logits(weights, x), targets, positions, *sampling)
 
-    def _named(self, params: list[Array]) -> dict[str, Array]:
+    def _named(self, params: list[Array | Blocks]) -> Weights:
         return dict(zip(self.parameters(), params, strict=True))
 
 
@@ -138,15 +143,6 @@ _LAYER = ("attention_norm", "qkv", "o", "mlp_norm", "gate_up", "down")
 
 def _norm(x: Array, weight: Array, epsilon: float) -> Array:
     return x * lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon) * weight
-
-
-def _linear(x: Array, weight: Array) -> Array:
-    """[B, C, in] or [B, in] by [out, in], in full float32: GPUs and TPUs would round to 10 or 7 bits, and results not compare.
-
-    The weights stand on the left: with few rows of x, XLA's CPU back end is up to a quarter faster so.
-    """
-    product = lax.dot_general(weight, x, (((1,), (x.ndim - 1,)), ((), ())), precision=lax.Precision.HIGHEST)
-    return jnp.moveaxis(product, 0, -1)
 
 
 def _written(cache: Array, new: Array, start: Array, axis: int) -> Array:

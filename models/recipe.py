@@ -34,6 +34,8 @@ class Model:
     context: int
     end_tokens: tuple[int, ...]
     tolerance: Tolerance
+    codes: frozenset[str] = frozenset()
+    """Parameters that are bytes, codes of weights in blocks; all others are float32."""
 
 
 @dataclass(frozen=True, slots=True)

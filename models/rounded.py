@@ -53,6 +53,8 @@ def rounded(array: NDArray[np.float32], rounding: Rounding) -> NDArray[np.float3
 def rounded_bundle(name: str, rounding: str, downloads: Path) -> Iterator[Bundle]:
     """The bundle that the recipe would have made of rounded matrices, for as long as the context lasts."""
     model = recipe(name).make(downloads, _silent)
+    if model.codes:
+        raise ValueError(f"{name} has weights in blocks: round those of the float32 bundle that it was made of")
     weights = {key: rounded(w, ROUNDINGS[rounding]) for key, w in model.weights.items()}
     with tempfile.TemporaryDirectory(dir=downloads, prefix="rounded-") as scratch:
         directory = Path(scratch, "made")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..protocol.bundle import CALL, GENERATE, SCORE, Tolerance
 from .bert import Bert
+from .blocks import in_blocks, packed
 from .llama import Llama
 from .program import Shapes
 from .recipe import Model, Progress
@@ -57,6 +58,13 @@ def tiny_chat(downloads: Path, progress: Progress) -> Model:
         end_tokens=(_END,),
         tolerance=Tolerance(1000, 1000, 1000, 0, 0, (), "Not measured: SmolLM2's, whose programs it shares."),
     )
+
+
+def tiny_chat_in_blocks(downloads: Path, progress: Progress) -> Model:
+    """`tiny_chat` with the nearest weights that blocks have: layers of 4 bits, embedding and output of 8."""
+    model = tiny_chat(downloads, progress)
+    matrices = {name: w for name, w in model.weights.items() if w.ndim == 2}
+    return in_blocks(model, {name: packed(w, 4 if "." in name else 8) for name, w in matrices.items()})
 
 
 def tiny_embed(downloads: Path, progress: Progress) -> Model:

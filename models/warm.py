@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ..node.engine.bundles import BundleStore
 from ..node.engine.device import configure
+from ..node.engine.kept import Kept
+from ..node.engine.loading import own_grant
 from ..node.engine.programs import load
 from ..protocol.errors import FallowError
 
@@ -16,7 +18,9 @@ def main(root: str, cid: str) -> int:
     store = BundleStore(Path(root))
     configure(store.compile_cache)
     try:
-        load(store.open(cid))
+        model = load(store.open(cid), own_grant(Kept(store.compile_cache)))
+        while model.load_next():
+            pass
     except FallowError as error:
         print(error, file=sys.stderr)
         return 1

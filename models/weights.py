@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 ALIGNMENT: Final = 64
 """Bytes: what XLA's CPU back end asks of a buffer before it uses it without a copy."""
 
-Weights = Mapping[str, NDArray[np.float32]]
+Weights = Mapping[str, NDArray[Any]]
+"""Float32, or bytes: codes of weights in blocks."""
+
+_DTYPES: Final = {"float32": "F32", "uint8": "U8"}
+"""What is written, in safetensors' words."""
 
 
 def write_weights(path: Path, weights: Weights) -> None:
-    """`path` holds the tensors, float32, in the given order, each beginning at a multiple of `ALIGNMENT`.
+    """`path` holds the tensors, float32 and u8, in the given order, each beginning at a multiple of `ALIGNMENT`.
 
     The format allows no holes, so the header is padded with spaces and what would misalign a successor is followed by
     a `padding.N` tensor of bytes. The same weights give the same file.
@@ -25,9 +29,13 @@ def write_weights(path: Path, weights: Weights) -> None:
     header: dict[str, object] = {}
     end = 0
     for name, array in weights.items():
-        if array.dtype != np.float32:
-            raise TypeError(f"{name} is {array.dtype}, not float32")
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        if array.dtype.name not in _DTYPES:
+            raise TypeError(f"{name} is {array.dtype}, neither float32 nor uint8")
+        header[name] = {
+            "dtype": _DTYPES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [end, end + array.nbytes],
+        }
         end += array.nbytes
         if gap := -end % ALIGNMENT:
             header[f"padding.{name}"] = {"dtype": "U8", "shape": [gap], "data_offsets": [end, end + gap]}
@@ -37,5 +45,5 @@ def write_weights(path: Path, weights: Weights) -> None:
     with path.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for array in weights.values():
-            stream.write(np.ascontiguousarray(array, "<f4").data)
+            stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
             stream.write(bytes(-array.nbytes % ALIGNMENT))

@@ -1,9 +1,9 @@
 #!/bin/sh
 # usage: tools/install.sh VENV
 # Afterwards VENV holds fallow (editable) with every extra, at the versions of constraints.txt.
-# Needs Python 3.11 to 3.13. A compiler too, because libp2p's fastecdsa has no wheel for them: as root on Debian what is
-# missing is installed, elsewhere one sentence says what to install. So with bubblewrap, which fallow runs without, but
-# then refuses strangers' bundles.
+# Needs Python 3.11 to 3.13. Compilers too, for C because libp2p's fastecdsa has no wheel for them, for C++ because a node's
+# kernels are compiled where it runs: as root on Debian what is missing is installed, elsewhere one sentence says what to
+# install. So with bubblewrap, which fallow runs without, but then refuses strangers' bundles.
 set -eu
 venv=$1
 
@@ -26,18 +26,19 @@ find_python() {
 has_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 has_headers() {
     include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
-    printf '#include <Python.h>\n#include <gmp.h>\n' | ${CC:-cc} -E -I"$include" - >/dev/null 2>&1
+    printf '#include <Python.h>\n#include <gmp.h>\n' | ${CC:-cc} -E -I"$include" - >/dev/null 2>&1 &&
+        printf '#include <atomic>\n' | ${CXX:-c++} -x c++ -E - >/dev/null 2>&1
 }
 
 install_system_packages() {
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    packages="gcc libc6-dev libgmp-dev"
+    packages="g++ libc6-dev libgmp-dev"
     # Only a Python that the distribution packaged gets its headers and ensurepip from there.
     if [ "$("$python" -c 'import sys; print(sys.base_prefix)')" = /usr ]; then
         packages="$packages python$version-dev python$version-venv"
     fi
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        fail "a C compiler, gmp.h, Python.h and Python's venv module are needed: install them" \
+        fail "a C and C++ compiler, gmp.h, Python.h and Python's venv module are needed: install them" \
             "(on Debian or Ubuntu: sudo apt-get install $packages) and run make again."
     fi
     echo "fallow: installing $packages"
@@ -62,7 +63,7 @@ python=$(find_python)
 if ! has_venv || ! has_headers; then
     install_system_packages
     has_venv || fail "$python has no ensurepip: install its venv package and run make again."
-    has_headers || fail "$python still has no C compiler, gmp.h or Python.h: install them and run make again."
+    has_headers || fail "$python still has no C and C++ compiler, gmp.h or Python.h: install them and run make again."
 fi
 command -v bwrap >/dev/null || install_bubblewrap
 

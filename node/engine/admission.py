@@ -21,6 +21,7 @@ from .operations import (
     ATTRIBUTES,
     COMPOSITE_ATTRIBUTES,
     COMPOSITES,
+    CUSTOM_CALL_ATTRIBUTES,
     CUSTOM_CALLS,
     FUNCTION_ATTRIBUTES,
     MODULE_ATTRIBUTES,
@@ -71,18 +72,19 @@ def admit_untrusted(
         refuse(f"its artifact cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}")
 
 
-def check_memory(report: MemoryReport | None, memory_bytes: int) -> None:
-    """Raises `EngineError(bundle_refused)` if the compiled program would take more memory than is granted.
-
-    A back end that does not say (None) is held by the static bounds alone.
-    """
+def needed_bytes(report: MemoryReport | None) -> int:
+    """Memory of one run of a compiled program; 0 by a back end that does not say, and that the static bounds alone hold."""
     if report is None:
-        return
+        return 0
     arguments, outputs = report.argument_size_in_bytes, report.output_size_in_bytes - report.alias_size_in_bytes
-    needed = arguments + outputs + report.temp_size_in_bytes + report.generated_code_size_in_bytes
+    return arguments + outputs + report.temp_size_in_bytes + report.generated_code_size_in_bytes
+
+
+def check_memory(needed_bytes: int, memory_bytes: int) -> None:
+    """Raises `EngineError(bundle_refused)` if a run would take more memory than is granted."""
     # [REJECT] Compiled, it takes more memory than the node grants.
-    if needed > memory_bytes:
-        refuse(f"a run takes {_mib(needed)}, the node grants {_mib(memory_bytes)}")
+    if needed_bytes > memory_bytes:
+        refuse(f"a run takes {_mib(needed_bytes)}, the node grants {_mib(memory_bytes)}")
 
 
 class _Walk:
@@ -148,13 +150,11 @@ class _Walk:
         name = operation.name
         # [REJECT] The operation is not on the list.
         if name == "stablehlo.custom_call":
-            target = ir.StringAttr(operation.attributes["call_target_name"]).value
-            if target not in CUSTOM_CALLS:
-                refuse(f"it calls native code: custom_call {target[:64]!r}")
+            _check_custom_call(operation)
         elif name not in OPERATIONS:
             refuse(f"{name[:64]} is not an operation that programs may use")
         # [REJECT] It carries an attribute that is not on the list.
-        _check_attributes(operation, ATTRIBUTES)
+        _check_attributes(operation, CUSTOM_CALL_ATTRIBUTES if name == "stablehlo.custom_call" else ATTRIBUTES)
         if name == "stablehlo.composite":
             _check_composite(operation)
         self._count_constants(operation)
@@ -196,6 +196,21 @@ def _check_attributes(operation: ir.Operation, allowed: frozenset[str]) -> None:
     for name in operation.attributes:
         if name not in allowed:
             refuse(f"{operation.name[:64]} carries {name[:64]!r}, which programs may not say")
+
+
+def _check_custom_call(operation: ir.Operation) -> None:
+    target = ir.StringAttr(operation.attributes["call_target_name"]).value
+    if target not in CUSTOM_CALLS:
+        refuse(f"it calls native code: custom_call {target[:64]!r}")
+    # [REJECT] It is called with a configuration, or with arrays that do not lie row by row.
+    if "mhlo.backend_config" in operation.attributes:
+        _check_names(operation.attributes["mhlo.backend_config"], frozenset())
+    for values, name in ((operation.operands, "operand_layouts"), (operation.results, "result_layouts")):
+        if name in operation.attributes:
+            layouts = map(ir.DenseIntElementsAttr, ir.ArrayAttr(operation.attributes[name]))
+            found = [[int(layout[index]) for index in range(len(layout))] for layout in layouts]
+            if found != [list(reversed(range(ir.RankedTensorType(value.type).rank))) for value in values]:
+                refuse(f"custom_call {target[:64]!r} has {name} that programs may not say")
 
 
 def _check_composite(operation: ir.Operation) -> None:

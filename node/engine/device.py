@@ -18,15 +18,20 @@ from jaxlib.version import __version__ as jaxlib_version
 
 from ...protocol.bundle import Manifest
 from ...protocol.errors import Code, EngineError
+from . import kernels
 from .bundles import Bundle
 
 
 def configure(compile_cache: Path, *, beside: Path | None = None) -> None:
-    """JAX compiles each program once, into `compile_cache`, if it is not `beside` already. Before anything runs."""
+    """JAX compiles each program once, into `compile_cache`, if it is not `beside` already. Before anything runs.
+
+    Kernels are taken from the place that only the machine's own processes write to.
+    """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the owner's own programs use the GPU too
     update: Callable[[str, object], None] = jax.config.update
     update("jax_compilation_cache_dir", str(compile_cache))
     update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    kernels.register(beside or compile_cache)
     # XLA's own caches would stand in the same directory, and its name then in every key: nothing could be shared.
     update("jax_persistent_cache_enable_xla_caches", "none")
     lru_cache.LRUCache.get = _reading(beside)  # type: ignore[assignment]

@@ -9,7 +9,6 @@ it does not start, or dies too often -> down, and `failure` says why        unti
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,14 +16,13 @@ from typing import Protocol
 
 import trio
 
-from ...protocol.errors import Code, EngineError
-from ...protocol.identity import cid_hash_untrusted
+from ...protocol.errors import EngineError
 from .answers import Answer
 from .bundles import BundleStore
 from .keeper import WorkerEngine
 from .messages import EngineJob, Served
-from .process import WorkerProcess
-from .sandbox import Box, Policy, bubblewrap
+from .sandbox import Policy, bubblewrap
+from .spawning import Spawner, worker_command
 
 
 class Engine(Protocol):
@@ -100,34 +98,24 @@ async def open_engine(
     max_jobs: int = 4,
     command: Sequence[str] | None = None,
     policy: Callable[[], Policy] = lambda: Policy.PREFERRED,
+    spare: bool = False,
+    options: Sequence[str] = (),
 ) -> AsyncIterator[Engine]:
     """A worker is ready and serves the bundles; when the block ends it is dead and reaped.
 
+    With `spare` the next worker is always started ahead of its time. `options` are further arguments of the worker.
     `cids` is read anew for each worker: what is appended to it meanwhile is served from the next `restart` on.
     `command` starts another worker than `worker_command()`; it gets the same arguments appended. The worker's standard
     output and error go to the end of `log_path`. Raises `EngineError` if it does not start: with the code that it gave
     (`bundle_not_built`, `corrupt_chunk`), else `worker_failed` with the last line of its log; `sandbox_missing` if
     `policy`, asked anew for each worker, requires a sandbox and none can be made here.
     """
-    words = [*(command or worker_command()), "--store", str(store.root.resolve()), "--max-jobs", str(max_jobs)]
-
-    def start(refused: Mapping[bytes, EngineError]) -> WorkerProcess:
-        left = [cid for cid in cids if cid_hash_untrusted(cid) not in refused]
-        if refused and not left:
-            why = "; ".join(error.message for error in refused.values())
-            raise EngineError(Code.BUNDLE_REFUSED, f"No bundle is left to serve: {why}")
-        chosen = policy()
-        options = ["--unconfined"] if chosen is Policy.OFF else []
-        for cid in left:
-            options += ["--bundle", cid]
-        return WorkerProcess(
-            [*words, *options], log_path, _box(store, left, chosen), frozenset(map(cid_hash_untrusted, left))
-        )
-
+    words = [*(command or worker_command()), "--max-jobs", str(max_jobs), *options]
+    spawner = Spawner(words, log_path, store, cids, policy, spare=spare)
+    await trio.to_thread.run_sync(bubblewrap)  # found out once, by a process that takes a moment
     try:
         async with trio.open_nursery() as nursery:
-            await trio.to_thread.run_sync(bubblewrap)  # found out once, by a process that takes a moment
-            engine = WorkerEngine(start, max_jobs)
+            engine = WorkerEngine(spawner, max_jobs)
             nursery.start_soon(engine.keep)
             await engine.restart()
             yield engine
@@ -136,20 +124,3 @@ async def open_engine(
         if len(group.exceptions) == 1:  # the block's own error, which callers expect as it was raised
             raise group.exceptions[0] from group.exceptions[0].__cause__
         raise
-
-
-def worker_command() -> list[str]:
-    """How the worker is started: by this interpreter, with nothing of the current directory on its path."""
-    return [sys.executable, "-P", "-m", f"{__package__}.worker"]
-
-
-def _box(store: BundleStore, cids: Sequence[str], policy: Policy) -> Box | None:
-    """What the worker is started in: it sees the bundles that it serves, and writes nothing but what it compiles."""
-    found = bubblewrap() if policy is not Policy.OFF else None
-    if not found:
-        if policy is Policy.REQUIRED:
-            raise EngineError(Code.SANDBOX_MISSING, f"No worker is started without a sandbox: {bubblewrap().why_not}")
-        return None
-    root = store.root.resolve()
-    reads = (store.compile_cache.resolve(), *(root / "bundles" / cid for cid in cids))
-    return Box(found.path, reads, (store.worker_cache(cids).resolve(),))

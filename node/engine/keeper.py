@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from types import MappingProxyType
 from typing import Final
@@ -16,6 +16,7 @@ from ...protocol.limits import BUNDLES_MAX
 from .answers import Answer, OpenJob
 from .messages import (
     Beat,
+    Begin,
     Cancel,
     Cancelled,
     Credit,
@@ -23,15 +24,18 @@ from .messages import (
     EnginePiece,
     Failed,
     Fatal,
+    KnownRates,
     Loading,
     Message,
     Overrun,
+    Rates,
     Ready,
     Served,
     Unserved,
 )
 from .process import WorkerProcess
 from .sandbox import BUBBLEWRAP
+from .spawning import Spawner
 
 START_S_MAX: Final = 300.0
 """For each bundle that is loaded: compiling a large one from scratch beside five that do the same takes a minute or two."""
@@ -47,15 +51,16 @@ RESTARTS_S: Final = 600.0
 class WorkerEngine:
     """An `Engine` over one worker process at a time. `keep` has to run beside it."""
 
-    def __init__(self, start: Callable[[Mapping[bytes, EngineError]], WorkerProcess], max_jobs: int) -> None:
-        self._start = start
-        """Starts a worker without the bundles that are refused; raises `EngineError` if none is left or it cannot."""
+    def __init__(self, spawner: Spawner, max_jobs: int) -> None:
+        self._spawner = spawner
         self._max_jobs = max_jobs
         self._wanted = trio.Event()
         """Set while a worker is to run. `kill` replaces it, so that whoever holds the old one knows it was a kill."""
         self._process: WorkerProcess | None = None
         self._hpke_key = b""
         self._served: dict[bytes, Served] = {}
+        self._rates: dict[bytes, Rates] = {}
+        """As first measured: a worker that has to be there at once does not measure them again."""
         self._measures: tuple[str, ...] = ()
         self._refused: dict[bytes, EngineError] = {}
         """Never forgotten: what a program did once it does again, and each time costs everybody a restart."""
@@ -139,6 +144,12 @@ class WorkerEngine:
 
     async def keep(self) -> None:
         """Runs a worker whenever one is wanted, until cancelled; leaves none behind."""
+        try:
+            await self._keep()
+        finally:
+            await self._spawner.close()
+
+    async def _keep(self) -> None:
         while True:
             await self._until_wanted()
             wanted, refused = self._wanted, len(self._refused)
@@ -159,15 +170,21 @@ class WorkerEngine:
 
     async def _run_worker(self) -> None:
         """Returns when the worker has come and gone; raises `EngineError` if it never got ready."""
-        process = self._process = self._start(self._refused)
+        process = await self._spawner.take(self._refused)
+        if not self._wanted.is_set():  # the owner came back while a spare that did not fit was being reaped
+            return await process.kill_and_reap()
+        self._process = process
         reason = "The worker ended by itself."
         try:
+            await process.begin(Begin(tuple(KnownRates(bundle, rates) for bundle, rates in self._rates.items())))
             ready = await self._until_ready(process)
             if self._process is process:
                 self._hpke_key = ready.hpke_key
                 self._measures = (*([BUBBLEWRAP] if process.boxed else []), *ready.measures)
                 self._served = {served.bundle: served for served in ready.served}
+                self._rates |= {served.bundle: served.rates for served in ready.served}
                 self._announce()
+                self._spawner.prepare(self._refused)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(process.write)
                     reason = await self._listen(process)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
 import numpy as np
 
-from .admission import admit_untrusted, check_memory
+from . import kernels
+from .admission import admit_untrusted, check_memory, needed_bytes
 from .artifact import Aval, Signature, refuse
 from .caps import Caps, Speed, measure_speed, memory_bytes
+from .kept import Found, Kept
 from .slots import Isolation
 from .watchdog import Limit
 
@@ -22,8 +25,11 @@ class Grant:
     """What a bundle may take of this machine, and who sees to it."""
 
     caps: Caps
-    speed: Speed
+    speed: Callable[[], Speed]
+    """This machine's, which takes a moment to measure."""
     limit: Limit
+    kept: Kept | None = None
+    """Where compiled programs are looked for, and kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +43,48 @@ class Loaded:
 
 
 def load_untrusted(name: str, artifact: bytes, signature: Signature, *, flops: int, slots: int, grant: Grant) -> Loaded:
-    """The program of this name, admitted and compiled; see `admit_untrusted`. Raises `EngineError(bundle_refused)`."""
-    caps = grant.caps
-    with grant.limit(f"reading and compiling {name}", caps.compile_s):
-        admitted = admit_untrusted(artifact, signature, flops=flops, memory_bytes=caps.memory_bytes, slots=slots)
-        # Donation does not survive export, so it is said again: without it each step would copy the caches.
-        function = jax.jit(admitted.exported.call, donate_argnums=1)
-        params, state = ([_spec(aval) for aval in avals] for avals in (signature.params, signature.state))
-        try:
-            compiled = function.lower(params, state, *map(_spec, signature.inputs)).compile()
-        except (RuntimeError, TypeError, ValueError) as error:  # what jax and XLA say of what they cannot compile
-            refuse(f"it cannot be compiled: {str(error).partition(chr(10))[0][:200]}")
-    check_memory(compiled.memory_analysis(), caps.memory_bytes)
-    seconds = caps.run_limit_s(admitted.work, grant.speed)
+    """The program of this name, admitted and compiled; see `admit_untrusted`. Raises `EngineError(bundle_refused)`.
+
+    Admission depends on the program and its signature alone: what is kept of it was admitted when it was compiled.
+    """
+    # [REJECT] It calls a kernel that this machine lacks.
+    if jax.default_backend() == "cpu" and kernels.called_by(artifact) and not kernels.registered():
+        refuse(kernels.MISSING)
+    with grant.limit(f"reading and compiling {name}", grant.caps.compile_s):
+        found, compiled = (grant.kept and grant.kept.find(artifact, signature)) or _compile_untrusted(
+            artifact, signature, flops, slots, grant
+        )
+    check_memory(found.needed_bytes, grant.caps.memory_bytes)
 
     def run(*arguments: Any) -> Any:
-        with grant.limit(f"a run of {name}", seconds):
+        with grant.limit(f"a run of {name}", found.run_s_max):
             return _wait(compiled(*arguments))
 
-    return Loaded(run, admitted.isolation, seconds)
+    return Loaded(run, Isolation(found.isolated, found.reason), found.run_s_max)
 
 
-def own_grant() -> Grant:
+def _compile_untrusted(
+    artifact: bytes, signature: Signature, flops: int, slots: int, grant: Grant
+) -> tuple[Found, jax.stages.Compiled]:
+    caps = grant.caps
+    admitted = admit_untrusted(artifact, signature, flops=flops, memory_bytes=caps.memory_bytes, slots=slots)
+    # Donation does not survive export, so it is said again: without it each step would copy the caches.
+    function = jax.jit(admitted.exported.call, donate_argnums=1)
+    params, state = ([_spec(aval) for aval in avals] for avals in (signature.params, signature.state))
+    try:
+        compiled = function.lower(params, state, *map(_spec, signature.inputs)).compile()
+    except (RuntimeError, TypeError, ValueError) as error:  # what jax and XLA say of what they cannot compile
+        refuse(f"it cannot be compiled: {str(error).partition(chr(10))[0][:200]}")
+    isolation, seconds = admitted.isolation, caps.run_limit_s(admitted.work, grant.speed())
+    found = Found(isolation.proven, isolation.reason, needed_bytes(compiled.memory_analysis()), seconds)
+    if grant.kept:
+        grant.kept.keep(artifact, signature, found, compiled)
+    return found, compiled
+
+
+def own_grant(kept: Kept | None = None) -> Grant:
     """For programs of one's own: all that a stranger's would get, and no limit on time."""
-    return Grant(Caps(memory_bytes()), measure_speed(), unlimited)
+    return Grant(Caps(memory_bytes()), cache(measure_speed), unlimited, kept)
 
 
 @contextmanager

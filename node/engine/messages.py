@@ -2,10 +2,10 @@
 
     frame = length (4 bytes, big-endian) || msgpack [kind, map of the record]
 
-The daemon sends `EngineJob`, `Credit` and `Cancel`; the worker sends `Loading` before each bundle that it loads and one
-`Ready` (or `Fatal`), then for each job `EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after
-a step that gave no piece. `Overrun` may be its last word at any time. A worker runs publishers' programs, so what comes from
-it is read with the same schema and bounds as what comes from a peer.
+The daemon sends `Begin`, then `EngineJob`, `Credit` and `Cancel`; the worker sends `Loading` before each bundle that it loads
+and one `Ready` (or `Fatal`), then for each job `EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat`
+after a step that gave no piece. `Overrun` may be its last word at any time. A worker runs publishers' programs, so what comes
+from it is read with the same schema and bounds as what comes from a peer.
 """
 
 from __future__ import annotations
@@ -83,6 +83,21 @@ class Rates:
     """Tokens."""
     call_milli: Uint = 0
     """Sequences of the longest program."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRates:
+    """A bundle's rates as an earlier worker measured them."""
+
+    bundle: Hash
+    rates: Rates
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The worker, which has waited for this since it was started, loads its bundles."""
+
+    known: Annotated[tuple[KnownRates, ...], Size(0, BUNDLES_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +202,9 @@ class Beat:
     """A step was done that gave no piece: the worker computes, it does not hang."""
 
 
-Message = EngineJob | Credit | Cancel | Loading | Ready | EnginePiece | Failed | Cancelled | Fatal | Overrun | Beat
+Message = (
+    Begin | EngineJob | Credit | Cancel | Loading | Ready | EnginePiece | Failed | Cancelled | Fatal | Overrun | Beat
+)
 ENTRIES = (GENERATE, SCORE, CALL)
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 

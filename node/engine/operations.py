@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from .kernels import TARGETS
+
 
 def _words(dialect: str, names: str) -> frozenset[str]:
     return frozenset(f"{dialect}.{name}" for name in names.split())
@@ -42,8 +44,13 @@ COMPOSITES: Final = frozenset(name for name in ELEMENTWISE if name.startswith("c
 """Names under which a function may be called that a compiler may know better: what it does and what its name says must
 both keep the rules."""
 
-CUSTOM_CALLS: Final[frozenset[str]] = frozenset()
-"""Native code that a program may call by name: none. A kernel that ships with the node would be named here."""
+CUSTOM_CALLS: Final = TARGETS
+"""Native code that a program may call by name: the node's own kernels."""
+
+CUSTOM_CALL_ATTRIBUTES: Final = frozenset(
+    {"api_version", "call_target_name", "mhlo.backend_config", "operand_layouts", "result_layouts"}
+)
+"""What `jax.ffi.ffi_call` writes; the configuration is empty, and layouts are the usual."""
 
 ATTRIBUTES: Final = frozenset({
     "algorithm", "base_dilations", "batch_group_count", "broadcast_dimensions", "callee", "compare_type",

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 import trio
 
 from ...protocol.errors import Code, EngineError
-from .messages import FrameBuffer, Message, encode
+from .messages import Begin, FrameBuffer, Message, encode
 from .sandbox import Box, environment
 
 REAP_S_MAX: Final = 10.0
@@ -91,6 +91,11 @@ class WorkerProcess:
         self._outgoing, self._to_write = trio.open_memory_channel[Message](_OUTGOING_MAX)
 
     @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._popen.poll() is None
+
+    @property
     def pid(self) -> int:
         """The worker's own; that of its box, if no worker came of it."""
         self._find_worker()
@@ -102,6 +107,11 @@ class WorkerProcess:
             self._outgoing.send_nowait(message)
         except trio.WouldBlock:
             self.kill()
+
+    async def begin(self, message: Begin) -> None:
+        """The worker, which has only imported its libraries so far, begins; one that has died says so when it is heard."""
+        with suppress(trio.BrokenResourceError):
+            await self._stream.send_all(encode(message))
 
     async def write(self) -> None:
         """Passes on what `send` was given, until cancelled or the worker has gone."""

@@ -293,6 +293,14 @@ def _dot(operation: ir.Operation, states: Sequence[State]) -> State:
     return _same(operation, places)
 
 
+def _custom_call(operation: ir.Operation, states: Sequence[State]) -> State:
+    """The one kernel that is admitted: rows of its first operand by what all of them read."""
+    rows, *read = states
+    if any(read) or rows is None or rows.axis != 0:
+        _stop(operation, "the slots are not its rows")
+    return rows
+
+
 def _convolution(operation: ir.Operation, states: Sequence[State]) -> State:
     layout = stablehlo.ConvDimensionNumbers(operation.attributes["dimension_numbers"])
     image, kernel = states
@@ -370,6 +378,7 @@ _RULES: Final[dict[str, Callable[[ir.Operation, Sequence[State]], State]]] = {
     "stablehlo.cholesky": _leading(lambda _: 2),
     "stablehlo.concatenate": _concatenate,
     "stablehlo.convolution": _convolution,
+    "stablehlo.custom_call": _custom_call,
     "stablehlo.dot_general": _dot,
     "stablehlo.dynamic_slice": _dynamic_slice,
     "stablehlo.dynamic_update_slice": _dynamic_update_slice,

@@ -3,7 +3,7 @@
     python -m fallow.node.engine.worker --control-fd N --store DIR --bundle CID ... [--max-jobs N] [--memory-mib N]
         [--unconfined] [--batch-unproven]
 
-It confines itself, makes its key, loads the bundles, says `Ready`, and then serves until its end of the control socket
+It confines itself, waits for `Begin`, loads the bundles, says `Ready`, and then serves until its end of the control socket
 closes, at which it is gone at once, whatever it was doing. It can be killed at any moment: it keeps nothing.
 """
 
@@ -16,8 +16,8 @@ import queue
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -39,10 +39,12 @@ from .bundles import Bundle, BundleStore
 from .caps import COMPILE_S_MAX, RUN_S_MIN, Caps, measure_speed, memory_bytes
 from .confinement import Confinement
 from .entries import Run, Step, run_entry
+from .kept import Kept
 from .loading import Grant
 from .messages import (
     AHEAD_PIECES_MAX,
     Beat,
+    Begin,
     Cancel,
     Cancelled,
     Credit,
@@ -54,6 +56,7 @@ from .messages import (
     Loading,
     Message,
     Overrun,
+    Rates,
     Ready,
     Served,
     Unserved,
@@ -82,33 +85,34 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     confinement = Confinement(on=not options.unconfined)
     confinement.before_threads([store.root / "bundles", store.compile_cache], [compiled])
     inbox = _Inbox(control)
+    begin = inbox.first()
     try:
         bundles = [store.open(cid) for cid in options.bundle]
         device.configure(compiled, beside=store.compile_cache)
         confinement.before_programs(jax.default_backend(), [bundle.manifest for bundle in bundles], options.max_jobs)
-        models, refused = load(bundles, control, options)
+        models, refused = load(bundles, control, options, Kept(compiled, store.compile_cache))
     except FallowError as error:
         control.sendall(encode(Fatal(error.code.value, _short(error.message))))
         raise SystemExit(error.message) from None
     worker = Worker(control, models, run, options.max_jobs, confinement)
-    worker.announce(refused)
+    worker.announce(refused, {each.bundle: each.rates for each in begin.known})
     worker.serve(inbox)
 
 
 def load(
-    bundles: Sequence[Bundle], control: socket.socket, options: argparse.Namespace
+    bundles: Sequence[Bundle], control: socket.socket, options: argparse.Namespace, kept: Kept
 ) -> tuple[dict[bytes, programs.Model], tuple[Unserved, ...]]:
     """The models by the hash in their bundle's CID, and what of the bundles is refused.
 
     Raises `FallowError` for one that is damaged, and if none is left.
     """
     caps = Caps(options.memory_mib * 2**20 or memory_bytes(), options.compile_s, options.run_s)
-    watchdog, speed = Watchdog(control), measure_speed()
+    watchdog, speed = Watchdog(control), cache(measure_speed)
     models: dict[bytes, programs.Model] = {}
     refused: list[Unserved] = []
     for bundle in bundles:
         control.sendall(encode(Loading(bundle.hash)))
-        grant = Grant(caps, speed, partial(watchdog.limit, bundle.hash))
+        grant = Grant(caps, speed, partial(watchdog.limit, bundle.hash), kept)
         try:
             models[bundle.hash] = programs.load(bundle, grant, trusted=options.batch_unproven)
         except EngineError as error:
@@ -173,10 +177,10 @@ class Worker:
         self._tasks: dict[bytes, Task] = {}
         self._silent = True
 
-    def announce(self, refused: tuple[Unserved, ...]) -> None:
+    def announce(self, refused: tuple[Unserved, ...], known: Mapping[bytes, Rates]) -> None:
         """The daemon knows our key, what we serve, what we refuse, and what confines us."""
         served = tuple(
-            Served(hash, model.manifest.name, model.numerics_class, measure(model))
+            Served(hash, model.manifest.name, model.numerics_class, known.get(hash) or measure(model))
             for hash, model in self._models.items()
         )
         self._send(Ready(self._private.public_key().public_bytes_raw(), served, self._confinement.measures, refused))
@@ -246,6 +250,13 @@ class _Inbox:
         self._control = control
         self._messages: queue.Queue[Message] = queue.Queue(_INBOX_MAX)
         threading.Thread(target=self._read, name="control", daemon=True).start()
+
+    def first(self) -> Begin:
+        """Waits until the daemon says so. Does not return if it says something else."""
+        message = self._messages.get()
+        if not isinstance(message, Begin):
+            raise SystemExit(f"{type(message).__name__} came before `Begin`")
+        return message
 
     @property
     def empty(self) -> bool:

@@ -15,9 +15,10 @@ import pytest
 import trio
 
 from fallow.node.engine.bundles import BundleStore
-from fallow.node.engine.engine import Engine, open_engine, worker_command
+from fallow.node.engine.engine import Engine, open_engine
 from fallow.node.engine.messages import AHEAD_PIECES_MAX, DONE, LENGTH, EngineJob, Loading, Ready
 from fallow.node.engine.process import WorkerProcess
+from fallow.node.engine.spawning import worker_command
 from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.identity import cid
 from fallow.protocol.work import Parameters, Piece, Work

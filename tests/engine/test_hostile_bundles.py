@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from fallow.node.engine.bundles import BundleStore
-from fallow.node.engine.engine import Engine, open_engine, worker_command
+from fallow.node.engine.engine import Engine, open_engine
+from fallow.node.engine.spawning import worker_command
 from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.work import Parameters, Work
 

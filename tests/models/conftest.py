@@ -13,7 +13,7 @@ from fallow.node.engine.bundles import Bundle, BundleStore
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> BundleStore:
     store = BundleStore(tmp_path_factory.mktemp("home") / "store")
-    for name in ("tiny-chat", "tiny-embed"):
+    for name in ("tiny-chat", "tiny-chat-q4", "tiny-embed"):
         build(name, store)
     return store
 

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from fallow.models.warm import main as warm
-from fallow.node.engine import entries
+from fallow.node.engine import entries, kernels
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.programs import Model, load
 from fallow.node.engine.turns import alone
@@ -24,9 +24,10 @@ def loaded(store: BundleStore, name: str) -> Model:
     return load(bundle)
 
 
-@pytest.fixture(scope="module")
-def chat(tiny_store: BundleStore) -> Model:
-    return loaded(tiny_store, "tiny-chat")
+@pytest.fixture(scope="module", params=["tiny-chat", "tiny-chat-q4"])
+def chat(tiny_store: BundleStore, request: pytest.FixtureRequest) -> Model:
+    assert kernels.register(tiny_store.compile_cache)
+    return loaded(tiny_store, request.param)
 
 
 def answer(model: Model, parameters: Parameters, prompt: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -64,10 +65,8 @@ def test_a_resumed_answer_goes_on_as_it_would_have(chat: Model, parameters: Para
     assert answer(chat, rest, PROMPT + tokens[:20])[0] == tokens[20:]
 
 
-def test_greedy_answers_are_varied_and_printable(chat: Model, tiny_store: BundleStore) -> None:
-    bundle = tiny_store.find("tiny-chat")
-    assert bundle is not None
-    text = Tokenizer.from_file(str(bundle.path / "tokenizer.json")).decode(
+def test_greedy_answers_are_varied_and_printable(chat: Model) -> None:
+    text = Tokenizer.from_file(str(chat.bundle.path / "tokenizer.json")).decode(
         list(answer(chat, Parameters(48), PROMPT)[0])
     )
     assert len(set(text)) > 15

@@ -1,0 +1,96 @@
+"""Compiled programs on disk, with what admission found: a worker that has to be there at once does not ask everything again.
+
+What lies there is native code, and loading it can run anything: it is read only from folders that nothing but this machine's
+own builds, or workers for exactly the same bundles, have written (`bundles.BundleStore.worker_cache`), and never from a peer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jax
+from blake3 import blake3
+from jax.experimental import serialize_executable
+from jaxlib.version import __version__ as jaxlib_version
+
+from .artifact import Signature
+
+FOLDER: Final = "programs"
+_VERSION: Final = 1
+_UNREADABLE: Final = (OSError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError, RuntimeError)
+"""What comes of a file that was cut short, or written by another version. Then the program is admitted and compiled anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a compiled program beside its code."""
+
+    isolated: bool
+    reason: str
+    needed_bytes: int
+    """Memory of one run."""
+    run_s_max: float
+
+
+class Kept:
+    """The programs in `own`, and those in `beside`, which is only read."""
+
+    def __init__(self, own: Path, beside: Path | None = None) -> None:
+        self._own = own / FOLDER
+        self._beside = beside / FOLDER if beside else None
+
+    def find(self, artifact: bytes, signature: Signature) -> tuple[Found, jax.stages.Compiled] | None:
+        """The program of these bytes, if it was compiled before for a machine like this."""
+        name = _name(artifact, signature)
+        for folder in (self._own, self._beside):
+            with suppress(*_UNREADABLE):
+                if folder is not None:
+                    head, _, code = (folder / name).read_bytes().partition(b"\n")
+                    taken, given = _trees(signature)
+                    return Found(**json.loads(head)), serialize_executable.deserialize_and_load(code, taken, given)
+        return None
+
+    def keep(self, artifact: bytes, signature: Signature, found: Found, compiled: jax.stages.Compiled) -> None:
+        """It is found from now on, whole or not at all; if there is no room for it, it is compiled again next time."""
+        with suppress(*_UNREADABLE):
+            code, _, _ = serialize_executable.serialize(compiled)
+            self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
+            target = self._own / _name(artifact, signature)
+            scratch = target.with_name(f".{target.name}.{os.getpid()}")
+            scratch.write_bytes(json.dumps(asdict(found)).encode() + b"\n" + code)
+            scratch.replace(target)
+
+
+def _name(artifact: bytes, signature: Signature) -> str:
+    """By everything that decides what a compiler makes of it, and on which processors that runs."""
+    device = jax.devices()[0]
+    made_for = [
+        _VERSION,
+        jaxlib_version,
+        device.platform,
+        device.device_kind,
+        os.environ.get("XLA_FLAGS", ""),
+        _processor(),
+    ]
+    return blake3(f"{made_for} {signature} ".encode() + artifact).hexdigest()
+
+
+def _processor() -> str:
+    """All that this machine's processors can do, in the kernel's words."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return ""
+
+
+def _trees(signature: Signature) -> tuple[Any, Any]:
+    """The structure of a program's arguments and of its results."""
+    params, state = list(signature.params), list(signature.state)
+    taken = jax.tree.structure(((params, state, *signature.inputs), {}))
+    return taken, jax.tree.structure((state, *signature.outputs))
