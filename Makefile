@@ -6,7 +6,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-MODELS := smollm2-135m-instruct minilm-l6
+MODELS := smollm2-135m-instruct minilm-l6 silero-vad text-direction
 
 .PHONY: demo test check bench spec install bundles clean
 .DEFAULT_GOAL := demo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,7 +14,7 @@ from ..node.engine.bundles import Bundle, BundleStore, length_bytes
 from ..node.engine.upkeep import pinned
 from ..node.trust import TrustList
 from ..protocol.bundle import Tensor
-from ..protocol.errors import Code, FallowError, StoreError
+from ..protocol.errors import Code, ConfigError, FallowError, StoreError
 from .environment import AsJson, usable_home
 from .output import Json, line, needing, print_json, progress, remark, table
 
@@ -21,20 +22,47 @@ MIB = 1024 * 1024
 
 
 def build(
-    names: Annotated[list[str], Parameter(name="NAME", negative=())],
+    names: Annotated[
+        list[str], Parameter(name="NAME", negative=(), help="A recipe, a GGUF file, or a model's folder.")
+    ],
     /,
     *,
+    name: Annotated[str, Parameter(help="What a model from a file or folder is to be called.")] = "",
+    licence: Annotated[str, Parameter(help="Its licence, as an SPDX expression, where it does not say it.")] = "",
+    provenance: Annotated[str, Parameter(help="Where it comes from, in a sentence.")] = "",
+    context: Annotated[
+        int | None, Parameter(help="Tokens of the longest conversation; 1024, if it has as many.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Each bundle is in this machine's store, and trusted. One that was built before is only looked up."""
+    """Each bundle is in this machine's store, and trusted. A recipe that was built before is only looked up."""
     with needing("models"):
-        from ..models import build as build_bundle
+        from ..models import build as build_recipe
+        from ..models.local import build_from, name_of
 
+    def one(each: str, on_progress: Callable[[str, float], None]) -> tuple[str, str]:
+        path = Path(each)
+        if not _is_path(each):
+            return each, build_recipe(each, store_here(), on_progress)
+        bundle = build_from(
+            path,
+            store_here(),
+            name=name,
+            licence=licence,
+            provenance=provenance,
+            context=context,
+            on_progress=on_progress,
+        )
+        return name or name_of(path), bundle.cid
+
+    if (name or licence or provenance or context) and (len(names) > 1 or not _is_path(names[0])):
+        raise ConfigError(Code.BAD_CONFIG, "--name, --licence, --provenance and --context are of one file or folder.")
     built: dict[str, Json] = {}
-    for name in names:
-        built[name] = cid = _build(name, build_bundle)
+    for each in names:
+        called, cid = _build(each, one)
+        built[called] = cid
         if not json:
-            line(f"{name}  {cid}")
+            line(f"{called}  {cid}")
     if json:
         print_json({"bundles": built})
 
@@ -80,13 +108,18 @@ def inspect(
     table(("program", "role", "slots ", "positions ", "context ", "GFLOP ", "MiB a run ", "MiB "), rows)
 
 
-def _build(name: str, build_bundle: Callable[[str, BundleStore, Callable[[str, float], None]], str]) -> str:
-    with progress(name) as show, usable_home():
+def _is_path(name: str) -> bool:
+    """A recipe is a word: a path has a slash, or ends as a file does."""
+    return "/" in name or name.endswith(".gguf") or name in (".", "..")
+
+
+def _build(each: str, build_one: Callable[[str, Callable[[str, float], None]], tuple[str, str]]) -> tuple[str, str]:
+    with progress(each) as show, usable_home():
 
         def on_progress(stage: str, fraction: float) -> None:
-            show(f"{name}: {stage}", fraction)
+            show(f"{each}: {stage}", fraction)
 
-        return build_bundle(name, store_here(), on_progress)
+        return build_one(each, on_progress)
 
 
 def store_here() -> BundleStore:

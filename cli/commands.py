@@ -71,8 +71,8 @@ COMMANDS: Final = (
     Command(
         "bundle build",
         "bundle:build",
-        "Build bundles on this machine, and trust them.",
-        "fallow bundle build minilm-l6",
+        "Build bundles on this machine, by name or from a model's file or folder, and trust them.",
+        "fallow bundle build minilm-l6 ./llama.gguf",
     ),
     Command(
         "bundle list",

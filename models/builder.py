@@ -40,25 +40,26 @@ def build(name: str, store: BundleStore, on_progress: Progress | None = None) ->
     `EngineError(worker_failed)` (it does not run on this machine) and `OSError` (the disk is full).
     """
     progress = on_progress or (lambda _stage, _fraction: None)
-    wanted, home = recipe(name), store.root.parent
+    wanted = recipe(name)
     with _building(store.root):
         record = store.root / "built" / name
         if bundle := _built_before(record, store):
             return bundle.cid
-        model = wanted.make(store.downloads, progress)
-        with tempfile.TemporaryDirectory(dir=store.downloads, prefix="build-") as scratch:
-            manifest, files = write(name, model, Path(scratch), progress)
-            progress("install", 0.0)
-            bundle = store.install(manifest, partial(sign_at, home), files)
-        progress("compile", 0.0)
-        kernels.prepare(bundle, store.compile_cache)
-        _warm(store, bundle)
-        trust_on_this_machine(home, bundle)
+        bundle = _made(name, wanted.make(store.downloads, progress), store, progress)
         record.parent.mkdir(exist_ok=True)
         record.write_text(f"{fingerprint()} {bundle.cid}\n")
         shipped = published(name)
         progress("as published" if shipped and shipped.id == bundle.hash else "signed by this machine", 1.0)
         return bundle.cid
+
+
+def install(name: str, model: Model, store: BundleStore, on_progress: Progress | None = None) -> Bundle:
+    """The model is a bundle of that name, signed by this machine's publisher key, installed and trusted here.
+
+    Raises `EngineError(worker_failed)` (it does not run on this machine) and `OSError` (the disk is full).
+    """
+    with _building(store.root):
+        return _made(name, model, store, on_progress or (lambda _stage, _fraction: None))
 
 
 def write(name: str, model: Model, directory: Path, progress: Progress) -> tuple[Manifest, Mapping[str, Path]]:
@@ -92,6 +93,19 @@ def write(name: str, model: Model, directory: Path, progress: Progress) -> tuple
         tolerance=model.tolerance,
     )
     return manifest, files
+
+
+def _made(name: str, model: Model, store: BundleStore, progress: Progress) -> Bundle:
+    home = store.root.parent
+    with tempfile.TemporaryDirectory(dir=store.downloads, prefix="build-") as scratch:
+        manifest, files = write(name, model, Path(scratch), progress)
+        progress("install", 0.0)
+        bundle = store.install(manifest, partial(sign_at, home), files)
+    progress("compile", 0.0)
+    kernels.prepare(bundle, store.compile_cache)
+    _warm(store, bundle)
+    trust_on_this_machine(home, bundle)
+    return bundle
 
 
 def _program(draft: Draft, model: Model, files: dict[str, Path], directory: Path) -> Program:

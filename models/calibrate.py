@@ -1,9 +1,10 @@
 """How far honest runs of a bundle differ, and how far dishonest ones: `python -m fallow.models.calibrate NAME`.
 
 The recipes' tolerances come from here. Text: transcripts are generated, then scored window by window and as a whole,
-and resumed in the middle. Functions: inputs are computed in every padded length that holds them. `--kept FILE` keeps
-what was computed, or compares with what FILE already holds: run once as it is, then with `--weights bfloat16` (a
-cheat), another jaxlib, or `XLA_FLAGS=--xla_cpu_max_isa=AVX2`.
+and resumed in the middle. Functions of tokens: inputs are computed in every padded length that holds them. Functions of
+arrays: as `measure.py` says, for random inputs or those of `--inputs FILE`. For the first two, `--kept FILE` keeps what
+was computed, or compares with what FILE already holds: run once as it is, then with `--weights bfloat16` (a cheat),
+another jaxlib, or `XLA_FLAGS=--xla_cpu_max_isa=AVX2`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from ..protocol.bundle import CALL
 from ..protocol.errors import FallowError
 from ..protocol.limits import WINDOW_TOKENS
 from ..protocol.work import Parameters, Piece, Work
+from .measure import distances, random_inputs, streamed
 from .publish import default_store
+from .recipes import recipe
 from .rounded import ROUNDINGS, rounded_bundle
 
 SUBJECTS: Final = (
@@ -46,6 +49,7 @@ SAMPLINGS: Final = (
     (300, 700_000),
 )
 """Temperature in thousandths, top-p in ppm; prompts take them in turn."""
+RANDOM_INPUTS: Final = 64
 
 
 @dataclass
@@ -137,6 +141,22 @@ def measure_calls(bundle: Bundle, kept: Path | None) -> dict[str, object]:
     return report
 
 
+def measure_arrays(name: str, downloads: Path, given: Path | None) -> dict[str, object]:
+    """The tolerance that is measured for the recipe's function, field by field: for the inputs in a file, or random ones.
+
+    What a step gives back under the name of an input, the next step is given.
+    """
+    model = recipe(name).make(downloads, lambda _stage, _fraction: None)
+    back = {tensor.name for tensor in model.outputs}
+    fresh = [tensor for tensor in model.inputs if tensor.name not in back]
+    rows = random_inputs(fresh, None, RANDOM_INPUTS)
+    if given is not None:
+        with np.load(given) as arrays:
+            rows = list(zip(*(arrays[tensor.name] for tensor in fresh), strict=True))
+    steps = [dict(zip((tensor.name for tensor in fresh), row, strict=True)) for row in rows]
+    return asdict(distances(model, streamed(model, steps)).tolerance())
+
+
 def _prompts(bundle: Bundle) -> list[tuple[int, ...]]:
     tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
     template = ImmutableSandboxedEnvironment().from_string(
@@ -168,6 +188,9 @@ def main() -> int:
     parser.add_argument(
         "--kept", type=Path, metavar="FILE", help="keep results here, or compare with what is kept here"
     )
+    parser.add_argument(
+        "--inputs", type=Path, metavar="FILE", help="an .npz of a function's inputs by name, one under another"
+    )
     parser.add_argument("--weights", choices=sorted(ROUNDINGS), help="round the weights first, as a cheat would")
     parser.add_argument(
         "--tokens",
@@ -182,6 +205,9 @@ def main() -> int:
         bundle = store.find(arguments.name)
         if bundle is None:
             parser.error(f"build {arguments.name} first")
+        if bundle.manifest.inputs:
+            print(json.dumps(measure_arrays(arguments.name, store.downloads, arguments.inputs), indent=1))
+            return 0
         rounded = arguments.weights and rounded_bundle(arguments.name, arguments.weights, store.downloads)
         with rounded or nullcontext(bundle) as served:
             if CALL in served.manifest.entries:

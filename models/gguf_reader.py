@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType, GGUFReader, dequantize
 from numpy.typing import NDArray
 
 from .blocks import PackedBlocks
+from .checkpoint import unsupported
 from .llama import Llama
 
 _SPECIAL_TOKEN: Final = 3
@@ -35,27 +36,34 @@ _QUANTISED: Final = {
 
 
 class GgufLlama:
-    """What one file of architecture `llama` says. Raises `ValueError` or `KeyError` for any other."""
+    """What one file of architecture `llama` says. Raises `StoreError(unsupported_model)` for any other."""
 
-    def __init__(self, path: Path, context: int) -> None:
-        self._reader = GGUFReader(path)
+    def __init__(self, path: Path, context: int | None = None) -> None:
+        """With so many positions; None: as many as the file says, which may be more than anybody needs."""
+        try:
+            self._reader = GGUFReader(path)
+        except (ValueError, IndexError, KeyError, OverflowError) as error:
+            raise unsupported(f"{path.name} is not a GGUF file ({error})") from None
         if (architecture := self.text("general.architecture")) != "llama":
-            raise ValueError(f"{path.name} is a {architecture!r} model, not a Llama")
+            raise unsupported(f"{path.name} is a {architecture!r} model, not a Llama")
         self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
-        heads, head_dim = self._number("llama.attention.head_count"), self._number("llama.rope.dimension_count")
+        heads, dim = self._number("llama.attention.head_count"), self._number("llama.embedding_length")
+        head_dim = self._number("llama.rope.dimension_count", dim // heads)
+        self.positions = self._number("llama.context_length", 0)
         self.sizes = Llama(
             layers=self._number("llama.block_count"),
-            dim=self._number("llama.embedding_length"),
+            dim=dim,
             heads=heads,
-            kv_heads=self._number("llama.attention.head_count_kv"),
+            kv_heads=self._number("llama.attention.head_count_kv", heads),
             head_dim=head_dim,
             hidden=self._number("llama.feed_forward_length"),
-            vocabulary=self._number("llama.vocab_size"),
-            context=context,
-            rope_base=float(self._content("llama.rope.freq_base")),  # type: ignore[arg-type]  # checked by float()
-            norm_epsilon=float(self._content("llama.attention.layer_norm_rms_epsilon")),  # type: ignore[arg-type]
+            vocabulary=len(self.texts("tokenizer.ggml.tokens")),
+            context=context or self.positions,
+            rope_base=self._float("llama.rope.freq_base", 10_000.0),
+            norm_epsilon=self._float("llama.attention.layer_norm_rms_epsilon"),
             tied="output.weight" not in self._tensors,
         )
+        self._refuse_what_is_not_computed()
 
     def weights(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Each parameter of `sizes.parameters()`, in order, expanded to float32."""
@@ -66,7 +74,7 @@ class GgufLlama:
     def in_blocks(self) -> Iterator[tuple[str, PackedBlocks]]:
         """Each matrix of `sizes.parameters()` as it is in the file: what its blocks expand to is what `weights` yields.
 
-        Raises `ValueError` for one that is neither Q4_1 nor Q8_0.
+        Raises `StoreError(unsupported_model)` for one that is neither Q4_1 nor Q8_0.
         """
         for name, shape in self.sizes.parameters().items():
             if len(shape) == 2:
@@ -79,28 +87,38 @@ class GgufLlama:
 
     def merges(self) -> list[tuple[str, str]]:
         """BPE's merges, first ones first."""
-        pairs = (text.split(" ") for text in self.texts("tokenizer.ggml.merges"))
+        # An empty list is left out of a file.
+        texts = self.texts("tokenizer.ggml.merges") if self._content("tokenizer.ggml.merges") is not None else []
+        pairs = (text.split(" ") for text in texts)
         return [(left, right) for left, right in pairs]
 
     def special_tokens(self) -> list[tuple[int, str]]:
         """Tokens that no text can spell, such as the ends of turns."""
         kinds = self._content("tokenizer.ggml.token_type")
-        assert isinstance(kinds, list)
+        if not isinstance(kinds, list):
+            raise unsupported("The GGUF file does not say which of its tokens are special")
         texts = self.texts("tokenizer.ggml.tokens")
         return [(index, texts[index]) for index, kind in enumerate(kinds) if kind == _SPECIAL_TOKEN]
 
-    def text(self, key: str) -> str:
-        """The text under `key`."""
+    def text(self, key: str, otherwise: str | None = None) -> str:
+        """The text under `key`; `otherwise` if there is none."""
         content = self._content(key)
+        if content is None and otherwise is not None:
+            return otherwise
         if not isinstance(content, str):
-            raise ValueError(f"{key} is not a text")
+            raise unsupported(f"The GGUF file has no text {key}")
         return content
+
+    def number(self, key: str) -> int | None:
+        """The whole number under `key`, if there is one."""
+        content = self._content(key)
+        return content if isinstance(content, int) else None
 
     def texts(self, key: str) -> list[str]:
         """The list of texts under `key`."""
         content = self._content(key)
         if not isinstance(content, list):
-            raise ValueError(f"{key} is not a list")
+            raise unsupported(f"The GGUF file has no list {key}")
         return content
 
     def _expanded(self, name: str) -> NDArray[np.float32]:
@@ -111,21 +129,48 @@ class GgufLlama:
     def _blocks(self, name: str) -> PackedBlocks:
         tensor = self._tensors[name]
         if tensor.tensor_type not in _QUANTISED:
-            raise ValueError(f"{name} is {tensor.tensor_type.name}: not in blocks of 4 or 8 bits")
+            raise unsupported(f"{name} is {tensor.tensor_type.name}: not in blocks of 4 or 8 bits")
         packed = packed_rows(tensor.data, tensor.tensor_type)
         return PackedBlocks(*(_halves(array, self.sizes.head_dim) for array in packed)) if _turned(name) else packed
 
-    def _number(self, key: str) -> int:
+    def _refuse_what_is_not_computed(self) -> None:
+        sizes = self.sizes
+        used = {part for name in sizes.parameters() for part in _gguf_names(name)}
+        strange = sorted(set(self._tensors) - used)
+        there = {
+            "rope scaling": self._content("llama.rope.scaling.type") not in (None, "none")
+            or "rope_freqs.weight" in self._tensors,
+            "a sliding window": self._content("llama.attention.sliding_window"),
+            "experts": self._content("llama.expert_count"),
+            "heads of which a part is not turned": self._number("llama.attention.key_length", sizes.head_dim)
+            != sizes.head_dim,
+            f"tensors that no Llama here has, such as {strange[0] if strange else ''}": strange,
+        }
+        if found := [what for what, is_there in there.items() if is_there]:
+            raise unsupported(f"The model has {found[0]}, which its family here does not compute")
+        if missing := sorted(used - set(self._tensors)):
+            raise unsupported(f"The GGUF file has no tensor {missing[0]}")
+
+    def _number(self, key: str, otherwise: int | None = None) -> int:
         content = self._content(key)
+        if content is None and otherwise is not None:
+            return otherwise
         if not isinstance(content, int):
-            raise ValueError(f"{key} is not a whole number")
+            raise unsupported(f"The GGUF file has no whole number {key}")
         return content
 
+    def _float(self, key: str, otherwise: float | None = None) -> float:
+        content = self._content(key)
+        if content is None and otherwise is not None:
+            return otherwise
+        if not isinstance(content, int | float):
+            raise unsupported(f"The GGUF file has no number {key}")
+        return float(content)
+
     def _content(self, key: str) -> object:
+        """None if there is no such key."""
         field = self._reader.get_field(key)
-        if field is None:
-            raise KeyError(key)
-        return field.contents()
+        return field.contents() if field is not None else None
 
 
 def packed_rows(rows: NDArray[np.uint8], kind: GGMLQuantizationType) -> PackedBlocks:

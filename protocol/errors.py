@@ -68,6 +68,7 @@ class Code(StrEnum):
     BUNDLE_REFUSED = "bundle_refused"
     DOWNLOAD_FAILED = "download_failed"
     PACKAGE_MISSING = "package_missing"
+    UNSUPPORTED_MODEL = "unsupported_model"
     BAD_CONFIG = "bad_config"
     ALREADY_RUNNING = "already_running"
     NOT_RUNNING = "not_running"
@@ -176,6 +177,12 @@ REGISTRY: dict[Code, CodeEntry] = {
         ),
         CodeEntry(Code.DOWNLOAD_FAILED, "any", _IGNORE, "Check that pip reaches your package index, then build again."),
         CodeEntry(Code.PACKAGE_MISSING, "any", _IGNORE, "Install the extra that the message names."),
+        CodeEntry(
+            Code.UNSUPPORTED_MODEL,
+            "any",
+            _IGNORE,
+            "Change what the message names; `models/` shows how others are made.",
+        ),
         CodeEntry(Code.BAD_CONFIG, "any", _IGNORE, "Correct the setting that the message names."),
         CodeEntry(Code.ALREADY_RUNNING, "any", _IGNORE, "Use the one that runs, or stop it first."),
         CodeEntry(Code.NOT_RUNNING, "any", _IGNORE, "Start it first."),

@@ -16,6 +16,8 @@ import trio
 from fallow.cli import app
 from fallow.cli.commands import COMMANDS
 from fallow.node.config import parse
+from fallow.node.engine.bundles import BundleStore
+from fallow.node.trust import TrustList
 from fallow.testnet.local import Testnet
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
@@ -76,7 +78,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_the_python_example_runs_as_it_is_written(home: Path, tmp_path: Path) -> None:
-    (program,) = blocks("python")
+    (program,) = (block for block in blocks("python") if "fallow.client" in block)
     for name, tiny in TINY.items():
         assert f'"{name}"' in program
         program = program.replace(f'"{name}"', f'"{tiny}"')
@@ -95,3 +97,21 @@ async def test_the_python_example_runs_as_it_is_written(home: Path, tmp_path: Pa
     shown = ran.stdout.decode()
     assert " accepted ['12D3KooW" in shown
     assert shown.endswith("2 64\n")
+
+
+def test_the_function_of_the_example_becomes_a_bundle_in_ten_lines(tmp_path: Path) -> None:
+    (program,) = (block for block in blocks("python") if "fallow.models" in block)
+    assert len([line for line in program.splitlines() if line.strip()]) <= 10
+    (tmp_path / "example.py").write_text(program, "utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-P", str(tmp_path / "example.py")],
+        env={**os.environ, "FALLOW_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    (bundle,) = BundleStore(tmp_path / "home" / "store").list()
+    assert ran.stdout == f"{bundle.cid}\n"
+    assert TrustList.load(tmp_path / "home").trusts(bundle.signed, bundle.cid)

@@ -38,6 +38,8 @@ class Model:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.numerics_class = numerics_class(params, self.manifest)
+        self.rewinds = all(each.positions_axis is not None for each in self.manifest.state)
+        """Whether a sequence's state may be taken up at an earlier position: what follows there is overwritten."""
         self._trusted = trusted
         roles = {role: self.manifest.role(role) for role in _ROLES}
         self._programs = {

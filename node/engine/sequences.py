@@ -142,6 +142,8 @@ class Batches:
         """Every line of the group stands in a batch that is wide enough for as many as possible, and no wider or shorter
         than need be."""
         batches = self._batches.setdefault(group, [])
+        if not self._model.rewinds:
+            _leave_out(batches, lines)
         inside = [line for batch in batches for line in batch.lines if line]
         outside = [line for line in lines if line.state is not None]
         every = inside + outside
@@ -164,6 +166,13 @@ class Batches:
         """The narrowest batch that holds so many lines, else the widest that there is; of the programs that are loaded."""
         widths = [p.program.slots for p in self._model.programs("decode", context) if p.ready or p.program.slots == 1]
         return next((width for width in widths if width >= lines), widths[-1])
+
+
+def _leave_out(batches: Iterable[Batch], lines: Sequence[Line]) -> None:
+    """Lines that are not to go on stand in no batch: a run would mix into their states what nothing takes out again."""
+    for batch in batches:
+        for line in [line for line in batch.lines if line and line not in lines]:
+            batch.take(line)
 
 
 def rehearse(model: Model) -> None:

@@ -86,7 +86,7 @@ class Turns:
         """The job takes no further part, and its slot is free; what was read of its sequence may be found again."""
         if (line := self._leave(task)) is not None:
             self._batches[task.model].take(line)
-            if line.state is not None:
+            if line.state is not None and task.model.rewinds:
                 self.prefixes[task.model].keep(task.client, Prefix(tuple(line.tokens), line.state, line.context))
 
     def _leave(self, task: Task) -> Line | None:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from fallow.cli import run
 from fallow.cli.commands import COMMANDS, GROUPS, Command
@@ -130,6 +133,19 @@ def test_what_is_not_there_is_said(shell: Shell, tmp_path: Path) -> None:
     failing(shell("testnet", "down", "--dir", tmp_path), "not_running")
     failing(shell("bundle", "inspect", "nope"), "bundle_not_built")
     failing(shell("bundle", "build", "nope"), "unknown_name")
+
+
+def test_a_folder_s_model_is_built_and_listed(shell: Shell, tmp_path: Path) -> None:
+    """Random weights, saved by transformers; of the tokenizer only that there is one matters here."""
+    folder = shutil.copytree(Path(__file__).parents[1] / "fixtures" / "references" / "hf_bert", tmp_path / "Some BERT")
+    assert "tokenizer.json" in failing(shell("bundle", "build", folder), "unsupported_model")
+    (folder / "tokenizer.json").write_text(Tokenizer(WordLevel({"a": 0, "?": 1}, unk_token="?")).to_str())
+    assert "--licence" in failing(shell("bundle", "build", folder), "unsupported_model")
+    failing(shell("bundle", "build", folder, folder, "--name", "one"), "bad_config")
+    built = shell.json("bundle", "build", folder, "--licence", "MIT", "--context", "32")["bundles"]
+    (listed,) = shell.json("bundle", "list")["bundles"]
+    assert built == {"some-bert": listed["cid"]}
+    assert listed["trusted"] is True
 
 
 def test_a_node_that_cannot_run_says_why(shell: Shell, tmp_path: Path) -> None:

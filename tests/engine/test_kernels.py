@@ -103,26 +103,26 @@ def product(x: NDArray[np.float32], w: NDArray[np.float32]) -> NDArray[np.float3
     return sums[..., 0]
 
 
-@pytest.mark.spec("B-22")
+@pytest.mark.spec("B-24")
 def test_the_kernels_compute_what_the_specification_says(library: Path, arrays: Path) -> None:
     given = np.load(arrays)
     for bits, line in zip("48", run(library, arrays).splitlines(), strict=True):
         assert bytes.fromhex(line) == product(given["x"], weights(given[bits], given["scales"])).tobytes()
 
 
-@pytest.mark.spec("B-22")
+@pytest.mark.spec("B-24")
 @pytest.mark.parametrize("options", [("-DWIDTH=4",), ("-DWIDTH=8",)])
 def test_the_width_of_vectors_changes_no_bit(library: Path, arrays: Path, options: tuple[str, ...]) -> None:
     kernels.build(library, options)
     assert run(library, arrays, *options) == run(library, arrays)
 
 
-@pytest.mark.spec("B-22")
+@pytest.mark.spec("B-24")
 def test_the_number_of_threads_changes_no_bit(library: Path, arrays: Path) -> None:
     assert run(library, arrays, cores=1) == run(library, arrays)
 
 
-@pytest.mark.spec("B-22")
+@pytest.mark.spec("B-24")
 def test_other_rows_change_no_bit_of_a_row(library: Path, arrays: Path, tmp_path: Path) -> None:
     given = dict(np.load(arrays))
     whole = [bytes.fromhex(line) for line in run(library, arrays).splitlines()]
@@ -132,7 +132,7 @@ def test_other_rows_change_no_bit_of_a_row(library: Path, arrays: Path, tmp_path
         assert fewer == [each[-rows * OUT * 4 :] for each in whole]
 
 
-@pytest.mark.spec("B-23")
+@pytest.mark.spec("B-25")
 @pytest.mark.parametrize(
     ("shapes", "result"),
     [

@@ -55,7 +55,7 @@ def test_the_kernel_and_the_plain_product_agree(bits: int, rows: int) -> None:
     np.testing.assert_allclose(y[0], plain(x[0], weight), rtol=0, atol=2e-6)
 
 
-@pytest.mark.spec("B-21")
+@pytest.mark.spec("B-23")
 @pytest.mark.parametrize("bits", [4, 8])
 def test_every_platform_expands_the_same_weights(bits: int) -> None:
     """Seen through the kernel by rows of x that pick one weight each."""
@@ -74,7 +74,7 @@ def test_a_constant_row_is_kept() -> None:
     assert (np.asarray(rows) == 0.75).all()
 
 
-@pytest.mark.spec("B-20")
+@pytest.mark.spec("B-22")
 def test_an_artifact_calls_the_kernel_on_a_cpu_alone() -> None:
     weight = blocks.packed(random(OUT, IN), 4)
 

@@ -11,6 +11,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from fallow.models.llama import Llama
+from fallow.models.measure import distances, streamed
+from fallow.models.recipes import recipe
 from fallow.node.engine import entries
 from fallow.node.engine.bundles import Bundle
 from fallow.node.engine.device import map_weights
@@ -103,3 +105,49 @@ def test_minilm_vectors(minilm: Bundle) -> None:
         assert float(ours @ ours) == pytest.approx(1, abs=1e-5)
         assert float(ours @ wanted) >= 0.9999
         assert np.abs(ours - wanted).max() < 1e-5
+
+
+def called(model: Model, *arrays: np.ndarray) -> np.ndarray:
+    """f32[D] of one input of a function of arrays, as a node runs it."""
+    work = Work(arrays=(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays),))
+    (step,) = alone(model, Parameters(), entries.call(model.manifest, work))
+    return np.frombuffer(step.piece.tensor, "<f4")
+
+
+def test_silero_hears_what_its_onnx_file_hears_from_step_to_step(built: Built) -> None:
+    model = load(built("silero-vad"))
+    reference = np.load(REFERENCES / "silero.npz")
+    context, state = np.zeros(64, np.float32), np.zeros((2, 128), np.float32)
+    for audio, probabilities, after in zip(*(reference[k] for k in ("audio", "probabilities", "state")), strict=True):
+        output = called(model, audio, context, state)
+        heard, context, state = output[:16], output[16:80], output[80:].reshape(2, 128)
+        assert np.abs(heard - probabilities).max() < 1e-5  # measured: 1.2e-6
+        np.testing.assert_array_equal(context, audio[-64:])
+        assert np.abs(state - after).max() < 1e-4  # measured: 8e-6, of values up to 18
+    assert reference["probabilities"].min() < 0.01
+    assert reference["probabilities"].max() > 0.99
+
+
+def test_text_direction_sees_what_its_onnx_file_sees(built: Built) -> None:
+    model = load(built("text-direction"))
+    reference = np.load(REFERENCES / "text_direction.npz")
+    for image, probabilities in zip(reference["image"], reference["probabilities"], strict=True):
+        output = called(model, image)
+        assert np.abs(output[:2] - probabilities).max() < 1e-5  # measured: 2e-7
+        assert np.exp(output[2] - output[3]) == pytest.approx(output[0] / output[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "fixture"), [("silero-vad", "silero"), ("text-direction", "text_direction")])
+def test_what_the_tolerance_of_a_function_says_is_so(built: Built, name: str, fixture: str) -> None:
+    """Honest outputs lie within a tenth of it, and those of rounded weights at five times it."""
+    bundle = built(name)
+    tolerance = bundle.manifest.tolerance
+    model = recipe(name).make(bundle.path.parents[1] / "downloads", lambda _stage, _fraction: None)
+    with np.load(REFERENCES / f"{fixture}.npz") as arrays:
+        given = [{model.inputs[0].name: row} for row in arrays[model.inputs[0].name]]
+    measured = distances(model, streamed(model, given))
+    assert max(measured.honest) < tolerance.value_micro / 10
+    for cheat in tolerance.cheats:
+        assert min(measured.cheats[cheat.name.removesuffix("-weights")]) > 5 * tolerance.value_micro
+        assert (cheat.samples, cheat.false_accept_ppm) == (len(given), 0)
+    assert (tolerance.samples, tolerance.false_reject_ppm) == (len(measured.honest), 0)
