@@ -1,0 +1,66 @@
+"""Compiled programs on disk: found as they were, never for another claim, and compiled anew if they cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fallow.node.engine.artifact import Aval, Signature
+from fallow.node.engine.kept import FOLDER, Kept
+from fallow.node.engine.loading import Loaded, load_untrusted, own_grant
+from fallow.protocol.errors import Code, EngineError
+
+from .hostile import HONEST_FLOPS, C, honest, serialized
+
+SIGNATURE = Signature((), (), (Aval("int32", (1, C)), Aval("int32", (1,))), (Aval("float32", (1, 2)),))
+INPUTS = np.arange(C, dtype=np.int32)[None], np.array([C], np.int32)
+
+
+@pytest.fixture(scope="module")
+def artifact() -> bytes:
+    return serialized(honest)
+
+
+def load(artifact: bytes, kept: Kept, flops: int = HONEST_FLOPS) -> Loaded:
+    return load_untrusted("program", artifact, SIGNATURE, flops=flops, slots=1, grant=own_grant(kept))
+
+
+def output(loaded: Loaded) -> bytes:
+    return np.asarray(loaded.run([], [], *INPUTS)[1]).tobytes()
+
+
+def only_file(folder: Path) -> Path:
+    (path,) = (folder / FOLDER).iterdir()
+    return path
+
+
+def test_a_program_is_found_as_it_was_also_beside(artifact: bytes, tmp_path: Path) -> None:
+    first = load(artifact, Kept(tmp_path))
+    written = only_file(tmp_path).stat().st_mtime_ns
+    for kept in (Kept(tmp_path), Kept(tmp_path / "own", tmp_path)):
+        again = load(artifact, kept)
+        assert (again.isolation, again.run_s_max) == (first.isolation, first.run_s_max)
+        assert output(again) == output(first)
+    assert only_file(tmp_path).stat().st_mtime_ns == written
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.spec("B-18")
+def test_a_manifest_that_claims_other_flops_of_a_kept_program_is_refused(artifact: bytes, tmp_path: Path) -> None:
+    load(artifact, Kept(tmp_path))
+    with pytest.raises(EngineError, match="claims 5 FLOPs") as caught:
+        load(artifact, Kept(tmp_path), flops=5)
+    assert caught.value.code is Code.BUNDLE_REFUSED
+
+
+HEAD = b'{"isolated": true, "reason": "", "needed_bytes": 1, "run_s_max": 5}\n'
+
+
+@pytest.mark.parametrize("content", [b"", b"[]\n", HEAD + b"cut short", HEAD + b"cno.such.module\nname\n."])
+def test_what_cannot_be_read_is_compiled_anew(artifact: bytes, tmp_path: Path, content: bytes) -> None:
+    first = output(load(artifact, Kept(tmp_path)))
+    only_file(tmp_path).write_bytes(content)
+    assert output(load(artifact, Kept(tmp_path))) == first
+    assert len(only_file(tmp_path).read_bytes()) > 1000
