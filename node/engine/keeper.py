@@ -158,7 +158,7 @@ class WorkerEngine:
             try:
                 await self._run_worker()
             except EngineError as error:  # it never got ready: what is wrong is wrong again next time
-                if self._wanted is wanted and len(self._refused) == refused:
+                if self._wanted is wanted and len(self._refused) == refused and not self._spawner.gave_spare:
                     self._give_up(error)
                 continue
             if (
