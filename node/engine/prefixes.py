@@ -15,6 +15,9 @@ from .sequences import copied
 LEAST_TOKENS: Final = 16
 """Shorter beginnings are quicker read again than looked after."""
 
+PREFIXES_MAX: Final = 256
+"""Of one model: each of a client's prompts is compared with all of its own, and states may be of any size, or of none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
@@ -46,7 +49,7 @@ class Prefixes:
         self._forget(client, prefix.tokens)
         self._kept[client, prefix.tokens] = prefix
         self.length_bytes += prefix.length_bytes
-        while self.length_bytes > self._bytes_max:
+        while self.length_bytes > self._bytes_max or len(self._kept) > PREFIXES_MAX:
             self._forget(*next(iter(self._kept)))
 
     def find(self, client: bytes, tokens: tuple[int, ...]) -> tuple[int, Prefix] | None:

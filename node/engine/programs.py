@@ -216,8 +216,13 @@ def _check_roles(manifest: Manifest) -> None:
         alone = {program.context for program in programs if program.slots == 1}
         if not alone or alone != {program.context for program in programs}:
             raise EngineError(Code.WORKER_FAILED, f"{manifest.name} has no program for {role} of one sequence alone.")
-        if role != CALL and max(alone) != manifest.context_tokens_max:
+        whole = (
+            all(p.length == p.context for p in programs) if role == CALL else max(alone) == manifest.context_tokens_max
+        )
+        if not whole:
             raise EngineError(Code.WORKER_FAILED, f"No {role} of {manifest.name} takes its whole context.")
+        if role == "decode" and len({(program.slots, program.context) for program in programs}) < len(programs):
+            raise EngineError(Code.WORKER_FAILED, f"Two decodes of {manifest.name} are for the same slots and context.")
     for lengths in _lengths(manifest):
         if any(longer % shorter for shorter, longer in pairwise(lengths)):
             raise EngineError(Code.WORKER_FAILED, f"Lengths of {manifest.name}'s programs do not divide: {lengths}.")

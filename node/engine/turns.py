@@ -167,18 +167,16 @@ class Turns:
         """The job's line: as it is, or begun from whatever is kept of the first of these tokens."""
         if task.line is not None:
             return task.line
-        model = task.model
-        context = next(
-            each for each in model.contexts(role) if each >= min(positions, model.manifest.context_tokens_max)
-        )
+        model, needed = task.model, min(positions, task.model.manifest.context_tokens_max)
         line = task.line = Line(task.client, task.parameters)
         if found := self.prefixes[model].find(task.client, reusable):
             common, prefix = found
             line.tokens = list(reusable[: model.aligned(common)])
             line.state, line.context = prefix.state, prefix.context
-            lengthen(model.manifest.state, line, context)
-        else:
+        context = next(each for each in model.contexts(role) if each >= max(needed, line.context))
+        if line.state is None:
             line.state, line.context = zeros(model.manifest.state, 1, context), context
+        lengthen(model.manifest.state, line, context)  # of another role, whose contexts may be others
         return line
 
     def _chunk(

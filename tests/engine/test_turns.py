@@ -9,6 +9,7 @@ import pytest
 
 from fallow.node.engine import device
 from fallow.node.engine.entries import Next, Step, run_entry
+from fallow.node.engine.prefixes import PREFIXES_MAX, Prefix, Prefixes
 from fallow.node.engine.programs import Model, load
 from fallow.node.engine.sequences import Batch, Line
 from fallow.node.engine.slots import Isolation
@@ -219,6 +220,15 @@ def test_kept_prefixes_stay_within_their_bound(chat: Model) -> None:
         finish(turns, Asked(chat, Work(((first, *PROMPT),)), Parameters(48)))
     (prefixes,) = turns.prefixes.values()
     assert prefixes.length_bytes <= 2 * bundle_state
+
+
+def test_prefixes_without_any_state_are_bounded_in_number() -> None:
+    prefixes = Prefixes(2**20)
+    for first in range(PREFIXES_MAX + 3):
+        prefixes.keep(A, Prefix((first, *PROMPT), [], 128))
+    assert prefixes.find(A, (2, *PROMPT)) is None
+    assert prefixes.find(A, (3, *PROMPT)) is not None
+    assert prefixes.find(B, (4, *PROMPT)) is None
 
 
 def test_a_long_prompt_holds_up_the_others_by_one_short_chunk_a_step(chat: Model) -> None:

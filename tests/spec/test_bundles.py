@@ -38,6 +38,8 @@ def manifest_of(file: File, entry: str, programs: Sequence[tuple[str, int]]) -> 
         ("score", [("prefill", 32)]),
         ("score", [("score", 24)]),
         ("call", [("score", 32)]),
+        ("call", [("call", 32)]),
+        ("generate", [("decode", 1), ("decode", 1), ("prefill", 32)]),
     ],
 )
 def test_entries_without_programs_in_lengths_that_fit_are_not_served(
@@ -51,6 +53,14 @@ def test_entries_without_programs_in_lengths_that_fit_are_not_served(
     with pytest.raises(EngineError) as caught:
         load(bundle)
     assert caught.value.code is Code.WORKER_FAILED
+
+
+def test_an_input_that_no_call_takes_is_too_long_though_the_context_has_room() -> None:
+    manifest = manifest_of(File(0, (bytes(32),)), "call", [("call", 32)])
+    assert next(entries.call(manifest, Work(((1,) * 32,))))
+    with pytest.raises(EngineError) as caught:
+        next(entries.call(manifest, Work(((1,) * 33,))))
+    assert caught.value.code is Code.INPUT_TOO_LONG
 
 
 @pytest.mark.spec("B-10")
