@@ -24,7 +24,7 @@ MEASURES: Final = {
     SECCOMP: "no system calls but those on a list",
     LIMITS: "no core dumps, bounded files and descriptors",
     MEMORY: "a bound on its memory",
-    SEALED: "nothing can be written once bundles are loaded",
+    SEALED: "nothing can be written once all programs are loaded",
 }
 """All measures, by the names that `Ready` carries, with what each means."""
 
@@ -91,9 +91,9 @@ class Confinement:
             self.measures += (SECCOMP,)
 
     def before_jobs(self) -> bool:
-        """Nothing is written any more, but to the log: a job leaves nothing behind for the next worker. True the first time.
+        """Nothing is written any more, but to the log: no later job leaves anything for the next worker. True the first time.
 
-        To be called when all programs are loaded and compiled. Not on a GPU, whose driver opens its devices when it likes.
+        To be called when all programs are loaded and compiled; the jobs that came before that could write. Not on a GPU, whose driver opens its devices when it likes.
         """
         if SECCOMP in self.measures and SEALED not in self.measures and not self._devices:
             seccomp.load(seccomp.Allowed(writing=False))
