@@ -108,7 +108,7 @@ class Served:
     bundle: Hash
     name: Word
     numerics_class: Word
-    """Results compare bit by bit within one class only: precision/jaxlib/platform/instruction set or device/variant(/flags)."""
+    """Results compare bit by bit within one class at most: see `device.numerics_class`."""
     rates: Rates
 
 
