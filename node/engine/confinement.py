@@ -93,7 +93,8 @@ class Confinement:
     def before_jobs(self) -> bool:
         """Nothing is written any more, but to the log: no later job leaves anything for the next worker. True the first time.
 
-        To be called when all programs are loaded and compiled; the jobs that came before that could write. Not on a GPU, whose driver opens its devices when it likes.
+        To be called when all programs are loaded and compiled; the jobs that came before that could write. Not on a GPU,
+        whose driver opens its devices when it likes.
         """
         if SECCOMP in self.measures and SEALED not in self.measures and not self._devices:
             seccomp.load(seccomp.Allowed(writing=False))
