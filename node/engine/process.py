@@ -18,6 +18,7 @@ from typing import BinaryIO, Final
 import trio
 
 from ...protocol.errors import Code, EngineError
+from . import areas
 from .messages import Begin, FrameBuffer, Message, encode
 from .sandbox import Box, environment
 
@@ -56,6 +57,7 @@ class WorkerProcess:
         log_path: Path,
         box: Box | None = None,
         bundles: frozenset[bytes] = frozenset(),
+        max_jobs: int = 4,
     ) -> None:
         self._log_path = log_path
         self.bundles = bundles
@@ -64,7 +66,10 @@ class WorkerProcess:
         """Whether it was started in a sandbox."""
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
-        words = [*command, "--control-fd", str(theirs.fileno())]
+        shared = areas.descriptor(max_jobs)
+        self.areas = areas.Areas(shared, max_jobs)
+        """Where what is large in messages lies."""
+        words = [*command, "--max-jobs", str(max_jobs), "--control-fd", str(theirs.fileno()), "--areas-fd", str(shared)]
         try:
             with theirs, os.fdopen(write_end, "wb"), _log(log_path) as log:
                 self._popen = subprocess.Popen(
@@ -73,13 +78,15 @@ class WorkerProcess:
                     stdout=log,
                     stderr=log,
                     env=environment(),
-                    pass_fds=[theirs.fileno(), write_end],
+                    pass_fds=[theirs.fileno(), write_end, shared],
                     start_new_session=True,
                 )
         except OSError as error:
             ours.close()
             os.close(read_end)
             raise EngineError(Code.WORKER_FAILED, f"The worker cannot be started: {error}") from None
+        finally:
+            os.close(shared)
         self._named: FileIO | None = FileIO(read_end)
         """Where bubblewrap names its child, until that has been read."""
         self._pid = self._popen.pid
@@ -161,6 +168,7 @@ class WorkerProcess:
             finally:
                 os.close(ended)
         self._let_go()
+        self.areas.close()
         return self._popen.wait()
 
     def _find_worker(self) -> None:
