@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,22 @@ def configure(compile_cache: Path, *, beside: Path | None = None) -> None:
     update("jax_persistent_cache_enable_xla_caches", "none")
     lru_cache.LRUCache.get = _reading(beside)  # type: ignore[assignment]
     lru_cache.LRUCache.put = _put_whole  # type: ignore[assignment]  # see there; its first argument is named otherwise
+
+
+@contextmanager
+def uncached() -> Iterator[None]:
+    """What is compiled in the block comes from the compiler, and leaves nothing in JAX's cache.
+
+    An executable that was read from there cannot be serialised again: XLA's CPU back end of jaxlib 0.10.2 then leaves out
+    functions, and says so when the copy is run ("Function ... not found").
+    """
+    get, put = lru_cache.LRUCache.get, lru_cache.LRUCache.put
+    lru_cache.LRUCache.get = lambda cache, key: None  # type: ignore[assignment]
+    lru_cache.LRUCache.put = lambda cache, key, value: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        lru_cache.LRUCache.get, lru_cache.LRUCache.put = get, put  # type: ignore[method-assign]
 
 
 def map_weights(bundle: Bundle) -> list[jax.Array]:
