@@ -30,6 +30,7 @@ from ...protocol.identity import cid, cid_hash_untrusted, content_hash
 from ...protocol.limits import CHUNK_BYTES, MANIFEST_BYTES_MAX
 
 MANIFEST = "manifest"
+WORKER_CACHES = "xla-workers"
 WORKER_CACHE_BYTES_MAX = 2**30
 """Of what one set of bundles has compiled to: five programs of SmolLM2 are 1 MB."""
 _FILE_NAME = re.compile(r"(programs/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -128,10 +129,12 @@ class BundleStore:
         that program in it, and no other.
         """
         served = content_hash("\n".join(sorted(set(cids))).encode()).hex()
-        path = _directory(self.root / "xla-workers" / served[:32], 0o700)
+        path = _directory(self.root / WORKER_CACHES / served[:32], 0o700)
         if sum(file.lstat().st_size for file in path.rglob("*")) > WORKER_CACHE_BYTES_MAX:
             shutil.rmtree(path)
-        return _directory(path, 0o700)
+        path = _directory(path, 0o700)
+        os.utime(path)  # by which `upkeep.sweep` knows when it was last used
+        return path
 
     @property
     def downloads(self) -> Path:

@@ -22,8 +22,11 @@ from jaxlib.version import __version__ as jaxlib_version
 from .artifact import Signature
 
 FOLDER: Final = "programs"
-_VERSION: Final = 1
-_UNREADABLE: Final = (OSError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError, RuntimeError)
+_VERSION: Final = 2
+_UNREADABLE: Final = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, EOFError, MemoryError, pickle.UnpicklingError,
+    RuntimeError,
+)  # fmt: skip
 """What comes of a file that was cut short, or written by another version. Then the program is admitted and compiled anew."""
 
 
@@ -45,9 +48,9 @@ class Kept:
         self._own = own / FOLDER
         self._beside = beside / FOLDER if beside else None
 
-    def find(self, artifact: bytes, signature: Signature) -> tuple[Found, jax.stages.Compiled] | None:
-        """The program of these bytes, if it was compiled before for a machine like this."""
-        name = _name(artifact, signature)
+    def find(self, artifact: bytes, signature: Signature, *, flops: int) -> tuple[Found, jax.stages.Compiled] | None:
+        """The program of these bytes, if it was compiled before for a machine like this, and admitted with that claim."""
+        name = _name(artifact, signature, flops)
         for folder in (self._own, self._beside):
             with suppress(*_UNREADABLE):
                 if folder is not None:
@@ -56,19 +59,24 @@ class Kept:
                     return Found(**json.loads(head)), serialize_executable.deserialize_and_load(code, taken, given)
         return None
 
-    def keep(self, artifact: bytes, signature: Signature, found: Found, compiled: jax.stages.Compiled) -> None:
+    def keep(
+        self, artifact: bytes, signature: Signature, found: Found, compiled: jax.stages.Compiled, *, flops: int
+    ) -> None:
         """It is found from now on, whole or not at all; if there is no room for it, it is compiled again next time."""
         with suppress(*_UNREADABLE):
             code, _, _ = serialize_executable.serialize(compiled)
             self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
-            target = self._own / _name(artifact, signature)
+            target = self._own / _name(artifact, signature, flops)
             scratch = target.with_name(f".{target.name}.{os.getpid()}")
             scratch.write_bytes(json.dumps(asdict(found)).encode() + b"\n" + code)
             scratch.replace(target)
 
 
-def _name(artifact: bytes, signature: Signature) -> str:
-    """By everything that decides what a compiler makes of it, and on which processors that runs."""
+def _name(artifact: bytes, signature: Signature, flops: int) -> str:
+    """By everything that decides whether it is admitted, what a compiler makes of it, and on which processors that runs.
+
+    Another manifest may claim other FLOPs of the same program, and is to be refused for it.
+    """
     device = jax.devices()[0]
     made_for = [
         _VERSION,
@@ -78,7 +86,7 @@ def _name(artifact: bytes, signature: Signature) -> str:
         os.environ.get("XLA_FLAGS", ""),
         _processor(),
     ]
-    return blake3(f"{made_for} {signature} ".encode() + artifact).hexdigest()
+    return blake3(f"{made_for} {signature} {flops} ".encode() + artifact).hexdigest()
 
 
 def _processor() -> str:

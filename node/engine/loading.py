@@ -46,13 +46,13 @@ class Loaded:
 def load_untrusted(name: str, artifact: bytes, signature: Signature, *, flops: int, slots: int, grant: Grant) -> Loaded:
     """The program of this name, admitted and compiled; see `admit_untrusted`. Raises `EngineError(bundle_refused)`.
 
-    Admission depends on the program and its signature alone: what is kept of it was admitted when it was compiled.
+    Admission depends on the program, its signature and its manifest's claim: what is kept was admitted when it was compiled.
     """
     # [REJECT] It calls a kernel that this machine lacks.
     if jax.default_backend() == "cpu" and kernels.called_by(artifact) and not kernels.registered():
         refuse(kernels.MISSING)
     with grant.limit(f"reading and compiling {name}", grant.caps.compile_s):
-        found, compiled = (grant.kept and grant.kept.find(artifact, signature)) or _compile_untrusted(
+        found, compiled = (grant.kept and grant.kept.find(artifact, signature, flops=flops)) or _compile_untrusted(
             artifact, signature, flops, slots, grant
         )
     check_memory(found.needed_bytes, grant.caps.memory_bytes)
@@ -81,7 +81,7 @@ def _compile_untrusted(
     isolation, seconds = admitted.isolation, caps.run_limit_s(admitted.work, grant.speed())
     found = Found(isolation.proven, isolation.reason, needed_bytes(compiled.memory_analysis()), seconds)
     if grant.kept:
-        grant.kept.keep(artifact, signature, found, compiled)
+        grant.kept.keep(artifact, signature, found, compiled, flops=flops)
     return found, compiled
 
 

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Final
 
 from ...protocol.errors import Code, StoreError
-from .bundles import MANIFEST, Bundle, BundleStore
+from .bundles import MANIFEST, WORKER_CACHES, Bundle, BundleStore
 from .partial import PARTIAL, is_at, lock_folder
 
 RESERVE_BYTES: Final = 1024**3
@@ -25,6 +26,8 @@ PARTIAL_S: Final = 7 * 24 * 3600
 """A download that nobody has gone on with for a week has been given up."""
 COMPILED_BYTES_MAX: Final = 4 * 1024**3
 """Of compiled programs: SmolLM2 and MiniLM take some 60 MiB together, for one kind of machine and one jaxlib."""
+COMPILED_S: Final = 30 * 24 * 3600
+"""What a worker has compiled goes when none of exactly its bundles was started for a month: compiled anew it is in a minute."""
 _BLOCK_BYTES: Final = 512
 """The unit of `st_blocks`, whatever the disk's own."""
 
@@ -152,18 +155,22 @@ def sweep(store: BundleStore) -> int:
         _sweep_partial(partial, now_s)
     if (store.root / "xla").is_dir():
         trim(store.compile_cache, COMPILED_BYTES_MAX)
+    for cache in (store.root / WORKER_CACHES).glob("*"):
+        if now_s - cache.stat().st_mtime > COMPILED_S:
+            shutil.rmtree(cache, ignore_errors=True)
     return max(0, before - usage_bytes(store.root))
 
 
 def trim(folder: Path, bytes_max: int) -> None:
-    """The folder's files take no more than that: those that were read or written longest ago are gone."""
+    """The files below the folder take no more than that: those that were read or written longest ago are gone."""
     files = []
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         try:
-            status = path.stat()
+            status = path.lstat()
         except FileNotFoundError:
             continue
-        files.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+        if not S_ISDIR(status.st_mode):
+            files.append((max(status.st_atime, status.st_mtime), status.st_size, path))
     over = sum(size for _, size, _ in files) - bytes_max
     for _, size, path in sorted(files):
         if over <= 0:

@@ -5,6 +5,7 @@ Its last word names the bundle, so that the daemon leaves that one out and serve
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -22,8 +23,8 @@ Limit: TypeAlias = Callable[[str, float], AbstractContextManager[None]]
 """(what is being done, seconds) to a block that may take no longer."""
 
 _GRACE_S: Final = 5.0
-"""What the thread gets to say its last word. After it the kernel ends the process without one: MLIR's readers are native
-code that holds Python's lock, and no thread runs beside them."""
+"""What the thread gets to say its last word. After it the alarm clock ends the process without one: MLIR's readers are
+native code that holds Python's lock, and no thread runs beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Watchdog:
         self._changed = threading.Condition()
         self._busy: _Busy | None = None
         self._wakes = inf
+        _end_at_the_alarm()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     @contextmanager
@@ -73,3 +75,11 @@ class Watchdog:
         why = f"{busy.doing} took longer than the {busy.seconds:.1f} s that it may"
         self._control.sendall(encode(Overrun(busy.bundle, why)))
         os._exit(1)
+
+
+def _end_at_the_alarm() -> None:
+    """SIGALRM ends this process. By `_exit` as its handler, native code that waits for no lock: what the kernel would do
+    by itself, it does not do to the first process of a namespace, which a worker in a sandbox is."""
+    libc = ctypes.CDLL(None)
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal(signal.SIGALRM, ctypes.cast(libc._exit, ctypes.c_void_p))

@@ -13,6 +13,7 @@ from fallow.models import build
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.engine import Engine, open_engine
 from fallow.node.engine.messages import EngineJob, EnginePiece
+from fallow.node.engine.sandbox import bubblewrap
 from fallow.node.engine.sealing import PieceSealer, seal_input
 from fallow.protocol.identity import cid_hash_untrusted
 from fallow.protocol.work import (
@@ -45,6 +46,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 async def engine(tiny: Tiny, tmp_path: Path) -> AsyncIterator[Engine]:
     async with open_engine(tiny.store, [tiny.chat, tiny.embed], log_path=tmp_path / "worker.log") as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def bwrap() -> str:
+    """Where bubblewrap is, which works here."""
+    found = bubblewrap()
+    if not found:
+        if os.environ.get("FALLOW_NEED_ALL"):
+            pytest.fail(found.why_not)
+        pytest.skip(found.why_not)
+    return found.path
 
 
 @dataclass

@@ -26,16 +26,6 @@ from .test_keeper import outcome, replaced, scripted
 ALL = {BUBBLEWRAP, *MEASURES}
 
 
-@pytest.fixture(scope="module")
-def bwrap() -> str:
-    found = bubblewrap()
-    if not found:
-        if os.environ.get("FALLOW_NEED_ALL"):
-            pytest.fail(found.why_not)
-        pytest.skip(found.why_not)
-    return found.path
-
-
 def test_without_any_protection_every_attempt_succeeds() -> None:
     """Else the others would prove nothing. (Not all of the last three can be made by everybody, so they may fail.)"""
     assert set(try_out("", confined=False).attempts) == set(ATTEMPTS)

@@ -110,8 +110,23 @@ def test_compiled_programs_go_oldest_first(tmp_path: Path) -> None:
     for index in range(5):
         (tmp_path / str(index)).write_bytes(bytes(1000))
         os.utime(tmp_path / str(index), (index, index))
+    below = tmp_path / "programs"
+    below.mkdir()
+    (below / "5").write_bytes(bytes(1000))
+    for path in (below / "5", below):
+        os.utime(path, (0, 0))
     upkeep.trim(tmp_path, 2500)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["3", "4", "programs"]
+
+
+def test_what_workers_compiled_goes_when_none_like_them_was_started_for_long(store: BundleStore) -> None:
+    old, used = store.worker_cache([cid(bytes(32))]), store.worker_cache([cid(b"\x01" * 32)])
+    for folder in (old, used):
+        (folder / "program").write_bytes(b"native code")
+        os.utime(folder, (1, 1))
+    assert store.worker_cache([cid(b"\x01" * 32)]) == used
+    upkeep.sweep(store)
+    assert (old.exists(), used.exists()) == (False, True)
 
 
 def test_what_was_given_up_is_swept_and_what_is_under_way_is_not(

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from fallow.node.engine.messages import FrameBuffer, Message, Overrun
+from fallow.node.engine.sandbox import Box
 
 BUNDLE = b"\x07" * 32
 START = f"""
@@ -20,11 +21,13 @@ bundle = {BUNDLE!r}
 """
 
 
-def outcome(script: str) -> tuple[int, list[Message]]:
-    """How a process with a watchdog ends, and what it says until then."""
+def outcome(script: str, bwrap: str = "") -> tuple[int, list[Message]]:
+    """How a process with a watchdog ends, and what it says until then; with `bwrap`, in a sandbox as workers are."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         command = [sys.executable, "-c", START + script, str(theirs.fileno())]
+        if bwrap:
+            command = Box(bwrap).wrap(command)
         run = subprocess.run(command, pass_fds=[theirs.fileno()], timeout=60, check=False)
         theirs.close()
         received = b"".join(iter(lambda: ours.recv(65536), b""))
@@ -56,10 +59,17 @@ with watchdog.limit(bundle, "compiling it", 0.2):
     assert outcome(script) == (1, [Overrun(BUNDLE, "compiling it took longer than the 0.2 s that it may")])
 
 
-@pytest.mark.spec("B-19")
-def test_native_code_that_lets_no_thread_run_ends_too() -> None:
-    script = """
+NATIVE = """
 with watchdog.limit(bundle, "reading it", 0.2):
     ctypes.PyDLL(None).sleep(60)  # keeps Python's lock
 """
-    assert outcome(script) == (-signal.SIGALRM, [])
+
+
+@pytest.mark.spec("B-19")
+def test_native_code_that_lets_no_thread_run_ends_too() -> None:
+    assert outcome(NATIVE) == (signal.SIGALRM, [])
+
+
+@pytest.mark.spec("B-19")
+def test_so_does_the_first_process_of_a_sandbox_which_no_signal_ends_by_itself(bwrap: str) -> None:
+    assert outcome(NATIVE, bwrap) == (signal.SIGALRM, [])
