@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -130,7 +130,7 @@ class BundleStore:
         """
         served = content_hash("\n".join(sorted(set(cids))).encode()).hex()
         path = _directory(self.root / WORKER_CACHES / served[:32], 0o700)
-        if sum(file.lstat().st_size for file in path.rglob("*")) > WORKER_CACHE_BYTES_MAX:
+        if _length_bytes(path) > WORKER_CACHE_BYTES_MAX:
             shutil.rmtree(path)
         path = _directory(path, 0o700)
         os.utime(path)  # by which `upkeep.sweep` knows when it was last used
@@ -242,6 +242,15 @@ def _chunks(path: Path) -> Iterator[bytes]:
         yield stream.read(CHUNK_BYTES)
         while content := stream.read(CHUNK_BYTES):
             yield content
+
+
+def _length_bytes(directory: Path) -> int:
+    """Of all files below it; another process may be writing there."""
+    length = 0
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):
+            length += path.lstat().st_size
+    return length
 
 
 def _sync(directory: Path) -> None:

@@ -74,6 +74,8 @@ class WorkerEngine:
         self._changed = trio.Event()
         self._silence = trio.CancelScope()
         """Around listening to the worker; its deadline is when silence means that it hangs."""
+        self._loading: bytes | None = None
+        """The bundle of which the worker loads one more program, while it serves."""
 
     @property
     def hpke_key(self) -> bytes:
@@ -162,7 +164,7 @@ class WorkerEngine:
             try:
                 await self._run_worker()
             except EngineError as error:  # it never got ready: what is wrong is wrong again next time
-                if self._wanted is wanted and len(self._refused) == refused:
+                if self._wanted is wanted and len(self._refused) == refused and not self._spawner.gave_spare:
                     self._give_up(error)
                 continue
             if (
@@ -249,19 +251,19 @@ class WorkerEngine:
         return error
 
     def _overran_untrusted(self, overrun: Overrun) -> None:
-        """The worker is gone, the bundle's jobs have failed by its fault, and the others' have ended."""
+        """The worker is gone, the bundle's jobs have failed by its fault, and the others' have ended with the worker."""
         why = f"Bundle {self._served[overrun.bundle].name} ({cid(overrun.bundle)}) was stopped: {overrun.message}."
         error = self._refuse_untrusted(overrun.bundle, EngineError(Code.BUNDLE_REFUSED, why))
         for job_id, job in list(self._jobs.items()):
             if job.bundle == overrun.bundle:
                 job.fail(error)
                 del self._jobs[job_id]
-        self._let_go("A program of another bundle ran too long, and the worker was stopped.")
+        self._let_go("A program of another bundle broke the rules, and the worker was stopped.")
         self._announce()
 
     async def _listen(self, process: WorkerProcess) -> str:
         """Returns why nothing more comes from the worker: it ended, or did what a sound one never does."""
-        self._silence = trio.CancelScope()
+        self._silence, self._loading = trio.CancelScope(), None
         try:
             with self._silence:
                 async for message in process:
@@ -269,10 +271,16 @@ class WorkerEngine:
                         self._overran_untrusted(message)
                         break
                     self._handle_untrusted(message)
+                    self._loading = message.bundle if isinstance(message, Loading) else None
                     self._silence.deadline = inf
                     self._limit_silence()
         except RemoteProtocolError as error:
             return f"The worker broke the rules of its socket and was killed. {error.message}"
+        if self._loading in self._served:  # else it was killed, by us or for what it said
+            assert self._loading
+            self._overran_untrusted(
+                Overrun(self._loading, "the worker hung or ended while it loaded one of its programs")
+            )
         if self._silence.cancelled_caught:
             return f"The worker said nothing for {SILENCE_S_MAX:.0f} s while it had work, and was killed."
         return "The worker ended by itself."
@@ -281,6 +289,8 @@ class WorkerEngine:
         """Raises `RemoteProtocolError` for a message that does not fit the state of the jobs."""
         match message:
             case Beat():
+                return
+            case Loading() if message.bundle in self._served:
                 return
             case Sealed() if SEALED not in self._measures:
                 self._measures += (SEALED,)
@@ -317,8 +327,9 @@ class WorkerEngine:
 
     def _limit_silence(self) -> None:
         """If the worker has something to do or to answer, time runs until its next word."""
-        if any(job.awaits_word for job in self._jobs.values()):
-            self._silence.deadline = min(self._silence.deadline, trio.current_time() + SILENCE_S_MAX)
+        if self._loading or any(job.awaits_word for job in self._jobs.values()):
+            most = START_S_MAX if self._loading else SILENCE_S_MAX
+            self._silence.deadline = min(self._silence.deadline, trio.current_time() + most)
 
     def _let_go(self, reason: str) -> None:
         """The worker is dead to everybody: it has SIGKILL, its jobs have failed, its key and offers are gone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,6 +31,8 @@ class Grant:
     limit: Limit
     kept: Kept | None = None
     """Where compiled programs are looked for, and kept."""
+    announced: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Around the loading of each program: whoever has to know hears of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@
 
 The daemon sends `Begin`, then `EngineJob`, `Credit` and `Cancel`; the worker sends `Loading` before each bundle that it loads
 and one `Ready` (or `Fatal`), then for each job `EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat`
-after a step that gave no piece. `Overrun` may be its last word at any time. A worker runs publishers' programs, so what comes
-from it is read with the same schema and bounds as what comes from a peer.
+after a step that gave no piece. Programs that are not needed at once it loads later: `Loading`, and a `Beat` when one is there.
+`Overrun` may be its last word at any time. A worker runs publishers' programs, so what comes from it is read with the same
+schema and bounds as what comes from a peer.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class Unserved:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The worker begins with this bundle: if it dies before its next word, that is why."""
+    """The worker begins with this bundle, or with one more of its programs: if it dies before its next word, that is why."""
 
     bundle: Hash
 
@@ -200,7 +201,7 @@ class Fatal:
 
 @dataclass(frozen=True, slots=True)
 class Overrun:
-    """A program of this bundle took longer than it may, and the worker has ended itself: nothing else stops one."""
+    """A program of this bundle took longer than it may, or one that was loaded late breaks the rules; the worker has ended."""
 
     bundle: Hash
     message: Text
@@ -213,7 +214,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A step was done that gave no piece: the worker computes, it does not hang."""
+    """A step was done that gave no piece, or a program was loaded: the worker computes, it does not hang."""
 
 
 Message = (

@@ -116,18 +116,24 @@ class ProgramRun:
     def load(self) -> Loaded:
         """It is admitted and compiled. Raises `EngineError(bundle_refused)` if it does not keep the rules."""
         if self._loaded is None:
-            program, manifest, began = self.program, self._bundle.manifest, time.monotonic()
-            with (self._bundle.path / "programs" / program.name).open("rb") as stream:
-                artifact = stream.read(PROGRAM_BYTES_MAX + 1)  # a longer one is refused, however long it is
-            signature = signature_of(manifest, program, self._params)
-            try:
-                self._loaded = load_untrusted(
-                    program.name, artifact, signature, flops=program.flops, slots=program.slots, grant=self._grant
-                )
-            except EngineError as error:
-                raise EngineError(error.code, f"{manifest.name}: program {program.name}: {error.message}.") from None
-            print(f"{manifest.name}: {program.name} in {time.monotonic() - began:.2f} s", file=sys.stderr, flush=True)
+            began = time.monotonic()
+            with self._grant.announced():
+                self._loaded = self._load()
+            took = time.monotonic() - began
+            print(f"{self._bundle.manifest.name}: {self.program.name} in {took:.2f} s", file=sys.stderr, flush=True)
         return self._loaded
+
+    def _load(self) -> Loaded:
+        program, manifest = self.program, self._bundle.manifest
+        with (self._bundle.path / "programs" / program.name).open("rb") as stream:
+            artifact = stream.read(PROGRAM_BYTES_MAX + 1)  # a longer one is refused, however long it is
+        signature = signature_of(manifest, program, self._params)
+        try:
+            return load_untrusted(
+                program.name, artifact, signature, flops=program.flops, slots=program.slots, grant=self._grant
+            )
+        except EngineError as error:
+            raise EngineError(error.code, f"{manifest.name}: program {program.name}: {error.message}.") from None
 
     def run(self, state: State, *inputs: Any) -> tuple[State, list[Any]]:
         """(state, outputs as NumPy arrays), computed. `inputs` are arrays with the slot as their first dimension.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from ...protocol.errors import Code, EngineError, RemoteProtocolError, StoreError
+from ...protocol.errors import Code, EngineError, FallowError, RemoteProtocolError, StoreError
 from ...protocol.identity import cid_hash_untrusted
 from . import kernels
 from .bundles import BundleStore
@@ -43,6 +43,8 @@ class Spawner:
         self._max_jobs = max_jobs
         self._keeps_spare = spare
         self._spare: WorkerProcess | None = None
+        self.gave_spare = False
+        """Whether the worker that was taken last had waited: what befell it meanwhile says nothing of the next one."""
 
     async def take(self, refused: Mapping[bytes, EngineError]) -> WorkerProcess:
         """A worker for every bundle that is not refused, which waits for `Begin`: the spare, if it fits.
@@ -51,7 +53,8 @@ class Spawner:
         """
         left = self._left(refused)
         spare, self._spare = self._spare, None
-        if spare and spare.bundles == _hashes(left) and spare.alive:
+        self.gave_spare = bool(spare and spare.bundles == _hashes(left) and spare.alive)
+        if spare and self.gave_spare:
             return spare
         if spare:
             await spare.kill_and_reap()
@@ -61,7 +64,8 @@ class Spawner:
     def prepare(self, refused: Mapping[bytes, EngineError]) -> None:
         """The next worker is on its way. That it cannot be started is said when it is needed."""
         if self._keeps_spare and self._spare is None:
-            self._spare = self._start(self._left(refused))
+            with suppress(FallowError):
+                self._spare = self._start(self._left(refused))
 
     async def close(self) -> None:
         """The spare is gone."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import os
 import socket
 from collections.abc import Callable
 
@@ -33,7 +32,6 @@ from .messages import (
     EnginePiece,
     Failed,
     Message,
-    Overrun,
     Ready,
     Sealed,
     Served,
@@ -156,14 +154,8 @@ class Workbench:
 
     def _load_next(self) -> bool:
         """While nothing else is to be done, wider and longer programs are loaded; False when all of them were."""
-        for hash, model in self._models.items():
-            try:
-                if model.load_next():
-                    return True
-            except EngineError as error:
-                # Its other programs have served, but a bundle is refused whole: this process ends, and the next lacks it.
-                self._send(Overrun(hash, short(error.message)))
-                os._exit(1)
+        if any(model.load_next() for model in self._models.values()):
+            return True
         if self._confinement.before_jobs():
             self._send(Sealed())
         return False

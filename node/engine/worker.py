@@ -13,7 +13,8 @@ import argparse
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,7 @@ from .entries import Run, run_entry
 from .inbox import Inbox
 from .kept import Kept
 from .loading import Grant
-from .messages import Fatal, KnownRates, Loading, Served, Unserved, encode
+from .messages import Beat, Fatal, KnownRates, Loading, Overrun, Served, Unserved, encode
 from .rates import measure
 from .watchdog import Watchdog
 from .workbench import Workbench, short
@@ -89,7 +90,8 @@ class Loader:
     def load(self, bundle: Bundle) -> None:
         """The bundle is served, or refused by its own fault. Raises `StoreError` for one that is damaged."""
         self._control.sendall(encode(Loading(bundle.hash)))
-        grant = Grant(self._caps, self._speed, partial(self._watchdog.limit, bundle.hash), self._kept)
+        limit, announced = partial(self._watchdog.limit, bundle.hash), partial(self._announced, bundle.hash)
+        grant = Grant(self._caps, self._speed, limit, self._kept, announced)
         try:
             model = programs.load(bundle, grant, trusted=self._trusted)
             rates = self._known.get(bundle.hash) or measure(model)
@@ -98,6 +100,23 @@ class Loader:
             return
         self.models[bundle.hash] = model
         self.served.append(Served(bundle.hash, bundle.manifest.name, model.numerics_class, rates))
+
+    @contextmanager
+    def _announced(self, bundle: bytes) -> Iterator[None]:
+        """A program that is loaded when the bundle serves already is as hostile as the first ones: the daemon knows of it.
+
+        A bundle is refused whole: over one of its programs this process ends, and the next lacks the bundle.
+        """
+        if bundle not in self.models:
+            yield
+            return
+        self._control.sendall(encode(Loading(bundle)))
+        try:
+            yield
+        except EngineError as error:
+            self._control.sendall(encode(Overrun(bundle, short(error.message))))
+            os._exit(1)
+        self._control.sendall(encode(Beat()))
 
     def check(self) -> None:
         """Raises `EngineError` if every bundle was refused."""

@@ -183,13 +183,23 @@ def recursive() -> bytes:
     )
 
 
-def install(store: BundleStore, scratch: Path, name: str, artifact: bytes, flops: int = 0) -> Bundle:
-    """The bundle is in the store, signed by somebody. Most of these programs have no products at all."""
+def install(
+    store: BundleStore, scratch: Path, name: str, artifact: bytes, flops: int = 0, wide: bytes | None = None
+) -> Bundle:
+    """The bundle is in the store, signed by somebody. Most of these programs have no products at all.
+
+    `wide` is a second program, of two slots, which no worker needs before it serves.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
     files = {each: scratch / each for each in ("weights.safetensors", "tokenizer.json", "program")}
     write_weights(files["weights.safetensors"], {})
     files["tokenizer.json"].write_bytes(b"{}")
     files["program"].write_bytes(artifact)
+    programs = (Program("program", CALL, 1, C, C, file_of(files["program"]), flops, 0),)
+    if wide is not None:
+        files["programs/wide"] = scratch / "wide"
+        files["programs/wide"].write_bytes(wide)
+        programs += (Program("wide", CALL, 2, C, C, file_of(files["programs/wide"]), flops, 0),)
     manifest = Manifest(
         name=name,
         family="hostile",
@@ -201,7 +211,7 @@ def install(store: BundleStore, scratch: Path, name: str, artifact: bytes, flops
         state=(),
         inputs=(),
         outputs=(Tensor("numbers", "float32", (2,)),),
-        programs=(Program("program", CALL, 1, C, C, file_of(files["program"]), flops, 0),),
+        programs=programs,
         tokenizer=file_of(files["tokenizer.json"]),
         chat_template=None,
         context_tokens_max=C,

@@ -67,6 +67,13 @@ def main() -> None:
             if behaviour == "overrun of the other" and message.bundle == OTHER:
                 control.sendall(encode(Overrun(OTHER, "a run took longer than it may")))
                 return
+            if message.bundle == OTHER and behaviour in (
+                "die of the other's late program",
+                "hang over the other's late program",
+            ):
+                control.sendall(encode(Loading(OTHER)))
+                if behaviour.startswith("die"):
+                    os._exit(1)
             for answer in ANSWERS.get(behaviour, lambda _: [])(message.id):
                 control.sendall(answer)
         if behaviour == "crash at a job":
@@ -92,11 +99,12 @@ BREACHES = {
     "cancelled by itself": lambda job: [encode(Cancelled(job))],
     "an unknown code": lambda job: [encode(Failed(job, "whatever", ""))],
     "an overrun of a stranger's bundle": lambda _: [encode(Overrun(b"\x02" * 32, "why"))],
-    "loading afterwards": lambda _: [encode(Loading(BUNDLE))],
+    "loading a stranger's bundle": lambda _: [encode(Loading(b"\x02" * 32))],
     "ready twice": lambda _: [encode(Ready(bytes(32), (Served(BUNDLE, "again", "none", Rates()),)))],
 }
 ANSWERS = BREACHES | {
     "overrun of the other": lambda job: [piece(job, 0)],
+    "die of the other's late program": lambda job: [piece(job, 0)],
     "answer": lambda job: [piece(job, 0), piece(job, 1, "eos")],
     "a piece after the end": lambda job: [piece(job, 0, "eos"), piece(job, 1)],
     "silence when it has to wait": lambda job: [piece(job, index) for index in range(AHEAD_PIECES_MAX)],

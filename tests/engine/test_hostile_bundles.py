@@ -143,6 +143,24 @@ async def test_a_loop_that_a_client_makes_endless(tmp_path: Path) -> None:
         assert len(await ask(engine, cids["honest"], *HONEST)) == 8
 
 
+@pytest.mark.spec("B-15")
+async def test_what_breaks_the_rules_in_a_program_that_is_loaded_late(tmp_path: Path) -> None:
+    store, artifact = BundleStore(tmp_path / "store"), serialized(hostile.honest)
+    cids = [
+        install(store, tmp_path / name, name, artifact, hostile.HONEST_FLOPS, wide).cid
+        for name, wide in (("late", artifact), ("honest", None))
+    ]
+    with trio.fail_after(150):
+        async with open_engine(store, cids, log_path=tmp_path / "log") as engine:
+            seen = engine.generation
+            while not (engine.refused and engine.served):
+                seen = await engine.changed(seen)
+            error = refusal(engine, cids[0])
+            assert error.code is Code.BUNDLE_REFUSED
+            assert "late: program wide: as array 0 it takes" in error.message
+            assert len(await ask(engine, cids[1], *HONEST)) == 8
+
+
 async def test_with_hostile_bundles_alone_the_engine_says_why_it_does_not_start(tmp_path: Path) -> None:
     store = BundleStore(tmp_path / "store")
     bundle = install(store, tmp_path / "scratch", "evil", hostile.native("evil"))

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,37 @@ async def test_a_program_that_runs_too_long_ends_its_own_jobs_by_name(tmp_path: 
                 with pytest.raises(EngineError) as caught:
                     [piece async for piece in answer]
                 assert caught.value.code == code
+        await replaced(engine, key, seen)
+        assert (set(engine.served), set(engine.refused)) == ({BUNDLE}, {OTHER})
+
+
+async def test_a_program_over_which_a_serving_worker_dies_takes_its_bundle_with_it(tmp_path: Path) -> None:
+    async with scripted(tmp_path, "die of the other's late program", BUNDLE, OTHER) as engine:
+        key, seen = engine.hpke_key, engine.generation
+        honest, hostile = engine.submit(job()), engine.submit(job(OTHER))
+        with trio.fail_after(60):
+            assert (await anext(honest)).index == 0
+            for answer, code in ((hostile, Code.BUNDLE_REFUSED), (honest, Code.WORKER_DIED)):
+                with pytest.raises(EngineError) as caught:
+                    [piece async for piece in answer]
+                assert caught.value.code == code
+        await replaced(engine, key, seen)
+        assert (set(engine.served), set(engine.refused)) == ({BUNDLE}, {OTHER})
+
+
+async def test_a_serving_worker_may_load_a_program_for_longer_than_a_step_takes(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    async with scripted(tmp_path, "hang over the other's late program", BUNDLE, OTHER) as engine:
+        key, seen = engine.hpke_key, engine.generation
+        answer = engine.submit(job(OTHER))
+        mock_clock.autojump_threshold = 0.5
+        began = trio.current_time()
+        with pytest.raises(EngineError, match="hung or ended") as caught:
+            await anext(answer)
+        assert caught.value.code == Code.BUNDLE_REFUSED
+        assert trio.current_time() - began >= START_S_MAX
+        mock_clock.autojump_threshold = inf
         await replaced(engine, key, seen)
         assert (set(engine.served), set(engine.refused)) == ({BUNDLE}, {OTHER})
 

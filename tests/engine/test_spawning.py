@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,18 @@ async def test_the_next_worker_is_there_before_it_is_needed_and_takes_over(tiny:
     await until(0)
 
 
-async def test_a_spare_that_died_or_serves_other_bundles_is_not_used(tiny: Tiny, tmp_path: Path) -> None:
+async def test_a_spare_that_died_is_replaced_however_late_that_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
+    async with open_engine(tiny.store, [tiny.embed], log_path=tmp_path / "log", spare=True) as engine:
+        await until(2)
+        engine.kill()
+        (spare,) = await until(1)
+        os.kill(spare, signal.SIGKILL)
+        await engine.restart()
+        assert spare not in await until(2)
+        await Asked(Work((PROMPT[:3],)), tiny.embed, "call", Parameters()).answer(engine)
+
+
+async def test_a_spare_that_serves_other_bundles_is_not_used(tiny: Tiny, tmp_path: Path) -> None:
     cids = [tiny.embed]
     async with open_engine(tiny.store, cids, log_path=tmp_path / "log", spare=True) as engine:
         before = await until(2)
