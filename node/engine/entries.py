@@ -17,6 +17,7 @@ import numpy as np
 
 from ...protocol.bundle import CALL, GENERATE, Manifest
 from ...protocol.errors import Code, EngineError
+from ...protocol.limits import INPUT_TOKENS_MAX
 from ...protocol.work import Parameters, Piece, Work
 from .messages import DONE, EOS, LENGTH
 
@@ -116,8 +117,9 @@ def call(manifest: Manifest, work: Work) -> Steps:
         kind = "arrays" if manifest.inputs else "tokens"
         raise EngineError(Code.BAD_RECORD, f"{manifest.name} is a function of {kind}.")
     rows = [_arrays_of(manifest, content) for content in work.arrays]
+    longest = max(program.length for program in manifest.role(CALL))
     for sequence in work.sequences:
-        _check_length(manifest, len(sequence))
+        _check_length(manifest, len(sequence), longest)
         rows.append((np.array(sequence, np.int32),))
     tensor = yield Apply(tuple(rows))
     yield Step(Piece(tensor=tensor.astype("<f4").tobytes(), shape=tensor.shape), DONE)
@@ -145,8 +147,8 @@ def _one_sequence(work: Work) -> tuple[int, ...]:
     return work.sequences[0]
 
 
-def _check_length(manifest: Manifest, tokens: int) -> None:
-    if tokens > (most := manifest.context_tokens_max):
+def _check_length(manifest: Manifest, tokens: int, longest: int = INPUT_TOKENS_MAX) -> None:
+    if tokens > (most := min(manifest.context_tokens_max, longest)):
         raise EngineError(Code.INPUT_TOO_LONG, f"{tokens} tokens in all; {manifest.name} takes {most}.")
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from math import prod
+from math import lcm, prod
 from typing import Any, Final, TypeAlias
 
 import jax
@@ -73,10 +73,11 @@ class Model:
             return whole
         return next((each for each in reversed(fitting) if each.length <= count), fitting[0])
 
-    def aligned(self, position: int) -> int:
-        """The last position, at or before this one, from which chunks fit whatever follows."""
-        lengths = [each.length for role in ("prefill", "score") for each in self._programs[role]]
-        return position - position % min(lengths, default=1)
+    def grid(self, role: str, context: int) -> int:
+        """From every multiple of this on, chunks of the role fit whatever follows; `score` begins with chunks of `prefill`."""
+        roles = ("prefill",) if role == "prefill" else ("prefill", "score")
+        programs = [self.programs(each, context) for each in roles]
+        return lcm(*(min(each.length for each in fitting) for fitting in programs if fitting))
 
     def load_first(self) -> None:
         """The programs that a lone short job needs are loaded."""
@@ -210,7 +211,7 @@ def signature_of(manifest: Manifest, program: Program, params: Sequence[jax.Arra
 
 
 def _check_roles(manifest: Manifest) -> None:
-    """Raises `EngineError(worker_failed)` unless each entry finds its programs, in lengths that always fit."""
+    """Raises `EngineError(worker_failed)` unless each entry finds its programs, one for each case, in lengths that always fit."""
     for role in (role for entry in manifest.entries for role in NEEDED[entry]):
         programs = manifest.role(role)
         alone = {program.context for program in programs if program.slots == 1}
@@ -218,6 +219,10 @@ def _check_roles(manifest: Manifest) -> None:
             raise EngineError(Code.WORKER_FAILED, f"{manifest.name} has no program for {role} of one sequence alone.")
         if role != CALL and max(alone) != manifest.context_tokens_max:
             raise EngineError(Code.WORKER_FAILED, f"No {role} of {manifest.name} takes its whole context.")
+        if role == CALL and any(program.length != program.context for program in programs):
+            raise EngineError(Code.WORKER_FAILED, f"A {role} of {manifest.name} has another length than context.")
+        if len({(each.context, each.slots, each.length) for each in programs}) != len(programs):
+            raise EngineError(Code.WORKER_FAILED, f"{manifest.name} has two programs for the same {role}.")
     for lengths in _lengths(manifest):
         if any(longer % shorter for shorter, longer in pairwise(lengths)):
             raise EngineError(Code.WORKER_FAILED, f"Lengths of {manifest.name}'s programs do not divide: {lengths}.")
