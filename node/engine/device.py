@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,6 +59,8 @@ def map_weights(bundle: Bundle) -> list[jax.Array]:
     """The parameters in the manifest's order; on a CPU they are the mapped file itself, shared by all its readers."""
     with (bundle.path / "weights.safetensors").open("rb") as stream:
         mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+    # By a thread of its own, while programs are loaded: the first run would wait for each page.
+    threading.Thread(target=_touch, args=(mapped,), name="weights", daemon=True).start()
     header_end = 8 + int.from_bytes(mapped[:8], "little")
     try:
         header = json.loads(mapped[8:header_end])
@@ -66,6 +69,10 @@ def map_weights(bundle: Bundle) -> list[jax.Array]:
         raise EngineError(
             Code.WORKER_FAILED, f"The weights of {bundle.manifest.name} cannot be read: {error}"
         ) from None
+
+
+def _touch(mapped: mmap.mmap) -> None:
+    np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].max()
 
 
 def numerics_class(params: Sequence[jax.Array], manifest: Manifest) -> str:

@@ -80,10 +80,9 @@ class Model:
         return lcm(*(min(each.length for each in fitting) for fitting in programs if fitting))
 
     def load_first(self) -> None:
-        """The programs that a lone short job needs are loaded."""
-        for entry in self.manifest.entries:
-            for role in NEEDED[entry]:
-                self._programs[role][0].load()
+        """The programs that a lone short job of the bundle's first entry needs are loaded."""
+        for role in NEEDED[self.manifest.entries[0]]:
+            self._programs[role][0].load()
 
     def load_next(self) -> bool:
         """One more program is loaded, the narrow ones first; False if all were. Raises as `ProgramRun.load`."""
@@ -152,16 +151,18 @@ class ProgramRun:
 _ROLES: Final = ("prefill", "decode", "score", "call")
 
 
-def load(bundle: Bundle, grant: Grant | None = None, *, trusted: bool = False) -> Model:
+def load(bundle: Bundle, grant: Grant | None = None, *, trusted: bool = False, checked: bool = False) -> Model:
     """The model, every byte checked, its weights mapped and its first programs compiled; as one's own without a `grant`.
 
-    `trusted`: its publisher's word is taken that slots cannot see each other. Raises `StoreError(corrupt_chunk)` if a file
+    `trusted`: its publisher's word is taken that slots cannot see each other. `checked`: its bytes were checked when this
+    engine loaded it before. Raises `StoreError(corrupt_chunk)` if a file
     is not what the manifest says, `EngineError(worker_failed)` if its parts do not fit together or this machine cannot run
     them, and `EngineError(bundle_refused)` for programs that do not keep the rules.
     """
     manifest = bundle.manifest
     _check_roles(manifest)
-    bundle.verify()
+    if not checked:
+        bundle.verify()
     began = time.monotonic()
     try:
         model = Model(bundle, map_weights(bundle), grant or own_grant(), trusted=trusted)
@@ -211,7 +212,7 @@ def signature_of(manifest: Manifest, program: Program, params: Sequence[jax.Arra
 
 
 def _check_roles(manifest: Manifest) -> None:
-    """Raises `EngineError(worker_failed)` unless each entry finds its programs, one for each case, in lengths that always fit."""
+    """Raises `EngineError(worker_failed)` unless each entry finds its programs, one a case, in lengths that always fit."""
     for role in (role for entry in manifest.entries for role in NEEDED[entry]):
         programs = manifest.role(role)
         alone = {program.context for program in programs if program.slots == 1}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -41,6 +42,9 @@ from .messages import (
 from .programs import Model
 from .sealing import PieceSealer, open_input
 from .turns import Task, Turns
+
+FIRST_JOB_S: Final = 1.0
+"""A worker that has just become ready gives the first job so long to come before it is busy for half a second at a time."""
 
 
 class _Job:
@@ -113,6 +117,7 @@ class Workbench:
 
     def serve(self, inbox: Inbox) -> None:
         """Does not return: the inbox ends the process when the socket closes."""
+        inbox.wait(FIRST_JOB_S)  # before the rest is loaded: after a yield somebody may be waiting already
         while True:
             while not self._turns.waiting and inbox.empty and self._load_next():
                 pass

@@ -93,8 +93,9 @@ class Loader:
         limit, announced = partial(self._watchdog.limit, bundle.hash), partial(self._announced, bundle.hash)
         grant = Grant(self._caps, self._speed, limit, self._kept, announced)
         try:
-            model = programs.load(bundle, grant, trusted=self._trusted)
-            rates = self._known.get(bundle.hash) or measure(model)
+            known = self._known.get(bundle.hash)
+            model = programs.load(bundle, grant, trusted=self._trusted, checked=known is not None)
+            rates = known or measure(model)
         except EngineError as error:
             self.refused.append(Unserved(bundle.hash, error.code.value, short(error.message)))
             return
