@@ -59,7 +59,8 @@ class Spawner:
     def prepare(self, refused: Mapping[bytes, EngineError]) -> None:
         """The next worker is on its way. That it cannot be started is said when it is needed."""
         if self._keeps_spare and self._spare is None:
-            self._spare = self._start(self._left(refused))
+            with suppress(EngineError):
+                self._spare = self._start(self._left(refused))
 
     async def close(self) -> None:
         """The spare is gone."""
