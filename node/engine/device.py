@@ -21,6 +21,7 @@ from ...protocol.bundle import Manifest
 from ...protocol.errors import Code, EngineError
 from . import kernels
 from .bundles import Bundle
+from .kept import hashed, unhashed
 
 
 def configure(compile_cache: Path, *, beside: Path | None = None) -> None:
@@ -113,14 +114,20 @@ _get_from_cache: Final = lru_cache.LRUCache.get
 
 
 def _reading(beside: Path | None) -> Callable[[lru_cache.LRUCache, str], bytes | None]:
-    """`LRUCache.get` with a second place to look in, which is only read."""
+    """`LRUCache.get` of what `_put_whole` put, with a second place to look in, which is only read.
+
+    What a disk has damaged is not there: the native code that reads it would die of it.
+    """
 
     def get(cache: lru_cache.LRUCache, key: str) -> bytes | None:
-        value = _get_from_cache(cache, key)
-        if value is None and beside is not None:
-            with suppress(FileNotFoundError):
-                value = (beside / f"{key}-cache").read_bytes()
-        return value
+        stored = _get_from_cache(cache, key)
+        if stored is not None:
+            with suppress(ValueError):
+                return unhashed(stored)
+        if beside is not None:
+            with suppress(FileNotFoundError, ValueError):
+                return unhashed((beside / f"{key}-cache").read_bytes())
+        return None
 
     return get
 
@@ -133,5 +140,5 @@ def _put_whole(cache: lru_cache.LRUCache, key: str, value: bytes) -> None:
     """
     target = cache.path / f"{key}-cache"
     scratch = target.with_name(f".{key[:64]}.{os.getpid()}")
-    scratch.write_bytes(value)
+    scratch.write_bytes(hashed(value))
     scratch.replace(target)

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -94,7 +94,7 @@ class WorkerProcess:
         """What a kill goes to: a pidfd, which never means another process that has got the same number."""
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._frames = FrameBuffer()
-        self._messages: list[Message] = []
+        self._messages: Iterator[Message] = iter(())
         self._outgoing, self._to_write = trio.open_memory_channel[Message](_OUTGOING_MAX)
 
     @property
@@ -130,8 +130,12 @@ class WorkerProcess:
         return self
 
     async def __anext__(self) -> Message:
-        """The next message. Raises `RemoteProtocolError` for what is none."""
-        while not self._messages:
+        """The next message. Raises `RemoteProtocolError` for what is none.
+
+        Others have their turn before each: thousands of small ones fit into one read, and a worker may send them without end.
+        """
+        await trio.lowlevel.checkpoint()
+        while (message := next(self._messages, None)) is None:
             try:
                 received = await self._stream.receive_some(_READ_BYTES)
             except trio.BrokenResourceError:  # reset: it died with something of ours unread
@@ -139,8 +143,8 @@ class WorkerProcess:
             if not received:
                 raise StopAsyncIteration
             self._find_worker()
-            self._messages = list(self._frames.feed_untrusted(received))
-        return self._messages.pop(0)
+            self._messages = self._frames.feed_untrusted(received)
+        return message
 
     def kill(self) -> None:
         """The worker has got SIGKILL, or is gone already."""

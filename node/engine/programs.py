@@ -212,7 +212,7 @@ def signature_of(manifest: Manifest, program: Program, params: Sequence[jax.Arra
 
 
 def _check_roles(manifest: Manifest) -> None:
-    """Raises `EngineError(worker_failed)` unless each entry finds its programs, one a case, in lengths that always fit."""
+    """Raises `EngineError(worker_failed)` unless each entry finds its programs, of each kind one, in lengths that fit."""
     for role in (role for entry in manifest.entries for role in NEEDED[entry]):
         programs = manifest.role(role)
         alone = {program.context for program in programs if program.slots == 1}
