@@ -73,7 +73,7 @@ async def measure(chat: str, embed: str, scratch: Path) -> None:
         async with client(testnet, scratch / "client") as mesh:
             await quorums(mesh, chat, embed)
             await memory(testnet)
-            await failures(testnet, mesh, chat)
+        await failures(testnet, chat, scratch)
 
 
 @asynccontextmanager
@@ -95,24 +95,25 @@ async def beside_the_engine(testnet: Testnet, chat: str, scratch: Path) -> None:
     store = BundleStore(default_home() / "store")
     bundle = store.open(TrustList.load(default_home()).resolve(chat).cid)
     tokenizer = Tokenizer(bundle.manifest, (bundle.path / "tokenizer.json").read_bytes())
-    prompt = tokenizer.prompt(QUESTION)
+    questions = [f"{number}. {QUESTION}" for number in range(ROUNDS + 1)]  # each new: what was read before is kept
+    prompts = [tokenizer.prompt(question) for question in questions]
     direct: list[Run] = []
     meshed: list[Run] = []
     async with (
         open_engine(store, [bundle.cid], log_path=scratch / "worker.log") as engine,
         client(testnet, scratch / "beside") as mesh,
     ):
-        await asked(engine, bundle, prompt)
-        await streamed(mesh, chat, QUESTION)
-        for _ in range(ROUNDS):
+        await asked(engine, bundle, prompts[0])
+        await streamed(mesh, chat, questions[0])
+        for prompt, question in zip(prompts[1:], questions[1:], strict=True):
             direct.append(await asked(engine, bundle, prompt))
-            meshed.append(await streamed(mesh, chat, QUESTION))
+            meshed.append(await streamed(mesh, chat, question))
     (first_direct, rate_direct), (first_mesh, rate_mesh) = (
         [statistics.median(column) for column in zip(*runs, strict=True)] for runs in (direct, meshed)
     )
     row("tokens/s, engine called directly", f"{rate_direct:.1f}")
     row("tokens/s, through the mesh", f"{rate_mesh:.1f} ({rate_mesh / rate_direct:.1%})")
-    row(f"first token after a prompt of {len(prompt)}, engine called directly", f"{first_direct * 1000:.0f} ms")
+    row(f"first token after a prompt of {len(prompts[1])}, engine called directly", f"{first_direct * 1000:.0f} ms")
     row("first token, through the mesh", f"{first_mesh * 1000:.0f} ms ({(first_mesh - first_direct) * 1000:+.0f} ms)")
 
 
@@ -172,8 +173,11 @@ async def memory(testnet: Testnet) -> None:
     row("memory of a node and its worker (PSS), six of them", f"{statistics.median(shares):.0f} MiB (median)")
 
 
-async def failures(testnet: Testnet, mesh: Mesh, chat: str) -> None:
-    """Each gap beside what reading the prompt anew takes on a node that nothing happens to, measured in turn."""
+async def failures(testnet: Testnet, chat: str, scratch: Path) -> None:
+    """Each gap beside what reading the prompt anew takes on a node that nothing happens to, measured in turn.
+
+    By a new client each time: of an old one the nodes have kept what they read.
+    """
     prompt = TINY.steady if chat == TINY.chat else REAL.steady
     anew: list[float] = []
 
@@ -182,8 +186,11 @@ async def failures(testnet: Testnet, mesh: Mesh, chat: str) -> None:
     ) -> str:
         samples = []
         for node in nodes:
-            anew.append((await streamed(mesh, chat, prompt))[0])
-            samples.append(await gap(mesh, chat, prompt, node, interrupt))
+            async with client(testnet, scratch / secrets.token_hex(8)) as mesh:
+                anew.append((await streamed(mesh, chat, prompt))[0])
+                whole = await mesh.generate(chat, prompt, max_tokens=40, assurance="none")
+            async with client(testnet, scratch / secrets.token_hex(8)) as mesh:
+                samples.append(await gap(mesh, chat, prompt, whole.text, node, interrupt))
             if park:  # only now: a worker that starts takes the processor from the node that goes on
                 await testnet.park(node)
                 await ready(testnet, node)
@@ -198,10 +205,14 @@ async def failures(testnet: Testnet, mesh: Mesh, chat: str) -> None:
 
 
 async def gap(
-    mesh: Mesh, chat: str, prompt: Prompt, node: LocalNode, interrupt: Callable[[LocalNode], Awaitable[None]]
+    mesh: Mesh,
+    chat: str,
+    prompt: Prompt,
+    whole: str,
+    node: LocalNode,
+    interrupt: Callable[[LocalNode], Awaitable[None]],
 ) -> float:
     """Seconds in which the reader saw nothing; no token was lost, or the text would differ."""
-    whole = await mesh.generate(chat, prompt, max_tokens=40, assurance="none")
     arrivals: list[tuple[float, str]] = []
     stream = mesh.stream(chat, prompt, max_tokens=40, assurance="none", executors=[node.peer_id])
     async with trio.open_nursery() as nursery:
@@ -209,7 +220,7 @@ async def gap(
             arrivals.append((time.perf_counter(), chunk.executor))
             if len(arrivals) == INTERRUPT_AFTER:
                 nursery.start_soon(interrupt, node)
-    assert stream.answer.text == whole.text, "the text after the handover is another"
+    assert stream.answer.text == whole, "the text after the handover is another"
     before = max(when for when, executor in arrivals if executor == node.peer_id)
     return min(when for when, executor in arrivals if executor != node.peer_id) - before
 

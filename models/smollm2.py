@@ -32,13 +32,13 @@ _TOLERANCE: Final = Tolerance(
     value_micro=1000,
     gap_micro=1000,
     mass_ppm=1000,
-    samples=24,
+    samples=72,
     false_reject_ppm=0,
-    cheats=(Cheat("bfloat16-weights", 24, 0), Cheat("int8-weights", 24, 0)),
+    cheats=(Cheat("bfloat16-weights", 72, 0), Cheat("int8-weights", 72, 0)),
     calibrated_by=(
-        "python -m fallow.models.calibrate smollm2-135m-instruct --tokens 32: 24 prompts, 768 tokens, decoded and then"
-        " scored on one x86 CPU. Honest at most 24 micro-nats, gap 0; the rest is room for other devices, unmeasured."
-        " Above the bound: bfloat16 weights on 84 % of tokens, int8 on 96 %."
+        "python -m fallow.models.calibrate smollm2-135m-instruct: 24 prompts of 48 tokens, decoded, then scored in windows"
+        " and whole, on one x86 CPU. Honest at most 32 micro-nats, gap 0; the rest is room for other devices, unmeasured."
+        " Above the bound: bfloat16 weights on 82 % of tokens, int8 on 96 %; each scoring shows them by its second token."
     ),
 )
 

@@ -12,6 +12,7 @@ from ..protocol.bundle import CALL, GENERATE, SCORE
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import CHECKER, EXECUTOR, ROLES
 from ..protocol.limits import PRICES_MAX
+from .engine.messages import JOBS_MAX
 from .engine.sandbox import Policy
 
 KINDS = ("vehicle", "robot", "site", "host")
@@ -146,7 +147,7 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         kind=kind,
         region=_region(table),
         roles=_roles(table),
-        jobs_max=_integer(table, "jobs_max", 4, 1, 64),
+        jobs_max=_integer(table, "jobs_max", 4, 1, JOBS_MAX),
         settle_s=_integer(table, "settle_s", SETTLE_S.get(kind or "", 0), 0, 24 * 3600),
         sandbox=Policy(_word(table, "sandbox", tuple(Policy)) or Policy.REQUIRED),
         spare_worker=_flag(table, "spare_worker", default=True),

@@ -57,8 +57,10 @@ class Answer:
 class OpenJob:
     """One job that the worker has, and its answer."""
 
-    def __init__(self, bundle: bytes, grant: Callable[[int], None]) -> None:
+    def __init__(self, bundle: bytes, area: int, grant: Callable[[int], None]) -> None:
         self.bundle = bundle
+        self.area = area
+        """Of shared memory."""
         # One place more than credit, so that an error always finds room behind the pieces.
         self._into, incoming = trio.open_memory_channel[EnginePiece | EngineError](AHEAD_PIECES_MAX + 1)
         self.answer = Answer(incoming, self._granted)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from ...protocol.bundle import Manifest
 from ...protocol.errors import Code, EngineError
 from . import kernels
 from .bundles import Bundle
+from .kept import hashed, unhashed
 
 
 def configure(compile_cache: Path, *, beside: Path | None = None) -> None:
@@ -38,10 +40,28 @@ def configure(compile_cache: Path, *, beside: Path | None = None) -> None:
     lru_cache.LRUCache.put = _put_whole  # type: ignore[assignment]  # see there; its first argument is named otherwise
 
 
+@contextmanager
+def uncached() -> Iterator[None]:
+    """What is compiled in the block comes from the compiler, and leaves nothing in JAX's cache.
+
+    An executable that was read from there cannot be serialised again: XLA's CPU back end of jaxlib 0.10.2 then leaves out
+    functions, and says so when the copy is run ("Function ... not found").
+    """
+    get, put = lru_cache.LRUCache.get, lru_cache.LRUCache.put
+    lru_cache.LRUCache.get = lambda cache, key: None  # type: ignore[assignment]
+    lru_cache.LRUCache.put = lambda cache, key, value: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        lru_cache.LRUCache.get, lru_cache.LRUCache.put = get, put  # type: ignore[method-assign]
+
+
 def map_weights(bundle: Bundle) -> list[jax.Array]:
     """The parameters in the manifest's order; on a CPU they are the mapped file itself, shared by all its readers."""
     with (bundle.path / "weights.safetensors").open("rb") as stream:
         mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+    # By a thread of its own, while programs are loaded: the first run would wait for each page.
+    threading.Thread(target=_touch, args=(mapped,), name="weights", daemon=True).start()
     header_end = 8 + int.from_bytes(mapped[:8], "little")
     try:
         header = json.loads(mapped[8:header_end])
@@ -50,6 +70,10 @@ def map_weights(bundle: Bundle) -> list[jax.Array]:
         raise EngineError(
             Code.WORKER_FAILED, f"The weights of {bundle.manifest.name} cannot be read: {error}"
         ) from None
+
+
+def _touch(mapped: mmap.mmap) -> None:
+    np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].max()
 
 
 def numerics_class(params: Sequence[jax.Array], manifest: Manifest) -> str:
@@ -90,14 +114,20 @@ _get_from_cache: Final = lru_cache.LRUCache.get
 
 
 def _reading(beside: Path | None) -> Callable[[lru_cache.LRUCache, str], bytes | None]:
-    """`LRUCache.get` with a second place to look in, which is only read."""
+    """`LRUCache.get` of what `_put_whole` put, with a second place to look in, which is only read.
+
+    What a disk has damaged is not there: the native code that reads it would die of it.
+    """
 
     def get(cache: lru_cache.LRUCache, key: str) -> bytes | None:
-        value = _get_from_cache(cache, key)
-        if value is None and beside is not None:
-            with suppress(FileNotFoundError):
-                value = (beside / f"{key}-cache").read_bytes()
-        return value
+        stored = _get_from_cache(cache, key)
+        if stored is not None:
+            with suppress(ValueError):
+                return unhashed(stored)
+        if beside is not None:
+            with suppress(FileNotFoundError, ValueError):
+                return unhashed((beside / f"{key}-cache").read_bytes())
+        return None
 
     return get
 
@@ -110,5 +140,5 @@ def _put_whole(cache: lru_cache.LRUCache, key: str, value: bytes) -> None:
     """
     target = cache.path / f"{key}-cache"
     scratch = target.with_name(f".{key[:64]}.{os.getpid()}")
-    scratch.write_bytes(value)
+    scratch.write_bytes(hashed(value))
     scratch.replace(target)

@@ -110,8 +110,8 @@ async def open_engine(
     (`bundle_not_built`, `corrupt_chunk`), else `worker_failed` with the last line of its log; `sandbox_missing` if
     `policy`, asked anew for each worker, requires a sandbox and none can be made here.
     """
-    words = [*(command or worker_command()), "--max-jobs", str(max_jobs), *options]
-    spawner = Spawner(words, log_path, store, cids, policy, spare=spare)
+    words = [*(command or worker_command()), *options]
+    spawner = Spawner(words, log_path, store, cids, policy, max_jobs, spare=spare)
     await trio.to_thread.run_sync(bubblewrap)  # found out once, by a process that takes a moment
     try:
         async with trio.open_nursery() as nursery:

@@ -21,14 +21,20 @@ class Inbox:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._messages: queue.Queue[Message] = queue.Queue(_INBOX_MAX)
+        self._any = threading.Event()
         threading.Thread(target=self._read, name="control", daemon=True).start()
 
     def first(self) -> Begin:
         """Waits until the daemon says so. Does not return if it says something else."""
         message = self._messages.get()
+        self._any.clear()
         if not isinstance(message, Begin):
             raise SystemExit(f"{type(message).__name__} came before `Begin`")
         return message
+
+    def wait(self, seconds: float) -> None:
+        """Returns as soon as something has come since `first`, at the latest after so many seconds."""
+        self._any.wait(seconds)
 
     @property
     def empty(self) -> bool:
@@ -48,6 +54,7 @@ class Inbox:
             while received := self._control.recv(256 * 1024):
                 for message in frames.feed_untrusted(received):
                     self._messages.put_nowait(message)
+                    self._any.set()
         except (OSError, queue.Full, RemoteProtocolError) as error:
             os.write(2, f"The control socket failed: {error}\n".encode())
             os._exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from types import MappingProxyType
 from typing import Final
@@ -120,8 +121,11 @@ class WorkerEngine:
             raise EngineError(Code.REPLAYED, "A job of this order is running.")
         if not self.free_slots:
             raise EngineError(Code.BUSY, f"All {self._max_jobs} slots are taken.")
-        opened = self._jobs[job.id] = OpenJob(job.bundle, lambda pieces: self._tell(job.id, Credit(job.id, pieces)))
-        self._tell(job.id, job)
+        area = min(set(range(self._max_jobs)) - {each.area for each in self._jobs.values()})
+        opened = OpenJob(job.bundle, area, lambda pieces: self._tell(job.id, Credit(job.id, pieces)))
+        self._jobs[job.id] = opened
+        area_bytes = self._process.areas.put(area, job.sealed, answer=False)
+        self._tell(job.id, replace(job, sealed=b"" if area_bytes else job.sealed, area=area, area_bytes=area_bytes))
         return opened.answer
 
     def cancel(self, job_id: bytes) -> None:
@@ -215,6 +219,10 @@ class WorkerEngine:
                     case Loading():
                         loading = message.bundle
                     case Ready():
+                        if any(each.bundle not in process.bundles for each in message.served):
+                            raise RemoteProtocolError(
+                                Code.ILLEGAL_MOVE, "A bundle is served that nobody had asked for."
+                            )
                         for unserved in message.refused:
                             self._refuse_untrusted(unserved.bundle, _error_untrusted(unserved))
                         return message
@@ -296,7 +304,7 @@ class WorkerEngine:
             case _:
                 raise RemoteProtocolError(Code.ILLEGAL_MOVE, f"{type(message).__name__} came out of place.")
         if isinstance(message, EnginePiece):
-            job.add_untrusted(message)
+            job.add_untrusted(self._whole_untrusted(message, job.area))
             if not message.end:
                 return
         elif isinstance(message, Failed):
@@ -304,6 +312,17 @@ class WorkerEngine:
         elif not job.cancelled:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A job was given up that nobody had cancelled.")
         del self._jobs[message.id]
+
+    def _whole_untrusted(self, piece: EnginePiece, area: int) -> EnginePiece:
+        """The piece with what it left in shared memory. Raises `RemoteProtocolError` if there is nothing sealed in it."""
+        if bool(piece.sealed) == bool(piece.area_bytes):
+            raise RemoteProtocolError(
+                Code.BAD_RECORD, "A piece lies in its message or in memory, and in one of them only."
+            )
+        if not piece.area_bytes or not self._process:
+            return piece
+        sealed = self._process.areas.take_untrusted(area, piece.area_bytes, answer=True)
+        return replace(piece, sealed=sealed, area_bytes=0)
 
     def _tell(self, job_id: bytes, message: EngineJob | Credit | Cancel) -> None:
         if self._process and job_id in self._jobs:

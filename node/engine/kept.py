@@ -2,6 +2,7 @@
 
 What lies there is native code, and loading it can run anything: it is read only from folders that nothing but this machine's
 own builds, or workers for exactly the same bundles, have written (`bundles.BundleStore.worker_cache`), and never from a peer.
+Its hash stands before it: XLA's readers die of what a disk has damaged, and the bundle would be blamed for it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from jaxlib.version import __version__ as jaxlib_version
 from .artifact import Signature
 
 FOLDER: Final = "programs"
-_VERSION: Final = 2
+HASH_BYTES: Final = blake3.digest_size
+_VERSION: Final = 3
 _UNREADABLE: Final = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, EOFError, MemoryError, pickle.UnpicklingError,
     RuntimeError,
@@ -54,7 +56,7 @@ class Kept:
         for folder in (self._own, self._beside):
             with suppress(*_UNREADABLE):
                 if folder is not None:
-                    head, _, code = (folder / name).read_bytes().partition(b"\n")
+                    head, _, code = unhashed((folder / name).read_bytes()).partition(b"\n")
                     taken, given = _trees(signature)
                     return Found(**json.loads(head)), serialize_executable.deserialize_and_load(code, taken, given)
         return None
@@ -68,8 +70,21 @@ class Kept:
             self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
             target = self._own / _name(artifact, signature, flops)
             scratch = target.with_name(f".{target.name}.{os.getpid()}")
-            scratch.write_bytes(json.dumps(asdict(found)).encode() + b"\n" + code)
+            scratch.write_bytes(hashed(json.dumps(asdict(found)).encode() + b"\n" + code))
             scratch.replace(target)
+
+
+def hashed(content: bytes) -> bytes:
+    """What `unhashed` takes: the content behind its BLAKE3 hash."""
+    return blake3(content).digest() + content
+
+
+def unhashed(stored: bytes) -> bytes:
+    """The content. Raises `ValueError` if it is not what was stored."""
+    content = stored[HASH_BYTES:]
+    if blake3(content).digest() != stored[:HASH_BYTES]:
+        raise ValueError("what is kept there was damaged")
+    return content
 
 
 def _name(artifact: bytes, signature: Signature, flops: int) -> str:

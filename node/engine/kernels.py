@@ -87,14 +87,17 @@ def registered() -> bool:
 
 
 def register(directory: Path, options: Sequence[str] = ()) -> bool:
-    """Programs on this process's CPU may call `TARGETS`, if the library for this machine is in `directory`."""
+    """Programs on this process's CPU may call `TARGETS`, if the library for this machine is in `directory`, and sound."""
     library = directory / _name(options)
     if not library.exists():
         return False
     if not _registered:  # JAX takes each name once in a process
         import jax  # only here: whoever compiles the library does without
 
-        loaded = ctypes.CDLL(str(library))
+        try:
+            loaded = ctypes.CDLL(str(library))
+        except OSError:  # cut short, by a disk that was full or a machine that lost its power
+            return False
         capsule: Callable[[object], object] = jax.ffi.pycapsule  # untyped in jax 0.10
         for name in TARGETS:
             jax.ffi.register_ffi_target(name, capsule(loaded[name]), platform="cpu")

@@ -15,6 +15,7 @@ from . import kernels
 from .admission import admit_untrusted, check_memory, needed_bytes
 from .artifact import Aval, Signature, refuse
 from .caps import Caps, Speed, measure_speed, memory_bytes
+from .device import uncached
 from .kept import Found, Kept
 from .slots import Isolation
 from .watchdog import Limit
@@ -74,7 +75,9 @@ def _compile_untrusted(
     function = jax.jit(admitted.exported.call, donate_argnums=1)
     params, state = ([_spec(aval) for aval in avals] for avals in (signature.params, signature.state))
     try:
-        compiled = function.lower(params, state, *map(_spec, signature.inputs)).compile()
+        lowered = function.lower(params, state, *map(_spec, signature.inputs))
+        with uncached() if grant.kept else nullcontext():
+            compiled = lowered.compile()
     except (RuntimeError, TypeError, ValueError) as error:  # what jax and XLA say of what they cannot compile
         refuse(f"it cannot be compiled: {str(error).partition(chr(10))[0][:200]}")
     isolation, seconds = admitted.isolation, caps.run_limit_s(admitted.work, grant.speed())

@@ -30,6 +30,9 @@ FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX + 64 * 1024
 AHEAD_PIECES_MAX: Final = WINDOW_TOKENS
 """Pieces that a worker makes before the first of them is taken: a window, the most that an executor risks unpaid."""
 
+JOBS_MAX: Final = 64
+"""Jobs that a worker may have at once; beyond 16 texts nothing gets faster."""
+
 PREFIX_BYTES: Final = 256 * 1024**2
 """What a worker keeps of the sequences of one model that have ended: some twenty conversations of SmolLM2."""
 
@@ -51,10 +54,14 @@ class EngineJob:
     parameters: Parameters
     input_digest: Hash
     input_tokens: Uint
-    sealed: Annotated[bytes, Size(1, MESSAGE_BYTES_MAX)]
+    sealed: Annotated[bytes, Size(0, MESSAGE_BYTES_MAX)]
     """`sealing.seal_input` of an `Input`, to the key of the worker that now runs."""
     calls: Annotated[int, Between(1, CALL_INPUTS_MAX)] = 1
-    """Sequences in the work: they are priced, and only the worker can count them."""
+    """Inputs in the work: they are priced, and only the worker can count them."""
+    area: Annotated[int, Between(0, JOBS_MAX - 1)] = 0
+    """Which of the areas of shared memory is this job's."""
+    area_bytes: Uint = 0
+    """If not 0, `sealed` lies there, so long, and not here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +153,7 @@ class EnginePiece:
     id: Hash
     index: Uint
     """From 0; the nonce that it is sealed under."""
-    sealed: Annotated[bytes, Size(1, MESSAGE_BYTES_MAX)]
+    sealed: Annotated[bytes, Size(0, MESSAGE_BYTES_MAX)]
     """`PieceSealer.seal` of a `Piece`: only the client can read it."""
     tokens: Annotated[int, Between(0, OUTPUT_TOKENS_MAX)]
     """Output tokens in it (`score`: checked tokens, `call`: 0)."""
@@ -160,6 +167,8 @@ class EnginePiece:
     """`score`: each checked token's gap, for the attestation."""
     masses_ppm: Masses = ()
     """`score`: the mass strictly likelier than each checked token."""
+    area_bytes: Uint = 0
+    """If not 0, `sealed` lies in the job's area, so long, and not here."""
 
     def __post_init__(self) -> None:
         if self.end not in ("", EOS, LENGTH, DONE):

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import BinaryIO, Final
 import trio
 
 from ...protocol.errors import Code, EngineError
+from . import areas
 from .messages import Begin, FrameBuffer, Message, encode
 from .sandbox import Box, environment
 
@@ -56,6 +57,7 @@ class WorkerProcess:
         log_path: Path,
         box: Box | None = None,
         bundles: frozenset[bytes] = frozenset(),
+        max_jobs: int = 4,
     ) -> None:
         self._log_path = log_path
         self.bundles = bundles
@@ -64,7 +66,10 @@ class WorkerProcess:
         """Whether it was started in a sandbox."""
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
-        words = [*command, "--control-fd", str(theirs.fileno())]
+        shared = areas.descriptor(max_jobs)
+        self.areas = areas.Areas(shared, max_jobs)
+        """Where what is large in messages lies."""
+        words = [*command, "--max-jobs", str(max_jobs), "--control-fd", str(theirs.fileno()), "--areas-fd", str(shared)]
         try:
             with theirs, os.fdopen(write_end, "wb"), _log(log_path) as log:
                 self._popen = subprocess.Popen(
@@ -73,13 +78,15 @@ class WorkerProcess:
                     stdout=log,
                     stderr=log,
                     env=environment(),
-                    pass_fds=[theirs.fileno(), write_end],
+                    pass_fds=[theirs.fileno(), write_end, shared],
                     start_new_session=True,
                 )
         except OSError as error:
             ours.close()
             os.close(read_end)
             raise EngineError(Code.WORKER_FAILED, f"The worker cannot be started: {error}") from None
+        finally:
+            os.close(shared)
         self._named: FileIO | None = FileIO(read_end)
         """Where bubblewrap names its child, until that has been read."""
         self._pid = self._popen.pid
@@ -87,7 +94,7 @@ class WorkerProcess:
         """What a kill goes to: a pidfd, which never means another process that has got the same number."""
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._frames = FrameBuffer()
-        self._messages: list[Message] = []
+        self._messages: Iterator[Message] = iter(())
         self._outgoing, self._to_write = trio.open_memory_channel[Message](_OUTGOING_MAX)
 
     @property
@@ -123,8 +130,12 @@ class WorkerProcess:
         return self
 
     async def __anext__(self) -> Message:
-        """The next message. Raises `RemoteProtocolError` for what is none."""
-        while not self._messages:
+        """The next message. Raises `RemoteProtocolError` for what is none.
+
+        Others have their turn before each: thousands of small ones fit into one read, and a worker may send them without end.
+        """
+        await trio.lowlevel.checkpoint()
+        while (message := next(self._messages, None)) is None:
             try:
                 received = await self._stream.receive_some(_READ_BYTES)
             except trio.BrokenResourceError:  # reset: it died with something of ours unread
@@ -132,8 +143,8 @@ class WorkerProcess:
             if not received:
                 raise StopAsyncIteration
             self._find_worker()
-            self._messages = list(self._frames.feed_untrusted(received))
-        return self._messages.pop(0)
+            self._messages = self._frames.feed_untrusted(received)
+        return message
 
     def kill(self) -> None:
         """The worker has got SIGKILL, or is gone already."""
@@ -161,6 +172,7 @@ class WorkerProcess:
             finally:
                 os.close(ended)
         self._let_go()
+        self.areas.close()
         return self._popen.wait()
 
     def _find_worker(self) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from math import prod
+from math import lcm, prod
 from typing import Any, Final, TypeAlias
 
 import jax
@@ -73,16 +73,16 @@ class Model:
             return whole
         return next((each for each in reversed(fitting) if each.length <= count), fitting[0])
 
-    def aligned(self, position: int) -> int:
-        """The last position, at or before this one, from which chunks fit whatever follows."""
-        lengths = [each.length for role in ("prefill", "score") for each in self._programs[role]]
-        return position - position % min(lengths, default=1)
+    def grid(self, role: str, context: int) -> int:
+        """From every multiple of this on, chunks of the role fit whatever follows; `score` begins with chunks of `prefill`."""
+        roles = ("prefill",) if role == "prefill" else ("prefill", "score")
+        programs = [self.programs(each, context) for each in roles]
+        return lcm(*(min(each.length for each in fitting) for fitting in programs if fitting))
 
     def load_first(self) -> None:
-        """The programs that a lone short job needs are loaded."""
-        for entry in self.manifest.entries:
-            for role in NEEDED[entry]:
-                self._programs[role][0].load()
+        """The programs that a lone short job of the bundle's first entry needs are loaded."""
+        for role in NEEDED[self.manifest.entries[0]]:
+            self._programs[role][0].load()
 
     def load_next(self) -> bool:
         """One more program is loaded, the narrow ones first; False if all were. Raises as `ProgramRun.load`."""
@@ -151,16 +151,18 @@ class ProgramRun:
 _ROLES: Final = ("prefill", "decode", "score", "call")
 
 
-def load(bundle: Bundle, grant: Grant | None = None, *, trusted: bool = False) -> Model:
+def load(bundle: Bundle, grant: Grant | None = None, *, trusted: bool = False, checked: bool = False) -> Model:
     """The model, every byte checked, its weights mapped and its first programs compiled; as one's own without a `grant`.
 
-    `trusted`: its publisher's word is taken that slots cannot see each other. Raises `StoreError(corrupt_chunk)` if a file
+    `trusted`: its publisher's word is taken that slots cannot see each other. `checked`: its bytes were checked when this
+    engine loaded it before. Raises `StoreError(corrupt_chunk)` if a file
     is not what the manifest says, `EngineError(worker_failed)` if its parts do not fit together or this machine cannot run
     them, and `EngineError(bundle_refused)` for programs that do not keep the rules.
     """
     manifest = bundle.manifest
     _check_roles(manifest)
-    bundle.verify()
+    if not checked:
+        bundle.verify()
     began = time.monotonic()
     try:
         model = Model(bundle, map_weights(bundle), grant or own_grant(), trusted=trusted)
@@ -210,19 +212,18 @@ def signature_of(manifest: Manifest, program: Program, params: Sequence[jax.Arra
 
 
 def _check_roles(manifest: Manifest) -> None:
-    """Raises `EngineError(worker_failed)` unless each entry finds its programs, in lengths that always fit."""
+    """Raises `EngineError(worker_failed)` unless each entry finds its programs, of each kind one, in lengths that fit."""
     for role in (role for entry in manifest.entries for role in NEEDED[entry]):
         programs = manifest.role(role)
         alone = {program.context for program in programs if program.slots == 1}
         if not alone or alone != {program.context for program in programs}:
             raise EngineError(Code.WORKER_FAILED, f"{manifest.name} has no program for {role} of one sequence alone.")
-        whole = (
-            all(p.length == p.context for p in programs) if role == CALL else max(alone) == manifest.context_tokens_max
-        )
-        if not whole:
+        if role != CALL and max(alone) != manifest.context_tokens_max:
             raise EngineError(Code.WORKER_FAILED, f"No {role} of {manifest.name} takes its whole context.")
-        if role == "decode" and len({(program.slots, program.context) for program in programs}) < len(programs):
-            raise EngineError(Code.WORKER_FAILED, f"Two decodes of {manifest.name} are for the same slots and context.")
+        if role == CALL and any(program.length != program.context for program in programs):
+            raise EngineError(Code.WORKER_FAILED, f"A {role} of {manifest.name} has another length than context.")
+        if len({(each.context, each.slots, each.length) for each in programs}) != len(programs):
+            raise EngineError(Code.WORKER_FAILED, f"{manifest.name} has two programs for the same {role}.")
     for lengths in _lengths(manifest):
         if any(longer % shorter for shorter, longer in pairwise(lengths)):
             raise EngineError(Code.WORKER_FAILED, f"Lengths of {manifest.name}'s programs do not divide: {lengths}.")

@@ -111,11 +111,14 @@ class Batches:
 
     def take(self, line: Line) -> None:
         """The line has left, and has its state, if it was in a batch. What remains gets narrower when next it is used."""
-        batches = self._batches.get(self._group(line), [])
+        group = self._group(line)
+        batches = self._batches.get(group, [])
         for batch in [batch for batch in batches if line in batch.lines]:
             batch.take(line)
             if not any(batch.lines):
                 batches.remove(batch)
+        if not batches:
+            self._batches.pop(group, None)
 
     def drop(self, lines: Iterable[Line]) -> set[Line]:
         """These lines' states are lost, and so are those of all that stood in one batch with them: returns all of them."""

@@ -31,6 +31,7 @@ class Spawner:
         store: BundleStore,
         cids: Sequence[str],
         policy: Callable[[], Policy],
+        max_jobs: int,
         *,
         spare: bool,
     ) -> None:
@@ -39,6 +40,7 @@ class Spawner:
         self._store = store
         self._cids = cids
         self._policy = policy
+        self._max_jobs = max_jobs
         self._keeps_spare = spare
         self._spare: WorkerProcess | None = None
         self.gave_spare = False
@@ -83,7 +85,7 @@ class Spawner:
         words += ["--unconfined"] if policy is Policy.OFF else []
         for cid in cids:
             words += ["--bundle", cid]
-        return WorkerProcess(words, self._log_path, _box(self._store, cids, policy), _hashes(cids))
+        return WorkerProcess(words, self._log_path, _box(self._store, cids, policy), _hashes(cids), self._max_jobs)
 
 
 def worker_command() -> list[str]:

@@ -153,9 +153,9 @@ class Turns:
         known, first = tokens[:-1], len(tokens) - 1 - claimed  # the target after `first` is the first that is claimed
         line = self._begin(task, known[:first], "score", len(known))
         start = len(line.tokens)
-        lengths = [p.length for p in task.model.programs("prefill", line.context)]
-        if lengths and start + min(lengths) <= first:
-            self._chunk(task, line, "prefill", known[: first - first % min(lengths)], alone=alone)
+        begin = first - first % task.model.grid("score", line.context)
+        if start < begin and task.model.programs("prefill", line.context):
+            self._chunk(task, line, "prefill", known[:begin], alone=alone)
             return
         columns = self._chunk(task, line, "score", known, tokens[1:], alone=alone)
         judged = np.concatenate(columns)[:, : len(line.tokens) - start]
@@ -167,16 +167,19 @@ class Turns:
         """The job's line: as it is, or begun from whatever is kept of the first of these tokens."""
         if task.line is not None:
             return task.line
-        model, needed = task.model, min(positions, task.model.manifest.context_tokens_max)
+        model = task.model
         line = task.line = Line(task.client, task.parameters)
+        least = min(positions, model.manifest.context_tokens_max)
         if found := self.prefixes[model].find(task.client, reusable):
             common, prefix = found
-            line.tokens = list(reusable[: model.aligned(common)])
+            least = max(least, prefix.context)
+        context = next(each for each in model.contexts(role) if each >= least)
+        if found:
+            line.tokens = list(reusable[: common - common % model.grid(role, context)])
             line.state, line.context = prefix.state, prefix.context
-        context = next(each for each in model.contexts(role) if each >= max(needed, line.context))
-        if line.state is None:
+            lengthen(model.manifest.state, line, context)
+        else:
             line.state, line.context = zeros(model.manifest.state, 1, context), context
-        lengthen(model.manifest.state, line, context)  # of another role, whose contexts may be others
         return line
 
     def _chunk(

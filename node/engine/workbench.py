@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -18,6 +19,7 @@ from ...protocol.work import (
     transcript_next,
     transcript_start,
 )
+from .areas import Areas
 from .confinement import Confinement
 from .entries import Run, Step
 from .inbox import Inbox
@@ -41,12 +43,17 @@ from .programs import Model
 from .sealing import PieceSealer, open_input
 from .turns import Task, Turns
 
+FIRST_JOB_S: Final = 1.0
+"""A worker that has just become ready gives the first job so long to come before it is busy for half a second at a time."""
+
 
 class _Job:
     """One job under way: what seals its answer and passes it on."""
 
-    def __init__(self, job: EngineJob, opened: Input, send: Callable[[Message], None]) -> None:
+    def __init__(self, job: EngineJob, opened: Input, areas: Areas, send: Callable[[Message], None]) -> None:
         self.id = job.id
+        self._area = job.area
+        self._areas: Areas | None = areas
         self._send = send
         self._sealer = PieceSealer(opened.reply_secret, job.id)
         self._transcript = transcript_start(opened.salt, job.id)
@@ -56,17 +63,21 @@ class _Job:
         """The piece is on its way."""
         piece, encoded = step.piece, step.piece.encode()
         self._transcript = transcript_next(self._transcript, encoded)
+        sealed, area_bytes = self._sealer.seal(self._index, encoded), 0
+        if self._areas and (area_bytes := self._areas.put(self._area, sealed, answer=True)):
+            sealed, self._areas = b"", None  # once: who reads it says nothing when it has
         self._send(
             EnginePiece(
                 id=self.id,
                 index=self._index,
-                sealed=self._sealer.seal(self._index, encoded),
+                sealed=sealed,
                 tokens=len(piece.values_micro),
                 values_micro=piece.values_micro,
                 transcript=self._transcript,
                 end=step.end,
                 gaps_micro=piece.gaps_micro,
                 masses_ppm=piece.masses_ppm,
+                area_bytes=area_bytes,
             )
         )
         self._index += 1
@@ -86,8 +97,10 @@ class Workbench:
         run: Run,
         max_jobs: int,
         confinement: Confinement,
+        areas: Areas,
     ) -> None:
         self._control = control
+        self._areas = areas
         self._models = models
         self._run = run
         self._max_jobs = max_jobs
@@ -104,6 +117,7 @@ class Workbench:
 
     def serve(self, inbox: Inbox) -> None:
         """Does not return: the inbox ends the process when the socket closes."""
+        inbox.wait(FIRST_JOB_S)  # before the rest is loaded: after a yield somebody may be waiting already
         while True:
             while not self._turns.waiting and inbox.empty and self._load_next():
                 pass
@@ -134,9 +148,10 @@ class Workbench:
             raise EngineError(Code.UNKNOWN_BUNDLE, "The worker does not serve this bundle.")
         if len(self._turns) >= self._max_jobs:
             raise EngineError(Code.BUSY, "The worker has as many jobs as it may.")
-        opened = decode_input_untrusted(open_input(self._private, job.id, job.sealed))
+        sealed = job.sealed or self._areas.take_untrusted(job.area, job.area_bytes, answer=False)
+        opened = decode_input_untrusted(open_input(self._private, job.id, sealed))
         work = _checked_work_untrusted(opened, job)
-        model, answer = self._models[job.bundle], _Job(job, opened, self._send)
+        model, answer = self._models[job.bundle], _Job(job, opened, self._areas, self._send)
         steps = self._run(model.manifest, job.entry, job.parameters, work)
         task = Task(job.client, model, job.parameters, steps, answer.give, answer.fail, AHEAD_PIECES_MAX)
         self._turns.add(task)

@@ -1,7 +1,7 @@
 """The worker: a process that holds the models and does the jobs, and nothing else.
 
-    python -m fallow.node.engine.worker --control-fd N --store DIR --bundle CID ... [--max-jobs N] [--memory-mib N]
-        [--unconfined] [--batch-unproven]
+    python -m fallow.node.engine.worker --control-fd N --areas-fd N --store DIR --bundle CID ...
+        [--max-jobs N] [--memory-mib N] [--accelerator N] [--unconfined] [--batch-unproven]
 
 It confines itself, waits for `Begin`, loads the bundles, says `Ready`, and then serves until its end of the control socket
 closes, at which it is gone at once, whatever it was doing. It can be killed at any moment: it keeps nothing.
@@ -23,6 +23,7 @@ import jax
 
 from ...protocol.errors import Code, EngineError, FallowError
 from . import device, programs
+from .areas import Areas
 from .bundles import Bundle, BundleStore
 from .caps import COMPILE_S_MAX, RUN_S_MIN, Caps, measure_speed, memory_bytes
 from .confinement import Confinement
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle; it tells us by closing the socket
     os.nice(NICE)
     control = socket.socket(fileno=options.control_fd)
+    areas = Areas(options.areas_fd, options.max_jobs)
     store = BundleStore(options.store)
     compiled = store.worker_cache(options.bundle)
     confinement = Confinement(on=not options.unconfined)
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     except FallowError as error:
         control.sendall(encode(Fatal(error.code.value, short(error.message))))
         raise SystemExit(error.message) from None
-    bench = Workbench(control, loading.models, run, options.max_jobs, confinement)
+    bench = Workbench(control, loading.models, run, options.max_jobs, confinement, areas)
     bench.announce(tuple(loading.served), tuple(loading.refused))
     bench.serve(inbox)
 
@@ -91,8 +93,9 @@ class Loader:
         limit, announced = partial(self._watchdog.limit, bundle.hash), partial(self._announced, bundle.hash)
         grant = Grant(self._caps, self._speed, limit, self._kept, announced)
         try:
-            model = programs.load(bundle, grant, trusted=self._trusted)
-            rates = self._known.get(bundle.hash) or measure(model)
+            known = self._known.get(bundle.hash)
+            model = programs.load(bundle, grant, trusted=self._trusted, checked=known is not None)
+            rates = known or measure(model)
         except EngineError as error:
             self.refused.append(Unserved(bundle.hash, error.code.value, short(error.message)))
             return
@@ -125,6 +128,7 @@ class Loader:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fallow-worker")
     parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--areas-fd", type=int, required=True)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--bundle", action="append", required=True, metavar="CID")
     parser.add_argument("--max-jobs", type=int, default=4)

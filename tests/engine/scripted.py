@@ -39,7 +39,7 @@ def main() -> None:
     if behaviour == "babble at start":
         control.sendall(b"GET / HTTP/1.1\r\n\r\n")
     given = [cid_hash_untrusted(sys.argv[place + 1]) for place, word in enumerate(sys.argv) if word == "--bundle"]
-    for bundle in given:
+    for bundle in given if behaviour != "never ready" else []:
         control.sendall(encode(Loading(bundle)))
         if bundle == OTHER and behaviour == "die of loading the other":
             sys.exit("something broke")
@@ -53,10 +53,12 @@ def main() -> None:
         control.sendall(encode(Fatal(Code.BUNDLE_REFUSED.value, "all break the rules")))
         return
     if behaviour != "never ready":
-        served = [Served(bundle, "scripted", "none", Rates()) for bundle in given or [BUNDLE]]
+        served = [Served(bundle, "scripted", "none", Rates()) for bundle in given]
         refused: tuple[Unserved, ...] = ()
         if behaviour == "refuse the other" and len(given) > 1:
             served, refused = served[:1], (Unserved(OTHER, Code.BUNDLE_REFUSED.value, "it breaks a rule"),)
+        if behaviour == "serve a stranger":
+            served.append(Served(b"\x02" * 32, "stranger", "none", Rates()))
         if behaviour == "refuse a stranger":
             refused = (Unserved(b"\x02" * 32, Code.BUNDLE_REFUSED.value, "nobody had asked"),)
         control.sendall(encode(Ready(os.urandom(32), tuple(served), refused=refused)))

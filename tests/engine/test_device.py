@@ -33,6 +33,32 @@ def test_a_torn_entry_of_the_compile_cache_is_replaced(tmp_path: Path) -> None:
     assert put_over_a_torn_entry(tmp_path, "configured") == "whole 1"
 
 
+_DAMAGED_ENTRIES = """
+import pathlib, sys
+from jax._src.lru_cache import LRUCache
+from fallow.node.engine import device
+own, beside = map(pathlib.Path, sys.argv[1:])
+device.configure(own, beside=beside)
+cache = LRUCache(str(own), max_size=-1)
+cache.put("key", b"whole")
+(beside / "key-cache").write_bytes((own / "key-cache").read_bytes())
+for place in own, beside:
+    print(cache.get("key").decode())
+    content = (place / "key-cache").read_bytes()
+    (place / "key-cache").write_bytes(content[:-1] + b"!")
+print(cache.get("key"))
+"""
+
+
+def test_a_damaged_entry_of_the_compile_cache_is_not_there(tmp_path: Path) -> None:
+    places = [tmp_path / "own", tmp_path / "beside"]
+    for place in places:
+        place.mkdir()
+    words = [sys.executable, "-c", _DAMAGED_ENTRIES, *map(str, places)]
+    run = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert run.stdout.split() == ["whole", "whole", "None"]
+
+
 def test_canary_jax_leaves_torn_entries(tmp_path: Path) -> None:
     """When this fails, jax writes its cache soundly by itself: drop `device._put_whole`."""
     assert put_over_a_torn_entry(tmp_path, "as it comes") == "torn 1"

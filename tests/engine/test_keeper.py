@@ -27,7 +27,7 @@ from .scripted import BREACHES, BUNDLE, OTHER
 @asynccontextmanager
 async def scripted(tmp_path: Path, behaviour: str, *bundles: bytes) -> AsyncIterator[Engine]:
     command = [sys.executable, str(Path(__file__).with_name("scripted.py")), behaviour]
-    cids = [cid(bundle) for bundle in bundles]
+    cids = [cid(bundle) for bundle in bundles or (BUNDLE,)]
     async with open_engine(BundleStore(tmp_path), cids, log_path=tmp_path / "worker.log", command=command) as engine:
         yield engine
 
@@ -289,7 +289,8 @@ async def test_with_no_bundle_left_the_failure_says_why(
     assert caught.value.code == Code.BUNDLE_REFUSED
 
 
-async def test_a_worker_gets_nothing_refused_that_it_was_not_given(tmp_path: Path) -> None:
+@pytest.mark.parametrize("behaviour", ["refuse a stranger", "serve a stranger"])
+async def test_a_worker_answers_for_no_bundle_that_it_was_not_given(tmp_path: Path, behaviour: str) -> None:
     with trio.fail_after(60), pytest.raises(EngineError, match="nobody had asked for") as caught:
-        await scripted(tmp_path, "refuse a stranger", BUNDLE).__aenter__()
+        await scripted(tmp_path, behaviour, BUNDLE).__aenter__()
     assert caught.value.code == Code.WORKER_FAILED
