@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,9 +64,9 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(library: Path, arrays: Path, *options: str, cores: int | None = None) -> str:
     """What a process of its own computes: JAX takes each name once."""
-    pinned = None if cores is None else lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    words = [sys.executable, "-c", _RUN, str(library), str(arrays), *options]
-    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=120, preexec_fn=pinned).stdout
+    pinned = f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])\n" if cores else ""
+    words = [sys.executable, "-c", pinned + _RUN, str(library), str(arrays), *options]
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 def weights(codes: NDArray[np.uint8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
