@@ -214,7 +214,9 @@ class WorkerEngine:
                         loading = message.bundle
                     case Ready():
                         if any(each.bundle not in process.bundles for each in message.served):
-                            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A bundle is served that nobody had asked for.")
+                            raise RemoteProtocolError(
+                                Code.ILLEGAL_MOVE, "A bundle is served that nobody had asked for."
+                            )
                         for unserved in message.refused:
                             self._refuse_untrusted(unserved.bundle, _error_untrusted(unserved))
                         return message

@@ -1,4 +1,4 @@
-"""A model small enough to be varied at will: what follows a text is a checksum of all of it, so that nothing goes wrong unseen."""
+"""A model small enough to be varied at will: what follows a text is a checksum of all of it, and nothing goes wrong unseen."""
 
 from __future__ import annotations
 
