@@ -58,18 +58,17 @@ def uncached() -> Iterator[None]:
 
 def map_weights(bundle: Bundle) -> list[jax.Array]:
     """The parameters in the manifest's order; on a CPU they are the mapped file itself, shared by all its readers."""
-    with (bundle.path / "weights.safetensors").open("rb") as stream:
-        mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
-    # By a thread of its own, while programs are loaded: the first run would wait for each page.
-    threading.Thread(target=_touch, args=(mapped,), name="weights", daemon=True).start()
-    header_end = 8 + int.from_bytes(mapped[:8], "little")
     try:
+        with (bundle.path / "weights.safetensors").open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+        header_end = 8 + int.from_bytes(mapped[:8], "little")
         header = json.loads(mapped[8:header_end])
+        # By a thread of its own, while programs are loaded: the first run would wait for each page.
+        threading.Thread(target=_touch, args=(mapped,), name="weights", daemon=True).start()
         return [jax.device_put(_tensor(mapped, header_end, header[name])) for name in bundle.manifest.parameters]
-    except (KeyError, TypeError, ValueError) as error:
-        raise EngineError(
-            Code.WORKER_FAILED, f"The weights of {bundle.manifest.name} cannot be read: {error}"
-        ) from None
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise EngineError(Code.WORKER_FAILED, f"The weights of {bundle.manifest.name} cannot be read: {why}") from None
 
 
 def _touch(mapped: mmap.mmap) -> None:

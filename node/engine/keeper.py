@@ -68,7 +68,9 @@ class WorkerEngine:
         self._refused: dict[bytes, EngineError] = {}
         """Never forgotten: what a program did once it does again, and each time costs everybody a restart."""
         self._jobs: dict[bytes, OpenJob] = {}
-        self._deaths: deque[float] = deque(maxlen=RESTARTS_MAX)
+        self._deaths: deque[tuple[float, frozenset[bytes]]] = deque(maxlen=RESTARTS_MAX)
+        """When workers died, and of which bundles they had jobs then."""
+        self._at_death: frozenset[bytes] = frozenset()
         self._failure: EngineError | None = None
         self._generation = 0
         self._changed = trio.Event()
@@ -342,15 +344,26 @@ class WorkerEngine:
         self._process.kill()
         self._process, self._hpke_key, self._served = None, b"", {}
         jobs, self._jobs = self._jobs, {}
+        self._at_death = frozenset(job.bundle for job in jobs.values())
         for job in jobs.values():
             job.fail(EngineError(Code.WORKER_DIED, reason))
 
     def _count_death(self) -> None:
-        now = trio.current_time()
-        if len(self._deaths) == RESTARTS_MAX and now - self._deaths[0] < RESTARTS_S:
-            died = f"The worker died {RESTARTS_MAX + 1} times within {RESTARTS_S / 60:.0f} minutes"
+        """After too many deaths the one bundle that had a job at each is refused, if there are others; else all is given up."""
+        now, before = trio.current_time(), list(self._deaths)
+        self._deaths.append((now, self._at_death))
+        if len(before) < RESTARTS_MAX or now - before[0][0] >= RESTARTS_S:
+            return
+        died = f"The worker died {RESTARTS_MAX + 1} times within {RESTARTS_S / 60:.0f} minutes"
+        suspects = self._at_death.intersection(*(bundles for _, bundles in before))
+        if len(suspects) == 1 and len(self._rates) > len(self._refused) + 1:
+            (bundle,) = suspects
+            self._refused[bundle] = EngineError(
+                Code.BUNDLE_REFUSED, f"{died}, each time with a job of bundle {cid(bundle)}: it is not served again."
+            )
+            self._deaths.clear()
+        else:
             self._give_up(EngineError(Code.WORKER_FAILED, f"{died}; it is not started again."))
-        self._deaths.append(now)
 
     def _give_up(self, error: EngineError) -> None:
         self._failure = error

@@ -68,6 +68,8 @@ class Model:
         fitting = [each for each in ones if each.length <= max(most, ones[0].length) and start + each.length <= context]
         if not fitting:
             raise EngineError(Code.WORKER_FAILED, f"{self.manifest.name} has no {role} that fits at position {start}.")
+        # No compiler runs while somebody waits, if it can be helped.
+        fitting = [each for each in fitting if each.ready] or fitting
         whole = next((each for each in fitting if each.length >= count), None)
         if whole and (count > whole.length // 2 or whole is fitting[0]):
             return whole

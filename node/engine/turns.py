@@ -8,12 +8,14 @@ longest. So a long prompt does not hold up the texts beside it, and no client ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
-from ...protocol.errors import FallowError
+from ...protocol.errors import Code, EngineError, FallowError
 from ...protocol.work import Parameters
 from .entries import Apply, Fill, Judge, Next, Request, Step, Steps
 from .messages import PREFIX_BYTES
@@ -114,14 +116,16 @@ class Turns:
             task = min(others, key=lambda task: self._served.get(task.client, 0))
             self._served[task.client] = self._turn
             try:
-                self._serve(task, others, alone=not writing)
+                with _computing():
+                    self._serve(task, others, alone=not writing)
             except FallowError as error:
                 self._end(task, error)
 
     def _write(self, model: Model, tasks: list[Task]) -> None:
         tokens = {task.line: task.request.token for task in tasks if task.line and isinstance(task.request, Next)}
         try:
-            results = self._batches[model].step(tokens)
+            with _computing():
+                results = self._batches[model].step(tokens)
         except FallowError as error:
             lost = self._batches[model].drop(tokens)
             for task in [task for task in self._tasks if task.line in lost]:
@@ -236,6 +240,15 @@ class Turns:
         """The job ended with what was computed for it: a run that breaks takes the state with it."""
         self._leave(task)
         task.fail(error)
+
+
+@contextmanager
+def _computing() -> Iterator[None]:
+    """What breaks between runs (no memory for another state, mostly) is said as what breaks in them is."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        raise EngineError(Code.WORKER_FAILED, f"The computation broke: {error}") from None
 
 
 def alone(model: Model, parameters: Parameters, steps: Steps) -> Iterator[Step]:

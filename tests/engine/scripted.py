@@ -76,6 +76,8 @@ def main() -> None:
                 control.sendall(encode(Loading(OTHER)))
                 if behaviour.startswith("die"):
                     os._exit(1)
+            if behaviour == "crash at a job of the other" and message.bundle == OTHER:
+                os._exit(1)
             for answer in ANSWERS.get(behaviour, lambda _: [])(message.id):
                 control.sendall(answer)
         if behaviour == "crash at a job":
@@ -108,6 +110,7 @@ ANSWERS = BREACHES | {
     "overrun of the other": lambda job: [piece(job, 0)],
     "die of the other's late program": lambda job: [piece(job, 0)],
     "answer": lambda job: [piece(job, 0), piece(job, 1, "eos")],
+    "crash at a job of the other": lambda job: [piece(job, 0), piece(job, 1, "eos")],
     "a piece after the end": lambda job: [piece(job, 0, "eos"), piece(job, 1)],
     "silence when it has to wait": lambda job: [piece(job, index) for index in range(AHEAD_PIECES_MAX)],
     "flood": lambda job: [piece(job, index) for index in range(AHEAD_PIECES_MAX + 1)],

@@ -36,12 +36,12 @@ def job(bundle: bytes = BUNDLE) -> EngineJob:
     return EngineJob(os.urandom(32), bundle, bytes(32), "generate", Parameters(), bytes(32), 1, b"sealed")
 
 
-async def outcome(engine: Engine) -> EngineError | int:
+async def outcome(engine: Engine, bundle: bytes = BUNDLE) -> EngineError | int:
     """How a job ends: with so many pieces, or an error."""
     pieces = 0
     with trio.fail_after(60):
         try:
-            async for _ in engine.submit(job()):
+            async for _ in engine.submit(job(bundle)):
                 pieces += 1
         except EngineError as error:
             return error
@@ -120,6 +120,21 @@ async def test_a_worker_that_keeps_dying_is_given_up_until_restart(tmp_path: Pat
         await engine.restart()
         assert engine.failure is None
         assert engine.hpke_key not in keys
+
+
+async def test_a_bundle_whose_jobs_keep_killing_workers_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:
+    async with scripted(tmp_path, "crash at a job of the other", BUNDLE, OTHER) as engine:
+        with trio.fail_after(60):
+            while OTHER not in engine.refused:
+                while not engine.hpke_key:
+                    await engine.changed(engine.generation)
+                if OTHER not in engine.refused:
+                    assert isinstance(await outcome(engine, OTHER), EngineError)
+            assert engine.refused[OTHER].code == Code.BUNDLE_REFUSED
+            while not engine.hpke_key:
+                await engine.changed(engine.generation)
+            assert await outcome(engine) == 2
+            assert engine.failure is None
 
 
 async def test_a_worker_that_never_lives_long_is_given_up(tmp_path: Path) -> None:

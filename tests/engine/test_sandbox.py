@@ -18,9 +18,11 @@ from fallow.node.engine.engine import Engine, open_engine
 from fallow.node.engine.sandbox import BUBBLEWRAP, Policy, bubblewrap
 from fallow.node.engine.trial import ATTEMPTS, try_out
 from fallow.protocol.errors import Code, EngineError
+from fallow.protocol.identity import cid
 from fallow.protocol.work import Parameters, Work
 
 from .conftest import Asked, Tiny
+from .scripted import BUNDLE
 from .test_keeper import outcome, replaced, scripted
 
 ALL = {BUBBLEWRAP, *MEASURES}
@@ -99,8 +101,8 @@ async def test_what_was_compiled_outside_is_used_and_not_written(bwrap: str, tin
 async def test_workers_of_other_bundles_do_not_read_what_one_compiled(bwrap: str, tiny: Tiny, tmp_path: Path) -> None:
     store = BundleStore(tmp_path / "store")
     (store.root / "bundles").mkdir(parents=True)
-    for cid in (tiny.chat, tiny.embed):
-        (store.root / "bundles" / cid).symlink_to(tiny.store.root / "bundles" / cid)
+    for name in (tiny.chat, tiny.embed):
+        (store.root / "bundles" / name).symlink_to(tiny.store.root / "bundles" / name)
     async with open_engine(store, [tiny.embed], log_path=tmp_path / "log") as engine:
         await sealed(engine)
         own = store.worker_cache([tiny.embed])
@@ -162,7 +164,7 @@ async def test_a_worker_whose_log_is_flooded_costs_no_disk(bwrap: str, tmp_path:
     log.write_bytes(bytes(5 * 2**20))
     async with open_engine(
         BundleStore(tmp_path),
-        [],
+        [cid(BUNDLE)],
         log_path=log,
         command=[sys.executable, str(Path(__file__).with_name("scripted.py")), "x"],
     ):

@@ -50,7 +50,7 @@ def test_a_second_build_only_looks_and_a_lost_bundle_is_built_again(tiny_store: 
     assert build("tiny-embed", tiny_store, lambda stage, _: stages.append(stage)) == first
     assert stages[0] == "convert"
     assert stages[-1] == "signed by this machine"
-    assert len(tomllib.loads((tiny_store.root.parent / "trust.toml").read_text())["bundle"]) == 2
+    assert len(tomllib.loads((tiny_store.root.parent / "trust.toml").read_text())["bundle"]) == 3
 
 
 def test_manifests_come_out_equal_wherever_they_are_made(tmp_path: Path) -> None:
