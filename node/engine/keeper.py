@@ -43,6 +43,9 @@ from .spawning import Spawner
 START_S_MAX: Final = 300.0
 """For each bundle that is loaded: compiling a large one from scratch beside five that do the same takes a minute or two."""
 
+SPARE_S: Final = 5.0
+"""From a worker's being ready to the start of the next: importing its libraries takes a processor for a second."""
+
 SILENCE_S_MAX: Final = 60.0
 """A worker with work says something after each step, and the longest step, beside busy neighbours, takes seconds."""
 
@@ -194,8 +197,8 @@ class WorkerEngine:
                 self._served = {served.bundle: served for served in ready.served}
                 self._rates |= {served.bundle: served.rates for served in ready.served}
                 self._announce()
-                self._spawner.prepare(self._refused)
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._prepare_next)
                     nursery.start_soon(process.write)
                     reason = await self._listen(process)
                     nursery.cancel_scope.cancel()
@@ -204,6 +207,11 @@ class WorkerEngine:
                 self._let_go(reason)
                 self._announce()
             await process.kill_and_reap()
+
+    async def _prepare_next(self) -> None:
+        """The next worker is on its way, but not while this one's first answer needs the processors."""
+        await trio.sleep(SPARE_S)
+        self._spawner.prepare(self._refused)
 
     async def _until_ready(self, process: WorkerProcess) -> Ready:
         """What the worker says when it is ready. Raises `EngineError` with what it says, or its log, if it is not.
