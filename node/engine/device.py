@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import jax
 import numpy as np
@@ -19,6 +18,7 @@ from ...protocol.errors import Code, EngineError
 from . import kernels
 from .bundles import Bundle
 from .kept import hashed, unhashed
+from .tensors import read_untrusted
 
 
 def configure(compile_cache: Path, *, beside: Path | None = None) -> None:
@@ -58,28 +58,17 @@ def map_weights(bundle: Bundle) -> list[jax.Array]:
     try:
         with (bundle.path / "weights.safetensors").open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
-        header_end = 8 + int.from_bytes(mapped[:8], "little")
-        header = json.loads(mapped[8:header_end])
+        tensors = read_untrusted(mapped, bundle.manifest.parameters)
         # By a thread of its own, while programs are loaded: the first run would wait for each page.
         threading.Thread(target=_touch, args=(mapped,), name="weights", daemon=True).start()
-        return [jax.device_put(_tensor(mapped, header_end, header[name])) for name in bundle.manifest.parameters]
-    except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        return [jax.device_put(tensor) for tensor in tensors]
+    except (ValueError, MemoryError, OverflowError, RecursionError) as error:
         why = f"{type(error).__name__}: {str(error)[:200]}"
         raise EngineError(Code.WORKER_FAILED, f"The weights of {bundle.manifest.name} cannot be read: {why}") from None
 
 
 def _touch(mapped: mmap.mmap) -> None:
     np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].max()
-
-
-def _tensor(mapped: mmap.mmap, base: int, entry: dict[str, Any]) -> np.ndarray[Any, Any]:
-    begin, end = entry["data_offsets"]
-    dtype = np.dtype(_DTYPES[entry["dtype"]])
-    return np.frombuffer(mapped, dtype, (end - begin) // dtype.itemsize, base + begin).reshape(entry["shape"])
-
-
-_DTYPES: Final = {"F32": "float32", "F16": "float16", "I32": "int32", "I8": "int8", "U8": "uint8"}
-"""safetensors' names of the types that NumPy has too."""
 
 
 _get_from_cache: Final = lru_cache.LRUCache.get
