@@ -10,8 +10,6 @@ from typing import Final
 
 import trio
 
-from ..protocol.bundle import Manifest
-from ..protocol.envelope import Signed
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError, StoreError
 from ..protocol.identity import peer_id
 from .config import Config
@@ -115,7 +113,7 @@ class Library:
     def _take(self, entry: TrustEntry) -> Bundle:
         """The bundle, trusted, held and sound."""
         bundle = self.store.open(entry.cid)
-        _require(entry, bundle.signed)
+        entry.check(bundle.signed)
         self._held.enter_context(hold(bundle))
         bundle.verify()
         return bundle
@@ -130,7 +128,7 @@ class Library:
                 self.store,
                 entry.cid,
                 find_in_table(network, entry.cid),
-                accept=lambda manifest: _require(entry, manifest),
+                accept=entry.check,
                 bytes_max=self._config.store_bytes_max or None,
                 budgets=self._down,
                 wrong=self._wrong,
@@ -153,13 +151,6 @@ class Library:
     def _failed(self, name: str, error: FallowError) -> None:
         self.missing[name] = error.message
         self._log.write("fetch_failed", bundle=name, code=error.code, why=error.message)
-
-
-def _require(entry: TrustEntry, manifest: Signed[Manifest]) -> None:
-    if manifest.signer != entry.publisher:
-        raise ConfigError(
-            Code.BUNDLE_UNTRUSTED, f"Bundle {entry.name} is not signed by the publisher that the list names."
-        )
 
 
 def _changed_ns(store: BundleStore, folder: str) -> int:

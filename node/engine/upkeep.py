@@ -19,6 +19,7 @@ from typing import Final
 from ...protocol.errors import Code, StoreError
 from .bundles import MANIFEST, WORKER_CACHES, Bundle, BundleStore
 from .partial import PARTIAL, is_at, lock_folder
+from .sizes import mib
 
 RESERVE_BYTES: Final = 1024**3
 """Never taken of a disk: a machine whose disk is full loses more than a bundle."""
@@ -103,6 +104,17 @@ def usage_bytes(path: Path) -> int:
     return total
 
 
+def check_fits(store: BundleStore, length_bytes: int, bytes_max: int | None) -> None:
+    """Raises `StoreError(store_full)` if so many bytes cannot be here, whatever else goes for them."""
+    disk_bytes = shutil.disk_usage(store.root).total - RESERVE_BYTES
+    most = disk_bytes if bytes_max is None else min(disk_bytes, bytes_max)
+    if length_bytes > most:
+        raise StoreError(
+            Code.STORE_FULL,
+            f"It takes {mib(length_bytes)}, and {store.root} may hold {mib(most)} in all. Nothing was fetched.",
+        )
+
+
 def make_room(store: BundleStore, need_bytes: int, bytes_max: int | None) -> list[Bundle]:
     """So many more bytes fit, below the owner's limit and with a reserve of the disk left. What was removed for it.
 
@@ -113,12 +125,12 @@ def make_room(store: BundleStore, need_bytes: int, bytes_max: int | None) -> lis
     over = max(_over_limit(store, need_bytes, bytes_max), _over_disk(store, need_bytes))
     removable = [kept for kept in survey(store) if not kept.pinned and not kept.held]
     if over > sum(kept.bytes for kept in removable):
-        limit = f", the limit is {_mib(bytes_max)}" if bytes_max is not None else ""
+        limit = f", the limit is {mib(bytes_max)}" if bytes_max is not None else ""
         raise StoreError(
             Code.STORE_FULL,
-            f"{_mib(need_bytes)} more do not fit into {store.root}: it takes {_mib(usage_bytes(store.root))}{limit}, "
-            f"{_mib(_free_bytes(store))} of the disk are free, of which {_mib(RESERVE_BYTES)} are left alone, and "
-            f"{_mib(sum(kept.bytes for kept in removable))} are neither pinned nor in use.",
+            f"{mib(need_bytes)} more do not fit into {store.root}: it takes {mib(usage_bytes(store.root))}{limit}, "
+            f"{mib(_free_bytes(store))} of the disk are free, of which {mib(RESERVE_BYTES)} are left alone, and "
+            f"{mib(sum(kept.bytes for kept in removable))} are neither pinned nor in use.",
         )
     removed = []
     for kept in removable:
@@ -209,7 +221,3 @@ def _over_disk(store: BundleStore, need_bytes: int) -> int:
 
 def _free_bytes(store: BundleStore) -> int:
     return shutil.disk_usage(store.root).free
-
-
-def _mib(length_bytes: int | None) -> str:
-    return f"{(length_bytes or 0) / 1024**2:,.0f} MiB"

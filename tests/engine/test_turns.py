@@ -258,6 +258,25 @@ def test_a_prefix_serves_forks_and_is_another_client_s_never(chat: Model, monkey
         assert [token for token, _ in job.said] == [token for token, _ in alone(chat, (50,) * 98 + tail)]
 
 
+@pytest.mark.parametrize("entry", ["generate", "score"])
+def test_nothing_in_an_answer_tells_whether_another_client_asked_the_same(chat: Model, entry: str) -> None:
+    text = (50,) * 100
+    work = Work((text,)) if entry == "generate" else Work((text,), claimed=20)
+
+    def answered(turns: Turns) -> tuple[list[Piece], list[frozenset[str]], int]:
+        job, runs = Asked(chat, work, Parameters(8), client=B, entry=entry), 0
+        turns.add(job.task)
+        while len(turns):
+            turns.run()
+            runs += 1
+        return job.pieces, job.ran, runs
+
+    kept = Turns([chat])
+    finish(kept, Asked(chat, Work((text,)), Parameters(8), client=A), Asked(chat, work, Parameters(8), entry=entry))
+    assert kept.prefixes[chat].length_bytes > 0
+    assert answered(kept) == answered(Turns([chat]))
+
+
 def test_windows_of_one_text_are_judged_without_reading_it_again(chat: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [token for token, _ in alone(chat, PROMPT, Parameters(96))]
     turns, judged = Turns([chat]), []

@@ -360,8 +360,10 @@ async def test_content_with_another_hash_is_not_used(tmp_path: Path) -> None:
     tampered = sign(replace(manifest, name="other"), OWNER).envelope
     for answer in (BlobReply(tampered), BlobReply(None), BlobReply(b""), HeartbeatMessage()):
         network = FakeNetwork({NODE_KEY: encode_message(answer)})
-        bundles = Bundles(tmp_path, TrustList.load(tmp_path), cast(Network, network))
+        wrong: list[bytes] = []
+        bundles = Bundles(tmp_path, TrustList.load(tmp_path), cast(Network, network), wrong.append)
         with pytest.raises(NetworkError) as caught:
             await bundles.open("made-up", [node])
         assert caught.value.code is Code.PEER_UNREACHABLE
+        assert wrong == ([NODE_KEY] if isinstance(answer, BlobReply) and answer.content is not None else [])
         assert not bundles._blobs.exists()
