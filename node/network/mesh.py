@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Literal
 
 import trio
@@ -21,8 +21,10 @@ from .dialling import Dialler
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
 from .kad import Kad
+from .reach import ITSELF, Reach
 from .seam import STREAMS_PER_PEER_MAX, Handler, Validator
 from .streams import FrameStream
+from .ways import Told, Ways, settle
 
 JOIN_S: Final = 20.0
 """For all bootstrap addresses, asked at once, and the search for neighbours behind them; measured under 1 s."""
@@ -31,19 +33,28 @@ JOIN_S: Final = 20.0
 class Mesh:
     """One running node of the network; made by `open_network`."""
 
-    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table) -> None:
+    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways) -> None:
         self.key: Final = key_of(host.get_id())
+        self.reachability = ways.reachability
         self._host = host
         self._tasks = tasks
         self._dialler = dialler
         self._table = table
+        self._ways = ways
         self.put = table.put
         self.get = table.get
         self.provide = table.provide
         self.find = table.find
 
     def addresses(self) -> tuple[str, ...]:
-        return full_addresses(self._host.get_id(), self._host.get_addrs())
+        return full_addresses(self._host.get_id(), self._ways.addresses())
+
+    async def moved(self, known: Sequence[str]) -> None:
+        while self.addresses() == tuple(known):
+            await self._ways.changed.wait()
+
+    def go_direct(self, peer: bytes) -> None:
+        self._ways.go_direct(id_of(peer))
 
     def peers(self) -> list[bytes]:
         return [key_of(peer) for peer in swarm_of(self._host).get_connections_map() if self._dialler.connected(peer)]
@@ -117,16 +128,18 @@ async def open_network(
     validator: Validator,
     *,
     mode: Literal["server", "client"] = "server",
+    reach: Reach = ITSELF,
 ) -> AsyncIterator[Mesh]:
     """A network that has joined the others and serves until the block ends.
 
     `seed` is the 32-byte Ed25519 seed; `listen` are multiaddrs (port 0 takes any free one; a client may listen
     nowhere); `bootstrap` are full multiaddrs, one of which must answer; without any, the node starts alone. A server
-    keeps its part of the table.
+    keeps its part of the table, unless it is reached through relays. `reach` is how others are to come to it.
     Raises `bootstrap_unreachable`, `port_busy`.
     """
     where = [_parse_listen(address) for address in listen]
-    host = make_host(seed, where)
+    told = Told(reach)
+    host = make_host(seed, where, told)
     with one_error():
         async with trio.open_nursery() as nursery:
             started, stop = trio.Event(), trio.Event()
@@ -135,40 +148,39 @@ async def open_network(
             try:
                 await started.wait()
                 dialler = Dialler(host, tasks)
-                kad = Kad(host, tasks, dialler, validator, serves=mode == "server")
+                reached = await _reach(dialler, bootstrap)
+                dialled = await settle(told, reach, host, tasks, dialler, reached)
+                kad = Kad(host, tasks, dialler, validator, serves=mode == "server" and not told.relayed)
                 table = Table(host, kad, validator)
-                await _join(dialler, table, bootstrap)
+                if reached:
+                    with trio.move_on_after(JOIN_S):
+                        await table.join(reached)
                 nursery.start_soon(kad.maintain)
-                yield Mesh(host, tasks, dialler, table)
+                ways = Ways(reach, told, host, tasks, dialler, table, dialled)
+                yield Mesh(host, tasks, dialler, table, ways)
             finally:
                 tasks.close()
                 stop.set()
 
 
-async def _join(dialler: Dialler, table: Table, bootstrap: Sequence[str]) -> None:
-    """At least one bootstrap peer was reached, and this node knows its neighbours. Raises `bootstrap_unreachable`."""
-    if not bootstrap:
-        return
+async def _reach(dialler: Dialler, bootstrap: Sequence[str]) -> list[ID]:
+    """The bootstrap peers that answered: at least one, if any were given. Raises `bootstrap_unreachable`."""
     reached: list[ID] = []
-    failures: list[str] = []
 
     async def reach(address: str) -> None:
-        try:
+        with suppress(NetworkError):  # the others may answer
             peer, where = parse_address(address)
             await dialler.connect(peer, [where])
             reached.append(peer)
-        except NetworkError as error:
-            failures.append(error.message)
 
     with trio.move_on_after(JOIN_S):
         async with trio.open_nursery() as nursery:
             for address in bootstrap:
                 nursery.start_soon(reach, address)
-    if not reached:
+    if bootstrap and not reached:
         named = ", ".join(bootstrap)
         raise NetworkError(Code.BOOTSTRAP_UNREACHABLE, f"none of the bootstrap addresses answers: {named}")
-    with trio.move_on_after(JOIN_S):
-        await table.join(reached)
+    return reached
 
 
 def _parse_listen(address: str) -> Multiaddr:

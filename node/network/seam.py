@@ -81,6 +81,23 @@ class Validator:
     """The index of the newest of several valid values."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """How others come to this node."""
+
+    relayed: bool
+    """Through relays alone."""
+    dialled: bool | None
+    """Whether a peer got through to it directly; None if none was asked."""
+    relays: tuple[bytes, ...]
+    """Those that it holds reservations of."""
+    why: str
+    """What kept it from having more, last."""
+    relays_for: int
+    circuits: int
+    """As a relay: for how many it holds a reservation, and how many connections it carries."""
+
+
 class Network(Protocol):
     """One node's place in the network."""
 
@@ -89,7 +106,17 @@ class Network(Protocol):
         """This node's own Ed25519 key."""
 
     def addresses(self) -> tuple[str, ...]:
-        """Where others can dial this node: full multiaddrs, with `/p2p/`."""
+        """Where others can dial this node: full multiaddrs, with `/p2p/`. None while it needs a relay and has none."""
+
+    async def moved(self, known: Sequence[str]) -> None:
+        """Returns once `addresses` are others than those `known`."""
+
+    def reachability(self) -> Reachability:
+        """How others come to this node, as of now."""
+
+    def go_direct(self, peer: bytes) -> None:
+        """If the peer is connected through a relay alone, a direct way to it is being looked for. It learns by that where
+        this node is."""
 
     def peers(self) -> list[bytes]:
         """The peers connected now."""

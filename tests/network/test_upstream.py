@@ -14,10 +14,12 @@ import trio
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.identity.identify import identify
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.network import swarm
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.relay.circuit_v2 import dcutr, protocol
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID
 from libp2p.stream_muxer import muxer_multistream
 from libp2p.stream_muxer.yamux.yamux import YAMUX_HEADER_FORMAT, Yamux
@@ -172,3 +174,33 @@ def test_a_connection_always_costs_the_happy_eyeballs_delay() -> None:
     source = inspect.getsource(swarm.Swarm.dial_peer)
     assert "_HAPPY_EYEBALLS_DELAY" in source
     assert swarm._HAPPY_EYEBALLS_DELAY == 0.25
+
+
+def test_the_ways_through_relays_are_cut_off_the_own_addresses() -> None:
+    """`host.make_host`: get_addrs."""
+    relay = new_host(key_pair=create_new_key_pair(b"\1" * 32)).get_id()
+    way = Multiaddr(f"/ip4/192.0.2.1/tcp/1/p2p/{relay}/p2p-circuit")
+    host = new_host(key_pair=create_new_key_pair(bytes(32)), addrs_factory=lambda listening: [way])
+    assert [str(address) for address in host.get_addrs()] == [f"/ip4/192.0.2.1/tcp/1/p2p/{host.get_id()}"]
+
+
+def test_who_announces_no_address_is_told_to_listen_everywhere() -> None:
+    """`ways.Told`, which announces one that leads nowhere."""
+    host = new_host(key_pair=create_new_key_pair(bytes(32)), addrs_factory=lambda listening: [])
+    own = Multiaddr("/ip4/192.0.2.1/tcp/1")
+    vars(host)["get_transport_addrs"] = lambda: [own]
+    assert host.get_addrs() == []
+    assert [Multiaddr(raw) for raw in identify._mk_identify_protobuf(host, None).listen_addrs] == [own]
+
+
+def test_upstreams_relay_keeps_circuits_by_peer_and_reserves_for_anybody() -> None:
+    """`relaying` instead of it."""
+    carry = inspect.getsource(protocol.CircuitV2Protocol._relay_data)
+    assert "del self._active_relays[peer_id]" in carry
+    reserve = inspect.getsource(protocol.CircuitV2Protocol._handle_reserve)
+    assert "peer_id = ID(msg.peer.id)" in reserve
+
+
+def test_upstream_punches_with_everybody() -> None:
+    """`punching` instead of it."""
+    assert "self.initiate_hole_punch(peer_id)" in inspect.getsource(dcutr.DCUtRProtocol._auto_drive_loop)
