@@ -129,6 +129,7 @@ class Lab:
             f"-n {self._switch} link set port{self._publics} master wire up",
             f"-n {namespace} addr add {address}/24 dev outside",
             f"-n {namespace} link set outside up",
+            f"-n {namespace} route add default dev outside",
         )
         return address
 
