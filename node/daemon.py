@@ -205,7 +205,7 @@ class _Node:
                 self._log.write("stream_broken", protocol=protocol, peer=short(stream.peer), why=why)
                 raise
 
-        self._network.serve(protocol, logged)
+        self._network.serve(protocol, logged, watched=protocol == JOB_PROTOCOL)
 
     async def _command(self, command: str) -> control.Reply:
         if command == control.DRIVE:

@@ -29,7 +29,7 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from ...protocol.errors import Code, NetworkError
 from .boundary import translated
 from .identity import Multiaddr
-from .muxer import PatientYamux
+from .muxer import Muxer
 
 NEGOTIATION_S: Final = 10.0
 """Handshake of a connection or a stream. A loaded 2-core machine with ten busy nodes needed 2 s at worst."""
@@ -57,20 +57,12 @@ def make_host(seed: bytes, listen: Sequence[Multiaddr], announce: Announce | Non
         listen_addrs=listen,
         # libp2p/__init__.py:662 offers plaintext, on which a peer may claim any id: never leave the choice to it.
         sec_opt={NOISE_ID: Noise(pair, noise_privkey=create_exchange_key().private_key)},
-        muxer_opt={TProtocol(YAMUX_ID): PatientYamux},
+        muxer_opt={TProtocol(YAMUX_ID): Muxer},
         # What others see of us is where the household is; it is announced only if the owner says so.
         disable_identify_address_discovery=True,
         connection_config=ConnectionConfig(
             inbound_upgrade_timeout=NEGOTIATION_S,
             outbound_upgrade_timeout=NEGOTIATION_S,
-            # A peer whose packets are dropped is not noticed for minutes otherwise. Not shorter: one failed probe ends
-            # the connection, and a busy machine may hold the loop for a second.
-            enable_health_monitoring=True,
-            health_initial_delay=5,
-            health_warmup_window=2,
-            health_check_interval=15,
-            ping_timeout=5,
-            abort_connection_on_ping_failure=True,
         ),
     )
     assert isinstance(host, BasicHost)

@@ -64,10 +64,12 @@ class Mesh:
         await self._dialler.connect(peer, [where])
         return key_of(peer)
 
-    async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = ()) -> FrameStream:
+    async def open(
+        self, peer: bytes, protocol: str, addresses: Sequence[str] = (), *, watched: bool = False
+    ) -> FrameStream:
         known = id_of(peer)
         stream = await self._dialler.open(known, protocol, bare_addresses(known, addresses))
-        framed = FrameStream(stream, self._tasks)
+        framed = FrameStream(stream, self._tasks, watched=watched)
         self._tasks.spawn(framed.pump)
         return framed
 
@@ -82,7 +84,7 @@ class Mesh:
         await stream.close()
         return answer
 
-    def serve(self, protocol: str, handler: Handler) -> None:
+    def serve(self, protocol: str, handler: Handler, *, watched: bool = False) -> None:
         serving: Counter[ID] = Counter()
 
         async def handle(stream: INetStream) -> None:
@@ -92,7 +94,7 @@ class Mesh:
                 return
             serving[peer] += 1
             try:
-                await self._run_handler(stream, handler)
+                await self._run_handler(FrameStream(stream, self._tasks, watched=watched), handler)
             finally:
                 serving[peer] -= 1
                 if not serving[peer]:
@@ -100,8 +102,7 @@ class Mesh:
 
         self._host.set_stream_handler(TProtocol(protocol), handle)
 
-    async def _run_handler(self, stream: INetStream, handler: Handler) -> None:
-        framed = FrameStream(stream, self._tasks)
+    async def _run_handler(self, framed: FrameStream, handler: Handler) -> None:
         self._tasks.spawn(framed.pump)
         try:
             await handler(framed)

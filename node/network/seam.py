@@ -124,15 +124,18 @@ class Network(Protocol):
     async def connect(self, address: str) -> bytes:
         """Connected to the peer at the multiaddr; its key. Raises `peer_unreachable`."""
 
-    async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = ()) -> Stream:
+    async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = (), *, watched: bool = False) -> Stream:
         """A fresh stream, dialling only if there is no connection: the given addresses first, then those known.
+
+        A watched one ends within two seconds of the peer's last word on any stream; others may outlast a bad moment of
+        the link, and end with the connection, within ten.
 
         Raises `peer_unreachable`, `protocol_unsupported`, or `stream_closed` when the peer is there but will not.
         """
 
-    def serve(self, protocol: str, handler: Handler) -> None:
+    def serve(self, protocol: str, handler: Handler, *, watched: bool = False) -> None:
         """Inbound streams of the protocol run the handler, each in its own task. A stream left open is closed; whatever
-        the handler raises resets its stream."""
+        the handler raises resets its stream. `watched` as in `open`."""
 
     async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
         """One frame out, one frame back, over a fresh stream. Raises as `open`, `send` and `receive` do."""
