@@ -1,4 +1,4 @@
-"""This machine as JAX sees it: its compile cache, its memory for weights, and the class of its arithmetic."""
+"""This machine as JAX sees it: its compile cache, and its memory for weights."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import json
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import jax
 import numpy as np
-from blake3 import blake3
 from jax._src import lru_cache
-from jaxlib.version import __version__ as jaxlib_version
 
-from ...protocol.bundle import Manifest
 from ...protocol.errors import Code, EngineError
 from . import kernels
 from .bundles import Bundle
@@ -90,20 +87,6 @@ def _touch(mapped: mmap.mmap) -> None:
     np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].max()
 
 
-def numerics_class(params: Sequence[jax.Array], manifest: Manifest) -> str:
-    """Where results are bit-equal: precision/jaxlib version/platform/instruction set or device kind/variant(/flags).
-
-    The variant is how many slots a program may have had: where there are several, the load chooses, and nothing is bit-equal.
-    """
-    precision = "+".join(sorted({param.dtype.name for param in params})) or "float32"
-    device = jax.devices()[0]
-    kind = _instruction_set() if device.platform == "cpu" else device.device_kind.replace(" ", "-")
-    variant = "b" + "+".join(map(str, sorted({program.slots for program in manifest.programs})))
-    flags = os.environ.get("XLA_FLAGS", "")
-    flagged = f"/{blake3(flags.encode()).hexdigest(4)}" if flags else ""
-    return f"{precision}/jaxlib-{jaxlib_version}/{device.platform}/{kind}/{variant}{flagged}"
-
-
 def _tensor(mapped: mmap.mmap, base: int, entry: dict[str, Any]) -> np.ndarray[Any, Any]:
     begin, end = entry["data_offsets"]
     dtype = np.dtype(_DTYPES[entry["dtype"]])
@@ -112,16 +95,6 @@ def _tensor(mapped: mmap.mmap, base: int, entry: dict[str, Any]) -> np.ndarray[A
 
 _DTYPES: Final = {"F32": "float32", "F16": "float16", "I32": "int32", "I8": "int8", "U8": "uint8"}
 """safetensors' names of the types that NumPy has too."""
-
-
-def _instruction_set() -> str:
-    """The widest vectors that XLA compiles for here, by which its sums are ordered."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        words = set()
-    widest = (name for name, flag in (("avx512", "avx512f"), ("avx2", "avx2"), ("avx", "avx")) if flag in words)
-    return next(widest, os.uname().machine)
 
 
 _get_from_cache: Final = lru_cache.LRUCache.get

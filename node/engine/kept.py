@@ -22,6 +22,7 @@ from jax.experimental import serialize_executable
 from jaxlib.version import __version__ as jaxlib_version
 
 from .artifact import Signature
+from .processor import features
 
 FOLDER: Final = "programs"
 HASH_BYTES: Final = blake3.digest_size
@@ -115,17 +116,9 @@ def _name(artifact: bytes, signature: Signature, flops: int) -> str:
         device.platform,
         device.device_kind,
         os.environ.get("XLA_FLAGS", ""),
-        _processor(),
+        sorted(features()),
     ]
     return blake3(f"{made_for} {signature} {flops} ".encode() + artifact).hexdigest()
-
-
-def _processor() -> str:
-    """All that this machine's processors can do, in the kernel's words."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return ""
 
 
 def _trees(signature: Signature) -> tuple[Any, Any]:

@@ -19,10 +19,12 @@ import jax
 from ...protocol.bundle import CALL, GENERATE, SCORE, Manifest, Program
 from ...protocol.errors import Code, EngineError
 from ...protocol.limits import PROGRAM_BYTES_MAX
+from ...protocol.numerics import variant
 from .artifact import Aval, Signature
 from .bundles import Bundle
-from .device import compiler_options, map_weights, numerics_class
+from .device import compiler_options, map_weights
 from .loading import Grant, Loaded, load_untrusted, own_grant
+from .numerics import numerics_class
 
 State: TypeAlias = list[jax.Array]
 """Slots' caches. A program consumes the state that it is given: only the one it returns may be used again."""
@@ -103,6 +105,7 @@ class ProgramRun:
     def __init__(self, bundle: Bundle, program: Program, params: list[jax.Array], grant: Grant) -> None:
         self.program = program
         self.length = program.length
+        self.variant = variant(program)
         self._bundle = bundle
         self._params = params
         self._grant = grant

@@ -65,7 +65,7 @@ class _Job:
         self._transcript = transcript_start(opened.salt, job.id)
         self._index = 0
 
-    def give(self, step: Step) -> None:
+    def give(self, step: Step, ran: frozenset[str]) -> None:
         """The piece is on its way."""
         piece, encoded = step.piece, step.piece.encode()
         self._transcript = transcript_next(self._transcript, encoded)
@@ -83,6 +83,7 @@ class _Job:
                 end=step.end,
                 gaps_micro=piece.gaps_micro,
                 masses_ppm=piece.masses_ppm,
+                ran=tuple(sorted(ran)),
                 area_bytes=area_bytes,
             )
         )
