@@ -37,7 +37,6 @@ from .messages import (
     Ready,
     Sealed,
     Served,
-    Unserved,
     encode,
 )
 from .programs import Model
@@ -117,10 +116,10 @@ class Workbench:
         self._tasks: dict[bytes, Task] = {}
         self._silent = True
 
-    def announce(self, served: tuple[Served, ...], refused: tuple[Unserved, ...]) -> None:
-        """The daemon knows our key, what we serve, what we refuse, and what confines us."""
+    def announce(self, served: tuple[Served, ...]) -> None:
+        """The daemon knows our key, what we serve, and what confines us."""
         key = self._private.public_key().public_bytes_raw()
-        self._send(Ready(key, served, self._confinement.measures, refused))
+        self._send(Ready(key, served, self._confinement.measures))
 
     def serve(self, inbox: Inbox) -> None:
         """Does not return: the inbox ends the process when the socket closes."""
