@@ -75,7 +75,9 @@ async def main() -> None:
     reach = Reach(SETTINGS["way"], relay_keys=(relay_key(),), relay=Caps() if SETTINGS["relay"] else None)
     rules = profile_rules(wall_ms)
     listen, bootstrap, mode = SETTINGS["listen"], SETTINGS["bootstrap"], SETTINGS["mode"]
-    async with open_network(bytes.fromhex(SETTINGS["seed"]), listen, bootstrap, rules, mode=mode, reach=reach) as network:
+    async with open_network(
+        bytes.fromhex(SETTINGS["seed"]), listen, bootstrap, rules, mode=mode, reach=reach
+    ) as network:
         network.serve(ECHO, echo)
         if SETTINGS["relay"]:
             await network.provide(relay_key())
