@@ -18,9 +18,11 @@ from ...protocol.errors import Code, FallowError, NetworkError
 from .boundary import Tasks, one_error
 from .dht import Table
 from .dialling import Dialler
+from .door import Door
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
 from .kad import Kad
+from .limits import LIMITS
 from .seam import STREAMS_PER_PEER_MAX, Handler, Validator
 from .streams import FrameStream
 
@@ -31,12 +33,13 @@ JOIN_S: Final = 20.0
 class Mesh:
     """One running node of the network; made by `open_network`."""
 
-    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table) -> None:
+    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, door: Door) -> None:
         self.key: Final = key_of(host.get_id())
         self._host = host
         self._tasks = tasks
         self._dialler = dialler
         self._table = table
+        self._door = door
         self.put = table.put
         self.get = table.get
         self.provide = table.provide
@@ -133,6 +136,7 @@ async def open_network(
             started, stop = trio.Event(), trio.Event()
             nursery.start_soon(run_host, host, where, started, stop)
             tasks = Tasks(nursery)
+            door = Door(host, LIMITS[mode], tasks)
             try:
                 await started.wait()
                 dialler = Dialler(host, tasks)
@@ -140,7 +144,7 @@ async def open_network(
                 table = Table(host, kad, validator)
                 await _join(dialler, table, bootstrap)
                 nursery.start_soon(kad.maintain)
-                yield Mesh(host, tasks, dialler, table)
+                yield Mesh(host, tasks, dialler, table, door)
             finally:
                 tasks.close()
                 stop.set()

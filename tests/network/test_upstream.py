@@ -214,3 +214,9 @@ def test_a_connection_always_costs_the_happy_eyeballs_delay() -> None:
     source = inspect.getsource(swarm.Swarm.dial_peer)
     assert "_HAPPY_EYEBALLS_DELAY" in source
     assert swarm._HAPPY_EYEBALLS_DELAY == 0.25
+
+
+def test_an_inbound_connection_keeps_its_slot_when_it_has_ended() -> None:
+    """`door` instead of upstream's way in."""
+    source = inspect.getsource(swarm.Swarm._do_handle_inbound_connection)
+    assert source.index("upgrade_inbound_raw_conn") < source.rindex("await self.manager.wait_finished()")
