@@ -13,13 +13,11 @@ class Limits:
     """The bounds of one node."""
 
     connections_max: int
-    """Standing ones. Each takes some 100 KB and four tasks."""
+    """Standing ones, each with a few tasks. Beyond it the one idle for longest makes place for another."""
     inbound_max: int
     """Of these, so many that others opened: the rest is kept for those that this node opens itself."""
     address_max: int
     """Inbound from one address: a household, or a carrier that has put thousands of subscribers behind it."""
-    kept_idle: int
-    """Idle connections that are not trimmed: the neighbours that a search begins with."""
     arriving_max: int = 256
     """Connections that have not proven who they are. Each costs a socket and some 10 KB until it says something."""
     handshakes_max: int = 32
@@ -29,8 +27,8 @@ class Limits:
 
 
 LIMITS: Final[dict[Role, Limits]] = {
-    "server": Limits(connections_max=384, inbound_max=256, address_max=128, kept_idle=32),
-    "client": Limits(connections_max=160, inbound_max=32, address_max=16, kept_idle=16),
+    "server": Limits(connections_max=256, inbound_max=192, address_max=96),
+    "client": Limits(connections_max=160, inbound_max=32, address_max=16),
 }
 """Both fit, with their workers and files, in the 1,024 descriptors that a process has by default."""
 
@@ -50,6 +48,3 @@ second; what is beyond is reset for the price of one frame."""
 
 BUFFERED_CONNECTION_MAX: Final = 32 * 1024 * 1024
 """Bytes of one peer that nobody has read yet, of all its streams: two of them full."""
-
-BUFFERED_MAX: Final = 256 * 1024 * 1024
-"""The same of all peers together. Whoever holds the most of it is cut off when it is reached."""

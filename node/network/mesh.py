@@ -18,9 +18,11 @@ from ...protocol.errors import Code, FallowError, NetworkError
 from .boundary import Tasks, one_error
 from .dht import Table
 from .dialling import Dialler
+from .door import Door
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
 from .kad import Kad
+from .limits import LIMITS
 from .reach import ITSELF, Reach
 from .seam import STREAMS_PER_PEER_MAX, Handler, Validator
 from .streams import FrameStream
@@ -33,7 +35,7 @@ JOIN_S: Final = 20.0
 class Mesh:
     """One running node of the network; made by `open_network`."""
 
-    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways) -> None:
+    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door) -> None:
         self.key: Final = key_of(host.get_id())
         self.reachability = ways.reachability
         self._host = host
@@ -41,6 +43,7 @@ class Mesh:
         self._dialler = dialler
         self._table = table
         self._ways = ways
+        self._door = door
         self.put = table.put
         self.get = table.get
         self.provide = table.provide
@@ -146,6 +149,7 @@ async def open_network(
             started, stop = trio.Event(), trio.Event()
             nursery.start_soon(run_host, host, where, started, stop)
             tasks = Tasks(nursery)
+            door = Door(host, LIMITS[mode], tasks)
             try:
                 await started.wait()
                 dialler = Dialler(host, tasks)
@@ -158,7 +162,7 @@ async def open_network(
                         await table.join(reached)
                 nursery.start_soon(kad.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
-                yield Mesh(host, tasks, dialler, table, ways)
+                yield Mesh(host, tasks, dialler, table, ways, door)
             finally:
                 tasks.close()
                 stop.set()

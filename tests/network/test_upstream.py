@@ -246,3 +246,9 @@ def test_upstreams_relay_keeps_circuits_by_peer_and_reserves_for_anybody() -> No
 def test_upstream_punches_with_everybody() -> None:
     """`punching` instead of it."""
     assert "self.initiate_hole_punch(peer_id)" in inspect.getsource(dcutr.DCUtRProtocol._auto_drive_loop)
+
+
+def test_an_inbound_connection_keeps_its_slot_when_it_has_ended() -> None:
+    """`door` instead of upstream's way in."""
+    source = inspect.getsource(swarm.Swarm._do_handle_inbound_connection)
+    assert source.index("upgrade_inbound_raw_conn") < source.rindex("await self.manager.wait_finished()")
