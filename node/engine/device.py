@@ -45,7 +45,7 @@ def compiler_options(role: str, length: int, context: int) -> dict[str, str | bo
 
     On a CPU, jaxlib 0.10.2 gives products to YNNPACK, which plans each one anew in every process, at a program's first run:
     0.4 s for SmolLM2's `prefill`, beside 0.2 for the run. Chunks of 32 over 256 positions are as quick without it, or
-    quicker; longer ones are slower (6 to 23 %), `decode` too, up to four times with a few slots; and what `call` gives is
+    quicker; longer ones are slower (7 to 30 %), `decode` too, up to four times with a few slots; and what `call` gives is
     compared bit by bit.
     """
     unplanned = jax.default_backend() == "cpu" and role == "prefill" and length * context <= UNPLANNED_MAX
