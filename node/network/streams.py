@@ -137,6 +137,8 @@ class FrameStream:
                 self._conn.blame(Fault.BAD_FRAME)
                 raise NetworkError(error.code, f"the peer broke the framing: {error.message}") from None
             self._hold_partial(frames.held_bytes)
+            if self._conn.held_bytes > BUFFERED_CONNECTION_MAX:
+                raise self._overfull(f"{BUFFERED_CONNECTION_MAX} bytes on all its streams")
 
     def _queue(self, frame: bytes) -> None:
         if self._unread_bytes + len(frame) > UNREAD_BYTES_MAX:
