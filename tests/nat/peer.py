@@ -39,10 +39,6 @@ async def obey(network: Mesh, order: list[str]) -> object:
             return network.addresses()
         case ["relays"]:
             return [relay.hex() for relay in network.reachability().relays]
-        case ["another relay", *gone]:
-            while not network.reachability().relays or set(gone) & {r.hex() for r in network.reachability().relays}:
-                await network.moved(network.addresses())
-            return [relay.hex() for relay in network.reachability().relays]
         case ["reachability"]:
             return [network.reachability().relayed, network.reachability().dialled]
         case ["echo", peer, *addresses]:
@@ -75,7 +71,9 @@ async def main() -> None:
     reach = Reach(SETTINGS["way"], relay_keys=(relay_key(),), relay=Caps() if SETTINGS["relay"] else None)
     rules = profile_rules(wall_ms)
     listen, bootstrap, mode = SETTINGS["listen"], SETTINGS["bootstrap"], SETTINGS["mode"]
-    async with open_network(bytes.fromhex(SETTINGS["seed"]), listen, bootstrap, rules, mode=mode, reach=reach) as network:
+    async with open_network(
+        bytes.fromhex(SETTINGS["seed"]), listen, bootstrap, rules, mode=mode, reach=reach
+    ) as network:
         network.serve(ECHO, echo)
         if SETTINGS["relay"]:
             await network.provide(relay_key())
