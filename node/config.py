@@ -111,8 +111,6 @@ class Config:
     """Whether it tries for a direct way to those whose jobs it runs; they learn its address by that."""
     relay: Caps = field(default_factory=Caps)
     """What it lends to others as a relay, if that is among its `roles`."""
-    lan: bool = False
-    """Whether it tells those on the same local network that it is there, and joins whom it finds so."""
 
     @property
     def is_relay(self) -> bool:
@@ -191,7 +189,6 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         relays=_integer(table, "relays", WANTED, 1, RELAYS_MAX),
         hole_punching=_flag(table, "hole_punching", default=True),
         relay=_caps(table),
-        lan=_flag(table, "lan"),
     )
 
 

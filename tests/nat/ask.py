@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import trio
@@ -25,10 +24,13 @@ async def main(home: str, *bootstrap: str) -> None:
             stream = mesh.stream("tiny-chat", request["prompt"], max_tokens=request["tokens"], assurance="none",
                                  executors=request["executors"])  # fmt: skip
             try:
-                async for chunk in stream:
-                    await say({"executor": chunk.executor})
+                async for _ in stream:
+                    pass
                 answer = stream.answer
-                await say({"text": answer.text, "handovers": [asdict(each) for each in answer.handovers]})
+                executors = [each.signed.signer.hex() for each in answer.receipts]
+                await say(
+                    {"text": answer.text, "tokens": len(answer.tokens), "executors": list(dict.fromkeys(executors))}
+                )
             except FallowError as error:
                 await say({"error": str(error)})
 

@@ -39,10 +39,6 @@ async def obey(network: Mesh, order: list[str]) -> object:
             return network.addresses()
         case ["relays"]:
             return [relay.hex() for relay in network.reachability().relays]
-        case ["another relay", *gone]:
-            while not network.reachability().relays or set(gone) & {r.hex() for r in network.reachability().relays}:
-                await network.moved(network.addresses())
-            return [relay.hex() for relay in network.reachability().relays]
         case ["reachability"]:
             return [network.reachability().relayed, network.reachability().dialled]
         case ["echo", peer, *addresses]:
