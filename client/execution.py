@@ -425,7 +425,7 @@ async def _leave(execution: Execution) -> bool:
 async def _open(desk: Desk, node: Node) -> Stream:
     try:
         with trio.fail_after(CONNECT_S):
-            return await desk.network.open(node.key, JOB_PROTOCOL, node.addresses)
+            return await desk.network.open(node.key, JOB_PROTOCOL, node.addresses, watched=True)
     except trio.TooSlowError:
         raise NetworkError(Code.PEER_UNREACHABLE, f"Node {node.key.hex()[:8]} did not answer in time.") from None
 

@@ -14,7 +14,7 @@ from ..protocol.errors import Code, ConfigError, FallowError, NetworkError, Stor
 from ..protocol.identity import peer_id
 from .config import Config
 from .engine.bundles import Bundle, BundleStore
-from .engine.upkeep import COMPILED_BYTES_MAX, hold, pinned, trim
+from .engine.upkeep import hold, pinned, tidy
 from .fetching import Progress, fetch, find_in_table
 from .log import EventLog
 from .network.seam import Network
@@ -60,7 +60,6 @@ class Library:
         """
         if not self._config.bundles:
             raise ConfigError(Code.BAD_CONFIG, "Setting `bundles`: name at least one bundle to serve.")
-        trim(self.store.compile_cache, COMPILED_BYTES_MAX)
         here = []
         for name in dict.fromkeys((*self._config.bundles, *self._config.fetch_bundles)):
             entry = self._trust.resolve(name)
@@ -73,6 +72,7 @@ class Library:
                 continue
             if name in self._config.bundles:
                 here.append(bundle)
+        self._tidy()  # not before what is to be run is held
         return tuple(here)
 
     async def arrivals(self, network: Network) -> AsyncGenerator[Bundle, None]:
@@ -118,6 +118,11 @@ class Library:
         bundle.verify()
         return bundle
 
+    def _tidy(self) -> None:
+        """The store takes no more than its owner lets it, as far as what is pinned or in use lets it be."""
+        for bundle in tidy(self.store, self._config.store_bytes_max or None):
+            self._log.write("bundle_removed", bundle=bundle.manifest.name, cid=bundle.cid, why="the store is full")
+
     async def _try_to_fetch(self, name: str, network: Network) -> Bundle | None:
         entry = self._trust.resolve(name)
         self._log.write("fetching", bundle=name, cid=entry.cid)
@@ -135,6 +140,7 @@ class Library:
                 on_progress=lambda progress: self._note(name, progress),
             )
             bundle = await trio.to_thread.run_sync(self._take, entry)
+            await trio.to_thread.run_sync(self._tidy)  # others may have filled the store meanwhile
         except (NetworkError, StoreError, ConfigError) as error:
             self._failed(name, error)
             return None

@@ -2,11 +2,11 @@
 
     frame = length (4 bytes, big-endian) || msgpack [kind, map of the record]
 
-The daemon sends `Begin`, then `EngineJob`, `Credit` and `Cancel`; the worker sends `Loading` before each bundle that it loads
-and one `Ready` (or `Fatal`), then for each job `EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat`
-after a step that gave no piece. Programs that are not needed at once it loads later: `Loading`, and a `Beat` when one is there.
-`Overrun` may be its last word at any time. A worker runs publishers' programs, so what comes from it is read with the same
-schema and bounds as what comes from a peer.
+The daemon sends `Begin`, then `EngineJob`, `Credit` and `Cancel`. The worker answers `Here`, and sends `Loading` before each
+bundle that it loads, `Unserved` after it if it refuses that one, and one `Ready` (or `Fatal`); then for each job `EnginePiece`s
+until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after a step that gave no piece. Programs that are not needed at
+once it loads later: `Loading`, and a `Beat` when one is there. `Overrun` may be its last word at any time. A worker runs
+publishers' programs, so what comes from it is read with the same schema and bounds as what comes from a peer.
 """
 
 from __future__ import annotations
@@ -116,6 +116,11 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
+class Here:
+    """The worker has read `Begin`: it is no frozen one. It loads its bundles, in the order in which it was given them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """A bundle that the worker has loaded."""
 
@@ -128,7 +133,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Unserved:
-    """A bundle that the worker was to serve and does not, by the bundle's own fault."""
+    """The bundle of which `Loading` was just said is not served, by its own fault."""
 
     bundle: Hash
     code: Word
@@ -150,7 +155,6 @@ class Ready:
     served: Annotated[tuple[Served, ...], Size(1, BUNDLES_MAX)]
     measures: Annotated[tuple[Word, ...], Size(0, 16)] = ()
     """What confines it, in `confinement.MEASURES`' names, by its own account before it read any bundle."""
-    refused: Annotated[tuple[Unserved, ...], Size(0, BUNDLES_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +235,9 @@ Message = (
     | EngineJob
     | Credit
     | Cancel
+    | Here
     | Loading
+    | Unserved
     | Ready
     | EnginePiece
     | Failed

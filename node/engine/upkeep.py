@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ _BLOCK_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Shelved:
     """One bundle, as upkeep sees it."""
 
     bundle: Bundle
@@ -77,10 +77,10 @@ def hold(bundle: Bundle) -> Iterator[None]:
         os.close(lock)
 
 
-def survey(store: BundleStore) -> list[Kept]:
+def survey(store: BundleStore) -> list[Shelved]:
     """Every sound bundle; who was used longest ago comes first."""
-    kept = [
-        Kept(
+    shelved = [
+        Shelved(
             bundle,
             usage_bytes(bundle.path),
             pinned(store, bundle.cid),
@@ -89,7 +89,7 @@ def survey(store: BundleStore) -> list[Kept]:
         )
         for bundle in store.list()
     ]
-    return sorted(kept, key=lambda each: (each.used_s, each.bundle.cid))
+    return sorted(shelved, key=lambda each: (each.used_s, each.bundle.cid))
 
 
 def usage_bytes(path: Path) -> int:
@@ -116,28 +116,34 @@ def check_fits(store: BundleStore, length_bytes: int, bytes_max: int | None) -> 
 
 
 def make_room(store: BundleStore, need_bytes: int, bytes_max: int | None) -> list[Bundle]:
-    """So many more bytes fit, below the owner's limit and with a reserve of the disk left. What was removed for it.
+    """So many more bytes fit, below the owner's limit and with a reserve of the disk left. The bundles that went for it.
 
-    Raises `StoreError(store_full)` if they cannot; then nothing was removed.
+    Raises `StoreError(store_full)` if they cannot; then no bundle was removed.
     """
     store.root.mkdir(parents=True, exist_ok=True)
     trim(store.compile_cache, COMPILED_BYTES_MAX)
     over = max(_over_limit(store, need_bytes, bytes_max), _over_disk(store, need_bytes))
-    removable = [kept for kept in survey(store) if not kept.pinned and not kept.held]
-    if over > sum(kept.bytes for kept in removable):
+    if over > 0:
+        over -= sweep(store)
+    removable = _removable(store)
+    if over > sum(each.bytes for each in removable):
         limit = f", the limit is {mib(bytes_max)}" if bytes_max is not None else ""
         raise StoreError(
             Code.STORE_FULL,
             f"{mib(need_bytes)} more do not fit into {store.root}: it takes {mib(usage_bytes(store.root))}{limit}, "
             f"{mib(_free_bytes(store))} of the disk are free, of which {mib(RESERVE_BYTES)} are left alone, and "
-            f"{mib(sum(kept.bytes for kept in removable))} are neither pinned nor in use.",
+            f"{mib(sum(each.bytes for each in removable))} are neither pinned nor in use.",
         )
-    removed = []
-    for kept in removable:
-        if over > 0 and remove(store, kept.bundle):
-            over -= kept.bytes
-            removed.append(kept.bundle)
-    return removed
+    return _remove(store, removable, over)
+
+
+def tidy(store: BundleStore, bytes_max: int | None) -> list[Bundle]:
+    """The store is swept, and within the owner's limit as far as what is pinned or in use lets it be. The bundles that went.
+
+    The limit alone is kept here: a disk that others fill is no reason to lose what the owner asked for.
+    """
+    sweep(store)
+    return _remove(store, _removable(store), _over_limit(store, 0, bytes_max))
 
 
 def remove(store: BundleStore, bundle: Bundle) -> bool:
@@ -209,6 +215,21 @@ def _held(path: Path) -> bool:
         return True
     os.close(lock)
     return False
+
+
+def _removable(store: BundleStore) -> list[Shelved]:
+    """What may go, in the order in which it goes."""
+    return [each for each in survey(store) if not each.pinned and not each.held]
+
+
+def _remove(store: BundleStore, removable: Sequence[Shelved], over_bytes: int) -> list[Bundle]:
+    """The first of these are gone, until so many bytes less are taken. Which those were."""
+    removed = []
+    for each in removable:
+        if over_bytes > 0 and remove(store, each.bundle):
+            over_bytes -= each.bytes
+            removed.append(each.bundle)
+    return removed
 
 
 def _over_limit(store: BundleStore, need_bytes: int, bytes_max: int | None) -> int:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from fallow.node.engine.messages import (
     AHEAD_PIECES_MAX,
@@ -16,6 +17,7 @@ from fallow.node.engine.messages import (
     Failed,
     Fatal,
     FrameBuffer,
+    Here,
     Loading,
     Message,
     Overrun,
@@ -33,14 +35,18 @@ OTHER = b"\x01" * 32
 
 
 def main() -> None:
-    behaviour, control = sys.argv[1], socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
+    behaviour, control = _now(sys.argv[1]), socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
     if behaviour == "crash at start":
         sys.exit("something is missing")
     if behaviour == "babble at start":
         control.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    if behaviour != "never here":
+        control.sendall(encode(Here()))
     given = [cid_hash_untrusted(sys.argv[place + 1]) for place, word in enumerate(sys.argv) if word == "--bundle"]
     for bundle in given if behaviour != "never ready" else []:
         control.sendall(encode(Loading(bundle)))
+        if behaviour == "die of loading":
+            os.kill(os.getpid(), signal.SIGKILL)
         if bundle == OTHER and behaviour == "die of loading the other":
             sys.exit("something broke")
         if bundle == OTHER and behaviour == "overrun in loading the other":
@@ -49,19 +55,19 @@ def main() -> None:
         if bundle == OTHER and behaviour == "hang in loading the other":
             print("hanging", flush=True)
             signal.pause()
+        if bundle == OTHER and behaviour == "refuse the other":
+            control.sendall(encode(Unserved(OTHER, Code.BUNDLE_REFUSED.value, "it breaks a rule")))
+        if behaviour == "refuse a stranger":
+            control.sendall(encode(Unserved(b"\x02" * 32, Code.BUNDLE_REFUSED.value, "nobody had asked")))
     if behaviour == "refuse all":
         control.sendall(encode(Fatal(Code.BUNDLE_REFUSED.value, "all break the rules")))
         return
     if behaviour != "never ready":
-        served = [Served(bundle, "scripted", "none", Rates()) for bundle in given]
-        refused: tuple[Unserved, ...] = ()
-        if behaviour == "refuse the other" and len(given) > 1:
-            served, refused = served[:1], (Unserved(OTHER, Code.BUNDLE_REFUSED.value, "it breaks a rule"),)
+        left = [bundle for bundle in given if bundle != OTHER or behaviour != "refuse the other"]
+        served = [Served(bundle, "scripted", "none", Rates()) for bundle in left]
         if behaviour == "serve a stranger":
             served.append(Served(b"\x02" * 32, "stranger", "none", Rates()))
-        if behaviour == "refuse a stranger":
-            refused = (Unserved(b"\x02" * 32, Code.BUNDLE_REFUSED.value, "nobody had asked"),)
-        control.sendall(encode(Ready(os.urandom(32), tuple(served), refused=refused)))
+        control.sendall(encode(Ready(os.urandom(32), tuple(served))))
     if behaviour == "crash when ready":
         return
     for message in messages(control):
@@ -82,6 +88,19 @@ def main() -> None:
                 control.sendall(answer)
         if behaviour == "crash at a job":
             os._exit(1)
+
+
+def _now(behaviour: str) -> str:
+    """What a behaviour "... once" means for this worker: that, or an answer if another has done it already."""
+    behaviour, once, _ = behaviour.partition(" once")
+    mark = Path(sys.argv[sys.argv.index("--store") + 1], "done")
+    if not once:
+        return behaviour
+    if mark.exists():
+        return "answer"
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+    return behaviour
 
 
 def messages(control: socket.socket) -> Iterator[Message]:
