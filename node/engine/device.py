@@ -1,4 +1,4 @@
-"""This machine as JAX sees it: its compile cache, its memory for weights, and the class of its arithmetic."""
+"""This machine as JAX sees it: its compile cache, and its memory for weights."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import json
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import jax
 import numpy as np
-from blake3 import blake3
 from jax._src import lru_cache
-from jaxlib.version import __version__ as jaxlib_version
 
-from ...protocol.bundle import Manifest
 from ...protocol.errors import Code, EngineError
 from . import kernels
 from .bundles import Bundle
 from .kept import hashed, unhashed
+
+UNPLANNED_MAX: Final = 32 * 256
+"""See `compiler_options`."""
 
 
 def configure(compile_cache: Path, *, beside: Path | None = None) -> None:
@@ -38,6 +38,18 @@ def configure(compile_cache: Path, *, beside: Path | None = None) -> None:
     update("jax_persistent_cache_enable_xla_caches", "none")
     lru_cache.LRUCache.get = _reading(beside)  # type: ignore[assignment]
     lru_cache.LRUCache.put = _put_whole  # type: ignore[assignment]  # see there; its first argument is named otherwise
+
+
+def compiler_options(role: str, length: int, context: int) -> dict[str, str | bool] | None:
+    """What XLA is told of a program of this role, chunk length and context.
+
+    On a CPU, jaxlib 0.10.2 gives products to YNNPACK, which plans each one anew in every process, at a program's first run:
+    0.4 s for SmolLM2's `prefill`, beside 0.2 for the run. Chunks of 32 over 256 positions are as quick without it, or
+    quicker; longer ones are slower (7 to 30 %), `decode` too, up to four times with a few slots; and what `call` gives is
+    compared bit by bit.
+    """
+    unplanned = jax.default_backend() == "cpu" and role == "prefill" and length * context <= UNPLANNED_MAX
+    return {"xla_cpu_experimental_ynn_fusion_type": ""} if unplanned else None
 
 
 @contextmanager
@@ -75,20 +87,6 @@ def _touch(mapped: mmap.mmap) -> None:
     np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].max()
 
 
-def numerics_class(params: Sequence[jax.Array], manifest: Manifest) -> str:
-    """Where results are bit-equal: precision/jaxlib version/platform/instruction set or device kind/variant(/flags).
-
-    The variant is how many slots a program may have had: where there are several, the load chooses, and nothing is bit-equal.
-    """
-    precision = "+".join(sorted({param.dtype.name for param in params})) or "float32"
-    device = jax.devices()[0]
-    kind = _instruction_set() if device.platform == "cpu" else device.device_kind.replace(" ", "-")
-    variant = "b" + "+".join(map(str, sorted({program.slots for program in manifest.programs})))
-    flags = os.environ.get("XLA_FLAGS", "")
-    flagged = f"/{blake3(flags.encode()).hexdigest(4)}" if flags else ""
-    return f"{precision}/jaxlib-{jaxlib_version}/{device.platform}/{kind}/{variant}{flagged}"
-
-
 def _tensor(mapped: mmap.mmap, base: int, entry: dict[str, Any]) -> np.ndarray[Any, Any]:
     begin, end = entry["data_offsets"]
     dtype = np.dtype(_DTYPES[entry["dtype"]])
@@ -97,16 +95,6 @@ def _tensor(mapped: mmap.mmap, base: int, entry: dict[str, Any]) -> np.ndarray[A
 
 _DTYPES: Final = {"F32": "float32", "F16": "float16", "I32": "int32", "I8": "int8", "U8": "uint8"}
 """safetensors' names of the types that NumPy has too."""
-
-
-def _instruction_set() -> str:
-    """The widest vectors that XLA compiles for here, by which its sums are ordered."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        words = set()
-    widest = (name for name, flag in (("avx512", "avx512f"), ("avx2", "avx2"), ("avx", "avx")) if flag in words)
-    return next(widest, os.uname().machine)
 
 
 _get_from_cache: Final = lru_cache.LRUCache.get

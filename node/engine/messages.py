@@ -20,7 +20,14 @@ import msgpack
 from ...protocol.bundle import CALL, GENERATE, SCORE
 from ...protocol.codec import Value
 from ...protocol.errors import Code, RemoteProtocolError
-from ...protocol.limits import BUNDLES_MAX, CALL_INPUTS_MAX, MESSAGE_BYTES_MAX, OUTPUT_TOKENS_MAX, WINDOW_TOKENS
+from ...protocol.limits import (
+    BUNDLES_MAX,
+    CALL_INPUTS_MAX,
+    MESSAGE_BYTES_MAX,
+    OUTPUT_TOKENS_MAX,
+    PROGRAMS_MAX,
+    WINDOW_TOKENS,
+)
 from ...protocol.schema import Between, Hash, Key, Size, Text, Uint, Word, from_map_untrusted, to_map
 from ...protocol.work import Masses, Parameters, Values
 
@@ -119,8 +126,8 @@ class Served:
 
     bundle: Hash
     name: Word
-    numerics_class: Word
-    """Results compare bit by bit within one class at most: see `device.numerics_class`."""
+    numerics_class: Text
+    """All variants that may run; see `protocol.numerics`."""
     rates: Rates
 
 
@@ -173,6 +180,8 @@ class EnginePiece:
     """`score`: the mass strictly likelier than each checked token."""
     area_bytes: Uint = 0
     """If not 0, `sealed` lies in the job's area, so long, and not here."""
+    ran: Annotated[tuple[Word, ...], Size(0, PROGRAMS_MAX)] = ()
+    """Variants of the programs that ran for it, those that read the input before the first piece among them."""
 
     def __post_init__(self) -> None:
         if self.end not in ("", EOS, LENGTH, DONE):
