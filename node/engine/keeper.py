@@ -158,7 +158,6 @@ class WorkerEngine:
         if not self._wanted.is_set():  # the owner came back while a spare that did not fit was being reaped
             return await process.kill_and_reap()
         self._process = process
-        reason = "The worker ended by itself."
         try:
             await process.begin(Begin(tuple(KnownRates(bundle, rates) for bundle, rates in self._rates.items())))
             ready = await until_ready(
@@ -175,11 +174,11 @@ class WorkerEngine:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._start_next)
                     nursery.start_soon(process.write)
-                    reason = self._concluded(await self._hearing.until_end(), process)
+                    self._conclude(await self._hearing.until_end(), process)
                     nursery.cancel_scope.cancel()
         finally:
             if self._process is process:
-                self._let_go(reason)
+                self._let_go("The worker did not get ready.")
                 self._announce()
             await process.kill_and_reap()
 
@@ -188,16 +187,20 @@ class WorkerEngine:
         await trio.sleep(SPARE_S)
         self._spawner.start_spare(self._blame)
 
-    def _concluded(self, end: End, process: WorkerProcess) -> str:
-        """What the jobs that are left are told; those of a bundle that is left out for the end have been told of that."""
-        if end.over is None or self._process is not process:  # we killed it, whatever it was at
-            return end.reason
-        what = f"Bundle {self._served[end.over].name} ({cid(end.over)}) was stopped: {end.reason}."
-        error = self._blame.ended_over(end.over, what, believed=end.own_word and process.bundles == (end.over,))
-        if error.code is not Code.BUNDLE_REFUSED:
-            return error.message
-        self._jobs.fail(error, end.over)
-        return "A program of another bundle broke the rules, and the worker was stopped."
+    def _conclude(self, end: End, process: WorkerProcess) -> None:
+        """The worker that has ended is let go, and each of its jobs knows why. At once: nobody finds it in between."""
+        if self._process is not process:  # we killed it, whatever it was at
+            return
+        reason = end.reason
+        if end.over is not None:
+            what = f"Bundle {self._served[end.over].name} ({cid(end.over)}) was stopped: {end.reason}."
+            error = self._blame.ended_over(end.over, what, believed=end.own_word and process.bundles == (end.over,))
+            reason = error.message
+            if error.code is Code.BUNDLE_REFUSED:
+                self._jobs.fail(error, end.over)
+                reason = "A program of another bundle broke the rules, and the worker was stopped."
+        self._let_go(reason)
+        self._announce()
 
     def _tell(self, message: EngineJob | Credit | Cancel) -> None:
         if self._process and self._hearing:

@@ -50,6 +50,8 @@ async def until_ready(
                 case Unserved() if message.bundle in loaded[-1:] and message.bundle not in unserved:
                     unserved.add(message.bundle)
                     blame.refuses(message.bundle, error_untrusted(message), believed=len(loaded) == 1)
+                case Unserved() | Loading() if message.bundle not in process.bundles:
+                    raise RemoteProtocolError(Code.ILLEGAL_MOVE, "It speaks of a bundle that nobody had asked for.")
                 case Ready():
                     if {each.bundle for each in message.served} - set(process.bundles):
                         raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A bundle is served that nobody had asked for.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fallow.node.engine.messages import (
     AHEAD_PIECES_MAX,
+    Beat,
     Cancelled,
     EngineJob,
     EnginePiece,
@@ -109,8 +110,8 @@ def messages(control: socket.socket) -> Iterator[Message]:
         yield from frames.feed_untrusted(received)
 
 
-def piece(job: bytes, index: int, end: str = "") -> bytes:
-    return encode(EnginePiece(job, index, b"sealed", 1, (0,), bytes(32), end))
+def piece(job: bytes, index: int, end: str = "", *, sealed: bytes = b"sealed", values: tuple[int, ...] = (0,)) -> bytes:
+    return encode(EnginePiece(job, index, sealed, 1, values, bytes(32), end))
 
 
 BREACHES = {
@@ -123,6 +124,8 @@ BREACHES = {
     "an unknown code": lambda job: [encode(Failed(job, "whatever", ""))],
     "an overrun of a stranger's bundle": lambda _: [encode(Overrun(b"\x02" * 32, "why"))],
     "loading a stranger's bundle": lambda _: [encode(Loading(b"\x02" * 32))],
+    "more steps than the job can need": lambda _: [encode(Beat())] * 3,
+    "values of other tokens": lambda job: [piece(job, 0, values=())],
     "ready twice": lambda _: [encode(Ready(bytes(32), (Served(BUNDLE, "again", "none", Rates()),)))],
 }
 ANSWERS = BREACHES | {
@@ -130,6 +133,8 @@ ANSWERS = BREACHES | {
     "die of the other's late program": lambda job: [piece(job, 0)],
     "answer": lambda job: [piece(job, 0), piece(job, 1, "eos")],
     "crash at a job of the other": lambda job: [piece(job, 0), piece(job, 1, "eos")],
+    "a beat after the end": lambda job: [piece(job, 0, "eos"), encode(Beat())],
+    "more than may wait": lambda job: [piece(job, index, sealed=bytes(2 * 1024**2)) for index in range(3)],
     "a piece after the end": lambda job: [piece(job, 0, "eos"), piece(job, 1)],
     "silence when it has to wait": lambda job: [piece(job, index) for index in range(AHEAD_PIECES_MAX)],
     "flood": lambda job: [piece(job, index) for index in range(AHEAD_PIECES_MAX + 1)],

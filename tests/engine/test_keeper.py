@@ -99,8 +99,19 @@ async def test_a_flood_is_cut_off_at_the_credit(tmp_path: Path) -> None:
         assert caught.value.code == Code.WORKER_DIED
 
 
-async def test_what_follows_an_answer_does_not_reach_it(tmp_path: Path) -> None:
-    async with scripted(tmp_path, "a piece after the end") as engine:
+async def test_what_waits_of_one_answer_is_bounded_in_bytes_too(tmp_path: Path) -> None:
+    async with scripted(tmp_path, "more than may wait") as engine:
+        answer, seen = engine.submit(job()), engine.generation
+        with trio.fail_after(60):
+            await engine.changed(seen)
+            with pytest.raises(EngineError, match="wait to be taken") as caught:
+                [piece async for piece in answer]
+        assert caught.value.code == Code.WORKER_DIED
+
+
+@pytest.mark.parametrize("behaviour", ["a piece after the end", "a beat after the end"])
+async def test_what_follows_an_answer_does_not_reach_it(tmp_path: Path, behaviour: str) -> None:
+    async with scripted(tmp_path, behaviour) as engine:
         key, seen = engine.hpke_key, engine.generation
         assert await outcome(engine) == 1
         await replaced(engine, key, seen)

@@ -44,6 +44,11 @@ def older() -> set[int]:
     return descendants()
 
 
+def children() -> set[int]:
+    """Process ids of our own children that have not been reaped."""
+    return {int(pid) for tasks in Path("/proc/self").glob("task/*/children") for pid in tasks.read_text().split()}
+
+
 async def until(count: int, older: set[int]) -> set[int]:
     """There are so many workers beside the older ones: returns them."""
     with trio.fail_after(60):
@@ -115,12 +120,15 @@ async def test_an_engine_without_use_for_a_spare_starts_none(
 async def test_a_spare_that_is_frozen_is_found_out_in_seconds(
     tiny: Tiny, tmp_path: Path, older: set[int], mock_clock: MockClock
 ) -> None:
+    before = children()
     async with open_engine(tiny.store, [tiny.embed], log_path=tmp_path / "log", spare=True) as engine:
         await wait_all_tasks_blocked()
         mock_clock.jump(SPARE_S)
         await until(2, older)
         engine.kill()
         (spare,) = await until(1, older)
+        while len(children() - before) > 1:
+            await trio.lowlevel.checkpoint()
         mock_clock.jump(IMPORT_S_MAX)
         os.kill(spare, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
