@@ -23,6 +23,13 @@ CORPUS, WORK = HERE / "corpus", HERE.parent / "build" / "fuzz"
 KEPT_BYTES_MAX = 40_000
 """Of one target's corpus in the repository: all of them together stay below a megabyte."""
 INPUT_BYTES_MAX = 4096
+INSTRUMENTED = [
+    "fallow.protocol",
+    "fallow.node.engine.messages",
+    "fallow.node.network.yamux",
+    "fallow.node.network.punching",
+]
+"""Where atheris counts what an input reaches."""
 
 
 def main() -> int:
@@ -106,7 +113,7 @@ def _inside(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def inside(name: str, arguments: list[str]) -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["fallow.protocol", "fallow.node.engine.messages"]):
+    with atheris.instrument_imports(include=INSTRUMENTED):
         from targets import TARGETS, feed
     from mutation import mutate
 

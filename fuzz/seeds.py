@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgpack
+from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
+from multiaddr import Multiaddr
 from targets import KEYS, NOW_MS, STRUCTS
 
 from fallow.node.engine import messages as engine
+from fallow.node.network import yamux
 from fallow.protocol import messages
 from fallow.protocol.codec import Value, encode
 from fallow.protocol.envelope import sign
@@ -64,6 +67,8 @@ def seeds() -> dict[str, list[bytes]]:
         "signature": [encode([KEYS[FIRST].sign(b"message").signature, b"message", FIRST])],
         "versions": [encode(["job", ["/fallow/job/1", "/fallow/job/2"], ["/fallow/job/2", "/fallow/job/1"]])],
         "framing": [b"\x02" + frame(b"one") + frame(b"") + frame(b"three") + b"\xff" * 4],
+        "yamux": [b"\x10" + b"".join(_frames())],
+        "punching": [_addresses()],
         "engine": [b"\xff" + engine.encode(message) for message in engine_messages],
         "engine-fields": [encode(msgpack.unpackb(engine.encode(message)[4:])) for message in engine_messages],
     }
@@ -78,6 +83,29 @@ def _examples() -> tuple[Any, ...]:
     spec.loader.exec_module(module)
     records: tuple[Any, ...] = module.RECORDS
     return records
+
+
+def _frames() -> list[bytes]:
+    """A stream begun, used and ended, and whether the other side is there."""
+    data, window = yamux.Kind.DATA, yamux.Kind.WINDOW
+    return [
+        yamux.encode(window, yamux.Flag.SYN, 1, 0),
+        yamux.encode(data, 0, 1, 5, b"hello"),
+        yamux.encode(yamux.Kind.PING, yamux.Flag.SYN, 0, 7),
+        yamux.encode(window, 0, 1, 4096),
+        yamux.encode(data, yamux.Flag.FIN, 1, 0),
+        yamux.encode(yamux.Kind.GO_AWAY, 0, 0, 0),
+    ]
+
+
+def _addresses() -> bytes:
+    texts = (
+        "/ip4/192.0.2.1/tcp/4001",
+        "/ip6/2001:db8::1/tcp/4001",
+        f"/ip4/192.0.2.2/tcp/1/p2p/{peer_id(FIRST)}/p2p-circuit",
+    )
+    kind = HolePunch.Type.CONNECT
+    return bytes(HolePunch(type=kind, ObsAddrs=[Multiaddr(text).to_bytes() for text in texts]).SerializeToString())
 
 
 def _one(records: tuple[Any, ...], kind: type[Any]) -> Any:

@@ -16,7 +16,13 @@ from targets import Target, feed
 import fallow
 
 ROOT = fallow.__file__.removesuffix("__init__.py")
-WATCHED = (f"{ROOT}protocol/", f"{ROOT}node/engine/messages.py", "<string>")
+WATCHED = (
+    f"{ROOT}protocol/",
+    f"{ROOT}node/engine/messages.py",
+    f"{ROOT}node/network/yamux.py",
+    f"{ROOT}node/network/punching.py",
+    "<string>",
+)
 """The last one is what `protocol.reading` writes for each record."""
 
 Feature = tuple[CodeType, int, int, int]

@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgpack
+from google.protobuf.message import DecodeError
+from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 from nacl.signing import SigningKey
 
 from fallow.node.engine.messages import FrameBuffer
 from fallow.node.engine.messages import encode as encode_engine_message
+from fallow.node.network import punching, yamux
 from fallow.protocol import messages, opening, published, work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
@@ -202,6 +205,21 @@ def _framing(given: bytes) -> None:
     assert given[1:].startswith(b"".join(map(frame, bodies)))
 
 
+def _yamux(given: bytes) -> None:
+    frames: list[yamux.Frame] = []
+    reader = yamux.Frames(lambda stream: yamux.WINDOW_BYTES)
+    with suppress(RemoteProtocolError):
+        for read in _in_reads(given):
+            frames += reader.feed_untrusted(read)
+    assert given[1:].startswith(b"".join(yamux.encode(yamux.Kind(each.kind), *each[1:]) for each in frames))
+
+
+def _punching(given: bytes) -> None:
+    """What two peers behind routers tell each other of their addresses."""
+    with suppress(DecodeError):
+        punching._addresses_untrusted(HolePunch.FromString(given))
+
+
 def _engine(given: bytes) -> None:
     buffer = FrameBuffer()
     for read in _in_reads(given):
@@ -240,6 +258,8 @@ TARGETS: dict[str, Target] = {
     "signature": Target(("protocol.ed25519.check_signature_untrusted",), _signature),
     "versions": Target(("protocol.versions.negotiate_untrusted",), _versions),
     "framing": Target(("protocol.framing.Frames.feed_untrusted",), _framing),
+    "yamux": Target(("node.network.yamux.Frames.feed_untrusted",), _yamux),
+    "punching": Target(("node.network.punching._addresses_untrusted",), _punching),
     "engine": Target(
         ("node.engine.messages.FrameBuffer.feed_untrusted", "node.engine.messages._decode_untrusted"), _engine
     ),

@@ -262,7 +262,7 @@ class Muxer(IMuxedConn):
                 for frame in frames.feed_untrusted(received):
                     if frame.kind == Kind.GO_AWAY:
                         return
-                    self._take_untrusted(frame)
+                    self._take(frame)
         except RemoteProtocolError:
             self.say(encode(Kind.GO_AWAY, 0, 0, BROKE_RULES))
             self.blame(Fault.OVERRUN)
@@ -271,7 +271,7 @@ class Muxer(IMuxedConn):
         stream = self._streams.get(stream_id)
         return stream.recv_window if stream else WINDOW_BYTES  # it may have been sent before our reset got there
 
-    def _take_untrusted(self, frame: Frame) -> None:
+    def _take(self, frame: Frame) -> None:
         if frame.kind == Kind.PING:
             if frame.flags & Flag.SYN:
                 self.say(encode(Kind.PING, Flag.ACK, 0, frame.length))
@@ -279,12 +279,12 @@ class Muxer(IMuxedConn):
                 self._flight.returned(frame.length, trio.current_time())
                 self._wake.set()
             return
-        if frame.flags & Flag.SYN and not self._begin_untrusted(frame.stream):
+        if frame.flags & Flag.SYN and not self._begin(frame.stream):
             return
         if (stream := self._streams.get(frame.stream)) is not None:
             stream.take(frame)
 
-    def _begin_untrusted(self, stream_id: int) -> bool:
+    def _begin(self, stream_id: int) -> bool:
         """Whether the stream that the peer begins may be."""
         if not stream_id or stream_id % 2 == self._next_id % 2 or stream_id in self._streams:
             raise RemoteProtocolError(Code.BAD_ENCODING, "The peer began a stream under a number that is not free.")
