@@ -100,11 +100,14 @@ async def write_until_killed(engine: Engine, bundle: Bundle, client: bytes | Non
             await write(engine, bundle, PROMPT, 96, client)
 
 
-async def all_loaded(bundle: Bundle, log: Path) -> None:
-    """The worker has every program of the bundle, which it loads while it has nothing else to do, by its log."""
+async def all_loaded(bundle: Bundle, log: Path, *, starts: int = 1) -> None:
+    """The worker has every program of the bundle, which it loads while it has nothing else to do, by its log.
+
+    `starts`: how many workers have written to that log, none of which was ended before it had them all.
+    """
     with trio.fail_after(LOADED_S_MAX):
         while True:
             said = await trio.Path(log).read_text(errors="replace")
-            if all(f": {each.name} in " in said for each in bundle.manifest.programs):
+            if all(said.count(f": {each.name} in ") >= starts for each in bundle.manifest.programs):
                 return
             await trio.sleep(0.1)

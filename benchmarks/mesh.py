@@ -18,11 +18,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import jobs
 import trio
 
 from fallow.client import Mesh, connect
 from fallow.client.tokenizer import Prompt, Tokenizer
 from fallow.node.config import default_home
+from fallow.node.daemon import WORKER_LOG
 from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.engine.engine import Engine, open_engine
 from fallow.node.engine.messages import EngineJob
@@ -65,15 +67,27 @@ def milliseconds(samples: list[float]) -> str:
 
 async def measure(chat: str, embed: str, scratch: Path) -> None:
     async with Testnet.start(scratch / "one", nodes=1, bundles=(chat,)) as testnet:
+        await settled(testnet.nodes, (chat,))
         await beside_the_engine(testnet, chat, scratch)
     began = time.perf_counter()
     async with Testnet.start(scratch / "six", nodes=6, bundles=(chat, embed)) as testnet:
         row("six nodes started side by side, all ready", f"{time.perf_counter() - began:.1f} s")
+        await settled(testnet.nodes, (chat, embed))
+        row("and have loaded all their programs", f"{time.perf_counter() - began:.1f} s")
         await joining(testnet, chat, scratch)
         async with client(testnet, scratch / "client") as mesh:
             await quorums(mesh, chat, embed)
             await memory(testnet)
-        await failures(testnet, chat, scratch)
+        await failures(testnet, chat, embed, scratch)
+
+
+async def settled(nodes: list[LocalNode], names: tuple[str, ...], *, starts: int = 1) -> None:
+    """No worker of these nodes loads a program any more: what is measured then is no node's start."""
+    store, trusted = BundleStore(default_home() / "store"), TrustList.load(default_home())
+    bundles = [store.open(trusted.resolve(name).cid) for name in names]
+    for node in nodes:
+        for bundle in bundles:
+            await jobs.all_loaded(bundle, node.folder / WORKER_LOG, starts=starts)
 
 
 @asynccontextmanager
@@ -100,9 +114,10 @@ async def beside_the_engine(testnet: Testnet, chat: str, scratch: Path) -> None:
     direct: list[Run] = []
     meshed: list[Run] = []
     async with (
-        open_engine(store, [bundle.cid], log_path=scratch / "worker.log") as engine,
+        open_engine(store, [bundle.cid], log_path=scratch / WORKER_LOG) as engine,
         client(testnet, scratch / "beside") as mesh,
     ):
+        await jobs.all_loaded(bundle, scratch / WORKER_LOG)
         await asked(engine, bundle, prompts[0])
         await streamed(mesh, chat, questions[0])
         for prompt, question in zip(prompts[1:], questions[1:], strict=True):
@@ -173,13 +188,14 @@ async def memory(testnet: Testnet) -> None:
     row("memory of a node and its worker (PSS), six of them", f"{statistics.median(shares):.0f} MiB (median)")
 
 
-async def failures(testnet: Testnet, chat: str, scratch: Path) -> None:
+async def failures(testnet: Testnet, chat: str, embed: str, scratch: Path) -> None:
     """Each gap beside what reading the prompt anew takes on a node that nothing happens to, measured in turn.
 
     By a new client each time: of an old one the nodes have kept what they read.
     """
     prompt = TINY.steady if chat == TINY.chat else REAL.steady
     anew: list[float] = []
+    starts: dict[str, int] = {}
 
     async def gaps(
         nodes: list[LocalNode], interrupt: Callable[[LocalNode], Awaitable[None]], *, park: bool = False
@@ -194,6 +210,8 @@ async def failures(testnet: Testnet, chat: str, scratch: Path) -> None:
             if park:  # only now: a worker that starts takes the processor from the node that goes on
                 await testnet.park(node)
                 await ready(testnet, node)
+                starts[node.peer_id] = starts.get(node.peer_id, 1) + 1
+                await settled([node], (chat, embed), starts=starts[node.peer_id])
         return milliseconds(samples)
 
     vehicles = [node for node in testnet.nodes if node.kind == "vehicle"]

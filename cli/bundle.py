@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from ..node.config import default_home
 from ..node.engine.bundles import Bundle, BundleStore, length_bytes
+from ..node.engine.sizes import MIB
 from ..node.engine.upkeep import pinned
 from ..node.trust import TrustList
 from ..protocol.bundle import Tensor
@@ -18,8 +19,6 @@ from ..protocol.errors import Code, ConfigError, FallowError, StoreError
 from ..protocol.limits import DEVICES_MAX
 from .environment import AsJson, usable_home
 from .output import Json, line, needing, print_json, progress, remark, table
-
-MIB = 1024 * 1024
 
 
 def build(

@@ -6,11 +6,14 @@ import json as json_text
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from ..node import control
 from ..node.engine.confinement import MEASURES
 from ..node.engine.sandbox import BUBBLEWRAP, Bubblewrap, bubblewrap
 from ..node.engine.trial import ATTEMPTS, Trial, try_out
@@ -27,13 +30,18 @@ _WORDS: Final = {BUBBLEWRAP: "no network, no other processes, no files but its o
 
 
 def doctor(
-    *, sandbox: Annotated[bool, Parameter(help="Only the sandbox, attempt by attempt.")] = False, json: AsJson = False
+    *,
+    sandbox: Annotated[bool, Parameter(help="Only the sandbox, attempt by attempt.")] = False,
+    node: Annotated[Path | None, Parameter(help="State folder of a running node: how others come to it.")] = None,
+    json: AsJson = False,
 ) -> int:
     """0 if strangers' bundles can be served here; 1 if a node would refuse them, or something got through."""
     found = bubblewrap()
     trial = try_out(found.path)
     sound = bool(found) and not trial.holes
     machine = {} if sandbox else _machine()
+    if node is not None:
+        machine["reach"] = _reach(control.request(node, control.STATUS))
     if json:
         print_json({**machine, "sandbox": _sandbox(found, trial), "strangers_bundles": sound})
         return 0 if sound else 1
@@ -51,6 +59,19 @@ def _machine() -> dict[str, str | list[str]]:
     versions = {name: _version(name) for name in ("fallow", "jax", "jaxlib")}
     kernel = f"{platform.system()} {platform.release()}, {platform.machine()}"
     return {"system": kernel, "python": platform.python_version(), **versions, "accelerators": _accelerators()}
+
+
+def _reach(status: Mapping[str, object]) -> str:
+    """One sentence or two: how others come to the node, and what its owner can do about it."""
+    relays = status["relays"]
+    assert isinstance(relays, list)
+    if status["reach"] == "direct":
+        found = {"yes": "others got through to it", "no": "others did not get through"}
+        return f"directly, at its own addresses; {found.get(str(status['dialled_back']), 'nobody was asked to try')}"
+    if relays:
+        return f"through relays: {', '.join(map(str, relays))}"
+    why = str(status["relays_why"]) or "The mesh names none."
+    return f'not at all: it needs a relay and has none. {why} Ask a site to take the role `relay`, or set `reach = "direct"`.'
 
 
 def _version(name: str) -> str:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..node.config import default_home
-from ..node.trust import TrustEntry, TrustList
+from ..node.engine.sizes import MIB
+from ..node.trust import TrustList
 from ..protocol.bundle import Manifest
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import peer_id
-from .bundle import MIB
 from .environment import AsJson, Bootstrap, bootstrap_addresses, usable_home
 from .output import Json, progress, remark
 from .shelf import arrived, bytes_of
@@ -41,7 +41,7 @@ async def fetch(
     """The bundle is in this machine's store, every byte checked. Stopped half-way, it goes on from there the next time."""
     from ..client.fetching import checked_source, fetch_bundle
 
-    entry = _entry(name)
+    cid, accept = _wanted(name)
     sources = [checked_source(source) for source in from_ or ()]
     join = [] if any(source.startswith("/") for source in sources) else bootstrap_addresses(bootstrap)
     began = time.monotonic()
@@ -50,11 +50,11 @@ async def fetch(
         with progress(name) as show, usable_home():
             shown.show = show
             done = await fetch_bundle(
-                entry.cid,
+                cid,
                 default_home(),
                 join,
                 sources,
-                accept=lambda manifest: _require(entry, manifest),
+                accept=accept,
                 bytes_max=bytes_of(to) if to else None,
                 bytes_per_s=bytes_of(max_rate) if max_rate else 0,
                 on_progress=shown,
@@ -96,18 +96,13 @@ class _Shown:
         self.show(f"{self._name}: {said}", now.bytes_done / now.bytes_total)
 
 
-def _entry(name: str) -> TrustEntry:
-    """What the trust list means; a CID that is not on it stands for itself, of whatever publisher."""
+def _wanted(name: str) -> tuple[str, Callable[[Signed[Manifest]], None]]:
+    """The CID that the trust list means, and what to hold the manifest against; a CID that is not on the list stands for
+    itself, of whatever publisher."""
     try:
-        return TrustList.load(default_home()).resolve(name)
+        entry = TrustList.load(default_home()).resolve(name)
     except ConfigError as error:
         if error.code is not Code.BUNDLE_UNTRUSTED:
             raise
-        return TrustEntry(name, name, b"")
-
-
-def _require(entry: TrustEntry, manifest: Signed[Manifest]) -> None:
-    if entry.publisher and manifest.signer != entry.publisher:
-        raise ConfigError(
-            Code.BUNDLE_UNTRUSTED, f"{entry.name} is not signed by the publisher that the trust list names."
-        )
+        return name, lambda manifest: None
+    return entry.cid, entry.check

@@ -12,13 +12,14 @@ from cyclopts import Parameter
 from ..node.config import BYTES_MAX, default_home, load
 from ..node.engine.archive import export_bundle, import_bundle
 from ..node.engine.bundles import Bundle, BundleStore, length_bytes
+from ..node.engine.sizes import MIB
 from ..node.engine.upkeep import make_room, sweep
 from ..node.engine.upkeep import pin as pin_bundle
 from ..node.engine.upkeep import remove as remove_bundle
 from ..node.engine.upkeep import unpin as unpin_bundle
 from ..node.trust import TrustList
 from ..protocol.errors import Code, ConfigError
-from .bundle import MIB, find, mib, store_here, trusted
+from .bundle import find, mib, store_here, trusted
 from .environment import AsJson, usable, usable_home
 from .output import Json, line, print_json, progress, remark
 

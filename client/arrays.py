@@ -96,8 +96,6 @@ def _check_function(manifest: Manifest) -> None:
         raise Refused(Code.UNKNOWN_ENTRY, f"{manifest.name} is no function: it offers {', '.join(manifest.entries)}.")
     if not manifest.inputs:
         raise Refused(Code.UNKNOWN_ENTRY, f"{manifest.name} is a function of texts, not of arrays: use `embed`.")
-    if not columns_of(manifest) or any(0 in tensor.shape for tensor in (*manifest.inputs, *manifest.outputs)):
-        raise Refused(Code.UNKNOWN_ENTRY, f"{manifest.name} takes or gives an array of no numbers.")
 
 
 def _check_fits(manifest: Manifest, count: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,11 +56,15 @@ class ClientBundle:
 class Bundles:
     """Bundles by name. What was fetched is kept under `<home>/blobs` by its hash, and checked at every use."""
 
-    def __init__(self, home: Path, trust: TrustList, network: Network) -> None:
+    def __init__(
+        self, home: Path, trust: TrustList, network: Network, on_wrong: Callable[[bytes], None] = lambda node: None
+    ) -> None:
+        """`on_wrong` is told of each node that gave another content than it was asked for."""
         self._store = BundleStore(home / "store")
         self._blobs = home / "blobs"
         self._trust = trust
         self._network = network
+        self._on_wrong = on_wrong
         self._open: dict[str, ClientBundle] = {}
         self.wrong: set[bytes] = set()
         """Nodes that gave another content than they were asked for: they are not asked again."""
@@ -113,6 +117,7 @@ class Bundles:
                 await trio.to_thread.run_sync(self._keep, wanted, reply.content)
                 return reply.content
             self.wrong.add(node.key)
+            self._on_wrong(node.key)
         raise NetworkError(Code.PEER_UNREACHABLE, "No node that was found could give a part of the bundle.")
 
     def _kept(self, wanted: bytes) -> bytes | None:

@@ -39,6 +39,7 @@ from ..protocol.messages import (
     decode_message_untrusted,
     encode_message,
 )
+from ..protocol.numerics import is_within
 from ..protocol.opening import Opening
 from ..protocol.orders import Accept, Continuation, JobOrder
 from ..protocol.prices import amount_ucr_max, find_price
@@ -320,7 +321,7 @@ class Execution:
         record, piece = attestation.record, self._piece
         if self._attested or (record.order, record.subject) != (self.order.id, self.request.checks):
             raise RemoteProtocolError(Code.BAD_RECORD, "The attestation is not about what was to be checked.")
-        if record.numerics_class != self.delivery.numerics_class or piece is None:
+        if not is_within(record.numerics_class, self.delivery.numerics_class) or piece is None:
             raise RemoteProtocolError(Code.BAD_RECORD, "The attestation is of another class than was agreed.")
         found = (record.values_micro, record.gaps_micro, record.masses_ppm)
         if found != (piece.values_micro, piece.gaps_micro, piece.masses_ppm):
@@ -424,7 +425,7 @@ async def _leave(execution: Execution) -> bool:
 async def _open(desk: Desk, node: Node) -> Stream:
     try:
         with trio.fail_after(CONNECT_S):
-            return await desk.network.open(node.key, JOB_PROTOCOL, node.addresses)
+            return await desk.network.open(node.key, JOB_PROTOCOL, node.addresses, watched=True)
     except trio.TooSlowError:
         raise NetworkError(Code.PEER_UNREACHABLE, f"Node {node.key.hex()[:8]} did not answer in time.") from None
 

@@ -373,9 +373,9 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
             failure: Exception | None = None
             async with trio.open_nursery() as nursery:
                 discovery = Discovery(network, desk.now_ms, nursery)
-                mesh = Mesh(
-                    Team(desk, discovery, Experience(), SystemRandom()), Bundles(folder, trust, network), trust, nursery
-                )
+                experience = Experience()
+                bundles = Bundles(folder, trust, network, lambda node: experience.failed(node, trio.current_time()))
+                mesh = Mesh(Team(desk, discovery, experience, SystemRandom()), bundles, trust, nursery)
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
                 try:

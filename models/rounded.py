@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..node.engine.bundles import Bundle, BundleStore
 from ..protocol.envelope import sign
+from ..protocol.errors import Code, StoreError
 from .builder import write
 from .recipes import recipe
 
@@ -51,10 +52,17 @@ def rounded(array: NDArray[np.float32], rounding: Rounding) -> NDArray[np.float3
 
 @contextmanager
 def rounded_bundle(name: str, rounding: str, downloads: Path) -> Iterator[Bundle]:
-    """The bundle that the recipe would have made of rounded matrices, for as long as the context lasts."""
+    """The bundle that the recipe would have made of rounded matrices, for as long as the context lasts.
+
+    Raises `StoreError(unsupported_model)` for one with weights in blocks: they are rounded already.
+    """
     model = recipe(name).make(downloads, _silent)
     if model.codes:
-        raise ValueError(f"{name} has weights in blocks: round those of the float32 bundle that it was made of")
+        raise StoreError(
+            Code.UNSUPPORTED_MODEL,
+            f"{name} has weights in blocks, which are rounded already: leave out `--weights`, or round those of the float32"
+            " bundle that it was made of.",
+        )
     weights = {key: rounded(w, ROUNDINGS[rounding]) for key, w in model.weights.items()}
     with tempfile.TemporaryDirectory(dir=downloads, prefix="rounded-") as scratch:
         directory = Path(scratch, "made")

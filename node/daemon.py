@@ -17,6 +17,7 @@ from nacl.signing import SigningKey
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
 from ..protocol.identity import cid, peer_id, short
 from ..protocol.messages import BLOB_PROTOCOL, JOB_PROTOCOL, PROFILE_PROTOCOL, VOUCHER_PROTOCOL
+from ..protocol.names import relay_key
 from . import control
 from .accounts import Accounts
 from .availability import Availability
@@ -31,10 +32,11 @@ from .library import Library
 from .log import EventLog, wall_ms
 from .mandates import Authority
 from .network.mesh import open_network
-from .network.seam import Handler, Network, Stream
+from .network.reach import Reach
+from .network.seam import Handler, Network, Reachability, Stream
 from .network.table_rules import profile_rules
 from .owner import Keeper
-from .presence import Presence
+from .presence import Presence, regions
 from .profiles import Offer, make_offer
 from .serving import Executor
 from .settling import Settling
@@ -84,7 +86,9 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                 whole.start_soon(end_when_told)
                 if config.exit_with_stdin:
                     whole.start_soon(_end_with_stdin)
-                async with open_network(bytes(key), config.listen, config.bootstrap, profile_rules(wall_ms)) as network:
+                async with open_network(
+                    bytes(key), config.listen, config.bootstrap, profile_rules(wall_ms), reach=_reach(config)
+                ) as network:
                     arrivals = library.arrivals(network)
                     if not bundles:
                         bundles.append(await _first(arrivals, library))
@@ -142,6 +146,7 @@ class _Node:
             self._availability,
             lambda: self._presence.mandate.id,
             self._log,
+            self._network.go_direct,
         )
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
 
@@ -200,7 +205,7 @@ class _Node:
                 self._log.write("stream_broken", protocol=protocol, peer=short(stream.peer), why=why)
                 raise
 
-        self._network.serve(protocol, logged)
+        self._network.serve(protocol, logged, watched=protocol == JOB_PROTOCOL)
 
     async def _command(self, command: str) -> control.Reply:
         if command == control.DRIVE:
@@ -216,11 +221,23 @@ class _Node:
             "jobs_running": self._availability.jobs,
             "addresses": list(self._network.addresses()),
             "peers": len(self._network.peers()),
+            **_reached(self._network.reachability()),
             "bundles": [bundle.manifest.name for bundle in self._bundles],
             "refused": [f"{cid(bundle)}: {error.message}" for bundle, error in self._engine.refused.items()],
             "sandbox": list(self._engine.measures) or ["none"],
             "fetching": [f"{name}: {stage}" for name, stage in self._library.missing.items()],
         }
+
+
+def _reached(found: Reachability) -> control.Reply:
+    return {
+        "reach": "relayed" if found.relayed else "direct",
+        "dialled_back": {None: "not asked", True: "yes", False: "no"}[found.dialled],
+        "relays": [peer_id(relay) for relay in found.relays],
+        "relays_why": found.why,
+        "relay_reservations": found.relays_for,
+        "relay_circuits": found.circuits,
+    }
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
@@ -238,6 +255,17 @@ async def _first(arrivals: AsyncIterator[Bundle], library: Library) -> Bundle:
     while not library.runs(bundle := await anext(arrivals)):
         pass
     return bundle
+
+
+def _reach(config: Config) -> Reach:
+    return Reach(
+        config.reach,
+        config.announce,
+        relay_keys=tuple(relay_key(region) for region in regions(config)),
+        relays_wanted=config.relays,
+        relay=config.relay if config.is_relay else None,
+        punches=config.hole_punching,
+    )
 
 
 def _worker_options(config: Config) -> list[str]:

@@ -32,6 +32,7 @@ from ..protocol.messages import (
     decode_message_untrusted,
     encode_message,
 )
+from ..protocol.numerics import narrowed
 from ..protocol.payment import Voucher
 from ..protocol.receipts import CANCELLED, FINAL, OPEN, YIELDED, Delivery
 from .accounts import Account, Accounts
@@ -114,7 +115,7 @@ class Session:
             if self.delivery.tokens + piece.tokens > self.delivery.order.record.planned_tokens:
                 # Only the worker can read what is claimed; price cap and credit were checked for what is planned.
                 raise EngineError(Code.INPUT_MISMATCH, "The work is for more tokens than the order plans.")
-            self.delivery.add(piece.tokens, piece.values_micro, piece.transcript)
+            self.delivery.add(piece.tokens, piece.values_micro, piece.transcript, piece.ran)
             await self.send(Event.CHUNK, ChunkMessage(piece.index, piece.sealed))
             if piece.end:
                 if self.delivery.order.record.entry == SCORE:
@@ -188,7 +189,7 @@ class Session:
             values_micro=piece.values_micro,
             gaps_micro=piece.gaps_micro,
             masses_ppm=piece.masses_ppm,
-            numerics_class=self.delivery.numerics_class,
+            numerics_class=narrowed(self.delivery.numerics_class, piece.ran),
         )
         await self.send(Event.ATTESTATION, AttestationMessage(sign(attestation, self._key).envelope))
 

@@ -21,7 +21,7 @@ from ..protocol.identity import cid_hash_untrusted, content_hash
 from ..protocol.names import holder_key, provider_key
 from .engine.bundles import Bundle, BundleStore, length_bytes
 from .engine.partial import Partial, claim
-from .engine.upkeep import make_room
+from .engine.upkeep import check_fits, make_room
 from .network.seam import Network, Provider
 from .pace import Budget
 from .swarm import PATIENCE_S, Swarm
@@ -142,12 +142,11 @@ class _Fetch:
 
     async def run(self) -> None:
         """Nothing is missing."""
-        if not await trio.to_thread.run_sync(self._partial.resume):
+        if not await trio.to_thread.run_sync(self._partial.resume, self._admit):
             self._say("asking for the manifest")
             wanted = cid_hash_untrusted(self._partial.cid)
             await self._swarm.gather({wanted: MANIFEST_BYTES}, self._keep_manifest, lambda length: None)
         assert self._partial.signed is not None
-        self._accept(self._partial.signed)
         self._total = length_bytes(self._partial.signed.record)
         self._say("looking what is here")
         await trio.to_thread.run_sync(self._survey)
@@ -167,8 +166,12 @@ class _Fetch:
     def _keep_manifest(self, wanted: bytes, content: bytes) -> bool:
         if content_hash(content) != wanted:
             return False
-        self._partial.begin(content)
+        self._partial.begin(content, self._admit)
         return True
+
+    def _admit(self, signed: Signed[Manifest]) -> None:
+        self._accept(signed)
+        check_fits(self._store, length_bytes(signed.record), self._bytes_max)
 
     def _advance(self, length: int) -> None:
         self._done += length

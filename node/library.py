@@ -10,13 +10,11 @@ from typing import Final
 
 import trio
 
-from ..protocol.bundle import Manifest
-from ..protocol.envelope import Signed
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError, StoreError
 from ..protocol.identity import peer_id
 from .config import Config
 from .engine.bundles import Bundle, BundleStore
-from .engine.upkeep import COMPILED_BYTES_MAX, hold, pinned, trim
+from .engine.upkeep import hold, pinned, tidy
 from .fetching import Progress, fetch, find_in_table
 from .log import EventLog
 from .network.seam import Network
@@ -62,7 +60,6 @@ class Library:
         """
         if not self._config.bundles:
             raise ConfigError(Code.BAD_CONFIG, "Setting `bundles`: name at least one bundle to serve.")
-        trim(self.store.compile_cache, COMPILED_BYTES_MAX)
         here = []
         for name in dict.fromkeys((*self._config.bundles, *self._config.fetch_bundles)):
             entry = self._trust.resolve(name)
@@ -75,6 +72,7 @@ class Library:
                 continue
             if name in self._config.bundles:
                 here.append(bundle)
+        self._tidy()  # not before what is to be run is held
         return tuple(here)
 
     async def arrivals(self, network: Network) -> AsyncGenerator[Bundle, None]:
@@ -115,10 +113,15 @@ class Library:
     def _take(self, entry: TrustEntry) -> Bundle:
         """The bundle, trusted, held and sound."""
         bundle = self.store.open(entry.cid)
-        _require(entry, bundle.signed)
+        entry.check(bundle.signed)
         self._held.enter_context(hold(bundle))
         bundle.verify()
         return bundle
+
+    def _tidy(self) -> None:
+        """The store takes no more than its owner lets it, as far as what is pinned or in use lets it be."""
+        for bundle in tidy(self.store, self._config.store_bytes_max or None):
+            self._log.write("bundle_removed", bundle=bundle.manifest.name, cid=bundle.cid, why="the store is full")
 
     async def _try_to_fetch(self, name: str, network: Network) -> Bundle | None:
         entry = self._trust.resolve(name)
@@ -130,13 +133,14 @@ class Library:
                 self.store,
                 entry.cid,
                 find_in_table(network, entry.cid),
-                accept=lambda manifest: _require(entry, manifest),
+                accept=entry.check,
                 bytes_max=self._config.store_bytes_max or None,
                 budgets=self._down,
                 wrong=self._wrong,
                 on_progress=lambda progress: self._note(name, progress),
             )
             bundle = await trio.to_thread.run_sync(self._take, entry)
+            await trio.to_thread.run_sync(self._tidy)  # others may have filled the store meanwhile
         except (NetworkError, StoreError, ConfigError) as error:
             self._failed(name, error)
             return None
@@ -153,13 +157,6 @@ class Library:
     def _failed(self, name: str, error: FallowError) -> None:
         self.missing[name] = error.message
         self._log.write("fetch_failed", bundle=name, code=error.code, why=error.message)
-
-
-def _require(entry: TrustEntry, manifest: Signed[Manifest]) -> None:
-    if manifest.signer != entry.publisher:
-        raise ConfigError(
-            Code.BUNDLE_UNTRUSTED, f"Bundle {entry.name} is not signed by the publisher that the list names."
-        )
 
 
 def _changed_ns(store: BundleStore, folder: str) -> int:

@@ -13,7 +13,7 @@ from ..protocol.envelope import Signed
 from ..protocol.errors import NetworkError
 from ..protocol.identity import Mandate
 from ..protocol.messages import ProfileReply, ProfileRequest
-from ..protocol.names import WORLD, holder_key, profile_key, provider_key
+from ..protocol.names import WORLD, holder_key, profile_key, provider_key, relay_key
 from ..protocol.published import Profiles
 from .availability import Availability
 from .config import Config
@@ -34,6 +34,11 @@ PROVIDE_GAP_S: Final = 1.5
 """Between further records: py-libp2p takes ten in ten seconds from one peer (kad_dht/kad_dht.py:313)."""
 QUESTIONS_MAX: Final = 64
 """On one stream; a prober asks six."""
+
+
+def regions(config: Config) -> tuple[str, ...]:
+    """Under which of them the DHT names this node, and names others to it."""
+    return tuple(dict.fromkeys((WORLD, config.region or WORLD)))
 
 
 class Presence:
@@ -62,6 +67,7 @@ class Presence:
         self._vantage = Vantage(None, frozenset())
         self.mandate: Signed[Mandate] = current_mandate(config, self._node, authority, wall_ms())
         self._sequence = 0
+        self._announced: tuple[str, ...] = ()
         self._profiles: Profiles = self._fresh()
 
     async def answer(self, stream: Stream) -> None:
@@ -82,14 +88,21 @@ class Presence:
         self._profiles = self._fresh()
 
     async def announce(self) -> None:
-        """The DHT names this node under each bundle on offer or held, and holds its profiles as of now."""
+        """The DHT names this node under each bundle on offer or held, and as a relay; it holds its profiles as of now.
+
+        Not while it needs a relay and has none: there is nowhere to send anybody.
+        """
         self.mandate = current_mandate(self._config, self._node, self._authority, wall_ms())
+        self._announced = self._network.addresses()
         self._profiles = self._fresh()
+        if not self._announced:
+            return
         with trio.move_on_after(ANNOUNCE_LIMIT_S):
             await self._network.put(profile_key(self._node), self._profiles.encode())
-            regions = dict.fromkeys((WORLD, self._config.region or WORLD))
+            where = regions(self._config)
             served = [served.bundle for served in self._offer.served]
-            keys = [provider_key(bundle, region) for bundle in served for region in regions]
+            keys = [provider_key(bundle, region) for bundle in served for region in where]
+            keys += [relay_key(region) for region in where if self._config.is_relay]
             keys += [holder_key(bundle) for bundle in await trio.to_thread.run_sync(self._held) if bundle not in served]
             for index, key in enumerate(keys):
                 if index >= PROVIDED_AT_ONCE:
@@ -97,16 +110,23 @@ class Presence:
                 await self._network.provide(key)
 
     async def keep(self, log: EventLog) -> None:
-        """Measured each minute and announced every five, until cancelled. A failure waits for the next round."""
-        announced = trio.current_time()
-        while True:
-            await self.measure()
-            if trio.current_time() - announced >= ANNOUNCE_S:
-                announced = trio.current_time()
+        """Measured each minute; announced every five, and at once when the way here is another; until cancelled.
+
+        A failure waits for the next round.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_measured)
+            while True:
+                with trio.move_on_after(ANNOUNCE_S):
+                    await self._network.moved(self._announced)
                 try:
                     await self.announce()
                 except NetworkError as error:
                     log.write("announce_failed", code=error.code, why=error.message)
+
+    async def _keep_measured(self) -> None:
+        while True:
+            await self.measure()
             await trio.sleep(MEASURE_S)
 
     def renew(self, offer: Offer | None) -> None:

@@ -49,7 +49,9 @@ class Executor:
         availability: Availability,
         mandate: Callable[[], bytes],
         log: EventLog,
+        accepted: Callable[[bytes], None] = lambda peer: None,
     ) -> None:
+        """`accepted` is told of each peer whose order runs."""
         self.offer: Offer | None = None
         self._key = key
         self._node = bytes(key.verify_key)
@@ -60,6 +62,7 @@ class Executor:
         self._mandate = mandate
         """Id of the mandate that stands now."""
         self._log = log
+        self._accepted = accepted
         self._sessions: dict[Session, trio.CancelScope] = {}
         self._idle = trio.Event()
 
@@ -84,6 +87,7 @@ class Executor:
             accept = sign(Accept(order.id, self._mandate(), wall_ms(), delivery.numerics_class), self._key)
             try:
                 await session.send(Event.ACCEPT, AcceptMessage(accept.envelope))
+                self._accepted(stream.peer)
                 await session.run(answer, lambda: self._engine.cancel(order.id))
             finally:
                 self._log.write(

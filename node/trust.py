@@ -33,6 +33,13 @@ class TrustEntry:
     cid: str
     publisher: bytes
 
+    def check(self, manifest: Signed[Manifest]) -> None:
+        """Raises `ConfigError(bundle_untrusted)` unless the publisher has signed it."""
+        if manifest.signer != self.publisher:
+            raise ConfigError(
+                Code.BUNDLE_UNTRUSTED, f"Bundle {self.name} is not signed by the publisher that the trust list names."
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class TrustList:

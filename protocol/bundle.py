@@ -5,8 +5,9 @@ The calling convention of the programs stands in `spec/07-bundles.md`; a node kn
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from .limits import (
     CHEATS_MAX,
@@ -25,9 +26,16 @@ from .schema import Between, Hash, Ppm, Size, Text, Uint, Word
 GENERATE, SCORE, CALL = "generate", "score", "call"
 
 TensorName = Annotated[str, Size(1, 128)]
-Shape = Annotated[tuple[Annotated[int, Between(0, 2**40)], ...], Size(0, 8)]
+Shape = Annotated[tuple[Annotated[int, Between(1, 2**40)], ...], Size(0, 8)]
 ChatTemplate = Annotated[str, Size(1, 64 * 1024)]
 """A Jinja template, as model publishers ship it; rendered in Jinja's sandbox, by clients only."""
+
+
+DTYPES: Final = frozenset({
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "bfloat16", "float32",
+    "float64", "complex64", "complex128",
+})  # fmt: skip
+"""Element types of arrays, in NumPy's words: those that programs may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,9 @@ class Tensor:
     shape: Shape
     """Lengths of its dimensions; none: a single number."""
 
+    def __post_init__(self) -> None:
+        _check_dtype(self.dtype)
+
 
 @dataclass(frozen=True, slots=True)
 class Carried:
@@ -68,6 +79,7 @@ class Carried:
     """The dimension along which positions lie: as long as the program's context. Absent: it is alike in every context."""
 
     def __post_init__(self) -> None:
+        _check_dtype(self.dtype)
         if self.positions_axis is not None and self.positions_axis >= len(self.shape):
             raise ValueError("positions lie along a dimension that is not there")
 
@@ -173,10 +185,16 @@ class Manifest:
     """How many devices each of its programs lies over, all in one machine. Absent: one."""
 
     def __post_init__(self) -> None:
-        if len({program.name for program in self.programs}) != len(self.programs):
-            raise ValueError("two programs share a name")
+        for kind, named in (("programs", self.programs), ("inputs", self.inputs), ("outputs", self.outputs)):
+            _check_apart(kind, [each.name for each in named])
+        _check_apart("parameters", self.parameters)
+        _check_apart("entries", self.entries)
         if strange := set(self.entries) - {GENERATE, SCORE, CALL}:
             raise ValueError(f"unknown entry {sorted(strange)[0]!r}")
+        if CALL in self.entries and not self.outputs:
+            raise ValueError("a `call` that gives nothing")
+        if any(output.dtype != "float32" for output in self.outputs):
+            raise ValueError("an output that is not float32")
 
     def files(self) -> dict[str, File]:
         """Every file of the bundle by its name on disk."""
@@ -188,3 +206,13 @@ class Manifest:
         """The programs of one role: by context, then slots, then length, the least first."""
         chosen = (program for program in self.programs if program.role == role)
         return tuple(sorted(chosen, key=lambda p: (p.context, p.slots, p.length)))
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"no array has elements of {dtype!r}")
+
+
+def _check_apart(kind: str, names: Collection[str]) -> None:
+    if len(set(names)) != len(names):
+        raise ValueError(f"two {kind} share a name")

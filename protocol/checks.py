@@ -40,7 +40,7 @@ class Attestation:
     masses_ppm: Masses
     """The probability mass strictly likelier than each token."""
     numerics_class: Text
-    """Of the checker's own run."""
+    """Of the checker's own run: as accepted, of its variants those alone that ran."""
 
     def __post_init__(self) -> None:
         if not len(self.values_micro) == len(self.gaps_micro) == len(self.masses_ppm):

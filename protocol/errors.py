@@ -59,6 +59,7 @@ class Code(StrEnum):
     STREAM_CLOSED = "stream_closed"
     PROTOCOL_UNSUPPORTED = "protocol_unsupported"
     PORT_BUSY = "port_busy"
+    RELAY_REFUSED = "relay_refused"
     # This machine.
     CORRUPT_CHUNK = "corrupt_chunk"
     CORRUPT_STORE = "corrupt_store"
@@ -143,6 +144,9 @@ REGISTRY: dict[Code, CodeEntry] = {
         CodeEntry(Code.PEER_UNREACHABLE, "any", _IGNORE, "The node may have left; others are tried by themselves."),
         CodeEntry(Code.STREAM_CLOSED, "any", _IGNORE, "The other side has gone; others are tried by themselves."),
         CodeEntry(Code.PROTOCOL_UNSUPPORTED, "any", _IGNORE, "The peer does not offer this service; use another one."),
+        CodeEntry(
+            Code.RELAY_REFUSED, "any", _IGNORE, "Nothing: other relays are tried; `fallow doctor` shows which hold."
+        ),
         CodeEntry(
             Code.PORT_BUSY, "node", _IGNORE, "Stop what uses the port, or set another one (0 takes any free one)."
         ),

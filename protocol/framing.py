@@ -27,6 +27,11 @@ class Frames:
     def __init__(self) -> None:
         self._held = bytearray()
 
+    @property
+    def held_bytes(self) -> int:
+        """Of a frame that is not complete."""
+        return len(self._held)
+
     def feed_untrusted(self, received: bytes) -> Iterator[bytes]:
         """The bodies that `received` completes.
 

@@ -24,3 +24,8 @@ def provider_key(bundle: bytes, region: str = WORLD, shard: int = 0) -> str:
 def holder_key(bundle: bytes) -> str:
     """Where the nodes are found that have a bundle to give, and do not run it."""
     return f"hold/{cid(bundle)}"
+
+
+def relay_key(region: str = WORLD) -> str:
+    """Where the nodes are found that carry connections for those that nobody can dial."""
+    return f"relay/{region}"

@@ -87,7 +87,7 @@ class Accept:
     clock_ms: Uint
     """Milliseconds since 1970 by the executor's clock."""
     numerics_class: Text
-    """Of the worker that will run it."""
+    """Of the worker that will run it, with all variants that may run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class ServedBundle:
     entries: Annotated[tuple[Word, ...], Size(1, 8)]
     """Those of its entries that the node runs."""
     numerics_class: Text
-    """Results are bit-exact only within one class: precision, jaxlib, platform, instruction set, variant."""
+    """Precision, jaxlib, platform, instruction set, and all variants that may run."""
     input_tokens_per_s_milli: Uint
     """Tokens that it reads before the first one of an answer."""
     output_tokens_per_s_milli: Uint

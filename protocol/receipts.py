@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
 from .envelope import Signed
 from .errors import Code, RemoteProtocolError
 from .limits import OUTPUT_TOKENS_MAX, WINDOW_TOKENS
+from .numerics import is_within, narrowed
 from .orders import JobOrder
 from .prices import Price, Ucr, Usage, amount_ucr
 from .schema import Between, Hash, Text, Uint, Word
@@ -41,7 +42,7 @@ class Receipt:
     values_micro: Values
     """The window's proof values: a log-probability in micro-nats for each token; none for a `call`."""
     numerics_class: Text
-    """As in the acceptance."""
+    """As accepted, of its variants those alone that ran for the window; all of them where none did."""
     amount_ucr: Ucr
     """Cumulative over the order."""
     end: Word
@@ -67,14 +68,17 @@ class Delivery:
     tokens: int = 0
     values: list[int] = field(default_factory=list)
     """Of the window that is open."""
+    ran: set[str] = field(default_factory=set)
+    """Variants of the programs that ran for it: the executor knows, the client believes its receipts."""
     receipts: list[Signed[Receipt]] = field(default_factory=list)
 
-    def add(self, tokens: int, values: Sequence[int], transcript: bytes) -> None:
-        """One more piece was delivered."""
+    def add(self, tokens: int, values: Sequence[int], transcript: bytes, ran: Iterable[str] = ()) -> None:
+        """One more piece was delivered, computed by programs of these variants."""
         self.pieces += 1
         self.tokens += tokens
         self.values.extend(values)
         self.transcript = transcript
+        self.ran.update(ran)
 
     @property
     def window_full(self) -> bool:
@@ -99,7 +103,7 @@ class Delivery:
             tokens=self.tokens - self._window_start,
             transcript=self.transcript if self.pieces else self.order.id,
             values_micro=tuple(self.values),
-            numerics_class=self.numerics_class,
+            numerics_class=narrowed(self.numerics_class, self.ran),
             amount_ucr=amount_ucr(self.price, usage, planned_tokens=order.planned_tokens, complete=end == FINAL),
             end=end,
         )
@@ -107,11 +111,13 @@ class Delivery:
     def issued(self, receipt: Signed[Receipt]) -> None:
         """The executor signed `next_receipt`; a new window begins."""
         self.receipts.append(receipt)
-        self.values = []
+        self.values, self.ran = [], set()
 
     def received(self, receipt: Signed[Receipt]) -> None:
         """The client got a receipt. Raises `RemoteProtocolError` unless it says exactly what was delivered."""
         expected = self.next_receipt(receipt.record.end)
+        if is_within(receipt.record.numerics_class, self.numerics_class):
+            expected = replace(expected, numerics_class=receipt.record.numerics_class)
         if receipt.record != expected:
             field_name = next(
                 name

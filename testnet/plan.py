@@ -67,6 +67,7 @@ def settings(plan: NodePlan, state: Path, home: Path, bundles: Sequence[str], bo
         "kind": plan.kind,
         "bundles": list(bundles),
         "bootstrap": list(bootstrap),
+        "reach": "direct",  # all are on one machine: nobody is kept from anybody, nor has a place to hide
         "spare_worker": False,  # many nodes share this machine's memory
         "settle_s": 0,  # whoever parks in a test network wants to see it
     }

@@ -66,6 +66,11 @@ if ! has_venv || ! has_headers; then
     has_headers || fail "$python still has no C and C++ compiler, gmp.h or Python.h: install them and run make again."
 fi
 command -v bwrap >/dev/null || install_bubblewrap
+# For the tests' network lab alone; they say so where it is missing.
+if ! command -v nft >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get -qq update && apt-get -qq install --no-install-recommends iproute2 nftables >/dev/null; } ||
+        echo "fallow: apt-get could not install nftables: the tests of homes behind NAT are skipped." >&2
+fi
 
 echo "fallow: installing into $venv with $python (a few minutes the first time)"
 [ -x "$venv/bin/python" ] && [ -x "$venv/bin/pip" ] || "$python" -m venv --clear "$venv"

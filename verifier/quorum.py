@@ -207,6 +207,8 @@ class _Given:
     rank: tuple[bytes, bytes]
     member: Member
     piece: Piece
+    numerics_class: str
+    """By its receipt. Words only follow from it: whoever lies about a result can lie about its class."""
 
 
 def judge_results(
@@ -224,7 +226,8 @@ def judge_results(
         elif numbers_of(result.piece) is None:
             objections[place] = "its result is not an array of the promised form"
         else:
-            given.append(_Given(place, _rank_result(result), result.member, result.piece))
+            numerics_class = result.receipt.record.numerics_class
+            given.append(_Given(place, _rank_result(result), result.member, result.piece, numerics_class))
     distances = _Distances()
     groups = [_group(seed, given, distances, tolerance) for seed in given]
     best = max(
@@ -235,7 +238,7 @@ def judge_results(
     medoid = min(best, key=lambda one: (max(distances.between(one, other) or 0 for other in best), one.rank))
     members = {one.place for one in best}
     for one in given:
-        objections[one.place] = "" if one.place in members else _outlier(distances.between(one, medoid), tolerance)
+        objections[one.place] = "" if one.place in members else _outlier(one, medoid, distances, tolerance)
     return FunctionJudgement(Outcome.ACCEPTED, tuple(objections), medoid.piece)
 
 
@@ -258,7 +261,7 @@ class _Distances:
     def between(self, one: _Given, other: _Given) -> int | None:
         pair = (min(one.place, other.place), max(one.place, other.place))
         if pair not in self._known:
-            same = one.piece == other.piece  # as nodes of one numerics class have it
+            same = one.piece == other.piece  # as honest results of one class and one variant are
             self._known[pair] = 0 if same else distance_ppm(self._of(one), self._of(other))
         return self._known[pair]
 
@@ -280,7 +283,10 @@ def _group(seed: _Given, given: Iterable[_Given], distances: _Distances, toleran
     return group
 
 
-def _outlier(apart: int | None, tolerance: Tolerance) -> str:
+def _outlier(one: _Given, medoid: _Given, distances: _Distances, tolerance: Tolerance) -> str:
+    apart = distances.between(one, medoid)
     if apart is None:
         return "its result has another shape"
-    return f"its result lies {apart} ppm from the majority's (at most {tolerance.value_micro})"
+    alike = one.numerics_class == medoid.numerics_class and "+" not in one.numerics_class.rpartition("/")[2]
+    though = ", though of the same class" if alike else ""
+    return f"its result lies {apart} ppm from the majority's (at most {tolerance.value_micro}){though}"

@@ -28,6 +28,7 @@ from .operations import (
     OPERATIONS,
 )
 from .sharding import CONSTRAINT, MESH, SHARDING, Axes, axes_of, check_sharding
+from .sizes import mib
 from .slots import Isolation, prove
 
 RESULTS_RATIO_MAX: Final = 64
@@ -90,7 +91,7 @@ def check_memory(needed_bytes: int, memory_bytes: int) -> None:
     """Raises `EngineError(bundle_refused)` if a run would take more memory than is granted."""
     # [REJECT] Compiled, it takes more memory than the node grants.
     if needed_bytes > memory_bytes:
-        refuse(f"a run takes {_mib(needed_bytes)}, the node grants {_mib(memory_bytes)}")
+        refuse(f"a run takes {mib(needed_bytes)}, the node grants {mib(memory_bytes)}")
 
 
 class _Walk:
@@ -150,9 +151,7 @@ class _Walk:
             if operations > PROGRAM_OPERATIONS_MAX:
                 refuse(f"it has more than {PROGRAM_OPERATIONS_MAX} operations")
             if results > RESULTS_RATIO_MAX * self._memory_bytes:
-                refuse(
-                    f"its results come to more than {RESULTS_RATIO_MAX} times the {_mib(self._memory_bytes)} granted"
-                )
+                refuse(f"its results come to more than {RESULTS_RATIO_MAX} times the {mib(self._memory_bytes)} granted")
         return operations, results, max(depth, deepest)
 
     def _operation(self, operation: ir.Operation, depth: int) -> tuple[int, int, int]:
@@ -187,7 +186,7 @@ class _Walk:
         size = self._sizes[value_type] = type_bytes(value_type)
         # [REJECT] One array is larger than the memory granted.
         if size > self._memory_bytes:
-            refuse(f"{name} makes {str(value_type)[:64]}, larger than the {_mib(self._memory_bytes)} granted")
+            refuse(f"{name} makes {str(value_type)[:64]}, larger than the {mib(self._memory_bytes)} granted")
         return size
 
     def _count_constants(self, operation: ir.Operation) -> None:
@@ -200,7 +199,7 @@ class _Walk:
         if not value.is_splat:
             self._constant_bytes += type_bytes(value.type)
         if self._constant_bytes > PROGRAM_CONSTANTS_BYTES_MAX:
-            refuse(f"its constants take more than {_mib(PROGRAM_CONSTANTS_BYTES_MAX)}")
+            refuse(f"its constants take more than {mib(PROGRAM_CONSTANTS_BYTES_MAX)}")
 
 
 def _check_attributes(operation: ir.Operation, allowed: frozenset[str]) -> None:
@@ -253,7 +252,3 @@ def _check_function(function: ir.Operation, axes: Axes) -> None:
 
 _ATTRIBUTES_OF: Final = {"stablehlo.custom_call": CUSTOM_CALL_ATTRIBUTES, CONSTRAINT: frozenset({"sharding"})}
 _TOO_DEEP: Final = f"its operations are nested more than {PROGRAM_DEPTH_MAX} deep"
-
-
-def _mib(length: int) -> str:
-    return f"{length / 2**20:.0f} MiB"

@@ -1,8 +1,7 @@
-"""This machine as JAX sees it: its compile cache, its memory for weights, and the class of its arithmetic."""
+"""This machine as JAX sees it: its compile cache, and its memory for weights."""
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import threading
@@ -13,10 +12,8 @@ from typing import Any, Final, TypeAlias
 
 import jax
 import numpy as np
-from blake3 import blake3
 from jax._src import lru_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxlib.version import __version__ as jaxlib_version
 
 from ...protocol.bundle import Manifest
 from ...protocol.errors import Code, EngineError
@@ -24,6 +21,10 @@ from . import kernels
 from .artifact import refuse
 from .bundles import Bundle
 from .kept import hashed, unhashed
+from .tensors import read_untrusted
+
+UNPLANNED_MAX: Final = 32 * 256
+"""See `compiler_options`."""
 
 Array: TypeAlias = jax.Array | np.ndarray[Any, Any]
 
@@ -44,6 +45,18 @@ def configure(compile_cache: Path, *, beside: Path | None = None, devices: int =
     update("jax_persistent_cache_enable_xla_caches", "none")
     lru_cache.LRUCache.get = _reading(beside)  # type: ignore[assignment]
     lru_cache.LRUCache.put = _put_whole  # type: ignore[assignment]  # see there; its first argument is named otherwise
+
+
+def compiler_options(role: str, length: int, context: int) -> dict[str, str | bool] | None:
+    """What XLA is told of a program of this role, chunk length and context.
+
+    On a CPU, jaxlib 0.10.2 gives products to YNNPACK, which plans each one anew in every process, at a program's first run:
+    0.4 s for SmolLM2's `prefill`, beside 0.2 for the run. Chunks of 32 over 256 positions are as quick without it, or
+    quicker; longer ones are slower (7 to 30 %), `decode` too, up to four times with a few slots; and what `call` gives is
+    compared bit by bit.
+    """
+    unplanned = jax.default_backend() == "cpu" and role == "prefill" and length * context <= UNPLANNED_MAX
+    return {"xla_cpu_experimental_ynn_fusion_type": ""} if unplanned else None
 
 
 @contextmanager
@@ -99,58 +112,21 @@ def map_weights(bundle: Bundle) -> list[jax.Array]:
     return list(map(jax.device_put, _mapped(bundle)))
 
 
-def _mapped(bundle: Bundle) -> Iterator[np.ndarray[Any, Any]]:
+def _mapped(bundle: Bundle) -> Sequence[np.ndarray[Any, Any]]:
     try:
         with (bundle.path / "weights.safetensors").open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
-        header_end = 8 + int.from_bytes(mapped[:8], "little")
-        header = json.loads(mapped[8:header_end])
+        tensors = read_untrusted(mapped, bundle.manifest.parameters)
         # By a thread of its own, while programs are loaded: the first run would wait for each page.
         threading.Thread(target=_touch, args=(mapped,), name="weights", daemon=True).start()
-        yield from [_tensor(mapped, header_end, header[name]) for name in bundle.manifest.parameters]
-    except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        return tensors
+    except (ValueError, MemoryError, OverflowError, RecursionError) as error:
         why = f"{type(error).__name__}: {str(error)[:200]}"
         raise EngineError(Code.WORKER_FAILED, f"The weights of {bundle.manifest.name} cannot be read: {why}") from None
 
 
 def _touch(mapped: mmap.mmap) -> None:
     np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].max()
-
-
-def numerics_class(params: Sequence[Array], manifest: Manifest) -> str:
-    """Where results are bit-equal: precision/jaxlib version/platform/instruction set or device kind/variant(/flags).
-
-    `2xavx512`, say, are two devices over which each program lies: sums are split among them.
-    The variant is how many slots a program may have had: where there are several, the load chooses, and nothing is bit-equal.
-    """
-    precision = "+".join(sorted({param.dtype.name for param in params})) or "float32"
-    device = jax.devices()[0]
-    kind = _instruction_set() if device.platform == "cpu" else device.device_kind.replace(" ", "-")
-    kind = f"{manifest.devices}x{kind}" if manifest.devices else kind
-    variant = "b" + "+".join(map(str, sorted({program.slots for program in manifest.programs})))
-    flags = os.environ.get("XLA_FLAGS", "")
-    flagged = f"/{blake3(flags.encode()).hexdigest(4)}" if flags else ""
-    return f"{precision}/jaxlib-{jaxlib_version}/{device.platform}/{kind}/{variant}{flagged}"
-
-
-def _tensor(mapped: mmap.mmap, base: int, entry: dict[str, Any]) -> np.ndarray[Any, Any]:
-    begin, end = entry["data_offsets"]
-    dtype = np.dtype(_DTYPES[entry["dtype"]])
-    return np.frombuffer(mapped, dtype, (end - begin) // dtype.itemsize, base + begin).reshape(entry["shape"])
-
-
-_DTYPES: Final = {"F32": "float32", "F16": "float16", "I32": "int32", "I8": "int8", "U8": "uint8"}
-"""safetensors' names of the types that NumPy has too."""
-
-
-def _instruction_set() -> str:
-    """The widest vectors that XLA compiles for here, by which its sums are ordered."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        words = set()
-    widest = (name for name, flag in (("avx512", "avx512f"), ("avx2", "avx2"), ("avx", "avx")) if flag in words)
-    return next(widest, os.uname().machine)
 
 
 _axes: Callable[..., PartitionSpec] = PartitionSpec  # untyped in jax 0.10

@@ -3,8 +3,8 @@
 kill() -----------------------> down: nothing runs, nothing is held         from any state, at once
 restart() --------------------> starting -> up, with a new key              from any state
 the worker dies or misbehaves -> starting -> up, with a new key             a bounded number of times
-a bundle is the cause of it ----> starting -> up, without that bundle       once for each bundle
-it does not start, or dies too often -> down, and `failure` says why        until restart()
+a bundle is the cause of it ----> starting -> up, without that bundle       for a term, or for good
+it does not start, or dies too often -> down, and `failure` says why        until restart(), or for a term
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Engine(Protocol):
 
     @property
     def refused(self) -> Mapping[bytes, EngineError]:
-        """Why a bundle is not served and will not be as long as this engine lives, by the hash in its CID."""
+        """Why a bundle is not served, until it is again, by the hash in its CID. See `blame`."""
         ...
 
     @property

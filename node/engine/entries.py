@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -130,10 +130,16 @@ def _arrays_of(manifest: Manifest, content: bytes) -> tuple[np.ndarray[Any, Any]
     arrays, begin = [], 0
     for each in manifest.inputs:
         dtype = np.dtype(each.dtype).newbyteorder("<")
-        end = begin + dtype.itemsize * int(np.prod(each.shape, dtype=np.int64))
+        end = begin + dtype.itemsize * prod(each.shape)
         if end > len(content):
             break
-        arrays.append(np.frombuffer(content[begin:end], dtype).reshape(each.shape).astype(each.dtype))
+        flat = np.frombuffer(content[begin:end], dtype)
+        # [REJECT] A bool that is neither 0 nor 1: what a program makes of it, no rule says.
+        if dtype == np.bool_ and flat.view(np.uint8).max() > 1:
+            raise EngineError(
+                Code.BAD_RECORD, f"The input {each.name} of {manifest.name} has a bool that is neither 0 nor 1."
+            )
+        arrays.append(flat.reshape(each.shape).astype(each.dtype))
         begin = end
     if len(arrays) != len(manifest.inputs) or begin != len(content):
         wanted = ", ".join(f"{each.name} {each.dtype}{list(each.shape)}" for each in manifest.inputs)

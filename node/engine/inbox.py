@@ -6,6 +6,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from typing import Final
 
 from ...protocol.errors import RemoteProtocolError
@@ -27,18 +28,20 @@ class Inbox:
     def first(self) -> Begin:
         """Waits until the daemon says so. Does not return if it says something else."""
         message = self._messages.get()
-        self._any.clear()
         if not isinstance(message, Begin):
             raise SystemExit(f"{type(message).__name__} came before `Begin`")
         return message
 
     def wait(self, seconds: float) -> None:
-        """Returns as soon as something has come since `first`, at the latest after so many seconds."""
-        self._any.wait(seconds)
+        """Returns as soon as something is there, at the latest after so many seconds."""
+        until = time.monotonic() + seconds
+        while self.empty and (left := until - time.monotonic()) > 0:
+            self._any.wait(left)
+            self._any.clear()
 
     @property
     def empty(self) -> bool:
-        """Whether nothing has come."""
+        """Whether nothing is there that was not taken."""
         return self._messages.empty()
 
     def take(self, *, wait: bool) -> list[Message]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import jax
 from blake3 import blake3
@@ -21,10 +22,11 @@ from jax.experimental import serialize_executable
 from jaxlib.version import __version__ as jaxlib_version
 
 from .artifact import Signature
+from .processor import features
 
 FOLDER: Final = "programs"
 HASH_BYTES: Final = blake3.digest_size
-_VERSION: Final = 3
+_VERSION: Final = 4
 _UNREADABLE: Final = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, EOFError, MemoryError, pickle.UnpicklingError,
     RuntimeError,
@@ -43,16 +45,31 @@ class Found:
     run_s_max: float
 
 
+Program: TypeAlias = tuple[Found, jax.stages.Compiled]
+
+
 class Kept:
     """The programs in `own`, and those in `beside`, which is only read."""
 
     def __init__(self, own: Path, beside: Path | None = None) -> None:
         self._own = own / FOLDER
         self._beside = beside / FOLDER if beside else None
+        self._ahead: dict[str, Future[Program | None]] = {}
 
-    def find(self, artifact: bytes, signature: Signature, *, flops: int) -> tuple[Found, jax.stages.Compiled] | None:
+    def read_ahead(self, artifact: bytes, signature: Signature, *, flops: int) -> None:
+        """A thread of its own reads the program, which is soon to be found: XLA holds no lock of Python's meanwhile."""
+        name = _name(artifact, signature, flops)
+        reader = ThreadPoolExecutor(1, "kept")
+        self._ahead[name] = reader.submit(self._read, name, signature)
+        reader.shutdown(wait=False)
+
+    def find(self, artifact: bytes, signature: Signature, *, flops: int) -> Program | None:
         """The program of these bytes, if it was compiled before for a machine like this, and admitted with that claim."""
         name = _name(artifact, signature, flops)
+        ahead = self._ahead.pop(name, None)
+        return ahead.result() if ahead else self._read(name, signature)
+
+    def _read(self, name: str, signature: Signature) -> Program | None:
         for folder in (self._own, self._beside):
             with suppress(*_UNREADABLE):
                 if folder is not None:
@@ -102,17 +119,9 @@ def _name(artifact: bytes, signature: Signature, flops: int) -> str:
         device.platform,
         device.device_kind,
         os.environ.get("XLA_FLAGS", ""),
-        _processor(),
+        sorted(features()),
     ]
     return blake3(f"{made_for} {signature} {flops} ".encode() + artifact).hexdigest()
-
-
-def _processor() -> str:
-    """All that this machine's processors can do, in the kernel's words."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return ""
 
 
 def _trees(signature: Signature) -> tuple[Any, Any]:

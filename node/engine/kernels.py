@@ -20,6 +20,7 @@ from blake3 import blake3
 
 from ...protocol.errors import Code, EngineError
 from .bundles import Bundle
+from .processor import features
 
 PRODUCT: Final = "fallow_block_product_1"
 TARGETS: Final = frozenset({PRODUCT})
@@ -111,18 +112,9 @@ _registered: list[Path] = []
 def _name(options: Sequence[str]) -> str:
     """Another source, jaxlib, processor or set of options has another library."""
     digest = blake3(_SOURCE.read_bytes())
-    for word in (importlib.metadata.version("jaxlib"), *_FLAGS, *options, *_features()):
+    for word in (importlib.metadata.version("jaxlib"), *_FLAGS, *options, *sorted(features())):
         digest.update(word.encode() + b"\0")
     return f"blocks-{digest.hexdigest()[:16]}.so"
-
-
-def _features() -> list[str]:
-    """What this processor can do, as `-march=native` finds out."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return sorted({word for line in lines if line.startswith(("flags", "Features")) for word in line.split()})
 
 
 def _headers() -> Path:

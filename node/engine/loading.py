@@ -48,8 +48,19 @@ class Loaded:
     """Where each parameter has to lie, if it is for several devices."""
 
 
-def load_untrusted(name: str, artifact: bytes, signature: Signature, *, flops: int, slots: int, grant: Grant) -> Loaded:
+def load_untrusted(
+    name: str,
+    artifact: bytes,
+    signature: Signature,
+    *,
+    flops: int,
+    slots: int,
+    grant: Grant,
+    options: dict[str, str | bool] | None = None,
+) -> Loaded:
     """The program of this name, admitted and compiled; see `admit_untrusted`. Raises `EngineError(bundle_refused)`.
+
+    `options` are the compiler's; they follow from the signature, by which a kept program is found.
 
     Admission depends on the program, its signature and its manifest's claim: what is kept was admitted when it was compiled.
     """
@@ -58,7 +69,7 @@ def load_untrusted(name: str, artifact: bytes, signature: Signature, *, flops: i
         refuse(kernels.MISSING)
     with grant.limit(f"reading and compiling {name}", grant.caps.compile_s):
         found, compiled = (grant.kept and grant.kept.find(artifact, signature, flops=flops)) or _compile_untrusted(
-            artifact, signature, flops, slots, grant
+            artifact, signature, flops, slots, grant, options
         )
     check_memory(found.needed_bytes, grant.caps.memory_bytes)
     places = compiled.input_shardings[0] if signature.devices > 1 else ()
@@ -73,7 +84,12 @@ def load_untrusted(name: str, artifact: bytes, signature: Signature, *, flops: i
 
 
 def _compile_untrusted(
-    artifact: bytes, signature: Signature, flops: int, slots: int, grant: Grant
+    artifact: bytes,
+    signature: Signature,
+    flops: int,
+    slots: int,
+    grant: Grant,
+    options: dict[str, str | bool] | None,
 ) -> tuple[Found, jax.stages.Compiled]:
     caps = grant.caps
     admitted = admit_untrusted(artifact, signature, flops=flops, memory_bytes=caps.memory_bytes, slots=slots)
@@ -82,7 +98,7 @@ def _compile_untrusted(
     try:
         lowered = function.lower(params, state, *map(_spec, signature.inputs))
         with uncached() if grant.kept else nullcontext():
-            compiled = lowered.compile()
+            compiled = lowered.compile(compiler_options=options)
     except (RuntimeError, TypeError, ValueError) as error:  # what jax and XLA say of what they cannot compile
         refuse(f"it cannot be compiled: {str(error).partition(chr(10))[0][:200]}")
     isolation, seconds = admitted.isolation, caps.run_limit_s(admitted.work, grant.speed())

@@ -2,11 +2,11 @@
 
     frame = length (4 bytes, big-endian) || msgpack [kind, map of the record]
 
-The daemon sends `Begin`, then `EngineJob`, `Credit` and `Cancel`; the worker sends `Loading` before each bundle that it loads
-and one `Ready` (or `Fatal`), then for each job `EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat`
-after a step that gave no piece. Programs that are not needed at once it loads later: `Loading`, and a `Beat` when one is there.
-`Overrun` may be its last word at any time. A worker runs publishers' programs, so what comes from it is read with the same
-schema and bounds as what comes from a peer.
+The daemon sends `Begin`, then `EngineJob`, `Credit` and `Cancel`. The worker answers `Here`, and sends `Loading` before each
+bundle that it loads, `Unserved` after it if it refuses that one, and one `Ready` (or `Fatal`); then for each job `EnginePiece`s
+until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after a step that gave no piece. Programs that are not needed at
+once it loads later: `Loading`, and a `Beat` when one is there. `Overrun` may be its last word at any time. A worker runs
+publishers' programs, so what comes from it is read with the same schema and bounds as what comes from a peer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ import msgpack
 from ...protocol.bundle import CALL, GENERATE, SCORE
 from ...protocol.codec import Value
 from ...protocol.errors import Code, RemoteProtocolError
-from ...protocol.limits import BUNDLES_MAX, CALL_INPUTS_MAX, MESSAGE_BYTES_MAX, OUTPUT_TOKENS_MAX, WINDOW_TOKENS
+from ...protocol.limits import (
+    BUNDLES_MAX,
+    CALL_INPUTS_MAX,
+    MESSAGE_BYTES_MAX,
+    OUTPUT_TOKENS_MAX,
+    PROGRAMS_MAX,
+    WINDOW_TOKENS,
+)
 from ...protocol.schema import Between, Hash, Key, Size, Text, Uint, Word, from_map_untrusted, to_map
 from ...protocol.work import Masses, Parameters, Values
 
@@ -109,19 +116,24 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
+class Here:
+    """The worker has read `Begin`: it is no frozen one. It loads its bundles, in the order in which it was given them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """A bundle that the worker has loaded."""
 
     bundle: Hash
     name: Word
-    numerics_class: Word
-    """Results compare bit by bit within one class at most: see `device.numerics_class`."""
+    numerics_class: Text
+    """All variants that may run; see `protocol.numerics`."""
     rates: Rates
 
 
 @dataclass(frozen=True, slots=True)
 class Unserved:
-    """A bundle that the worker was to serve and does not, by the bundle's own fault."""
+    """The bundle of which `Loading` was just said is not served, by its own fault."""
 
     bundle: Hash
     code: Word
@@ -143,7 +155,6 @@ class Ready:
     served: Annotated[tuple[Served, ...], Size(1, BUNDLES_MAX)]
     measures: Annotated[tuple[Word, ...], Size(0, 16)] = ()
     """What confines it, in `confinement.MEASURES`' names, by its own account before it read any bundle."""
-    refused: Annotated[tuple[Unserved, ...], Size(0, BUNDLES_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +180,8 @@ class EnginePiece:
     """`score`: the mass strictly likelier than each checked token."""
     area_bytes: Uint = 0
     """If not 0, `sealed` lies in the job's area, so long, and not here."""
+    ran: Annotated[tuple[Word, ...], Size(0, PROGRAMS_MAX)] = ()
+    """Variants of the programs that ran for it, those that read the input before the first piece among them."""
 
     def __post_init__(self) -> None:
         if self.end not in ("", EOS, LENGTH, DONE):
@@ -222,7 +235,9 @@ Message = (
     | EngineJob
     | Credit
     | Cancel
+    | Here
     | Loading
+    | Unserved
     | Ready
     | EnginePiece
     | Failed

@@ -11,7 +11,8 @@ import fcntl
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ...protocol.bundle import Manifest
@@ -22,6 +23,8 @@ from ...protocol.limits import CHUNK_BYTES, MANIFEST_BYTES_MAX
 from .bundles import MANIFEST, Bundle, BundleStore, open_manifest
 
 PARTIAL = "partial"
+Admit = Callable[[Signed[Manifest]], None]
+"""Raises what stands against fetching this bundle."""
 
 
 class Partial:
@@ -44,28 +47,33 @@ class Partial:
     def __exit__(self, *_: object) -> None:
         os.close(self._lock)
 
-    def resume(self) -> bool:
-        """Whether a manifest was there from an earlier time; if so, everything is as after `begin`."""
+    def resume(self, admit: Admit = lambda signed: None) -> bool:
+        """Whether a manifest was there from an earlier time; if so, everything is as after `begin`, which may raise."""
         try:
             with (self.path / MANIFEST).open("rb") as stream:
-                self.begin(stream.read(2 * MANIFEST_BYTES_MAX))
+                envelope = stream.read(2 * MANIFEST_BYTES_MAX)
+            open_manifest(self.cid, envelope)
         except (FileNotFoundError, StoreError, RemoteProtocolError):
             return False
+        self.begin(envelope, admit)
         return True
 
-    def begin(self, envelope: bytes) -> None:
+    def begin(self, envelope: bytes, admit: Admit = lambda signed: None) -> None:
         """The manifest is there, and so are its files, with holes; everything counts as missing until `survey`.
 
-        Raises `StoreError(corrupt_chunk)` for a manifest that is not the CID's.
+        Raises `StoreError`: `corrupt_chunk` for a manifest that is not the CID's, `store_full` if the disk holds no files so
+        large; and what `admit` raises, before a file is made.
         """
-        self.signed = open_manifest(self.cid, envelope)
+        signed = open_manifest(self.cid, envelope)
+        admit(signed)
+        self.signed = signed
         (self.path / "programs").mkdir(exist_ok=True)
         scratch = self.path / f".{MANIFEST}"
         scratch.write_bytes(envelope)
         scratch.replace(self.path / MANIFEST)
         self.missing, self._places = {}, defaultdict(list)
         for name, file in self.signed.record.files().items():
-            with (self.path / name).open("ab") as stream:
+            with self._full_disk(), (self.path / name).open("ab") as stream:
                 stream.truncate(file.length_bytes)
             for index, wanted in enumerate(file.chunks):
                 self._places[wanted].append((name, index))
@@ -88,17 +96,10 @@ class Partial:
         """
         if content_hash(content) != wanted:
             return False
-        try:
-            for name, index in self._places[wanted]:
-                with (self.path / name).open("r+b") as stream:
-                    stream.seek(index * CHUNK_BYTES)
-                    stream.write(content)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise StoreError(
-                Code.STORE_FULL, f"The disk of {self._store.root} is full; what was there is kept."
-            ) from None
+        for name, index in self._places[wanted]:
+            with self._full_disk(), (self.path / name).open("r+b") as stream:
+                stream.seek(index * CHUNK_BYTES)
+                stream.write(content)
         self.missing.pop(wanted, None)
         return True
 
@@ -112,6 +113,18 @@ class Partial:
     def discard(self) -> None:
         """Nothing of it is left."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextmanager
+    def _full_disk(self) -> Iterator[None]:
+        """A disk that takes no more, or no file so large, is said to be full."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise StoreError(
+                Code.STORE_FULL, f"The disk of {self._store.root} is full; what was there is kept."
+            ) from None
 
     def _files(self) -> list[str]:
         return list(self.signed.record.files()) if self.signed else []

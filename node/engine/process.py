@@ -56,12 +56,14 @@ class WorkerProcess:
         command: Sequence[str],
         log_path: Path,
         box: Box | None = None,
-        bundles: frozenset[bytes] = frozenset(),
+        bundles: tuple[bytes, ...] = (),
         max_jobs: int = 4,
     ) -> None:
         self._log_path = log_path
         self.bundles = bundles
-        """What it was started to serve."""
+        """What it was started to serve, in the order in which it loads them."""
+        self.started_s = trio.current_time()
+        """In trio's time."""
         self.boxed = box is not None
         """Whether it was started in a sandbox."""
         ours, theirs = socket.socketpair()

@@ -19,10 +19,12 @@ import jax
 from ...protocol.bundle import CALL, GENERATE, SCORE, Manifest, Program
 from ...protocol.errors import Code, EngineError
 from ...protocol.limits import PROGRAM_BYTES_MAX
+from ...protocol.numerics import variant
 from .artifact import Aval, Signature
 from .bundles import Bundle
-from .device import Array, Weights, numerics_class
+from .device import Array, Weights, compiler_options
 from .loading import Grant, Loaded, load_untrusted, own_grant
+from .numerics import numerics_class
 
 State: TypeAlias = list[jax.Array]
 """Slots' caches. A program consumes the state that it is given: only the one it returns may be used again."""
@@ -83,8 +85,11 @@ class Model:
 
     def load_first(self) -> None:
         """The programs that a lone short job of the bundle's first entry needs are loaded."""
-        for role in NEEDED[self.manifest.entries[0]]:
-            self._programs[role][0].load()
+        first = [self._programs[role][0] for role in NEEDED[self.manifest.entries[0]]]
+        for each in first[1:]:
+            each.read_ahead()
+        for each in first:
+            each.load()
 
     def load_next(self) -> bool:
         """One more program is loaded, the narrow ones first; False if all were. Raises as `ProgramRun.load`."""
@@ -100,6 +105,7 @@ class ProgramRun:
     def __init__(self, bundle: Bundle, program: Program, weights: Weights, grant: Grant) -> None:
         self.program = program
         self.length = program.length
+        self.variant = variant(program)
         self._bundle = bundle
         self._weights = weights
         self._grant = grant
@@ -125,14 +131,29 @@ class ProgramRun:
             print(f"{self._bundle.manifest.name}: {self.program.name} in {took:.2f} s", file=sys.stderr, flush=True)
         return self._loaded
 
+    def read_ahead(self) -> None:
+        """What is kept of it is being read by a thread, so that two take as long as one; `load` has to follow."""
+        if self._grant.kept and self._loaded is None:
+            self._grant.kept.read_ahead(self._artifact(), self._signature(), flops=self.program.flops)
+
+    def _artifact(self) -> bytes:
+        with (self._bundle.path / "programs" / self.program.name).open("rb") as stream:
+            return stream.read(PROGRAM_BYTES_MAX + 1)  # a longer one is refused, however long it is
+
+    def _signature(self) -> Signature:
+        return signature_of(self._bundle.manifest, self.program, self._weights.arrays)
+
     def _load(self) -> Loaded:
         program, manifest = self.program, self._bundle.manifest
-        with (self._bundle.path / "programs" / program.name).open("rb") as stream:
-            artifact = stream.read(PROGRAM_BYTES_MAX + 1)  # a longer one is refused, however long it is
-        signature = signature_of(manifest, program, self._weights.arrays)
         try:
             loaded = load_untrusted(
-                program.name, artifact, signature, flops=program.flops, slots=program.slots, grant=self._grant
+                program.name,
+                self._artifact(),
+                self._signature(),
+                flops=program.flops,
+                slots=program.slots,
+                grant=self._grant,
+                options=compiler_options(program.role, program.length, program.context),
             )
             self._weights.lie(loaded.places)
             return loaded

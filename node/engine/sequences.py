@@ -34,6 +34,8 @@ class Line:
     """Of one slot, while it stands in no batch."""
     context: int = 0
     """Of that state."""
+    ran: set[str] = field(default_factory=set)
+    """Variants of the programs that ran for it since its job gave a piece."""
 
     def sampling(self) -> tuple[list[int], float, float]:
         """Seed (low word, high word), temperature and top-p as programs take them."""
@@ -82,6 +84,7 @@ class Batch:
         for line, token, value in zip(self.lines, following.tolist(), values.tolist(), strict=True):
             if line and line in tokens:
                 line.tokens.append(tokens[line])
+                line.ran.add(self._program.variant)
                 results[line] = token, value
         return results
 

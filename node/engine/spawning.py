@@ -7,7 +7,7 @@ accelerator and no work, and costs no processor time; so it may stay while the o
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import trio
 from ...protocol.errors import Code, EngineError, FallowError, RemoteProtocolError, StoreError
 from ...protocol.identity import cid_hash_untrusted
 from . import kernels
+from .blame import Blame
 from .bundles import BundleStore
 from .process import WorkerProcess
 from .sandbox import Box, Policy, bubblewrap
@@ -46,38 +47,31 @@ class Spawner:
         self.gave_spare = False
         """Whether the worker that was taken last had waited: what befell it meanwhile says nothing of the next one."""
 
-    async def take(self, refused: Mapping[bytes, EngineError]) -> WorkerProcess:
-        """A worker for every bundle that is not refused, which waits for `Begin`: the spare, if it fits.
+    async def take(self, blame: Blame) -> WorkerProcess:
+        """A worker for every bundle that is not left out, which waits for `Begin`: the spare, if it fits.
 
         Raises `EngineError`: `bundle_refused` if none is left, `sandbox_missing`, or `worker_failed` if none can be started.
         """
-        left = self._left(refused)
+        left = blame.left(self._cids)
         spare, self._spare = self._spare, None
         self.gave_spare = bool(spare and spare.bundles == _hashes(left) and spare.alive)
         if spare and self.gave_spare:
             return spare
         if spare:
             await spare.kill_and_reap()
-        await trio.to_thread.run_sync(_prepare, self._store, left)
+        await trio.to_thread.run_sync(_build_kernels, self._store, left)
         return self._start(left)
 
-    def prepare(self, refused: Mapping[bytes, EngineError]) -> None:
+    def start_spare(self, blame: Blame) -> None:
         """The next worker is on its way. That it cannot be started is said when it is needed."""
         if self._keeps_spare and self._spare is None:
             with suppress(FallowError):
-                self._spare = self._start(self._left(refused))
+                self._spare = self._start(blame.left(self._cids))
 
     async def close(self) -> None:
         """The spare is gone."""
         if self._spare:
             await self._spare.kill_and_reap()
-
-    def _left(self, refused: Mapping[bytes, EngineError]) -> list[str]:
-        left = [cid for cid in self._cids if cid_hash_untrusted(cid) not in refused]
-        if refused and not left:
-            why = "; ".join(error.message for error in refused.values())
-            raise EngineError(Code.BUNDLE_REFUSED, f"No bundle is left to serve: {why}")
-        return left
 
     def _start(self, cids: Sequence[str]) -> WorkerProcess:
         policy = self._policy()
@@ -93,15 +87,15 @@ def worker_command() -> list[str]:
     return [sys.executable, "-P", "-m", f"{__package__}.worker"]
 
 
-def _prepare(store: BundleStore, cids: Sequence[str]) -> None:
+def _build_kernels(store: BundleStore, cids: Sequence[str]) -> None:
     """The kernels that these bundles call are compiled, where that can be done; the worker says what it cannot run."""
     for cid in cids:
         with suppress(EngineError, StoreError, RemoteProtocolError, OSError):
             kernels.prepare(store.open(cid), store.compile_cache)
 
 
-def _hashes(cids: Sequence[str]) -> frozenset[bytes]:
-    return frozenset(map(cid_hash_untrusted, cids))
+def _hashes(cids: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(map(cid_hash_untrusted, cids))
 
 
 def _box(store: BundleStore, cids: Sequence[str], policy: Policy) -> Box | None:

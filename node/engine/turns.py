@@ -32,8 +32,8 @@ class Task:
     model: Model
     parameters: Parameters
     steps: Steps
-    give: Callable[[Step], None]
-    """Takes each piece."""
+    give: Callable[[Step, frozenset[str]], None]
+    """Takes each piece, and the variants of the programs that ran for it."""
     fail: Callable[[FallowError], None]
     """Told why there will be no more."""
     credit: int
@@ -41,6 +41,8 @@ class Task:
     request: Request | None = None
     """What it waits for; None: it has ended."""
     line: Line | None = None
+    ran: set[str] = field(default_factory=set)
+    """Variants of the programs that ran for it since it gave a piece."""
     done: list[np.ndarray[Any, Any]] = field(default_factory=list)
     """What is there of the answer to a `Judge` or an `Apply`."""
 
@@ -49,7 +51,8 @@ class Task:
         asked = self.steps.send(reply)
         while isinstance(asked, Step):
             self.credit -= 1
-            self.give(asked)
+            self.give(asked, frozenset(self.ran))
+            self.ran.clear()
             if asked.end:
                 self.request = None
                 self.steps.close()
@@ -172,7 +175,7 @@ class Turns:
         if task.line is not None:
             return task.line
         model = task.model
-        line = task.line = Line(task.client, task.parameters)
+        line = task.line = Line(task.client, task.parameters, ran=task.ran)
         least = min(positions, model.manifest.context_tokens_max)
         if found := self.prefixes[model].find(task.client, reusable):
             common, prefix = found
@@ -203,6 +206,7 @@ class Turns:
         assert line.state is not None, "a line is in no batch while its tokens are being read"
         line.state, outputs = program.run(line.state, *inputs, *sampling_of([line]))
         line.tokens += taken
+        line.ran.add(program.variant)
         return outputs
 
     def _apply(self, task: Task, others: list[Task]) -> None:
@@ -222,6 +226,7 @@ class Turns:
         _, (output,) = program.run([], *inputs)
         for (owner, _), row in zip(chosen, output, strict=False):
             owner.done.append(row)
+            owner.ran.add(program.variant)
         for owner in dict.fromkeys(owner for owner, _ in chosen):
             assert isinstance(owner.request, Apply)
             if len(owner.done) == len(owner.request.rows):
@@ -256,7 +261,7 @@ def alone(model: Model, parameters: Parameters, steps: Steps) -> Iterator[Step]:
     given: list[Step] = []
     failed: list[FallowError] = []
     turns = Turns([model], prefix_bytes=0)
-    task = Task(b"", model, parameters, steps, given.append, failed.append, credit=2**31)
+    task = Task(b"", model, parameters, steps, lambda step, _: given.append(step), failed.append, credit=2**31)
     turns.add(task)
     while task.request is not None and not failed:
         turns.run()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Final
 from ...protocol.errors import Code, StoreError
 from .bundles import MANIFEST, WORKER_CACHES, Bundle, BundleStore
 from .partial import PARTIAL, is_at, lock_folder
+from .sizes import mib
 
 RESERVE_BYTES: Final = 1024**3
 """Never taken of a disk: a machine whose disk is full loses more than a bundle."""
@@ -33,7 +34,7 @@ _BLOCK_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Shelved:
     """One bundle, as upkeep sees it."""
 
     bundle: Bundle
@@ -76,10 +77,10 @@ def hold(bundle: Bundle) -> Iterator[None]:
         os.close(lock)
 
 
-def survey(store: BundleStore) -> list[Kept]:
+def survey(store: BundleStore) -> list[Shelved]:
     """Every sound bundle; who was used longest ago comes first."""
-    kept = [
-        Kept(
+    shelved = [
+        Shelved(
             bundle,
             usage_bytes(bundle.path),
             pinned(store, bundle.cid),
@@ -88,7 +89,7 @@ def survey(store: BundleStore) -> list[Kept]:
         )
         for bundle in store.list()
     ]
-    return sorted(kept, key=lambda each: (each.used_s, each.bundle.cid))
+    return sorted(shelved, key=lambda each: (each.used_s, each.bundle.cid))
 
 
 def usage_bytes(path: Path) -> int:
@@ -103,29 +104,46 @@ def usage_bytes(path: Path) -> int:
     return total
 
 
-def make_room(store: BundleStore, need_bytes: int, bytes_max: int | None) -> list[Bundle]:
-    """So many more bytes fit, below the owner's limit and with a reserve of the disk left. What was removed for it.
+def check_fits(store: BundleStore, length_bytes: int, bytes_max: int | None) -> None:
+    """Raises `StoreError(store_full)` if so many bytes cannot be here, whatever else goes for them."""
+    disk_bytes = shutil.disk_usage(store.root).total - RESERVE_BYTES
+    most = disk_bytes if bytes_max is None else min(disk_bytes, bytes_max)
+    if length_bytes > most:
+        raise StoreError(
+            Code.STORE_FULL,
+            f"It takes {mib(length_bytes)}, and {store.root} may hold {mib(most)} in all. Nothing was fetched.",
+        )
 
-    Raises `StoreError(store_full)` if they cannot; then nothing was removed.
+
+def make_room(store: BundleStore, need_bytes: int, bytes_max: int | None) -> list[Bundle]:
+    """So many more bytes fit, below the owner's limit and with a reserve of the disk left. The bundles that went for it.
+
+    Raises `StoreError(store_full)` if they cannot; then no bundle was removed.
     """
     store.root.mkdir(parents=True, exist_ok=True)
     trim(store.compile_cache, COMPILED_BYTES_MAX)
     over = max(_over_limit(store, need_bytes, bytes_max), _over_disk(store, need_bytes))
-    removable = [kept for kept in survey(store) if not kept.pinned and not kept.held]
-    if over > sum(kept.bytes for kept in removable):
-        limit = f", the limit is {_mib(bytes_max)}" if bytes_max is not None else ""
+    if over > 0:
+        over -= sweep(store)
+    removable = _removable(store)
+    if over > sum(each.bytes for each in removable):
+        limit = f", the limit is {mib(bytes_max)}" if bytes_max is not None else ""
         raise StoreError(
             Code.STORE_FULL,
-            f"{_mib(need_bytes)} more do not fit into {store.root}: it takes {_mib(usage_bytes(store.root))}{limit}, "
-            f"{_mib(_free_bytes(store))} of the disk are free, of which {_mib(RESERVE_BYTES)} are left alone, and "
-            f"{_mib(sum(kept.bytes for kept in removable))} are neither pinned nor in use.",
+            f"{mib(need_bytes)} more do not fit into {store.root}: it takes {mib(usage_bytes(store.root))}{limit}, "
+            f"{mib(_free_bytes(store))} of the disk are free, of which {mib(RESERVE_BYTES)} are left alone, and "
+            f"{mib(sum(each.bytes for each in removable))} are neither pinned nor in use.",
         )
-    removed = []
-    for kept in removable:
-        if over > 0 and remove(store, kept.bundle):
-            over -= kept.bytes
-            removed.append(kept.bundle)
-    return removed
+    return _remove(store, removable, over)
+
+
+def tidy(store: BundleStore, bytes_max: int | None) -> list[Bundle]:
+    """The store is swept, and within the owner's limit as far as what is pinned or in use lets it be. The bundles that went.
+
+    The limit alone is kept here: a disk that others fill is no reason to lose what the owner asked for.
+    """
+    sweep(store)
+    return _remove(store, _removable(store), _over_limit(store, 0, bytes_max))
 
 
 def remove(store: BundleStore, bundle: Bundle) -> bool:
@@ -199,6 +217,21 @@ def _held(path: Path) -> bool:
     return False
 
 
+def _removable(store: BundleStore) -> list[Shelved]:
+    """What may go, in the order in which it goes."""
+    return [each for each in survey(store) if not each.pinned and not each.held]
+
+
+def _remove(store: BundleStore, removable: Sequence[Shelved], over_bytes: int) -> list[Bundle]:
+    """The first of these are gone, until so many bytes less are taken. Which those were."""
+    removed = []
+    for each in removable:
+        if over_bytes > 0 and remove(store, each.bundle):
+            over_bytes -= each.bytes
+            removed.append(each.bundle)
+    return removed
+
+
 def _over_limit(store: BundleStore, need_bytes: int, bytes_max: int | None) -> int:
     return 0 if bytes_max is None else usage_bytes(store.root) + need_bytes - bytes_max
 
@@ -209,7 +242,3 @@ def _over_disk(store: BundleStore, need_bytes: int) -> int:
 
 def _free_bytes(store: BundleStore) -> int:
     return shutil.disk_usage(store.root).free
-
-
-def _mib(length_bytes: int | None) -> str:
-    return f"{(length_bytes or 0) / 1024**2:,.0f} MiB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -36,7 +37,6 @@ from .messages import (
     Ready,
     Sealed,
     Served,
-    Unserved,
     encode,
 )
 from .programs import Model
@@ -45,6 +45,11 @@ from .turns import Task, Turns
 
 FIRST_JOB_S: Final = 1.0
 """A worker that has just become ready gives the first job so long to come before it is busy for half a second at a time."""
+
+PATIENCE: Final = 4.0
+PATIENCE_S_MAX: Final = 10.0
+"""Each program that nobody waits for is loaded this many times later than others kept it from the processor, up to so many
+seconds: alone, a worker has all of them within seconds; six on two cores leave most of these to the jobs among them."""
 
 
 class _Job:
@@ -59,7 +64,7 @@ class _Job:
         self._transcript = transcript_start(opened.salt, job.id)
         self._index = 0
 
-    def give(self, step: Step) -> None:
+    def give(self, step: Step, ran: frozenset[str]) -> None:
         """The piece is on its way."""
         piece, encoded = step.piece, step.piece.encode()
         self._transcript = transcript_next(self._transcript, encoded)
@@ -77,6 +82,7 @@ class _Job:
                 end=step.end,
                 gaps_micro=piece.gaps_micro,
                 masses_ppm=piece.masses_ppm,
+                ran=tuple(sorted(ran)),
                 area_bytes=area_bytes,
             )
         )
@@ -110,17 +116,16 @@ class Workbench:
         self._tasks: dict[bytes, Task] = {}
         self._silent = True
 
-    def announce(self, served: tuple[Served, ...], refused: tuple[Unserved, ...]) -> None:
-        """The daemon knows our key, what we serve, what we refuse, and what confines us."""
+    def announce(self, served: tuple[Served, ...]) -> None:
+        """The daemon knows our key, what we serve, and what confines us."""
         key = self._private.public_key().public_bytes_raw()
-        self._send(Ready(key, served, self._confinement.measures, refused))
+        self._send(Ready(key, served, self._confinement.measures))
 
     def serve(self, inbox: Inbox) -> None:
         """Does not return: the inbox ends the process when the socket closes."""
         inbox.wait(FIRST_JOB_S)  # before the rest is loaded: after a yield somebody may be waiting already
         while True:
-            while not self._turns.waiting and inbox.empty and self._load_next():
-                pass
+            self._load_while_idle(inbox)
             for message in inbox.take(wait=not self._turns.waiting):
                 self._handle(message)
             self._tasks = {id: task for id, task in self._tasks.items() if task.request is not None}
@@ -156,6 +161,15 @@ class Workbench:
         task = Task(job.client, model, job.parameters, steps, answer.give, answer.fail, AHEAD_PIECES_MAX)
         self._turns.add(task)
         self._tasks[job.id] = task
+
+    def _load_while_idle(self, inbox: Inbox) -> None:
+        """Returns when there is something else to do, or nothing more to load."""
+        while not self._turns.waiting and inbox.empty:
+            wall, own = time.monotonic(), time.process_time()
+            if not self._load_next():
+                return
+            kept_waiting_s = (time.monotonic() - wall) - (time.process_time() - own)
+            inbox.wait(min(PATIENCE_S_MAX, PATIENCE * max(0.0, kept_waiting_s)))
 
     def _load_next(self) -> bool:
         """While nothing else is to be done, wider and longer programs are loaded; False when all of them were."""

@@ -31,7 +31,7 @@ from .entries import Run, run_entry
 from .inbox import Inbox
 from .kept import Kept
 from .loading import Grant
-from .messages import Beat, Fatal, KnownRates, Loading, Overrun, Served, Unserved, encode
+from .messages import Beat, Fatal, Here, KnownRates, Loading, Overrun, Served, Unserved, encode
 from .rates import measure
 from .watchdog import Watchdog
 from .workbench import Workbench, short
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     confinement.before_threads([store.root / "bundles", store.compile_cache], [compiled])
     inbox = Inbox(control)
     begin = inbox.first()
+    control.sendall(encode(Here()))
     try:
         bundles = [store.open(cid) for cid in options.bundle]
         device.configure(compiled, beside=store.compile_cache, devices=options.accelerators.count(",") + 1)
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
         control.sendall(encode(Fatal(error.code.value, short(error.message))))
         raise SystemExit(error.message) from None
     bench = Workbench(control, loading.models, run, options.max_jobs, confinement, areas)
-    bench.announce(tuple(loading.served), tuple(loading.refused))
+    bench.announce(tuple(loading.served))
     bench.serve(inbox)
 
 
@@ -100,6 +101,7 @@ class Loader:
             rates = known or measure(model)
         except EngineError as error:
             self.refused.append(Unserved(bundle.hash, error.code.value, short(error.message)))
+            self._control.sendall(encode(self.refused[-1]))  # at once: before anything of another bundle can change it
             return
         self.models[bundle.hash] = model
         self.served.append(Served(bundle.hash, bundle.manifest.name, model.numerics_class, rates))

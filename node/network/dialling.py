@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
@@ -17,7 +17,7 @@ from ...protocol.errors import Code, NetworkError
 from ...protocol.limits import ADDRESSES_MAX
 from .boundary import Tasks, translated
 from .host import swarm_of
-from .identity import Multiaddr
+from .identity import Multiaddr, is_relayed, split_address
 
 ADDRESS_S: Final = 4.0
 """For one address: two round trips on a bad mobile link and a handshake on a busy machine."""
@@ -37,6 +37,8 @@ class Dialler:
         self._swarm = swarm_of(host)
         self._tasks = tasks
         self._dialling: dict[ID, trio.Lock] = {}
+        self.through_relay: Callable[[Multiaddr, ID], Awaitable[None]] | None = None
+        """Connects through the relay that the address names; without it, such addresses are left out."""
 
     def connected(self, peer: ID) -> bool:
         """Whether a connection stands, as far as this side knows."""
@@ -61,6 +63,7 @@ class Dialler:
         if peer == self._host.get_id():
             raise NetworkError(Code.PEER_UNREACHABLE, "a node does not dial itself")
         candidates = list(dict.fromkeys([*addresses, *self.known_addresses(peer)]))[:ADDRESSES_MAX]
+        candidates.sort(key=is_relayed)  # a relay is the longer way, and somebody's favour
         failures: list[str] = []
         for address in candidates:
             with trio.move_on_after(ADDRESS_S) as scope:
@@ -68,7 +71,7 @@ class Dialler:
                     with translated(Code.PEER_UNREACHABLE, str(address)):
                         # Not host.connect(): network/swarm.py:883 picks one address a transport, :936 sleeps 250 ms
                         # even after success, and :950 refuses a failed peer for 60 s whatever its address.
-                        await self._swarm.dial_addr(address, peer)
+                        await self._dial_one(address, peer)
                     self._host.get_peerstore().add_addrs(peer, [address], 3600)
                     return
                 except NetworkError as error:
@@ -77,13 +80,21 @@ class Dialler:
                 failures.append(f"{address}: no answer within {ADDRESS_S:g} s")
         raise NetworkError(Code.PEER_UNREACHABLE, f"cannot reach {peer} ({'; '.join(failures) or 'no address known'})")
 
+    async def _dial_one(self, address: Multiaddr, peer: ID) -> None:
+        if not is_relayed(address):
+            await self._swarm.dial_addr(address, peer)
+        elif self.through_relay is not None:
+            await self.through_relay(address, peer)
+        else:
+            raise NetworkError(Code.PEER_UNREACHABLE, "relays are not used here")
+
     def known_addresses(self, peer: ID) -> list[Multiaddr]:
         """Where the peer was, or was said to be, without its id."""
         try:
             known = self._host.get_peerstore().addrs(peer)
         except PeerStoreError:
             return []
-        return [Multiaddr(text) for address in known if (text := str(address).partition("/p2p/")[0])]
+        return [Multiaddr(text) for address in known if (text := split_address(str(address))[0])]
 
     async def open(self, peer: ID, protocol: str, addresses: Sequence[Multiaddr] = ()) -> INetStream:
         """A fresh stream. A connection that turns out to be dead is replaced, once.

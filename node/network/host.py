@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 import libp2p.network.connection.swarm_connection as swarm_connection
@@ -29,7 +29,7 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from ...protocol.errors import Code, NetworkError
 from .boundary import translated
 from .identity import Multiaddr
-from .muxer import PatientYamux
+from .muxer import Muxer
 
 NEGOTIATION_S: Final = 10.0
 """Handshake of a connection or a stream. A loaded 2-core machine with ten busy nodes needed 2 s at worst."""
@@ -41,8 +41,15 @@ _LOGGERS = ("libp2p", "libp2p.network.auto_connector", "multiaddr", "anyio_servi
 """The second sets a level of its own when it is imported."""
 
 
-def make_host(seed: bytes, listen: Sequence[Multiaddr]) -> BasicHost:
-    """A host with the seed's Ed25519 identity, noise and yamux, and nothing else; not yet running."""
+Announce = Callable[[list[Multiaddr]], list[Multiaddr]]
+"""Which addresses others are told, of those that are listened on."""
+
+
+def make_host(seed: bytes, listen: Sequence[Multiaddr], announce: Announce | None = None) -> BasicHost:
+    """A host with the seed's Ed25519 identity, noise and yamux, and nothing else; not yet running.
+
+    What `announce` returns must not be empty: identity/identify/identify.py:92 then tells all addresses after all.
+    """
     _quieten()
     pair = create_new_key_pair(seed)
     host = new_host(
@@ -50,24 +57,22 @@ def make_host(seed: bytes, listen: Sequence[Multiaddr]) -> BasicHost:
         listen_addrs=listen,
         # libp2p/__init__.py:662 offers plaintext, on which a peer may claim any id: never leave the choice to it.
         sec_opt={NOISE_ID: Noise(pair, noise_privkey=create_exchange_key().private_key)},
-        muxer_opt={TProtocol(YAMUX_ID): PatientYamux},
-        addrs_factory=_announced,
+        muxer_opt={TProtocol(YAMUX_ID): Muxer},
         # What others see of us is where the household is; it is announced only if the owner says so.
         disable_identify_address_discovery=True,
         connection_config=ConnectionConfig(
             inbound_upgrade_timeout=NEGOTIATION_S,
             outbound_upgrade_timeout=NEGOTIATION_S,
-            # A peer whose packets are dropped is not noticed for minutes otherwise. Not shorter: one failed probe ends
-            # the connection, and a busy machine may hold the loop for a second.
-            enable_health_monitoring=True,
-            health_initial_delay=5,
-            health_warmup_window=2,
-            health_check_interval=15,
-            ping_timeout=5,
-            abort_connection_on_ping_failure=True,
         ),
     )
     assert isinstance(host, BasicHost)
+    name = f"/p2p/{host.get_id()}"
+
+    def announced() -> list[Multiaddr]:
+        return [Multiaddr(f"{each}{name}") for each in (announce or own_addresses)(host.get_transport_addrs())]
+
+    # host/basic_host.py:540 cuts an address at the first id in it: of a way through a relay, the relay would remain.
+    vars(host)["get_addrs"] = announced
     swarm = swarm_of(host)
     swarm.retry_config = RetryConfig(max_retries=0)  # the caller has other addresses, and other peers
     swarm.set_stream_handler(_guard(host))
@@ -117,12 +122,13 @@ def _guard(host: BasicHost) -> StreamHandlerFn:
     return guarded
 
 
-def _announced(listening: list[Multiaddr]) -> list[Multiaddr]:
+def own_addresses(listening: list[Multiaddr]) -> list[Multiaddr]:
     """The addresses; for 0.0.0.0, which libp2p announces as it is, the one that packets leave from."""
-    return [Multiaddr(str(address).replace("/ip4/0.0.0.0/", f"/ip4/{_own_ip()}/")) for address in listening]
+    return [Multiaddr(str(address).replace("/ip4/0.0.0.0/", f"/ip4/{own_ip()}/")) for address in listening]
 
 
-def _own_ip() -> str:
+def own_ip() -> str:
+    """The address that packets to the outside leave from."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # an address kept for documentation (RFC 5737); UDP's connect sends nothing

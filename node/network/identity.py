@@ -13,6 +13,8 @@ from ...protocol.errors import Code, NetworkError
 from ...protocol.limits import ADDRESSES_MAX
 
 MultiaddrError = _Error
+CIRCUIT = "/p2p-circuit"
+"""Between a relay's address and the peer that it leads to."""
 _ED25519_ID_PREFIX = bytes.fromhex("002408011220")
 """Identity multihash of libp2p's protobuf for an Ed25519 key; the key itself follows."""
 _ID_BYTES = len(_ED25519_ID_PREFIX) + 32
@@ -31,10 +33,24 @@ def key_of(peer: ID) -> bytes:
     return raw[len(_ED25519_ID_PREFIX) :]
 
 
+def split_address(address: str) -> tuple[str, str]:
+    """Where to dial, and the peer who is there (empty if it names nobody). A relay on the way belongs to where."""
+    relay, circuit, rest = address.partition(CIRCUIT)
+    if circuit:
+        return relay + circuit, rest.removeprefix("/p2p/")
+    bare, _, name = address.partition("/p2p/")
+    return bare, name
+
+
+def is_relayed(address: str | Multiaddr) -> bool:
+    """Whether the way leads through a relay."""
+    return CIRCUIT in str(address)
+
+
 def parse_address(address: str) -> tuple[ID, Multiaddr]:
     """The peer and the bare transport address in a full multiaddr. Raises `peer_unreachable` saying what is wrong."""
-    bare, _, name = address.rpartition("/p2p/")
-    if not bare:
+    bare, name = split_address(address)
+    if not bare or not name:
         raise NetworkError(Code.PEER_UNREACHABLE, f"{address!r} lacks the peer's id: /ip4/.../tcp/.../p2p/12D3Koo...")
     try:
         peer, where = ID.from_string(name), Multiaddr(bare)
@@ -48,7 +64,7 @@ def bare_addresses(peer: ID, addresses: Sequence[str]) -> list[Multiaddr]:
     """Those of the addresses that name this peer or nobody, without the name; at most `ADDRESSES_MAX`, each once."""
     bare: dict[str, Multiaddr] = {}
     for address in addresses[:ADDRESSES_MAX]:
-        text, _, name = address.partition("/p2p/")
+        text, name = split_address(address)
         if name not in ("", str(peer)):
             continue
         try:
@@ -60,5 +76,5 @@ def bare_addresses(peer: ID, addresses: Sequence[str]) -> list[Multiaddr]:
 
 def full_addresses(peer: ID, addresses: Iterable[Multiaddr]) -> tuple[str, ...]:
     """The addresses as others write them, each with the peer's id, once; at most `ADDRESSES_MAX`."""
-    texts = (str(address).partition("/p2p/")[0] for address in addresses)
+    texts = (split_address(str(address))[0] for address in addresses)
     return tuple(dict.fromkeys(f"{text}/p2p/{peer}" for text in texts if text))[:ADDRESSES_MAX]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Literal
 
 import trio
@@ -18,11 +18,15 @@ from ...protocol.errors import Code, FallowError, NetworkError
 from .boundary import Tasks, one_error
 from .dht import Table
 from .dialling import Dialler
+from .door import Door
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
 from .kad import Kad
+from .limits import LIMITS
+from .reach import ITSELF, Reach
 from .seam import STREAMS_PER_PEER_MAX, Handler, Validator
 from .streams import FrameStream
+from .ways import Told, Ways, settle
 
 JOIN_S: Final = 20.0
 """For all bootstrap addresses, asked at once, and the search for neighbours behind them; measured under 1 s."""
@@ -31,19 +35,29 @@ JOIN_S: Final = 20.0
 class Mesh:
     """One running node of the network; made by `open_network`."""
 
-    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table) -> None:
+    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door) -> None:
         self.key: Final = key_of(host.get_id())
+        self.reachability = ways.reachability
         self._host = host
         self._tasks = tasks
         self._dialler = dialler
         self._table = table
+        self._ways = ways
+        self._door = door
         self.put = table.put
         self.get = table.get
         self.provide = table.provide
         self.find = table.find
 
     def addresses(self) -> tuple[str, ...]:
-        return full_addresses(self._host.get_id(), self._host.get_addrs())
+        return full_addresses(self._host.get_id(), self._ways.addresses())
+
+    async def moved(self, known: Sequence[str]) -> None:
+        while self.addresses() == tuple(known):
+            await self._ways.changed.wait()
+
+    def go_direct(self, peer: bytes) -> None:
+        self._ways.go_direct(id_of(peer))
 
     def peers(self) -> list[bytes]:
         return [key_of(peer) for peer in swarm_of(self._host).get_connections_map() if self._dialler.connected(peer)]
@@ -53,10 +67,12 @@ class Mesh:
         await self._dialler.connect(peer, [where])
         return key_of(peer)
 
-    async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = ()) -> FrameStream:
+    async def open(
+        self, peer: bytes, protocol: str, addresses: Sequence[str] = (), *, watched: bool = False
+    ) -> FrameStream:
         known = id_of(peer)
         stream = await self._dialler.open(known, protocol, bare_addresses(known, addresses))
-        framed = FrameStream(stream, self._tasks)
+        framed = FrameStream(stream, self._tasks, watched=watched)
         self._tasks.spawn(framed.pump)
         return framed
 
@@ -71,7 +87,7 @@ class Mesh:
         await stream.close()
         return answer
 
-    def serve(self, protocol: str, handler: Handler) -> None:
+    def serve(self, protocol: str, handler: Handler, *, watched: bool = False) -> None:
         serving: Counter[ID] = Counter()
 
         async def handle(stream: INetStream) -> None:
@@ -81,7 +97,7 @@ class Mesh:
                 return
             serving[peer] += 1
             try:
-                await self._run_handler(stream, handler)
+                await self._run_handler(FrameStream(stream, self._tasks, watched=watched), handler)
             finally:
                 serving[peer] -= 1
                 if not serving[peer]:
@@ -89,8 +105,7 @@ class Mesh:
 
         self._host.set_stream_handler(TProtocol(protocol), handle)
 
-    async def _run_handler(self, stream: INetStream, handler: Handler) -> None:
-        framed = FrameStream(stream, self._tasks)
+    async def _run_handler(self, framed: FrameStream, handler: Handler) -> None:
         self._tasks.spawn(framed.pump)
         try:
             await handler(framed)
@@ -117,58 +132,60 @@ async def open_network(
     validator: Validator,
     *,
     mode: Literal["server", "client"] = "server",
+    reach: Reach = ITSELF,
 ) -> AsyncIterator[Mesh]:
     """A network that has joined the others and serves until the block ends.
 
     `seed` is the 32-byte Ed25519 seed; `listen` are multiaddrs (port 0 takes any free one; a client may listen
     nowhere); `bootstrap` are full multiaddrs, one of which must answer; without any, the node starts alone. A server
-    keeps its part of the table.
+    keeps its part of the table, unless it is reached through relays. `reach` is how others are to come to it.
     Raises `bootstrap_unreachable`, `port_busy`.
     """
     where = [_parse_listen(address) for address in listen]
-    host = make_host(seed, where)
+    told = Told(reach)
+    host = make_host(seed, where, told)
     with one_error():
         async with trio.open_nursery() as nursery:
             started, stop = trio.Event(), trio.Event()
             nursery.start_soon(run_host, host, where, started, stop)
             tasks = Tasks(nursery)
+            door = Door(host, LIMITS[mode], tasks)
             try:
                 await started.wait()
                 dialler = Dialler(host, tasks)
-                kad = Kad(host, tasks, dialler, validator, serves=mode == "server")
+                reached = await _reach(dialler, bootstrap)
+                dialled = await settle(told, reach, host, tasks, dialler, reached)
+                kad = Kad(host, tasks, dialler, validator, serves=mode == "server" and not told.relayed)
                 table = Table(host, kad, validator)
-                await _join(dialler, table, bootstrap)
+                if reached:
+                    with trio.move_on_after(JOIN_S):
+                        await table.join(reached)
                 nursery.start_soon(kad.maintain)
-                yield Mesh(host, tasks, dialler, table)
+                ways = Ways(reach, told, host, tasks, dialler, table, dialled)
+                yield Mesh(host, tasks, dialler, table, ways, door)
             finally:
                 tasks.close()
                 stop.set()
 
 
-async def _join(dialler: Dialler, table: Table, bootstrap: Sequence[str]) -> None:
-    """At least one bootstrap peer was reached, and this node knows its neighbours. Raises `bootstrap_unreachable`."""
-    if not bootstrap:
-        return
+async def _reach(dialler: Dialler, bootstrap: Sequence[str]) -> list[ID]:
+    """The bootstrap peers that answered: at least one, if any were given. Raises `bootstrap_unreachable`."""
     reached: list[ID] = []
-    failures: list[str] = []
 
     async def reach(address: str) -> None:
-        try:
+        with suppress(NetworkError):  # the others may answer
             peer, where = parse_address(address)
             await dialler.connect(peer, [where])
             reached.append(peer)
-        except NetworkError as error:
-            failures.append(error.message)
 
     with trio.move_on_after(JOIN_S):
         async with trio.open_nursery() as nursery:
             for address in bootstrap:
                 nursery.start_soon(reach, address)
-    if not reached:
+    if bootstrap and not reached:
         named = ", ".join(bootstrap)
         raise NetworkError(Code.BOOTSTRAP_UNREACHABLE, f"none of the bootstrap addresses answers: {named}")
-    with trio.move_on_after(JOIN_S):
-        await table.join(reached)
+    return reached
 
 
 def _parse_listen(address: str) -> Multiaddr:

@@ -1,41 +1,82 @@
-"""Yamux with writes that may be cancelled.
+"""A connection shared by many streams: yamux, with every bound kept by us.
 
-py-libp2p 0.8.1 writes to the connection from the task that has something to send (stream_muxer/yamux/yamux.py:758). If
-it is cancelled between the encryption, which counts up noise's nonce (security/noise/io.py:70), and the end of the
-write, the other side can decrypt nothing any more: one job cancelled at the wrong moment takes down every other job of
-the two peers. Here frames are handed to one writer task that finishes what it began; whoever waits for one can be
-cancelled freely.
+libp2p's own (py-libp2p 0.8.1, stream_muxer/yamux/yamux.py) is not used. It only logs a peer that overruns its window
+(:1433), lets a peer begin any number of streams, polls for credit every 10 ms and breaks the writer after 5 s (:280),
+leaves half a frame on the connection when a writer is cancelled (:758), puts what is small behind all that is large,
+and does not notice a peer that has fallen silent.
+
+Here whoever sends can be cancelled at any moment, since one task writes all frames and finishes what it began. What is
+small goes before what is large. A peer that breaks the rules is cut off, and one that says nothing for `DEAD_S` is too;
+streams that are `watched` end after `STREAM_DEAD_S` already.
 """
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from contextlib import suppress
+from typing import Final, NamedTuple
 
 import trio
-from libp2p.abc import ISecureConn
-from libp2p.io.exceptions import ConnectionClosedError, IOException
-from libp2p.network.connection.exceptions import RawConnError
+from libp2p.abc import IMuxedConn, ISecureConn
+from libp2p.connection_types import ConnectionType
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.peer.id import ID
 from libp2p.stream_muxer import muxer_multistream
-from libp2p.stream_muxer.exceptions import MuxedStreamError
-from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 
-WRITE_BYTES_MAX: Final = 65_519
+from ...protocol.errors import Code, NetworkError, RemoteProtocolError
+from .boundary import translated
+from .flight import Flight
+from .identity import Multiaddr
+from .limits import STREAMS_IN_BURST, STREAMS_IN_MAX, STREAMS_IN_SEC, STREAMS_OUT_MAX
+from .muxed import MuxedStream
+from .standing import Fault
+from .yamux import BODY_BYTES_MAX, HEAD_BYTES, WINDOW_BYTES, Flag, Frame, Frames, Kind, encode
+
+WRITE_BYTES_MAX: Final = BODY_BYTES_MAX + 2 * HEAD_BYTES
 """Frames written at once: the plaintext of one noise message."""
 
-FRAMES_QUEUED_MAX: Final = 16
-"""Data frames of up to 64 KiB waiting for the socket; further senders wait for their turn."""
+SMALL_BYTES_MAX: Final = 4096
+"""A frame of data up to this goes before larger ones: a question, a token, a heartbeat."""
 
-CONTROL_QUEUED_MAX: Final = 4096
-"""Frames of 12 bytes waiting for the socket. They are never waited for, else two full sockets could wait for each
-other; a peer that lets so many pile up has not read for a long time, and the connection is given up."""
+LARGE_QUEUED_MAX: Final = 16
+"""Large frames waiting for the socket; further senders wait for their turn."""
+
+SMALL_QUEUED_MAX: Final = 4096
+"""Small frames waiting for the socket. They are not waited for, else two full sockets could wait for each other; a peer
+that lets so many pile up has not read for a long time, and the connection is given up."""
+
+TICK_S: Final = 2.5
+DEAD_S: Final = 7.5
+"""Silence in whole ticks, with questions asked in it, after which the peer is gone: ten seconds after its last word at
+most. Only ticks count, so that our own loop held up for ten seconds is no silence of the peer's."""
+
+STREAM_TICK_S: Final = 0.5
+STREAM_DEAD_S: Final = 1.5
+"""The same for streams that are watched: they end two seconds after the peer's last word at most."""
+
+HALF_CLOSED_S: Final = 60.0
+"""A stream that we closed and the other side did not is reset after so long."""
+
+FAREWELL_S: Final = 1.0
+"""To send the word that we go."""
+
+GOING, BROKE_RULES = 0, 1
+"""What a go-away frame says."""
 
 
-class PatientYamux(yamux.Yamux):
-    """Yamux in which cancelling a sender, or an opener, harms nothing but its own stream."""
+class _Queued(NamedTuple):
+    """A frame that waits for the socket."""
+
+    frame: bytes
+    written: trio.Event | None = None
+    stream: MuxedStream | None = None
+    """Whose data it is: what comes later on it stays behind it."""
+
+
+class Muxer(IMuxedConn):
+    """One connection. Made by libp2p, which runs `start`."""
 
     def __init__(
         self,
@@ -44,87 +85,306 @@ class PatientYamux(yamux.Yamux):
         is_initiator: bool | None = None,
         on_close: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        super().__init__(secured_conn, peer_id, is_initiator, on_close)
-        self._frames: deque[tuple[bytes, trio.Event | None]] = deque()
-        self._room = trio.Semaphore(FRAMES_QUEUED_MAX)
+        self.secured_conn = secured_conn
+        self.peer_id = peer_id
+        self.on_close = on_close
+        self.blame: Callable[[Fault], None] = lambda fault: None
+        """Told of what the peer does against the rules."""
+        self.held_bytes = 0
+        """What has come and waits above for whoever reads it."""
+        self.used_at = trio.current_time()
+        """When a stream last began or ended."""
+        self.event_started, self.event_closed = trio.Event(), trio.Event()
+        self._initiator = secured_conn.is_initiator if is_initiator is None else is_initiator
+        self._next_id = 1 if self._initiator else 2
+        self._streams: dict[int, MuxedStream] = {}
+        self._inbound = self._watched = 0
+        self._may_begin, self._may_begin_at = STREAMS_IN_BURST, trio.current_time()
+        self._accepting, self._accepted = trio.open_memory_channel[MuxedStream](STREAMS_IN_MAX)
+        self._small: deque[_Queued] = deque()
+        self._large: deque[_Queued] = deque()
+        self._writing: list[_Queued] = []
+        self._room = trio.Semaphore(LARGE_QUEUED_MAX)
         self._wake = trio.Event()
-        self._broken = False
+        self._hurry = trio.Event()
+        self._flight = Flight()
+        self._marks = 0
+        self._reads = 0
+        self._ended = False
+        self._life = trio.CancelScope()
+
+    # What libp2p asks of a connection.
+
+    @property
+    def is_initiator(self) -> bool:
+        return self._initiator
+
+    @property
+    def is_established(self) -> bool:
+        return self.event_started.is_set() and not self._ended
+
+    @property
+    def is_closed(self) -> bool:
+        return self.event_closed.is_set()
+
+    def get_transport_addresses(self) -> list[Multiaddr]:
+        return self.secured_conn.get_transport_addresses()
+
+    def get_connection_type(self) -> ConnectionType:
+        return self.secured_conn.get_connection_type()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return self.secured_conn.get_remote_address()
 
     async def start(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write_frames)
-            await super().start()
-            nursery.cancel_scope.cancel()
-        self._give_up()
+        """The connection has ended. Nothing is raised: libp2p would end the whole host."""
+        try:
+            with suppress(NetworkError), translated(Code.STREAM_CLOSED, "the connection broke"), self._life:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write_frames)
+                    nursery.start_soon(self._watch)
+                    self.event_started.set()
+                    await self._read_frames()
+                    nursery.cancel_scope.cancel()
+        finally:
+            await self._end()
 
-    async def open_stream(self) -> yamux.YamuxStream:
-        """As upstream (yamux.py:775), but a cancelled call does not keep its slot of 256 for ever."""
-        await self.stream_backlog_semaphore.acquire()
-        with trio.CancelScope(shield=True):  # short: the lock guards bookkeeping, and the frame is only queued
-            async with self.streams_lock:
-                if self.event_shutting_down.is_set() or self._broken:
-                    self.stream_backlog_semaphore.release()
-                    raise MuxedStreamError("the connection is closing")
-                stream_id = self.next_stream_id
-                self.next_stream_id += 2
-                stream = yamux.YamuxStream(stream_id, self, True)
-                stream._owns_backlog_slot = True
-                self.streams[stream_id] = stream
-                self.stream_buffers[stream_id] = bytearray()
-                self.stream_events[stream_id] = trio.Event()
-            header = (0, yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_SYN, stream_id, 0)
-            await self._write_frame(struct.pack(yamux.YAMUX_HEADER_FORMAT, *header))
+    async def close(self) -> None:
+        """The connection has ended, and the peer was told so if that went quickly."""
+        if self.is_established:
+            said = trio.Event()
+            self._small.append(_Queued(encode(Kind.GO_AWAY, 0, 0, GOING), said))
+            self._wake.set()
+            with trio.move_on_after(FAREWELL_S, shield=True):
+                await said.wait()
+        await self._end()
+
+    async def open_stream(self) -> MuxedStream:
+        """A stream that the peer has been told of. Raises `MuxedStreamError`."""
+        await trio.lowlevel.checkpoint()
+        if self._ended:
+            raise MuxedStreamError("the connection is closed")
+        if len(self._streams) - self._inbound >= STREAMS_OUT_MAX:
+            raise MuxedStreamError(f"{STREAMS_OUT_MAX} streams are open to this peer")
+        stream = self._add(self._next_id, inbound=False)
+        self._next_id += 2
+        self.say(encode(Kind.WINDOW, Flag.SYN, stream.stream_id, 0))
         return stream
 
-    async def _write_frame(self, data: bytes) -> None:
-        """The frame is queued and, if it carries data, written. Raises `ConnectionClosedError`."""
-        written = None
-        if len(data) > yamux.HEADER_SIZE:
-            written = trio.Event()
-            await self._room.acquire()
-        elif len(self._frames) >= CONTROL_QUEUED_MAX:
-            self._give_up()
-        if self._broken:
-            raise ConnectionClosedError("the connection is closed", transport="tcp")
-        self._frames.append((data, written))
-        self._wake.set()
-        if written is not None:
-            await written.wait()
-            if self._broken:
-                raise ConnectionClosedError("the connection was closed while writing", transport="tcp")
+    async def accept_stream(self) -> MuxedStream:
+        """The next stream that the peer began. Raises `MuxedConnUnavailable` at the end."""
+        try:
+            return await self._accepted.receive()
+        except trio.EndOfChannel:
+            raise MuxedConnUnavailable("the connection is closed") from None
 
-    async def _write_frames(self) -> None:
+    # What streams, and those who keep the connections, ask of it.
+
+    @property
+    def streams(self) -> int:
+        """Streams open now, either side's."""
+        return len(self._streams)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What the peer sent and nobody has read, here and above."""
+        return self.held_bytes + sum(len(stream.unread) for stream in self._streams.values())
+
+    @property
+    def round_trip_s(self) -> float:
+        """The least of late, in seconds; 0 before one was measured."""
+        return self._flight.round_trip_s
+
+    def watch(self, stream: MuxedStream) -> None:
+        """The stream ends when the peer falls silent, long before the connection does."""
+        if not stream.watched and stream.stream_id in self._streams:
+            stream.watched = True
+            self._watched += 1
+            self._hurry.set()
+
+    def forget(self, stream: MuxedStream) -> None:
+        """The stream has ended for both sides."""
+        if self._streams.pop(stream.stream_id, None) is not None:
+            self._inbound -= stream.inbound
+            self._watched -= stream.watched
+            self.used_at = trio.current_time()
+
+    def say(self, frame: bytes) -> None:
+        """The frame, which carries no data, is on its way."""
+        if len(self._small) >= SMALL_QUEUED_MAX:
+            self._life.cancel()
+        if not self._ended:
+            self._small.append(_Queued(frame))
+            self._wake.set()
+
+    async def carry(self, stream: MuxedStream, frame: bytes) -> None:
+        """The frame of data was written. Cancelled, it is written all the same. Raises `ConnectionClosedError`."""
+        queued = _Queued(frame, trio.Event(), stream)
+        if len(frame) <= HEAD_BYTES + SMALL_BYTES_MAX and not stream.queued:
+            self._check()
+            self._small.append(queued)
+        else:
+            await self._room.acquire()
+            if self._ended:
+                self._room.release()  # for the next one that waits
+            self._check()
+            self._large.append(queued)
+        stream.queued += 1
+        self._wake.set()
+        assert queued.written is not None
+        await queued.written.wait()
+        self._check()
+
+    async def cut(self, fault: Fault | None = None) -> None:
+        """The peer is cut off, for the fault if there is one."""
+        if fault is not None:
+            self.blame(fault)
+        await self._end()
+
+    def _check(self) -> None:
+        if self._ended:
+            raise ConnectionClosedError("the connection is closed", transport="tcp")
+
+    def _add(self, stream_id: int, *, inbound: bool) -> MuxedStream:
+        stream = self._streams[stream_id] = MuxedStream(stream_id, self, inbound=inbound)
+        self._inbound += inbound
+        self.used_at = trio.current_time()
+        return stream
+
+    # Reading.
+
+    async def _read_frames(self) -> None:
+        frames = Frames(self._credit)
         try:
             while True:
-                await self._wake.wait()
-                self._wake = trio.Event()
-                while self._frames:
-                    batch = self._next_batch()
-                    await self.secured_conn.write(b"".join(frame for frame, _ in batch))
-                    for _, written in batch:
-                        if written is not None:
-                            written.set()
-                            self._room.release()
-        except (RawConnError, IOException, OSError):
-            self._give_up()  # the reading side meets the same end and cleans up
+                received = await self.secured_conn.read()
+                self._reads += 1
+                for frame in frames.feed_untrusted(received):
+                    if frame.kind == Kind.GO_AWAY:
+                        return
+                    self._take_untrusted(frame)
+        except RemoteProtocolError:
+            self.say(encode(Kind.GO_AWAY, 0, 0, BROKE_RULES))
+            self.blame(Fault.OVERRUN)
 
-    def _next_batch(self) -> list[tuple[bytes, trio.Event | None]]:
-        batch = [self._frames.popleft()]
-        size = len(batch[0][0])
-        while self._frames and size + len(self._frames[0][0]) <= WRITE_BYTES_MAX:
-            batch.append(self._frames.popleft())
-            size += len(batch[-1][0])
+    def _credit(self, stream_id: int) -> int:
+        stream = self._streams.get(stream_id)
+        return stream.recv_window if stream else WINDOW_BYTES  # it may have been sent before our reset got there
+
+    def _take_untrusted(self, frame: Frame) -> None:
+        if frame.kind == Kind.PING:
+            if frame.flags & Flag.SYN:
+                self.say(encode(Kind.PING, Flag.ACK, 0, frame.length))
+            else:
+                self._flight.returned(frame.length, trio.current_time())
+                self._wake.set()
+            return
+        if frame.flags & Flag.SYN and not self._begin_untrusted(frame.stream):
+            return
+        if (stream := self._streams.get(frame.stream)) is not None:
+            stream.take(frame)
+
+    def _begin_untrusted(self, stream_id: int) -> bool:
+        """Whether the stream that the peer begins may be."""
+        if not stream_id or stream_id % 2 == self._next_id % 2 or stream_id in self._streams:
+            raise RemoteProtocolError(Code.BAD_ENCODING, "The peer began a stream under a number that is not free.")
+        now = trio.current_time()
+        since_s, self._may_begin_at = now - self._may_begin_at, now
+        self._may_begin = min(STREAMS_IN_BURST, self._may_begin + since_s * STREAMS_IN_SEC)
+        if self._inbound >= STREAMS_IN_MAX or self._may_begin < 1:
+            self.say(encode(Kind.WINDOW, Flag.RST, stream_id, 0))
+            self.blame(Fault.REFUSED_STREAM)
+            return False
+        self._may_begin -= 1
+        self.say(encode(Kind.WINDOW, Flag.ACK, stream_id, 0))
+        with suppress(trio.BrokenResourceError):  # nobody accepts any more: the connection is being closed
+            self._accepting.send_nowait(self._add(stream_id, inbound=True))
+        return True
+
+    # Writing.
+
+    async def _write_frames(self) -> None:
+        with translated(Code.STREAM_CLOSED, "the connection broke"):
+            while True:
+                if batch := self._next_small():
+                    await self._write(batch)
+                if self._large and self._flight.has_room:
+                    queued = self._large.popleft()
+                    self._room.release()
+                    self._flight.marked(self._marks + 1, len(queued.frame), trio.current_time())
+                    await self._write([queued, _Queued(self._mark())])
+                elif not batch:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+
+    async def _write(self, batch: list[_Queued]) -> None:
+        self._writing = batch
+        await self.secured_conn.write(b"".join(queued.frame for queued in batch))
+        for queued in batch:
+            if queued.written is not None:
+                queued.written.set()
+            if queued.stream is not None:
+                queued.stream.queued -= 1
+
+    def _next_small(self) -> list[_Queued]:
+        batch: list[_Queued] = []
+        size = 0
+        while self._small and size + len(self._small[0].frame) <= WRITE_BYTES_MAX:
+            batch.append(self._small.popleft())
+            size += len(batch[-1].frame)
         return batch
 
-    def _give_up(self) -> None:
-        """Nobody waits for a frame any more."""
-        self._broken = True
-        while self._frames:
-            _, written = self._frames.popleft()
-            if written is not None:
-                written.set()
-                self._room.release()
+    def _mark(self) -> bytes:
+        self._marks += 1
+        return encode(Kind.PING, Flag.SYN, 0, self._marks)
+
+    # Keeping watch.
+
+    async def _watch(self) -> None:
+        silent_s, reads = 0.0, self._reads
+        while True:
+            tick_s = STREAM_TICK_S if self._watched else TICK_S
+            self._hurry = trio.Event()
+            with trio.move_on_after(tick_s) as tick:
+                await self._hurry.wait()
+            if not tick.cancelled_caught:
+                continue
+            silent_s = silent_s + tick_s if self._reads == reads else 0.0
+            reads = self._reads
+            if silent_s >= DEAD_S:
+                self._life.cancel()
+            if silent_s >= STREAM_DEAD_S:
+                for stream in [each for each in self._streams.values() if each.watched]:
+                    stream.abandon()
+            if silent_s:
+                self._flight.marked(self._marks + 1, 0, trio.current_time())
+                self.say(self._mark())
+            for stream in [each for each in self._streams.values() if each.closed_s() > HALF_CLOSED_S]:
+                stream.abandon()
+
+    async def _end(self) -> None:
+        if self._ended:
+            await trio.lowlevel.checkpoint()
+            return
+        self._ended = True
+        for stream in list(self._streams.values()):
+            stream.lose()
+        self._accepting.close()
+        for queued in [*self._writing, *self._small, *self._large]:
+            if queued.written is not None:
+                queued.written.set()
+        for _ in self._large:
+            self._room.release()
+        self._small.clear()
+        self._large.clear()
+        gone = translated(Code.STREAM_CLOSED, "the connection was broken already")
+        with trio.move_on_after(FAREWELL_S, shield=True), suppress(NetworkError), gone:
+            await self.secured_conn.close()
+        self.event_closed.set()
+        self._life.cancel()
+        if self.on_close is not None:
+            await self.on_close()
 
 
 # stream_muxer/muxer_multistream.py:143 makes a plain Yamux whatever class it was given under that protocol's name.
-vars(muxer_multistream)["Yamux"] = PatientYamux
+vars(muxer_multistream)["Yamux"] = Muxer

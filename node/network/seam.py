@@ -81,6 +81,23 @@ class Validator:
     """The index of the newest of several valid values."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """How others come to this node."""
+
+    relayed: bool
+    """Through relays alone."""
+    dialled: bool | None
+    """Whether a peer got through to it directly; None if none was asked."""
+    relays: tuple[bytes, ...]
+    """Those that it holds reservations of."""
+    why: str
+    """What kept it from having more, last."""
+    relays_for: int
+    circuits: int
+    """As a relay: for how many it holds a reservation, and how many connections it carries."""
+
+
 class Network(Protocol):
     """One node's place in the network."""
 
@@ -89,7 +106,17 @@ class Network(Protocol):
         """This node's own Ed25519 key."""
 
     def addresses(self) -> tuple[str, ...]:
-        """Where others can dial this node: full multiaddrs, with `/p2p/`."""
+        """Where others can dial this node: full multiaddrs, with `/p2p/`. None while it needs a relay and has none."""
+
+    async def moved(self, known: Sequence[str]) -> None:
+        """Returns once `addresses` are others than those `known`."""
+
+    def reachability(self) -> Reachability:
+        """How others come to this node, as of now."""
+
+    def go_direct(self, peer: bytes) -> None:
+        """If the peer is connected through a relay alone, a direct way to it is being looked for. It learns by that where
+        this node is."""
 
     def peers(self) -> list[bytes]:
         """The peers connected now."""
@@ -97,15 +124,18 @@ class Network(Protocol):
     async def connect(self, address: str) -> bytes:
         """Connected to the peer at the multiaddr; its key. Raises `peer_unreachable`."""
 
-    async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = ()) -> Stream:
+    async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = (), *, watched: bool = False) -> Stream:
         """A fresh stream, dialling only if there is no connection: the given addresses first, then those known.
+
+        A watched one ends within two seconds of the peer's last word on any stream; others may outlast a bad moment of
+        the link, and end with the connection, within ten.
 
         Raises `peer_unreachable`, `protocol_unsupported`, or `stream_closed` when the peer is there but will not.
         """
 
-    def serve(self, protocol: str, handler: Handler) -> None:
+    def serve(self, protocol: str, handler: Handler, *, watched: bool = False) -> None:
         """Inbound streams of the protocol run the handler, each in its own task. A stream left open is closed; whatever
-        the handler raises resets its stream."""
+        the handler raises resets its stream. `watched` as in `open`."""
 
     async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
         """One frame out, one frame back, over a fresh stream. Raises as `open`, `send` and `receive` do."""

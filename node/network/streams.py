@@ -8,18 +8,20 @@ from typing import Final
 import trio
 from libp2p.abc import INetStream
 from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.network.stream.net_stream import NetStream
 
 from ...protocol import framing
 from ...protocol.errors import Code, NetworkError, RemoteProtocolError
 from .boundary import Tasks, translated
 from .identity import key_of
+from .limits import BUFFERED_CONNECTION_MAX
+from .muxed import MuxedStream
+from .muxer import Muxer
 from .seam import FRAME_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_FRAMES_MAX
-
-WRITE_BYTES: Final = 64 * 1024 - 12
-"""One yamux frame; larger writes are slower (92 instead of 105 MB/s) and keep small requests of the peer waiting."""
+from .standing import Fault
 
 READ_BYTES: Final = 256 * 1024
-"""The yamux window at the start: more is rarely there at once."""
+"""The window of a stream at the start: more is rarely there at once."""
 
 LINGER_S: Final = 5.0
 """How long a closed stream waits for the other side's end before it is reset; yamux would keep its entry for ever."""
@@ -31,13 +33,17 @@ ABORT_S: Final = 2.0
 class FrameStream:
     """One libp2p stream. `pump` must run for as long as the stream is used."""
 
-    def __init__(self, stream: INetStream, tasks: Tasks) -> None:
+    def __init__(self, stream: INetStream, tasks: Tasks, *, watched: bool = False) -> None:
         self.peer: Final = key_of(stream.muxed_conn.peer_id)
+        assert isinstance(stream.muxed_conn, Muxer)
         self._stream = stream
+        self._conn = stream.muxed_conn
         self._tasks = tasks
+        if watched and isinstance(stream, NetStream) and isinstance(stream.muxed_stream, MuxedStream):
+            self._conn.watch(stream.muxed_stream)
         self._sending = trio.Lock()
         self._arrived, self._unread = trio.open_memory_channel[bytes](UNREAD_FRAMES_MAX)
-        self._unread_bytes = 0
+        self._unread_bytes = self._partial_bytes = 0
         self._end = NetworkError(Code.STREAM_CLOSED, "the other side has closed the stream")
         self._ended = trio.Event()
         self._send_closed = self._receive_closed = False
@@ -59,16 +65,14 @@ class FrameStream:
                     self._tasks.spawn(self._abort)
 
     async def _write(self, frame: bytes) -> None:
-        framed = framing.frame(frame)
-        for start in range(0, len(framed), WRITE_BYTES):
-            await self._stream.write(framed[start : start + WRITE_BYTES])
+        await self._stream.write(framing.frame(frame))
 
     async def receive(self) -> bytes:
         try:
             frame = await self._unread.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise NetworkError(self._end.code, self._end.message) from None
-        self._unread_bytes -= len(frame)
+        self._hold(-len(frame))
         return frame
 
     async def close(self) -> None:
@@ -85,6 +89,7 @@ class FrameStream:
         self._send_closed = self._receive_closed = True
         self._end = NetworkError(Code.STREAM_CLOSED, "the stream was closed on this side")
         self._unread.close()
+        self._hold(-self._unread_bytes)
 
     async def _linger(self) -> None:
         with trio.move_on_after(LINGER_S):
@@ -111,6 +116,7 @@ class FrameStream:
                 self._send_closed = True
                 self._tasks.spawn(self._abort)
         finally:
+            self._hold_partial(0)
             self._arrived.close()
             self._ended.set()
 
@@ -128,17 +134,34 @@ class FrameStream:
                 for frame in frames.feed_untrusted(received):
                     self._queue(frame)
             except RemoteProtocolError as error:
+                self._conn.blame(Fault.BAD_FRAME)
                 raise NetworkError(error.code, f"the peer broke the framing: {error.message}") from None
+            self._hold_partial(frames.held_bytes)
+            if self._conn.held_bytes > BUFFERED_CONNECTION_MAX:
+                raise self._overfull(f"{BUFFERED_CONNECTION_MAX} bytes on all its streams")
 
     def _queue(self, frame: bytes) -> None:
-        self._unread_bytes += len(frame)
-        if self._unread_bytes > UNREAD_BYTES_MAX:
-            raise NetworkError(Code.TOO_LARGE, f"the peer sent {UNREAD_BYTES_MAX} bytes that nobody had read")
+        if self._unread_bytes + len(frame) > UNREAD_BYTES_MAX:
+            raise self._overfull(f"{UNREAD_BYTES_MAX} bytes")
+        if self._conn.held_bytes + len(frame) > BUFFERED_CONNECTION_MAX:
+            raise self._overfull(f"{BUFFERED_CONNECTION_MAX} bytes on all its streams")
         try:
             self._arrived.send_nowait(frame)
         except trio.WouldBlock:
-            raise NetworkError(
-                Code.TOO_LARGE, f"the peer sent {UNREAD_FRAMES_MAX} frames that nobody had read"
-            ) from None
+            raise self._overfull(f"{UNREAD_FRAMES_MAX} frames") from None
         except trio.BrokenResourceError:
-            pass  # closed on this side meanwhile
+            return  # closed on this side meanwhile
+        self._hold(len(frame))
+
+    def _overfull(self, what: str) -> NetworkError:
+        self._conn.blame(Fault.UNREAD)
+        return NetworkError(Code.TOO_LARGE, f"the peer sent {what} that nobody had read")
+
+    def _hold(self, length: int) -> None:
+        self._unread_bytes += length
+        self._conn.held_bytes += length
+
+    def _hold_partial(self, length: int) -> None:
+        """Of a frame that is not complete, so many bytes have come."""
+        self._conn.held_bytes += length - self._partial_bytes
+        self._partial_bytes = length

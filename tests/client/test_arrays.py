@@ -118,8 +118,6 @@ def test_a_number_that_the_element_type_does_not_have_is_refused(dtype: str, x: 
         (one("float32", 2**18), [{}] * 4, Code.TOO_LARGE, "takes 1 to 3 inputs of 1048576 bytes each, not 4."),
         (function(TWO.inputs, (Tensor("y", "float32", (2**17,)),)), [{}] * 5, Code.TOO_LARGE, "takes 1 to 4 inputs"),
         (one("bfloat16", 2), [{"x": b"\0" * 4}], Code.UNKNOWN_ENTRY, "knows no arrays of bfloat16"),
-        (one("float32", 0), [{"x": b""}], Code.UNKNOWN_ENTRY, "array of no numbers"),
-        (function(TWO.inputs, ()), [{}], Code.UNKNOWN_ENTRY, "array of no numbers"),
         (function((), TWO.outputs), [{}], Code.UNKNOWN_ENTRY, "use `embed`"),
         (function(TWO.inputs, TWO.outputs, ("score",)), [{}], Code.UNKNOWN_ENTRY, "offers score"),
     ],

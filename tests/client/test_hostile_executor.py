@@ -358,6 +358,7 @@ async def fewer_tokens(executor: Executor) -> None:
         false_finding(subject=BUNDLE),
         false_finding(order=BUNDLE),
         false_finding(numerics_class="another"),
+        false_finding(numerics_class="class+another"),
         false_finding(values_micro=(-2,) * PLANNED),
         false_finding(gaps_micro=(1,) * PLANNED),
     ],

@@ -193,6 +193,7 @@ def install(
     flops: int = 0,
     wide: bytes | None = None,
     devices: int | None = None,
+    weights: bytes = b"",
 ) -> Bundle:
     """The bundle is in the store, signed by somebody. Most of these programs have no products at all.
 
@@ -201,6 +202,8 @@ def install(
     scratch.mkdir(parents=True, exist_ok=True)
     files = {each: scratch / each for each in ("weights.safetensors", "tokenizer.json", "program")}
     write_weights(files["weights.safetensors"], {})
+    if weights:
+        files["weights.safetensors"].write_bytes(weights)
     files["tokenizer.json"].write_bytes(b"{}")
     files["program"].write_bytes(artifact)
     programs = (Program("program", CALL, 1, C, C, file_of(files["program"]), flops, 0),)

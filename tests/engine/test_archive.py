@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -11,8 +16,10 @@ import pytest
 from fallow.node.engine.archive import MAGIC, export_bundle, import_bundle
 from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.engine.partial import claim
+from fallow.protocol.bundle import File
 from fallow.protocol.envelope import sign
 from fallow.protocol.errors import Code, ConfigError, StoreError
+from fallow.protocol.identity import content_hash
 from fallow.protocol.limits import CHUNK_BYTES
 
 from .test_bundles import KEY, manifest_of, signer, write_files
@@ -105,7 +112,7 @@ def test_what_is_no_archive_is_refused(bundle: Bundle, archive: Path, store: Bun
 
 
 @pytest.mark.spec("B-14")
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(200))
 def test_one_bit_anywhere_is_enough(bundle: Bundle, archive: Path, store: BundleStore, seed: int) -> None:
     content = bytearray(archive.read_bytes())
     draw = Random(seed)
@@ -131,6 +138,49 @@ def test_what_does_not_fit_is_refused_before_it_is_read(archive: Path, store: Bu
     with pytest.raises(StoreError) as caught:
         import_bundle(store, archive, bytes_max=CHUNK_BYTES)
     assert caught.value.code is Code.STORE_FULL
+
+
+@pytest.mark.spec("B-14")
+@pytest.mark.parametrize("how", [zlib.compress, gzip.compress, bz2.compress, lzma.compress])
+def test_what_is_compressed_is_never_expanded(
+    store: BundleStore, tmp_path: Path, how: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "bomb").write_bytes(how(MAGIC + bytes(2**22)))
+    with pytest.raises(StoreError, match="does not begin as one"):
+        import_bundle(store, tmp_path / "bomb")
+
+
+def test_sizes_that_no_disk_has_are_refused_before_a_file_is_made(
+    bundle: Bundle, store: BundleStore, tmp_path: Path
+) -> None:
+    huge = File(20_000 * CHUNK_BYTES, (content_hash(b""),) * 20_000)
+    envelope = sign(replace(bundle.manifest, weights=huge), KEY).envelope
+    (tmp_path / "evil").write_bytes(MAGIC + len(envelope).to_bytes(4, "big") + envelope)
+    with pytest.raises(StoreError) as caught:
+        import_bundle(store, tmp_path / "evil", bytes_max=2**30)
+    assert caught.value.code is Code.STORE_FULL
+    assert not list(store.root.rglob("weights.safetensors"))
+
+
+@pytest.mark.spec("B-14")
+def test_cut_at_any_of_its_parts_it_is_refused(bundle: Bundle, archive: Path, store: BundleStore) -> None:
+    content, start = archive.read_bytes(), content_start(bundle)
+    for length in (
+        0,
+        1,
+        len(MAGIC),
+        len(MAGIC) + 3,
+        len(MAGIC) + 4,
+        start - 1,
+        start,
+        start + CHUNK_BYTES,
+        len(content) - 1,
+    ):
+        archive.write_bytes(content[:length])
+        with pytest.raises(StoreError) as caught:
+            import_bundle(store, archive)
+        assert caught.value.code is Code.CORRUPT_CHUNK
+        assert store.list() == ()
 
 
 def test_a_fetch_under_way_is_not_disturbed(bundle: Bundle, archive: Path, store: BundleStore) -> None:

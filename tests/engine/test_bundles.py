@@ -9,7 +9,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from fallow.node.engine.bundles import Bundle, BundleStore, file_of
-from fallow.protocol.bundle import File, Manifest, Program, Tolerance
+from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, RemoteProtocolError, StoreError
 from fallow.protocol.identity import cid, content_hash
@@ -46,7 +46,7 @@ def manifest_of(files: dict[str, Path], name: str = "made-up", program: str = "c
         parameters=(),
         state=(),
         inputs=(),
-        outputs=(),
+        outputs=(Tensor("y", "float32", (1,)),),
         programs=(Program(program, "call", 1, 8, 8, file_of(files["programs/call"]), 0, 0),),
         tokenizer=file_of(files["tokenizer.json"]),
         chat_template=None,

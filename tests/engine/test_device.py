@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fallow.node.engine import device
+
 from .conftest import Tiny
 
 _TORN_ENTRY = """
@@ -79,3 +81,9 @@ print(len(places), all(any(int(a, 16) <= place < int(b, 16) for a, b in spans) f
     words = [sys.executable, "-c", check, str(tiny.store.root), tiny.chat]
     run = subprocess.run(words, check=True, capture_output=True, text=True)
     assert run.stdout.split() == [str(len(tiny.store.open(tiny.chat).manifest.parameters)), "True"]
+
+
+def test_only_a_short_chunk_of_a_prompt_is_compiled_without_plans() -> None:
+    assert device.compiler_options("prefill", 32, 256)
+    for other in (("prefill", 128, 256), ("prefill", 32, 1024), ("decode", 1, 256), ("score", 32, 256), ("call", 1, 1)):
+        assert device.compiler_options(*other) is None

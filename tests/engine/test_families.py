@@ -197,7 +197,7 @@ class Written:
         self.task = Task(bytes(32), model, Parameters(count), steps, self._take, self._fail, credit)
         turns.add(self.task)
 
-    def _take(self, step: entries.Step) -> None:
+    def _take(self, step: entries.Step, ran: frozenset[str]) -> None:
         self.tokens += step.piece.tokens
 
     def _fail(self, error: Exception) -> None:

@@ -53,6 +53,20 @@ def test_a_program_is_found_as_it_was_also_beside(artifact: bytes, tmp_path: Pat
     assert not (tmp_path / "own").exists()
 
 
+def test_a_program_that_is_read_ahead_is_found_once_and_then_read_again(artifact: bytes, tmp_path: Path) -> None:
+    first, kept = output(load(artifact, Kept(tmp_path))), Kept(tmp_path)
+    kept.read_ahead(artifact, SIGNATURE, flops=HONEST_FLOPS)
+    for _ in range(2):
+        assert output(load(artifact, kept)) == first
+
+
+def test_a_program_that_is_not_there_when_it_is_read_ahead_is_compiled(artifact: bytes, tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    kept.read_ahead(artifact, SIGNATURE, flops=HONEST_FLOPS)
+    load(artifact, kept)
+    assert only_file(tmp_path).exists()
+
+
 @pytest.mark.spec("B-18")
 def test_a_manifest_that_claims_other_flops_of_a_kept_program_is_refused(artifact: bytes, tmp_path: Path) -> None:
     load(artifact, Kept(tmp_path))

@@ -58,7 +58,7 @@ async def test_two_devices_answer_as_one_does_in_one_worker(tiny: Tiny, over_two
             assert classes[1] == f"2x{classes[0]}"
 
 
-@pytest.mark.spec("B-28")
+@pytest.mark.spec("B-31")
 async def test_a_worker_of_one_device_says_how_many_a_bundle_wants(tiny: Tiny, over_two: str, tmp_path: Path) -> None:
     with trio.fail_after(100):
         async with open_engine(tiny.store, [tiny.embed, over_two], log_path=tmp_path / "log") as engine:
@@ -68,7 +68,7 @@ async def test_a_worker_of_one_device_says_how_many_a_bundle_wants(tiny: Tiny, o
             assert list(engine.served) == [cid_hash_untrusted(tiny.embed)]
 
 
-@pytest.mark.spec("B-27")
+@pytest.mark.spec("B-30")
 def test_every_program_says_the_same_of_each_parameter(tiny: Tiny, over_two: str) -> None:
     bundle = tiny.store.open(over_two)
     said = set()
@@ -157,7 +157,7 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.spec("B-15", "B-29")
+@pytest.mark.spec("B-15", "B-32")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_admitted(name: str) -> None:
     artifact, devices, why = REFUSED[name]
@@ -166,7 +166,7 @@ def test_what_is_not_admitted(name: str) -> None:
     assert caught.value.code is Code.BUNDLE_REFUSED
 
 
-@pytest.mark.spec("B-29")
+@pytest.mark.spec("B-32")
 def test_an_honest_one_is_admitted_and_counted_as_for_one_device() -> None:
     def constrained(tokens: Array) -> Array:
         placed: Array = lax.with_sharding_constraint(honest(tokens), sharding())  # type: ignore[no-untyped-call]
@@ -200,7 +200,7 @@ for cid in sys.argv[2:]:
 """
 
 
-@pytest.mark.spec("B-29")
+@pytest.mark.spec("B-32")
 def test_what_shows_only_where_there_are_two_devices(tiny: Tiny, over_two: str, tmp_path: Path) -> None:
     """Places outside of the module that are of no mesh of its, and parameters that two programs want in different places."""
     exported = divided()

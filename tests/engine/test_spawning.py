@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fallow.node.engine.engine import open_engine
+from fallow.node.engine.keeper import SPARE_S
+from fallow.node.engine.startup import BEGIN_S_MAX, IMPORT_S_MAX
+from fallow.protocol.errors import EngineError
 from fallow.protocol.work import Parameters, Work
 
 from .conftest import Asked, Tiny
@@ -38,6 +42,11 @@ def descendants() -> set[int]:
 def older() -> set[int]:
     """Workers of other tests, which may still be ending."""
     return descendants()
+
+
+def children() -> set[int]:
+    """Process ids of our own children that have not been reaped."""
+    return {int(pid) for tasks in Path("/proc/self").glob("task/*/children") for pid in tasks.read_text().split()}
 
 
 async def until(count: int, older: set[int]) -> set[int]:
@@ -105,4 +114,48 @@ async def test_an_engine_without_use_for_a_spare_starts_none(
 ) -> None:
     async with open_engine(tiny.store, [tiny.embed], log_path=tmp_path / "log", spare=spare):
         await until(2 if spare else 1, older)
+    await until(0, older)
+
+
+async def test_a_spare_that_is_frozen_is_found_out_in_seconds(
+    tiny: Tiny, tmp_path: Path, older: set[int], mock_clock: MockClock
+) -> None:
+    before = children()
+    async with open_engine(tiny.store, [tiny.embed], log_path=tmp_path / "log", spare=True) as engine:
+        await wait_all_tasks_blocked()
+        mock_clock.jump(SPARE_S)
+        await until(2, older)
+        engine.kill()
+        (spare,) = await until(1, older)
+        while len(children() - before) > 1:
+            await trio.lowlevel.checkpoint()
+        mock_clock.jump(IMPORT_S_MAX)
+        os.kill(spare, signal.SIGSTOP)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.restart)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(BEGIN_S_MAX)
+        assert spare not in descendants()
+        await Asked(Work((PROMPT[:3],)), tiny.embed, "call", Parameters()).answer(engine)
+
+
+async def test_kills_that_come_faster_than_a_spare_is_ready(tiny: Tiny, tmp_path: Path, older: set[int]) -> None:
+    async with open_engine(tiny.store, [tiny.embed], log_path=tmp_path / "log", spare=True) as engine:
+        await until(2, older)
+        with trio.fail_after(120):
+            for _ in range(3):
+                engine.kill()
+                await engine.restart()
+                engine.kill()
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    engine.kill()
+
+                    async def restart() -> None:
+                        with suppress(EngineError):
+                            await engine.restart()
+
+                    nursery.start_soon(restart)
+                    await wait_all_tasks_blocked()
+            await Asked(Work((PROMPT[:3],)), tiny.embed, "call", Parameters()).answer(engine)
     await until(0, older)

@@ -40,13 +40,16 @@ class Asked:
         self, model: Model, work: Work, parameters: Parameters = SEEDED, *, client: bytes = A, entry: str = "generate"
     ):
         self.pieces: list[Piece] = []
+        self.ran: list[frozenset[str]] = []
+        """Variants of the programs behind each piece."""
         self.ended = False
         self.error: FallowError | None = None
         steps = run_entry(model.manifest, entry, parameters, work)
         self.task = Task(client, model, parameters, steps, self._give, self._fail, credit=10_000)
 
-    def _give(self, step: Step) -> None:
+    def _give(self, step: Step, ran: frozenset[str]) -> None:
         self.pieces.append(step.piece)
+        self.ran.append(ran)
         self.ended = bool(step.end)
 
     def _fail(self, error: FallowError) -> None:
@@ -132,6 +135,62 @@ def test_jobs_join_leave_and_outgrow_a_batch_at_any_step(chat: Model) -> None:
         assert [token for token, _ in job.said] == [token for token, _ in wanted[prompt]]
 
 
+@pytest.mark.spec("J-37")
+def test_each_piece_says_which_programs_ran_for_it_as_others_come_and_go(chat: Model) -> None:
+    narrow, wide, long = {"1x64"}, {"4x64"}, {"4x256"}
+    turns, first = Turns([chat], prefix_bytes=0), Asked(chat, Work((PROMPT[:9],)), Parameters(30))
+    turns.add(first.task)
+    while len(first.pieces) < 4:
+        turns.run()
+    second = Asked(chat, Work((PROMPT[:5],)), Parameters(3))
+    turns.add(second.task)
+    while not second.ended:
+        turns.run()
+    alone_again = len(first.pieces)
+    while len(first.pieces) < alone_again + 3:
+        turns.run()
+    third = Asked(chat, Work(((50,) * 100,)), Parameters(4))
+    turns.add(third.task)
+    while len(turns):
+        turns.run()
+    assert first.ran[:4] == [narrow] * 4
+    assert second.ran == [narrow, wide, wide]  # the first is read, not written
+    assert first.ran.count(frozenset(wide)) >= 2
+    assert first.ran[alone_again + 1 : alone_again + 3] == [narrow] * 2
+    assert third.ran == [{"1x256"}, *[long] * 3]
+    assert first.ran.count(frozenset(long)) >= 2
+
+
+def test_a_piece_of_many_runs_names_all_of_their_programs(tiny: Tiny) -> None:
+    model = load(tiny.store.open(tiny.embed))
+    while model.load_next():
+        pass
+    slots = [program.program.slots for program in model.programs("call")]
+    many = Asked(model, Work(tuple((first, 5, 6) for first in range(max(slots) + 1))), Parameters(), entry="call")
+    finish(Turns([model]), many)
+    assert {int(each.partition("x")[0]) for each in many.ran[0]} == {1, max(slots)}
+    variants = model.numerics_class.rpartition("/")[2].split("+")
+    assert many.ran[0] <= set(variants)
+    assert len(variants) == len(set(variants))
+
+
+def test_functions_of_one_variant_are_equal_to_the_bit_whoever_stands_beside_them(tiny: Tiny) -> None:
+    model = load(tiny.store.open(tiny.embed))
+    while model.load_next():
+        pass
+    width = max(program.program.slots for program in model.programs("call"))
+    row = (9, 5, 6)
+    seen = set()
+    for place in range(width):
+        rows = [(first, 7) for first in range(width)]
+        rows[place] = row
+        job = Asked(model, Work(tuple(rows)), Parameters(), entry="call")
+        finish(Turns([model]), job)
+        assert len(job.ran[0]) == 1
+        seen.add(np.frombuffer(job.pieces[0].tensor, "<f4").reshape(job.pieces[0].shape)[place].tobytes())
+    assert len(seen) == 1
+
+
 def test_a_cancelled_job_frees_its_slot_at_once_and_harms_nobody(chat: Model) -> None:
     stays, goes = Asked(chat, Work((PROMPT,))), Asked(chat, Work((PROMPT[:9],)), Parameters(200))
     turns = Turns([chat], prefix_bytes=0)
@@ -197,6 +256,25 @@ def test_a_prefix_serves_forks_and_is_another_client_s_never(chat: Model, monkey
             finish(turns, job)
             assert read.positions == positions
         assert [token for token, _ in job.said] == [token for token, _ in alone(chat, (50,) * 98 + tail)]
+
+
+@pytest.mark.parametrize("entry", ["generate", "score"])
+def test_nothing_in_an_answer_tells_whether_another_client_asked_the_same(chat: Model, entry: str) -> None:
+    text = (50,) * 100
+    work = Work((text,)) if entry == "generate" else Work((text,), claimed=20)
+
+    def answered(turns: Turns) -> tuple[list[Piece], list[frozenset[str]], int]:
+        job, runs = Asked(chat, work, Parameters(8), client=B, entry=entry), 0
+        turns.add(job.task)
+        while len(turns):
+            turns.run()
+            runs += 1
+        return job.pieces, job.ran, runs
+
+    kept = Turns([chat])
+    finish(kept, Asked(chat, Work((text,)), Parameters(8), client=A), Asked(chat, work, Parameters(8), entry=entry))
+    assert kept.prefixes[chat].length_bytes > 0
+    assert answered(kept) == answered(Turns([chat]))
 
 
 def test_windows_of_one_text_are_judged_without_reading_it_again(chat: Model, monkeypatch: pytest.MonkeyPatch) -> None:

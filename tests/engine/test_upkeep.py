@@ -46,7 +46,7 @@ def names(bundles: list[Bundle] | tuple[Bundle, ...]) -> list[str]:
 def test_what_was_used_longest_ago_goes_first(store: BundleStore, install: Callable[..., Bundle]) -> None:
     for name, used_s in (("new", 3), ("old", 1), ("middle", 2)):
         install(name, used_s)
-    assert [kept.bundle.manifest.name for kept in upkeep.survey(store)] == ["old", "middle", "new"]
+    assert [each.bundle.manifest.name for each in upkeep.survey(store)] == ["old", "middle", "new"]
     assert upkeep.make_room(store, MIB, 8 * MIB) == []
     assert names(upkeep.make_room(store, 3 * MIB, 8 * MIB)) == ["old"]
     assert names(store.list()) == ["middle", "new"]
@@ -71,6 +71,32 @@ def test_what_is_pinned_or_in_use_stays_even_if_nothing_fits_then(
     assert len(upkeep.make_room(store, 8 * MIB, 9 * MIB)) == 2
 
 
+def test_a_store_beyond_its_owners_limit_is_brought_below_it_and_never_at_the_cost_of_what_is_wanted(
+    store: BundleStore, install: Callable[..., Bundle]
+) -> None:
+    pinned, held = install("pinned", 1), install("held", 2)
+    for name, used_s in (("old", 3), ("new", 4)):
+        install(name, used_s)
+    upkeep.pin(store, pinned.cid)
+    with upkeep.hold(held):
+        assert upkeep.tidy(store, None) == []
+        assert names(upkeep.tidy(store, 7 * MIB)) == ["old"]
+        assert names(upkeep.tidy(store, MIB)) == ["new"]
+        assert names(store.list()) == ["held", "pinned"]
+    assert names(upkeep.tidy(store, 3 * MIB)) == ["held"]
+
+
+def test_what_was_given_up_goes_before_any_bundle_does(store: BundleStore, install: Callable[..., Bundle]) -> None:
+    install("made-up")
+    left = store.root / "bundles" / ".tmpleft"
+    left.mkdir()
+    (left / "weights").write_bytes(bytes(3 * MIB))
+    for path in (left / "weights", left):
+        os.utime(path, (1, 1))
+    assert upkeep.make_room(store, MIB, 5 * MIB) == []
+    assert not left.exists()
+
+
 def test_a_process_that_is_killed_holds_nothing(store: BundleStore, install: Callable[..., Bundle]) -> None:
     bundle = install("made-up")
     program = (
@@ -83,7 +109,7 @@ def test_a_process_that_is_killed_holds_nothing(store: BundleStore, install: Cal
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         assert not upkeep.remove(store, bundle)
-        assert [kept.held for kept in upkeep.survey(store)] == [True]
+        assert [each.held for each in upkeep.survey(store)] == [True]
         process.kill()
         process.wait(30)
     assert upkeep.remove(store, bundle)

@@ -16,7 +16,7 @@ from nacl.signing import SigningKey
 from fallow.node.engine.bundles import Bundle, BundleStore, file_of
 from fallow.node.network.mesh import Mesh, open_network
 from fallow.node.network.seam import Provider, Stream, Validator
-from fallow.protocol.bundle import Manifest, Program, Tolerance
+from fallow.protocol.bundle import Manifest, Program, Tensor, Tolerance
 from fallow.protocol.envelope import sign
 from fallow.protocol.limits import CHUNK_BYTES
 from fallow.protocol.messages import BLOB_PROTOCOL, BlobReply, BlobRequest, decode_message_untrusted, encode_message
@@ -52,7 +52,7 @@ def install(store: BundleStore, folder: Path, *, chunks: int = 12, name: str = "
         parameters=(),
         state=(),
         inputs=(),
-        outputs=(),
+        outputs=(Tensor("y", "float32", (1,)),),
         programs=(Program("call", "call", 1, 8, 8, file_of(files["programs/call"]), 0, 0),),
         tokenizer=file_of(files["tokenizer.json"]),
         chat_template=None,

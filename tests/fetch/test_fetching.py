@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,14 @@ from fallow.node.engine.partial import claim
 from fallow.node.fetching import Fetched, Progress, fetch, find_in_table
 from fallow.node.network.mesh import Mesh
 from fallow.node.network.seam import Provider
+from fallow.protocol.bundle import File
+from fallow.protocol.envelope import sign
 from fallow.protocol.errors import Code, NetworkError, StoreError
 from fallow.protocol.identity import cid, content_hash
 from fallow.protocol.limits import CHUNK_BYTES
 from fallow.protocol.names import holder_key, provider_key
 
-from .conftest import Sharing, install
+from .conftest import PUBLISHER, Sharing, install
 
 Share = Callable[..., Awaitable[Sharing]]
 Join = Callable[..., Awaitable[Mesh]]
@@ -220,6 +224,47 @@ async def test_what_does_not_fit_is_refused_before_it_is_asked_for(
         await fetch(await join(0), store, origin.cid, from_these(source), bytes_max=5 * CHUNK_BYTES)
     assert caught.value.code is Code.STORE_FULL
     assert set(source.asked) == {origin.hash}
+
+
+async def test_a_bundle_that_no_disk_holds_is_refused_before_a_file_of_it_is_made(
+    join: Join, share: Share, origin: Bundle, store: BundleStore, tmp_path: Path
+) -> None:
+    chunk = content_hash(b"")
+    huge = File(20_000 * CHUNK_BYTES, (chunk,) * 20_000)
+    programs = tuple(
+        replace(origin.manifest.programs[0], name=f"p{number}", artifact=File(0, (chunk,))) for number in range(3)
+    )
+    signed = sign(replace(origin.manifest, weights=huge, programs=programs), PUBLISHER)
+    hostile, source, network = Bundle(cid(signed.id), signed.id, signed, tmp_path), await share(1), await join(0)
+    source.bundle = hostile
+    for bytes_max in (2**30, 10 * CHUNK_BYTES):
+        with trio.fail_after(LIMIT_S), pytest.raises(StoreError, match="may hold") as caught:
+            await fetch(network, store, hostile.cid, from_these(source), bytes_max=bytes_max)
+        assert caught.value.code is Code.STORE_FULL
+    assert set(source.asked) == {hostile.hash}
+    assert not list(store.root.rglob("weights.safetensors"))
+    refused = StoreError(Code.CORRUPT_CHUNK, "not this one")
+
+    def accept(_: object) -> None:
+        raise refused
+
+    with trio.fail_after(LIMIT_S), pytest.raises(StoreError) as caught:
+        await fetch(network, store, origin.cid, from_these(await share(2)), accept=accept)
+    assert caught.value is refused
+    assert not list(store.root.rglob("weights.safetensors"))
+
+
+def test_a_file_that_is_too_large_for_the_disk_is_said_to_be(store: BundleStore, origin: Bundle) -> None:
+    partial, (soft, hard) = claim(store, origin.cid), resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert partial is not None
+    with partial:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK_BYTES, hard))
+        try:
+            with pytest.raises(StoreError) as caught:
+                partial.begin(origin.signed.envelope)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.code is Code.STORE_FULL
 
 
 async def test_whoever_has_another_bundle_is_left_and_nobody_is_said(

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from fallow.models import blocks
 from fallow.models.gguf_reader import packed_rows
+from fallow.models.rounded import rounded_bundle
 from fallow.models.tiny import tiny_chat
 from fallow.node.engine import kernels
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.device import map_weights
 from fallow.node.engine.programs import load
+from fallow.protocol.errors import Code, StoreError
 
 OUT, IN = 259, 96
 
@@ -136,6 +138,7 @@ from pathlib import Path
 from fallow.node.engine import device
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.programs import load
+from fallow.protocol.errors import Code, StoreError
 from fallow.protocol.errors import EngineError
 
 device.configure(Path(sys.argv[1]))
@@ -161,3 +164,9 @@ def test_only_a_bundle_that_calls_the_library_has_it_compiled(tiny_store: Bundle
         assert bundle is not None
         kernels.prepare(bundle, tmp_path)
         assert len(list(tmp_path.iterdir())) == compiled
+
+
+def test_what_is_rounded_already_is_not_rounded_again(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="rounded already") as caught, rounded_bundle("tiny-chat-q4", "int8", tmp_path):
+        pass
+    assert caught.value.code is Code.UNSUPPORTED_MODEL

@@ -18,6 +18,7 @@ import pytest
 import trio
 
 from fallow.node.network.mesh import Mesh, open_network
+from fallow.node.network.reach import ITSELF, Reach
 from fallow.node.network.seam import Validator
 from fallow.protocol.errors import Code, RemoteProtocolError
 
@@ -118,8 +119,14 @@ def start_peer(nursery: trio.Nursery) -> Callable[..., Awaitable[Peer]]:
 def start_node(nursery: trio.Nursery) -> Callable[..., Awaitable[Mesh]]:
     """Starts a node in this process: `await start_node(1, bootstrap, mode="client", listen="")`."""
 
-    async def start(number: int, bootstrap: Sequence[str] = (), listen: str = LOOPBACK, mode: Any = "server") -> Mesh:
-        network = open_network(_seed(number), [listen] if listen else [], bootstrap, VALIDATOR, mode=mode)
+    async def start(
+        number: int,
+        bootstrap: Sequence[str] = (),
+        listen: str = LOOPBACK,
+        mode: Any = "server",
+        reach: Reach = ITSELF,
+    ) -> Mesh:
+        network = open_network(_seed(number), [listen] if listen else [], bootstrap, VALIDATOR, mode=mode, reach=reach)
         with trio.fail_after(30):
             mesh: Mesh = await nursery.start(_hold, network)
         return mesh

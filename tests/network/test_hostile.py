@@ -8,11 +8,16 @@ import pytest
 import trio
 from libp2p.abc import INetStream
 from libp2p.host.exceptions import StreamFailure
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.exceptions import StreamError
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 
 from fallow.node.network.identity import id_of
 from fallow.node.network.kad import KAD_ID, SERVED_PER_PEER_MAX
+from fallow.node.network.limits import BUFFERED_CONNECTION_MAX, STREAMS_IN_MAX
 from fallow.node.network.mesh import Mesh
 from fallow.node.network.seam import FRAME_BYTES_MAX, STREAMS_PER_PEER_MAX
+from fallow.node.network.standing import POINTS_BANNED
 from fallow.protocol.errors import Code, NetworkError
 
 
@@ -131,3 +136,55 @@ async def test_an_address_of_another_peer_is_not_believed(start_node) -> None:
             await node.connect(claim)
         assert caught.value.code is Code.PEER_UNREACHABLE
         assert node.peers() == []
+
+
+@pytest.mark.parametrize("protocol", ["/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0", KAD_ID])
+@pytest.mark.parametrize("garbage", [b"\xff" * 70_000, b"\x05\xff\xfe\xfd\xfc\xfb", bytes(1000), b"\x80" * 20])
+async def test_garbage_on_libp2ps_own_protocols_harms_nobody(start_node, protocol, garbage) -> None:
+    honest, hostile = await start_node(1), await start_node(2)
+
+    async def answer(stream) -> None:
+        await stream.send(await stream.receive())
+
+    honest.serve("/test/echo", answer)
+    with trio.fail_after(20):
+        await hostile.connect(honest.addresses()[0])
+        with suppress(StreamFailure, StreamError):  # that it is refused is as good
+            stream = await _raw_stream(hostile, honest.key, protocol)
+            await stream.write(garbage)
+            await stream.close()
+        assert await hostile.request(honest.key, "/test/echo", b"alive") == b"alive"
+
+
+async def test_a_flood_of_streams_ends_with_a_ban(start_node) -> None:
+    honest, hostile, other = await start_node(1), await start_node(2), await start_node(3)
+    with trio.fail_after(30):
+        await hostile.connect(honest.addresses()[0])
+        await other.connect(honest.addresses()[0])
+        [connection] = hostile._host.get_network().get_connections(id_of(honest.key))
+        with suppress(MuxedStreamError):
+            for _ in range(STREAMS_IN_MAX + 2 * POINTS_BANNED):
+                await connection.muxed_conn.open_stream()
+        await connection.muxed_conn.event_closed.wait()
+        assert honest.peers() == [other.key]
+
+
+async def test_messages_that_never_end_take_no_more_than_the_bound(start_node) -> None:
+    honest, hostile, other = await start_node(1), await start_node(2), await start_node(3)
+
+    async def read(stream) -> None:
+        await stream.receive()
+
+    honest.serve("/test/read", read)
+    begun = (FRAME_BYTES_MAX).to_bytes(4, "big") + bytes(FRAME_BYTES_MAX - 1)
+    with trio.fail_after(60):
+        await other.connect(honest.addresses()[0])
+        await hostile.connect(honest.addresses()[0])
+        [connection] = honest._host.get_network().get_connections(id_of(hostile.key))
+        with suppress(StreamFailure, StreamError, SwarmException):
+            for _ in range(2 * BUFFERED_CONNECTION_MAX // FRAME_BYTES_MAX):
+                stream = await _raw_stream(hostile, honest.key, "/test/read")
+                await stream.write(begun)
+                assert connection.muxed_conn.held_bytes <= BUFFERED_CONNECTION_MAX + FRAME_BYTES_MAX
+        assert other.key in honest.peers()
+        assert honest._door.peers.points(str(id_of(hostile.key)), trio.current_time()) > 0 or not hostile.peers()

@@ -21,4 +21,6 @@ missing = [name for name in vars(Network) if not name.startswith("_") and name n
 print(sorted(missing))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "['find', 'get', 'key', 'provide', 'put']"  # these five are set when one is made
+    assert (
+        done.stdout.strip() == "['find', 'get', 'key', 'provide', 'put', 'reachability']"
+    )  # these six are set when one is made

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from fallow.node.config import parse
 from fallow.node.engine.bundles import BundleStore
+from fallow.node.library import Library
+from fallow.node.log import EventLog
 from fallow.protocol.identity import peer_key_untrusted
 from fallow.protocol.names import holder_key
 from fallow.protocol.work import Work
@@ -88,3 +91,22 @@ def test_a_node_stops_in_order_while_it_fetches(start: Start, home: Home, bare: 
     said, complaint = process.communicate(timeout=30)
     assert (process.returncode, said, complaint) == (0, "", "")
     assert bare.list() == ()
+
+
+def test_a_node_whose_store_is_beyond_its_limit_clears_it_at_its_start(
+    home: Home, bare: BundleStore, tmp_path: Path
+) -> None:
+    for cid in (home.chat, home.embed):
+        shutil.copytree(home.store.open(cid).path, bare.root / "bundles" / cid)
+    table = {
+        "state": str(tmp_path / "state"),
+        "bundles": ["tiny-chat"],
+        "home": str(home.path),
+        "store": str(bare.root),
+    }
+    tmp_path.joinpath("state").mkdir()
+    for limit, left in ((2**40, {home.chat, home.embed}), (1, {home.chat})):
+        library = Library(parse(table | {"store_bytes_max": limit}, tmp_path), EventLog(tmp_path / "state"))
+        library.open()
+        assert {bundle.cid for bundle in bare.list()} == left
+        library.close()

@@ -27,7 +27,7 @@ PROMPT = Work(((1, 40, 41, 42, 43),))
 async def test_driving_off_yields_with_a_receipt_and_parking_serves_again_with_a_new_key(
     start: Start, home: Home
 ) -> None:
-    node = start(kind="vehicle", settle_s=0)
+    node = start(kind="vehicle", reach="direct", settle_s=0)
     with trio.fail_after(60):
         async with client_network([node.address]) as network:
             payer = Payer(await profile_of(network, network.peers()[0]))
@@ -59,7 +59,7 @@ async def test_driving_off_yields_with_a_receipt_and_parking_serves_again_with_a
 
 
 async def test_the_way_back_in_waits_until_the_machine_has_settled(start: Start) -> None:
-    node = start(kind="vehicle", settle_s=3600)
+    node = start(kind="vehicle", reach="direct", settle_s=3600)
     assert node.command(control.DRIVE)["reasons"] == ["the owner needs the machine"]
     assert node.command(control.PARK)["reasons"] == ["parked only a short while ago"]
     assert node.command(control.STATUS)["state"] == "not-eligible"

@@ -31,6 +31,7 @@ from fallow.protocol.messages import (
     encode_message,
 )
 from fallow.protocol.names import profile_key, provider_key
+from fallow.protocol.numerics import narrowed
 from fallow.protocol.published import decode_profiles_untrusted
 from fallow.protocol.receipts import CANCELLED, FINAL, OPEN, YIELDED, Delivery
 from fallow.protocol.work import Work
@@ -71,6 +72,10 @@ async def test_generates_with_a_receipt_for_each_window_and_is_paid(
     receipts = [receipt.record for receipt in talk.delivery.receipts]
     assert talk.job.state is JobState.SETTLED
     assert len(talk.tokens) == 2 * WINDOW_TOKENS
+    # Alone on the node, a text is written by the program of one slot; the accept names those of four, too.
+    accepted, ran = talk.delivery.numerics_class, {receipt.numerics_class for receipt in receipts}
+    assert ran == {narrowed(accepted, ("1x64",))} | ({narrowed(accepted, ("1x64", "1x256"))} & ran)
+    assert "+4x64" in accepted
     # The last window's receipt is final: none is open at the very end.
     assert [(r.end, r.tokens) for r in receipts] == [(OPEN, WINDOW_TOKENS), (FINAL, WINDOW_TOKENS)]
     assert receipts[-1].amount_ucr == 5 * 1 + 2 * WINDOW_TOKENS * 4 == payer.state.promised_ucr
@@ -87,6 +92,7 @@ async def test_checks_a_window_and_attests_to_what_it_found(network: Network, pa
     assert talk.job.state is JobState.SETTLED
     assert talk.attestation is not None
     assert talk.attestation.subject == subject.id
+    assert talk.attestation.numerics_class == narrowed(talk.delivery.numerics_class, ("1x64",))
     assert not any(talk.attestation.gaps_micro)
     pairs = zip(talk.attestation.values_micro, subject.record.values_micro, strict=True)
     assert max(abs(own - other) for own, other in pairs) < 1000

@@ -13,7 +13,7 @@ from fallow.node.engine import entries
 from fallow.node.engine.bundles import BundleStore, file_of
 from fallow.node.engine.operations import ATTRIBUTES, OPERATIONS
 from fallow.node.engine.programs import load
-from fallow.protocol.bundle import File, Manifest, Program, Tolerance
+from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.envelope import sign
 from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.work import Work
@@ -23,8 +23,8 @@ KEY = SigningKey(b"\x01" * 32)
 
 def manifest_of(file: File, entry: str, programs: Sequence[tuple[str, int]]) -> Manifest:
     listed = tuple(Program(f"p{n}", role, 1, length, 64, file, 0, 0) for n, (role, length) in enumerate(programs))
-    tolerance = Tolerance(0, 0, 0, 0, 0, (), "")
-    return Manifest("m", "none", "", "", (entry,), file, (), (), (), (), listed, file, None, 64, (), tolerance)
+    tolerance, outputs = Tolerance(0, 0, 0, 0, 0, (), ""), (Tensor("y", "float32", (1,)),)
+    return Manifest("m", "none", "", "", (entry,), file, (), (), (), outputs, listed, file, None, 64, (), tolerance)
 
 
 @pytest.mark.spec("B-8")

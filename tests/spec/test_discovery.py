@@ -22,7 +22,7 @@ from fallow.node.network.seam import Network, Provider, Stream
 from fallow.node.presence import Presence
 from fallow.node.profiles import Offer
 from fallow.node.trust import TrustList
-from fallow.protocol.bundle import File, Manifest, Program, Tolerance
+from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.codec import encode
 from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
 from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
@@ -347,7 +347,7 @@ async def test_whom_the_dht_names_is_asked_and_offered_only_if_it_answers() -> N
 async def test_content_with_another_hash_is_not_used(tmp_path: Path) -> None:
     file = File(3, (b"\x05" * 32,))
     manifest = Manifest(
-        "made-up", "none", "", "", ("call",), file, (), (), (), (),
+        "made-up", "none", "", "", ("call",), file, (), (), (), (Tensor("y", "float32", (1,)),),
         (Program("p", "call", 1, 1, 8, file, 0, 0),), file, None, 8, (),
         Tolerance(0, 0, 0, 0, 0, (), ""),
     )  # fmt: skip
@@ -360,8 +360,10 @@ async def test_content_with_another_hash_is_not_used(tmp_path: Path) -> None:
     tampered = sign(replace(manifest, name="other"), OWNER).envelope
     for answer in (BlobReply(tampered), BlobReply(None), BlobReply(b""), HeartbeatMessage()):
         network = FakeNetwork({NODE_KEY: encode_message(answer)})
-        bundles = Bundles(tmp_path, TrustList.load(tmp_path), cast(Network, network))
+        wrong: list[bytes] = []
+        bundles = Bundles(tmp_path, TrustList.load(tmp_path), cast(Network, network), wrong.append)
         with pytest.raises(NetworkError) as caught:
             await bundles.open("made-up", [node])
         assert caught.value.code is Code.PEER_UNREACHABLE
+        assert wrong == ([NODE_KEY] if isinstance(answer, BlobReply) and answer.content is not None else [])
         assert not bundles._blobs.exists()

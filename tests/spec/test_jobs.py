@@ -289,7 +289,7 @@ class FakeNetwork:
     def peers(self) -> list[bytes]:
         return [NODE_KEY]
 
-    async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = ()) -> Stream:
+    async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = (), *, watched: bool = False) -> Stream:
         await trio.lowlevel.checkpoint()
         return cast(Stream, FakeStream(self._answers))
 

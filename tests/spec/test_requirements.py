@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = {path.name: path.read_text("utf-8") for path in sorted((ROOT / "spec").glob("[0-9][0-9]-*.md"))}
-PREFIXES = dict(zip("NIDJAPGBELS", range(11), strict=True))
+PREFIXES = dict(zip("NIDJAPGBELSW", range(12), strict=True))
 """The letter of an id -> the number of the page that it belongs to."""
 
 _ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+")

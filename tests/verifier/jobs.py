@@ -8,7 +8,7 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
-from fallow.protocol.bundle import File, Manifest, Program, Tolerance
+from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.checks import TEACHER_FORCED, Attestation
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.identity import Mandate
@@ -25,7 +25,7 @@ CLIENT = SigningKey(b"\x01" * 32)
 FILE = File(1, (H,))
 MANIFEST = sign(
     Manifest(
-        "made-up", "none", "-", "-", ("generate", "score", "call"), FILE, (), (), (), (),
+        "made-up", "none", "-", "-", ("generate", "score", "call"), FILE, (), (), (), (Tensor("y", "float32", (1,)),),
         (Program("p", "decode", 1, 1, 8, FILE, 0, 0),),
         FILE, None, 100, (), Tolerance(100, 1_000, 500, 0, 0, (), "-"),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from math import sin
 
 import pytest
@@ -180,6 +181,10 @@ def result(n: int, piece: Piece | None, owner: int | None = None) -> Result:
     return Result(member(n, owner), RECEIPT if piece else None, piece)
 
 
+def classed(n: int, piece: Piece, numerics_class: str) -> Result:
+    return Result(member(n), sign(replace(RECEIPT.record, numerics_class=numerics_class), KEYS[0]), piece)
+
+
 @pytest.mark.spec("A-18")
 def faults(judged: FunctionJudgement) -> list[int]:
     """Places of the results that do not belong to the majority."""
@@ -214,6 +219,18 @@ def test_a_stretched_vector_is_another_vector() -> None:
 def test_what_is_no_result_does_not_count(broken: Piece | None) -> None:
     judged = judge_results([result(0, broken), result(1, vector()), result(2, vector())], POLICY, TOLERANCE)
     assert judged.outcome is Outcome.ACCEPTED and faults(judged) == [0]
+
+
+@pytest.mark.spec("B-27")
+def test_a_class_changes_the_words_of_a_judgement_and_nothing_else() -> None:
+    one, other = "float32/jaxlib-1/cpu/avx2/4x32", "float32/jaxlib-1/cpu/avx2/1x32+4x32"
+    for classes in ((one, one, one), (one, other, other), (other, one, other), (other, other, other)):
+        near = [classed(n, vector(1e-5 * n), each) for n, each in enumerate(classes)]
+        assert not faults(judge_results(near, POLICY, TOLERANCE))
+        far = [classed(0, vector(1.0), classes[0]), *near[1:]]
+        judged = judge_results(far, POLICY, TOLERANCE)
+        assert faults(judged) == [0]
+        assert judged.objections[0].endswith("though of the same class") is (set(classes) == {one})
 
 
 @pytest.mark.spec("A-13", "A-18")

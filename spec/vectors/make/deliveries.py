@@ -11,6 +11,9 @@ from .cose import Envelope
 from .notation import Case, refused
 from .world import CLIENT, NODE, OTHER, Fields, name
 
+_MACHINE = "float32/jaxlib-0.10.2/cpu/avx2/"
+_VARIANTS = "1x256+4x256+4x1024"
+
 
 def delivery() -> Iterator[Case]:
     for words, about, given, amount in _delivered():
@@ -40,9 +43,15 @@ def receipts_of(order: Envelope, price_fields: Fields, windows: list[tuple[list[
     return receipts
 
 
-def _given(order: Envelope, pieces: list[Fields], receipts: list[Fields], price: Fields | None = None) -> Fields:
+def _given(
+    order: Envelope,
+    pieces: list[Fields],
+    receipts: list[Fields],
+    price: Fields | None = None,
+    accepted: str = "float32/cpu",
+) -> Fields:
     return {
-        "order": order.whole, "price": price or world.price(), "class": "float32/cpu", "salt": SALT, "pieces": pieces,
+        "order": order.whole, "price": price or world.price(), "class": accepted, "salt": SALT, "pieces": pieces,
         "receipts": [NODE.sign("receipt", fields).whole for fields in receipts],
     }  # fmt: skip
 
@@ -74,6 +83,14 @@ def _delivered() -> Iterator[tuple[str, str, Fields, int]]:
     big = [_piece(40)]
     yield "over-full", "A window ends with the piece that fills it.", _windows((big, "final", 210)), 210
     order = CLIENT.sign("job-order", world.order())
+    (one,) = receipts_of(order, world.price(), [(three, "final", 62)])
+    for words, about, ran in (
+        ("class-one-variant", "One of the programs ran.", "4x256"),
+        ("class-two-variants", "Two of them ran, in the order of the class that was accepted.", "1x256+4x1024"),
+        ("class-all-variants", "All of them ran, or none did.", _VARIANTS),
+    ):
+        receipt = {**one, "numerics_class": _MACHINE + ran}
+        yield words, about, _given(order, three, [receipt], accepted=_MACHINE + _VARIANTS), 62
     yield "no-receipt-yet", "Nothing is owed before a receipt.", _given(order, three, []), 0
 
 
@@ -97,6 +114,16 @@ def _not_delivered() -> Iterator[tuple[str, str, str, Fields]]:
         ("end-other", "Yielded, at the price of a complete job.", {"end": "yielded"}),
     ):
         yield words, about, "bad_record", _given(order, pieces, [{**good, **changes}])
+    for words, about, claimed in (
+        ("class-variant-not-accepted", "A program that may not run.", _MACHINE + "8x256"),
+        ("class-variant-more", "One that may, and one that may not.", _MACHINE + "4x256+8x256"),
+        ("class-variants-turned", "In another order.", _MACHINE + "4x1024+1x256"),
+        ("class-variant-twice", "One of them twice.", _MACHINE + "4x256+4x256"),
+        ("class-without-variant", "None at all.", _MACHINE),
+        ("class-other-machine", "Another instruction set.", _MACHINE.replace("avx2", "avx") + "4x256"),
+    ):
+        receipt = {**good, "numerics_class": claimed}
+        yield words, about, "bad_record", _given(order, pieces, [receipt], accepted=_MACHINE + _VARIANTS)
     windows = [([_piece(16), _piece(16, 16)], "open", 161), ([_piece(16, 32)], "final", 242)]
     one, two = receipts_of(order, world.price(), windows)
     pieces = [piece for each, _, _ in windows for piece in each]

@@ -185,6 +185,21 @@ def _forbidden() -> Iterator[tuple[str, str, str, Fields]]:
     )
     program = world.manifest()["programs"][0]
     yield "programs-alike", "Two programs share a name.", "manifest", world.manifest(programs=[program, program])
+    one, image = {"name": "y", "dtype": "float32", "shape": [2]}, {"name": "x", "dtype": "uint8", "shape": [8, 8]}
+    function = {"entries": ["call"], "state": [], "inputs": [image], "outputs": [one]}
+    for words, about, changes in (
+        ("inputs-alike", "Two inputs share a name.", {"inputs": [image, {**image, "shape": [2]}]}),
+        ("outputs-alike", "Two outputs share a name.", {"outputs": [one, one]}),
+        ("entry-twice", "One entry twice.", {"entries": ["call", "call"]}),
+        ("parameter-twice", "One tensor twice.", {"parameters": ["a", "b", "a"]}),
+        ("call-without-outputs", "A call that gives nothing.", {"outputs": []}),
+        ("output-of-integers", "Outputs are float32.", {"outputs": [{**one, "dtype": "int32"}]}),
+        ("input-of-nothing", "An input with a dimension of length 0.", {"inputs": [{**image, "shape": [8, 0]}]}),
+        ("input-of-objects", "An element type that there is not.", {"inputs": [{**image, "dtype": "object"}]}),
+        ("state-of-text", "The same in a state.", {"state": [{"dtype": "U8", "shape": [2]}]}),
+        ("state-of-nothing", "A state without elements.", {"state": [{"dtype": "float32", "shape": [0]}]}),
+    ):
+        yield words, about, "manifest", world.manifest(**{**function, **changes})
     yield "unknown-entry", "An entry that there is not.", "manifest", world.manifest(entries=["train"])
     lost = [{"dtype": "float32", "shape": [2, 3], "positions_axis": 2}]
     yield "no-such-axis", "Positions along a dimension that is not there.", "manifest", world.manifest(state=lost)

@@ -23,7 +23,7 @@ OWNERS = {number: Signer(120 + number) for number in range(1, 8)}
 """Of the node of the same number, in cases in which it matters. Else a node is its own owner, by a mandate of its own."""
 BUNDLE = PUBLISHER.sign("manifest", world.manifest(
     name="m", licence="", provenance="", entries=["generate", "score", "call"], parameters=[], state=[], end_tokens=[],
-    chat_template="-",
+    chat_template="-", outputs=[{"name": "y", "dtype": "float32", "shape": [1]}],
 ))  # fmt: skip
 NONCE = world.name("a commitment's nonce")
 

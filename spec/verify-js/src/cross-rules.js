@@ -19,6 +19,10 @@ import {
 const ENDS = ['open', 'final', 'yielded', 'cancelled']
 const OUTCOMES = ['accepted', 'rejected', 'inconclusive']
 const STANDINGS = ['upheld', 'refuted', 'undecided', 'silent']
+const DTYPES = new Set([
+  ...['bool', 'float16', 'bfloat16', 'float32', 'float64', 'complex64', 'complex128'],
+  ...[8, 16, 32, 64].flatMap((bits) => [`int${bits}`, `uint${bits}`]),
+])
 
 /** @type {Record<string, (fields: any) => string | null>} */
 export const CROSS_RULES = {
@@ -42,10 +46,16 @@ export const CROSS_RULES = {
     const wanted = chunks === 0n ? 1n : chunks
     return BigInt(f.chunks.length) === wanted ? null : 'the number of chunks does not fit the length'
   },
-  carried: (c) =>
-    c.positions_axis === undefined || c.positions_axis < c.shape.length ? null : 'positions lie along no dimension',
+  tensor: (t) => (DTYPES.has(t.dtype) ? null : 'no array has such elements'),
+  carried: (c) => {
+    if (!DTYPES.has(c.dtype)) return 'no array has such elements'
+    return c.positions_axis === undefined || c.positions_axis < c.shape.length ? null : 'positions lie along no dimension'
+  },
   manifest: (m) => {
-    if (new Set(m.programs.map((program) => program.name)).size < m.programs.length) return 'two programs share a name'
+    const named = [m.programs, m.inputs, m.outputs].map((list) => list.map(({ name }) => name))
+    if ([...named, m.parameters, m.entries].some((names) => new Set(names).size < names.length)) return 'two of one name'
+    if (m.entries.includes('call') && m.outputs.length === 0) return 'a call that gives nothing'
+    if (m.outputs.some(({ dtype }) => dtype !== 'float32')) return 'an output that is not float32'
     return m.entries.every((entry) => ['generate', 'score', 'call'].includes(entry)) ? null : 'an unknown entry'
   },
   voucher: (v) =>

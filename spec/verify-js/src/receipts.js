@@ -1,5 +1,6 @@
 /** The count that client and executor keep of what was delivered, and must keep alike to agree on each receipt. */
 import { WINDOW_TOKENS } from './limits.js'
+import { isWithin } from './numerics.js'
 import { amountUcr } from './prices.js'
 import { demand } from './refusal.js'
 import { toNotation } from './notation.js'
@@ -41,7 +42,9 @@ export class Delivery {
    * @param {import('./envelope.js').Signed} receipt
    */
   receive(receipt) {
-    const expected = toNotation(this.#expected(receipt.fields.end))
+    const { end, numerics_class } = receipt.fields
+    const expected = toNotation(this.#expected(end))
+    if (isWithin(numerics_class, this.job.numerics_class)) expected.numerics_class = numerics_class
     const same = isDeepStrictEqual(toNotation(receipt.fields), expected)
     demand(same, 'bad_record', 'the receipt does not match what was delivered')
     this.receipts.push(receipt)

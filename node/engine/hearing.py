@@ -1,0 +1,97 @@
+"""A worker that serves, heard word for word until it ends: what it may say then, and how long it may say nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+import trio
+
+from ...protocol.errors import Code, RemoteProtocolError
+from ...protocol.limits import PROGRAMS_MAX
+from .jobs import Jobs
+from .messages import Beat, Cancelled, EnginePiece, Failed, Loading, Message, Overrun, Sealed
+from .process import WorkerProcess
+from .startup import START_S_MAX
+
+SILENCE_S_MAX: Final = 60.0
+"""A worker with work says something after each step, and the longest step, beside busy neighbours, takes seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a worker that served has ended."""
+
+    reason: str
+    over: bytes | None = None
+    """The bundle over which it ended, if it was over one."""
+    own_word: bool = False
+    """Whether it said so itself."""
+
+
+class Hearing:
+    """One worker that serves these bundles and has these jobs."""
+
+    def __init__(self, process: WorkerProcess, jobs: Jobs, served: frozenset[bytes]) -> None:
+        self.sealed = False
+        """Whether it has given up writing, by its own account."""
+        self._process = process
+        self._jobs = jobs
+        self._served = served
+        self._scope = trio.CancelScope()
+        """Around listening; its deadline is when silence means that the worker hangs."""
+        self._loading: bytes | None = None
+        """The bundle of which it loads one more program."""
+        self._loading_since = 0.0
+        self._loads = Counter[bytes]()
+
+    async def until_end(self) -> End:
+        """Returns why nothing more comes from the worker: it ended, or did what a sound one never does."""
+        try:
+            with self._scope:
+                async for message in self._process:
+                    if (end := self._hear_untrusted(message)) is not None:
+                        return end
+                    self._scope.deadline = inf
+                    self.limit()
+        except RemoteProtocolError as error:
+            return End(f"The worker broke the rules of its socket and was killed. {error.message}")
+        if self._loading is not None:
+            return End("it hung or ended while it loaded one of its programs", self._loading)
+        if self._scope.cancelled_caught:
+            late = "did not answer for a job" if self._jobs.due <= trio.current_time() else "said nothing"
+            return End(f"The worker {late} for {SILENCE_S_MAX:.0f} s or more while it had work, and was killed.")
+        return End("The worker ended by itself.")
+
+    def limit(self) -> None:
+        """If the worker has something to do or to answer, time runs until its next word. To be called when it gets that."""
+        now = trio.current_time()
+        if self._loading is not None:
+            self._scope.deadline = min(self._scope.deadline, now + START_S_MAX)
+        elif self._jobs.working:
+            self._scope.deadline = min(self._scope.deadline, now + SILENCE_S_MAX, self._jobs.due)
+
+    def _hear_untrusted(self, message: Message) -> End | None:
+        """Raises `RemoteProtocolError` for a message that does not fit the state of worker and jobs."""
+        loading, self._loading = self._loading, None
+        if loading is not None:
+            self._jobs.postpone(trio.current_time() - self._loading_since)
+        match message:
+            case Beat() if loading is not None:
+                pass
+            case Beat():
+                self._jobs.beat_untrusted()
+            case Loading() if message.bundle in self._served and self._loads[message.bundle] < PROGRAMS_MAX:
+                self._loads[message.bundle] += 1
+                self._loading, self._loading_since = message.bundle, trio.current_time()
+            case Sealed() if not self.sealed:
+                self.sealed = True
+            case Overrun() if message.bundle == loading or message.bundle in self._jobs.working:
+                return End(message.message, message.bundle, own_word=True)
+            case EnginePiece() | Failed() | Cancelled():
+                self._jobs.take_untrusted(message, self._process.areas)
+            case _:
+                raise RemoteProtocolError(Code.ILLEGAL_MOVE, f"{type(message).__name__} came out of place.")
+        return None

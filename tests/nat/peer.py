@@ -1,0 +1,85 @@
+"""A host in one of the lab's places: told what to do on standard input, it answers on standard output, a line each."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import trio
+
+from fallow.node.log import wall_ms
+from fallow.node.network.identity import id_of
+from fallow.node.network.mesh import Mesh, open_network
+from fallow.node.network.reach import Caps, Reach
+from fallow.node.network.seam import Stream
+from fallow.node.network.table_rules import profile_rules
+from fallow.protocol.errors import NetworkError
+from fallow.protocol.names import relay_key
+
+ECHO = "/test/echo"
+SETTINGS = json.loads(sys.argv[1])
+"""seed, listen, bootstrap, mode, way, relay"""
+
+
+async def echo(stream: Stream) -> None:
+    while True:
+        await stream.send(await stream.receive())
+
+
+def kinds(network: Mesh, peer: bytes) -> list[str]:
+    """How the connections to the peer run."""
+    return sorted(each.get_connection_type().value for each in network._host.get_network().get_connections(id_of(peer)))
+
+
+async def obey(network: Mesh, order: list[str]) -> object:
+    match order:
+        case ["addresses", count]:
+            while len(network.addresses()) < int(count):
+                await network.moved(network.addresses())
+            return network.addresses()
+        case ["relays"]:
+            return [relay.hex() for relay in network.reachability().relays]
+        case ["reachability"]:
+            return [network.reachability().relayed, network.reachability().dialled]
+        case ["echo", peer, *addresses]:
+            try:
+                return (await network.request(bytes.fromhex(peer), ECHO, b"hello", addresses)).decode()
+            except NetworkError as error:
+                return error.message
+        case ["kinds", peer]:
+            return kinds(network, bytes.fromhex(peer))
+        case ["go direct", peer]:
+            network.go_direct(bytes.fromhex(peer))
+            return None
+        case ["direct", peer, wait_s]:
+            with trio.move_on_after(float(wait_s)):
+                while "direct" not in kinds(network, bytes.fromhex(peer)):  # noqa: ASYNC110 - libp2p tells nobody
+                    await trio.sleep(0.05)
+            return kinds(network, bytes.fromhex(peer))
+        case ["told of", peer]:
+            return [str(each) for each in network._host.get_peerstore().addrs(id_of(bytes.fromhex(peer)))]
+        case ["own"]:
+            return [str(each) for each in network._host.get_transport_addrs()]
+    raise ValueError(order)
+
+
+async def say(answer: object) -> None:
+    await trio.to_thread.run_sync(lambda: print(json.dumps(answer), flush=True))
+
+
+async def main() -> None:
+    reach = Reach(SETTINGS["way"], relay_keys=(relay_key(),), relay=Caps() if SETTINGS["relay"] else None)
+    rules = profile_rules(wall_ms)
+    listen, bootstrap, mode = SETTINGS["listen"], SETTINGS["bootstrap"], SETTINGS["mode"]
+    async with open_network(
+        bytes.fromhex(SETTINGS["seed"]), listen, bootstrap, rules, mode=mode, reach=reach
+    ) as network:
+        network.serve(ECHO, echo)
+        if SETTINGS["relay"]:
+            await network.provide(relay_key())
+        await say({"key": network.key.hex(), "addresses": network.addresses()})
+        async for line in trio.wrap_file(sys.stdin):
+            await say(await obey(network, json.loads(line)))
+
+
+trio.run(main)
