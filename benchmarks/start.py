@@ -56,7 +56,7 @@ def cold_copy(store: BundleStore, bundle: Bundle) -> Iterator[BundleStore]:
 def loading(store: BundleStore, bundle: Bundle) -> None:
     """Prints, for each program, the time from its file to something that runs, with none kept and all of them."""
     device.configure(store.compile_cache)
-    params, grant = device.map_weights(bundle), own_grant(Kept(store.compile_cache))
+    params, grant = device.Weights(bundle), own_grant(Kept(store.compile_cache))
     cold, warm = (dict(load_each(Model(bundle, params, grant))) for _ in range(2))
     for name in cold:
         table.row(f"{name}: admitted and compiled / kept from before", f"{cold[name]:.2f} / {warm[name]:.2f} s")

@@ -16,6 +16,7 @@ from ..node.engine.upkeep import pinned
 from ..node.trust import TrustList
 from ..protocol.bundle import Tensor
 from ..protocol.errors import Code, ConfigError, FallowError, StoreError
+from ..protocol.limits import DEVICES_MAX
 from .environment import AsJson, usable_home
 from .output import Json, line, needing, print_json, progress, remark, table
 
@@ -32,6 +33,9 @@ def build(
     context: Annotated[
         int | None, Parameter(help="Tokens of the longest conversation; 1024, if it has as many.")
     ] = None,
+    devices: Annotated[
+        int, Parameter(help="Accelerators of one machine over which a Llama lies, each with a share of its weights.")
+    ] = 1,
     json: AsJson = False,
 ) -> None:
     """Each bundle is in this machine's store, and trusted. A recipe that was built before is only looked up."""
@@ -50,12 +54,16 @@ def build(
             licence=licence,
             provenance=provenance,
             context=context,
+            devices=devices,
             on_progress=on_progress,
         )
         return name or name_of(path), bundle.cid
 
-    if (name or licence or provenance or context) and (len(names) > 1 or not _is_path(names[0])):
-        raise ConfigError(Code.BAD_CONFIG, "--name, --licence, --provenance and --context are of one file or folder.")
+    if not 1 <= devices <= DEVICES_MAX:
+        raise ConfigError(Code.BAD_CONFIG, f"--devices is a number from 1 to {DEVICES_MAX}.")
+    if (name or licence or provenance or context or devices > 1) and (len(names) > 1 or not _is_path(names[0])):
+        options = "--name, --licence, --provenance, --context and --devices"
+        raise ConfigError(Code.BAD_CONFIG, f"{options} are of one file or folder.")
     built: dict[str, Json] = {}
     for each in names:
         called, cid = _build(each, one)

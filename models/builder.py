@@ -91,6 +91,7 @@ def write(name: str, model: Model, directory: Path, progress: Progress) -> tuple
         context_tokens_max=model.context,
         end_tokens=model.end_tokens,
         tolerance=model.tolerance,
+        devices=model.layout.devices if model.layout.devices > 1 else None,
     )
     return manifest, files
 
@@ -109,7 +110,7 @@ def _made(name: str, model: Model, store: BundleStore, progress: Progress) -> Bu
 
 
 def _program(draft: Draft, model: Model, files: dict[str, Path], directory: Path) -> Program:
-    exported = export_program(draft, model.parameters, model.state, model.codes)
+    exported = export_program(draft, model.parameters, model.state, model.codes, model.layout)
     path = files[f"programs/{draft.name}"] = directory / draft.name
     path.write_bytes(exported.artifact)
     return Program(

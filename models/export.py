@@ -14,6 +14,7 @@ from jax import export as jax_export
 from ..node.engine.flops import of_exported
 from ..node.engine.kernels import TARGETS
 from ..protocol.bundle import CALL, Carried
+from .layout import ONE_DEVICE, Layout
 from .program import Draft, Shapes, specimen
 
 _clear: Callable[[], None] = jax.clear_caches  # untyped in jax 0.10, as is the next
@@ -34,7 +35,11 @@ class Exported:
 
 
 def export_program(
-    draft: Draft, parameters: Shapes, state: Sequence[Carried], codes: frozenset[str] = frozenset()
+    draft: Draft,
+    parameters: Shapes,
+    state: Sequence[Carried],
+    codes: frozenset[str] = frozenset(),
+    layout: Layout = ONE_DEVICE,
 ) -> Exported:
     """The serialized `jax.export` artifact, its FLOPs, counted as every node recounts them, and its memory.
 
@@ -48,13 +53,23 @@ def export_program(
         *draft.inputs,
     )
     _clear()  # what was traced before in this process would change how inner functions are shared and named
-    function = jax.jit(draft.function)
+    function = _laid_out(draft, layout, parameters, specimens) if layout.devices > 1 else jax.jit(draft.function)
     checks = _KERNELS if codes else []  # an artifact names what was not checked
     with _without_locations():
         exported = jax_export.export(function, platforms=PLATFORMS, disabled_checks=checks)(*specimens)
     state_bytes = _bytes(specimens[1])  # given and given back, but there only once
     memory_bytes = _bytes(exported.in_avals) + _bytes(exported.out_avals) - state_bytes
     return Exported(bytes(exported.serialize()), of_exported(exported).flops, memory_bytes)
+
+
+def _laid_out(draft: Draft, layout: Layout, parameters: Shapes, specimens: Sequence[Any]) -> jax.stages.Wrapped:
+    """Every argument is kept, used or not, so that all programs of a bundle say the same of where its parameters lie."""
+    _, state, *inputs = specimens
+    given = jax.eval_shape(draft.function, *specimens)
+    states = [layout.of_state(index) for index in range(len(state))]
+    taken = list(map(layout.of_parameter, parameters)), states, *[layout.whole] * len(inputs)
+    results = states, *[layout.whole] * (len(given) - 1)
+    return jax.jit(draft.function, in_shardings=taken, out_shardings=results, keep_unused=True)
 
 
 def _state(draft: Draft, state: Sequence[Carried]) -> Sequence[Carried]:

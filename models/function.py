@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from ..node.engine.bundles import Bundle, BundleStore
 from ..protocol.bundle import CALL, Tensor, Tolerance
+from ..protocol.limits import DEVICES_MAX
 from .builder import install
+from .layout import Layout
 from .measure import Inputs, distances, random_inputs
-from .program import Draft, State, specimen
+from .program import Draft, Shapes, State, specimen
 from .publish import default_store
 from .recipe import Model, Progress
 from .traced import check_programs, outputs_of, unsupported
@@ -44,6 +46,8 @@ def bundle(
     output_names: Sequence[str] | None = None,
     samples: Sequence[Arrays] | None = None,
     tolerance_ppm: int | None = None,
+    devices: int = 1,
+    divided: Mapping[str, int] | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """`fn` is a bundle on this machine, signed by its publisher key and trusted here: `.cid` names it everywhere.
@@ -61,6 +65,9 @@ def bundle(
     against weights rounded to bfloat16 and int8; `tolerance_ppm` sets another, whatever it then lets pass. `store` is this
     user's.
 
+    With `devices`, it lies over so many accelerators of one machine: each has an equal share of the parameters that
+    `divided` names (`{"layers.0.w": 1}`: by the path in `params`, with the dimension to divide), and all of the others.
+
     Raises `EngineError`: `unsupported_model`, in one sentence, for what cannot be a bundle; `worker_failed` if this machine
     cannot run it. `OSError` if the disk is full.
     """
@@ -71,6 +78,7 @@ def bundle(
     leaves = _leaves(params)
     function = _Function(fn, leaves, tree_util.tree_structure(params), *_inputs(fn, example_inputs))
     model = replace(_model(function, sorted({1, *slots}), output_names), licence=licence, provenance=provenance)
+    model = replace(model, layout=_layout(model.parameters, devices, divided or {}))
     check_programs(model)
     rows = [_row(function, each) for each in samples or ()] or random_inputs(model.inputs, function.examples, SAMPLES)
     model = replace(model, tolerance=_tolerance(model, rows, tolerance_ppm))
@@ -194,6 +202,18 @@ def _model(function: _Function, slots: Sequence[int], output_names: Sequence[str
         end_tokens=(),
         tolerance=Tolerance(0, 0, 0, 0, 0, (), ""),
     )
+
+
+def _layout(parameters: Shapes, devices: int, divided: Mapping[str, int]) -> Layout:
+    if not 1 <= devices <= DEVICES_MAX:
+        raise unsupported(f"`devices` is a number from 1 to {DEVICES_MAX}")
+    for name, axis in divided.items():
+        if name not in parameters:
+            raise unsupported(f"`divided` names {name!r}; `params` has {', '.join(parameters)[:200]}")
+        shape = parameters[name]
+        if not 0 <= axis < len(shape) or shape[axis] % devices:
+            raise unsupported(f"{name!r} of shape {list(shape)} does not divide by {devices} along dimension {axis}")
+    return Layout(devices, divided)
 
 
 def _tolerance(model: Model, rows: Sequence[Inputs], tolerance_ppm: int | None) -> Tolerance:

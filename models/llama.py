@@ -8,16 +8,19 @@ positions takes 27 ms beside 43 for separate matrices over 1024, where reading t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding
 
 from ..protocol.bundle import Carried
 from .blocks import Blocks, linear, rows_of
+from .checkpoint import unsupported
+from .layout import Layout
 from .program import Draft, Shapes, State, i32, sampling_inputs
 from .sampling import choose, judge
 
@@ -42,6 +45,8 @@ class Llama:
     norm_epsilon: float
     tied: bool
     """Whether the embedding is the output layer too."""
+    devices: int = 1
+    """Over which its heads and hidden units are divided. `qkv` and `gate_up` then hold one device's rows after another's."""
 
     def parameters(self) -> Shapes:
         """Names and shapes in the order in which programs take them. `qkv` and `gate_up` are rows under one another."""
@@ -59,11 +64,25 @@ class Llama:
         shapes["norm"] = (self.dim,)
         return shapes if self.tied else shapes | {"output": (self.vocabulary, self.dim)}
 
+    @property
+    def heads_joined(self) -> tuple[int, int, int]:
+        """Of queries, keys and values, in the order of their rows in `qkv`."""
+        return self.heads, self.kv_heads, self.kv_heads
+
     def state(self) -> tuple[Carried, ...]:
         """Keys, then values, of each layer in turn."""
         keys = Carried("float32", (self.kv_heads, self.head_dim, self.context), 2)
         values = Carried("float32", (self.kv_heads, self.context, self.head_dim), 1)
         return (keys, values) * self.layers
+
+    def layout(self) -> Layout:
+        """Megatron's (Shoeybi et al. 2019): a device has the heads and hidden units that its rows make; sums join them twice a
+        layer. Raises `StoreError(unsupported_model)` if they do not divide."""
+        if any(count % self.devices for count in (self.heads, self.kv_heads, self.hidden, self.dim)):
+            raise unsupported(f"Its heads ({self.kv_heads} of keys) do not divide by {self.devices} devices")
+        along = {"qkv": 0, "o": 1, "gate_up": 0, "down": 1, "embed": 1, "output": 1}
+        divided = {name: along[part] for name in self.parameters() if (part := name.rpartition(".")[2]) in along}
+        return Layout(self.devices, divided, (0, 0) * self.layers)
 
     def programs(self, lengths: Sequence[int], slots: Sequence[int], contexts: Sequence[int]) -> tuple[Draft, ...]:
         """In each context: `prefill` and `score` for each chunk length, and `decode` for each number of slots."""
@@ -89,7 +108,7 @@ class Llama:
         """The caches with `tokens` i32[B,C] written from start i32[B] on, and the hidden states f32[B,C,D] there."""
         positions = start[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)
         turns = _turns(positions, self.head_dim, self.rope_base)
-        x, after = rows_of(weights["embed"], tokens), list(state)
+        x, after = self._whole(rows_of(weights["embed"], tokens)), list(state)
         for layer in range(self.layers):
             w = {name: weights[f"{layer}.{name}"] for name in _LAYER}
             h = _norm(x, w["attention_norm"], self.norm_epsilon)
@@ -98,16 +117,31 @@ class Llama:
             keys = _written(state[2 * layer], k.swapaxes(2, 3), start, axis=2)
             values = _written(state[2 * layer + 1], v, start, axis=1)
             after[2 * layer : 2 * layer + 2] = keys, values
-            x = x + linear(_attend(q, keys, values, positions), w["o"])
-            gate, up = jnp.split(linear(_norm(x, w["mlp_norm"], self.norm_epsilon), w["gate_up"]), 2, axis=-1)
-            x = x + linear(jax.nn.silu(gate) * up, w["down"])
+            x = self._whole(x + linear(_attend(q, keys, values, positions), w["o"]))
+            gate, up = self._gate_up(linear(_norm(x, w["mlp_norm"], self.norm_epsilon), w["gate_up"]))
+            x = self._whole(x + linear(jax.nn.silu(gate) * up, w["down"]))
         return after, x
 
     def _queries_keys_values(self, joined: Array) -> tuple[Array, Array, Array]:
         """[B, C, (H + 2 KV) * HD] as [B, H, C, HD] and twice [B, KV, C, HD]."""
+        if self.devices > 1:
+            q, k, v = apart(joined, self.devices, [each * self.head_dim for each in self.heads_joined])
+            return self._by_head(q), self._by_head(k), self._by_head(v)
         heads = joined.reshape(*joined.shape[:2], -1, self.head_dim).swapaxes(1, 2)
         ends = self.heads, self.heads + self.kv_heads
         return heads[:, : ends[0]], heads[:, ends[0] : ends[1]], heads[:, ends[1] :]
+
+    def _whole(self, x: Array) -> Array:
+        """The same on every device: between the layers, as their products leave it."""
+        return x if self.devices == 1 else _lying(x, self.layout().whole)
+
+    def _by_head(self, x: Array) -> Array:
+        """[B, C, H * HD] as [B, H, C, HD]."""
+        return x.reshape(*x.shape[:2], -1, self.head_dim).swapaxes(1, 2)
+
+    def _gate_up(self, joined: Array) -> Sequence[Array]:
+        """[B, C, 2 F] as twice [B, C, F]."""
+        return apart(joined, self.devices, [self.hidden] * 2) if self.devices > 1 else jnp.split(joined, 2, axis=-1)
 
     def _prefill(
         self, params: list[Array | Blocks], state: State, tokens: Array, start: Array, length: Array, *sampling: Array
@@ -134,6 +168,17 @@ class Llama:
 
     def _named(self, params: list[Array | Blocks]) -> Weights:
         return dict(zip(self.parameters(), params, strict=True))
+
+
+_lying: Callable[[Array, NamedSharding], Array] = lax.with_sharding_constraint  # untyped in jax 0.10
+
+
+def apart(joined: Array, devices: int, lengths: Sequence[int]) -> list[Array]:
+    """Vectors [..., n] of these lengths, out of one that holds a share of each for every device in turn."""
+    shares = joined.reshape(*joined.shape[:-1], devices, -1)
+    ends = [sum(lengths[: index + 1]) // devices for index in range(len(lengths))]
+    pairs = zip(ends, lengths, strict=True)
+    return [shares[..., end - n // devices : end].reshape(*joined.shape[:-1], n) for end, n in pairs]
 
 
 _UNSEEN = -1e30

@@ -28,6 +28,7 @@ from .huggingface import (
 )  # fmt: skip
 from .llama import Llama
 from .recipe import Model, Progress
+from .spread import spread
 from .tokenizer_json import byte_level, special
 from .weights import Weights
 
@@ -53,19 +54,22 @@ def build_from(
     licence: str = "",
     provenance: str = "",
     context: int | None = None,
+    devices: int = 1,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """The model in a file or folder is a bundle on this machine, signed by its publisher key and trusted here.
+
+    A Llama may lie over several `devices`, for machines with as many accelerators.
 
     Raises `StoreError(unsupported_model)` as `read` does, `EngineError(worker_failed)` if it does not run on this machine, and
     `OSError` (the disk is full).
     """
     progress = on_progress or (lambda _stage, _fraction: None)
-    model = read(path, licence, provenance, context, progress)
+    model = read(path, licence, provenance, context, progress, devices)
     return install(name or name_of(path), model, store, progress)
 
 
-def read(path: Path, licence: str, provenance: str, context: int | None, progress: Progress) -> Model:
+def read(path: Path, licence: str, provenance: str, context: int | None, progress: Progress, devices: int = 1) -> Model:
     """The model, its weights widened to float32 in memory. What is not said here the file has to say: the licence above all.
 
     Raises `StoreError(unsupported_model)`, in one sentence, for what has no family here, is incomplete, or would have to be
@@ -74,9 +78,9 @@ def read(path: Path, licence: str, provenance: str, context: int | None, progres
     progress("read", 0.0)
     files: Sequence[Path] = (path,)
     if path.is_file() and path.suffix == ".gguf":
-        model = _gguf(path, context)
+        model = _gguf(path, context, devices)
     elif path.is_dir():
-        model, files = _folder(path, context)
+        model, files = _folder(path, context, devices)
     elif path.exists():
         raise unsupported(f"{path.name} is neither a GGUF file nor a folder with config.json; pickles are never read")
     else:
@@ -93,12 +97,11 @@ def name_of(path: Path) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", stem.lower()).strip("-.")[:64] or "model"
 
 
-def _gguf(path: Path, context: int | None) -> Model:
+def _gguf(path: Path, context: int | None, devices: int) -> Model:
     source = GgufLlama(path)
     sizes = replace(source.sizes, context=_context(context, source.positions))
     return _llama(
-        sizes,
-        dict(source.weights()),
+        *spread(sizes, dict(source.weights()), devices),
         licence=source.text("general.license", ""),
         tokenizer=_gguf_tokenizer(source),
         chat_template=source.text("tokenizer.chat_template", "") or None,
@@ -106,7 +109,7 @@ def _gguf(path: Path, context: int | None) -> Model:
     )
 
 
-def _folder(path: Path, context: int | None) -> tuple[Model, Sequence[Path]]:
+def _folder(path: Path, context: int | None, devices: int) -> tuple[Model, Sequence[Path]]:
     config = read_json(path / "config.json")
     match config.get("model_type"):
         case None:
@@ -115,17 +118,17 @@ def _folder(path: Path, context: int | None) -> tuple[Model, Sequence[Path]]:
             sizes = llama_sizes(config, _context(context, int(config.get("max_position_embeddings") or 0)))
             checkpoint = Checkpoint(path)
             model = _llama(
-                sizes,
-                dict(llama_weights(sizes, checkpoint)),
+                *spread(sizes, dict(llama_weights(sizes, checkpoint)), devices),
                 licence=licence_of(path),
                 tokenizer=tokenizer_of(path),
                 chat_template=chat_template_of(path),
                 ends=end_tokens_of(path, config),
             )
-        case "bert":
+        case "bert" if devices == 1:
             model, checkpoint = _bert(path, context)
         case other:
-            raise unsupported(f"{path.name} is a {other!r} model: there are families for llama and bert")
+            which = "families for llama and bert" if devices == 1 else "only llama over several devices"
+            raise unsupported(f"{path.name} is a {other!r} model: there are {which}")
     return model, checkpoint.files
 
 
@@ -151,6 +154,7 @@ def _llama(
         context=sizes.context,
         end_tokens=tuple(dict.fromkeys(ends))[:STOP_STRINGS_MAX],
         tolerance=_TEXT_TOLERANCE,
+        layout=sizes.layout(),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..protocol.bundle import Carried, Tensor, Tolerance
+from .layout import ONE_DEVICE, Layout
 from .program import Draft, Shapes
 from .weights import Weights
 
@@ -36,6 +37,8 @@ class Model:
     tolerance: Tolerance
     codes: frozenset[str] = frozenset()
     """Parameters that are bytes, codes of weights in blocks; all others are float32."""
+    layout: Layout = ONE_DEVICE
+    """How its programs lie over devices."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from ..protocol.errors import Code, ConfigError
@@ -21,6 +22,7 @@ RECIPES: Final[dict[str, Recipe]] = {
         Recipe("silero-vad", silero),
         Recipe("text-direction", text_direction),
         Recipe("tiny-chat", tiny_chat),
+        Recipe("tiny-chat-x2", partial(tiny_chat, devices=2)),
         Recipe("tiny-chat-q4", tiny_chat_in_blocks),
         Recipe("tiny-embed", tiny_embed),
     )

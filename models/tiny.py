@@ -16,6 +16,7 @@ from .blocks import in_blocks, packed
 from .llama import Llama
 from .program import Shapes
 from .recipe import Model, Progress
+from .spread import spread
 from .tokenizer_json import BYTE_LETTERS, byte_level, special
 
 _CHAT_TEMPLATE: Final = (
@@ -33,21 +34,22 @@ _PROVENANCE: Final = "Random weights by a fixed seed, made by fallow.models.tiny
 _SEED: Final = 7
 
 
-def tiny_chat(downloads: Path, progress: Progress) -> Model:
-    """A Llama of two layers that answers with varied printable characters."""
+def tiny_chat(downloads: Path, progress: Progress, devices: int = 1) -> Model:
+    """A Llama of two layers that answers with varied printable characters; the same over several devices."""
     llama = Llama(
         layers=2, dim=64, heads=4, kv_heads=2, head_dim=16, hidden=128, vocabulary=_VOCABULARY, context=_CONTEXT,
         rope_base=10_000.0, norm_epsilon=1e-5, tied=False,
     )  # fmt: skip
     weights = _random(llama.parameters())
     weights["output"] = 12 * weights["output"] * _printable()[:, None]
+    llama, spread_weights = spread(llama, weights, devices)
     return Model(
         family="llama",
         licence="Apache-2.0",
         provenance=_PROVENANCE,
         entries=(GENERATE, SCORE),
         parameters=llama.parameters(),
-        weights=weights,
+        weights=spread_weights,
         state=llama.state(),
         inputs=(),
         outputs=(),
@@ -57,6 +59,7 @@ def tiny_chat(downloads: Path, progress: Progress) -> Model:
         context=_CONTEXT,
         end_tokens=(_END,),
         tolerance=Tolerance(1000, 1000, 1000, 0, 0, (), "Not measured: SmolLM2's, whose programs it shares."),
+        layout=llama.layout(),
     )
 
 

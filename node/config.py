@@ -12,7 +12,7 @@ from pathlib import Path
 from ..protocol.bundle import CALL, GENERATE, SCORE
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import CHECKER, EXECUTOR, RELAY, ROLES
-from ..protocol.limits import ADDRESSES_MAX, PRICES_MAX
+from ..protocol.limits import ADDRESSES_MAX, DEVICES_MAX, PRICES_MAX
 from .engine.messages import JOBS_MAX
 from .engine.sandbox import Policy
 from .network.reach import DIRECT, RELAYED, WANTED, WAYS, Caps
@@ -82,7 +82,9 @@ class Config:
     batch_unproven: bool = False
     """Jobs of different clients share a run of programs, too, of which it is not proven that they cannot see one another."""
     accelerator: int | None = None
-    """Which one the worker uses, where there are several: a node for each. None: the first."""
+    """Which one the worker uses, where there are several: a node for each. None: all that it finds."""
+    accelerators: tuple[int, ...] = ()
+    """Those that the worker uses together, for bundles that lie over several. On a CPU, as many shares of it."""
     worker_command: tuple[str, ...] = ()
     """Instead of the node's own worker; for test networks."""
     exit_with_stdin: bool = False
@@ -173,7 +175,8 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         sandbox=Policy(_word(table, "sandbox", tuple(Policy)) or Policy.REQUIRED),
         spare_worker=_flag(table, "spare_worker", default=True),
         batch_unproven=_flag(table, "batch_unproven"),
-        accelerator=_integer(table, "accelerator", 0, 0, 63) if "accelerator" in table else None,
+        accelerator=_integer(table, "accelerator", 0, 0, DEVICES_MAX - 1) if "accelerator" in table else None,
+        accelerators=_accelerators(table),
         worker_command=_texts(table, "worker_command", (), 64),
         exit_with_stdin=_flag(table, "exit_with_stdin"),
         prices=_prices(table),
@@ -256,6 +259,16 @@ def _roles(table: Mapping[str, object]) -> tuple[str, ...]:
     if not roles or not set(roles) <= set(ROLES):
         raise _bad("roles", f"must name one or more of {', '.join(ROLES)}")
     return roles
+
+
+def _accelerators(table: Mapping[str, object]) -> tuple[int, ...]:
+    value = table.get("accelerators", [])
+    known = range(DEVICES_MAX)
+    if not isinstance(value, list) or not all(type(each) is int and each in known for each in value):
+        raise _bad("accelerators", f"must be a list of numbers from 0 to {DEVICES_MAX - 1}")
+    if len(set(value)) != len(value) or (value and "accelerator" in table):
+        raise _bad("accelerators", "names each of the accelerators once, and goes without `accelerator`")
+    return tuple(value)
 
 
 def _reach(table: Mapping[str, object], kind: str | None) -> str:

@@ -270,7 +270,8 @@ def _reach(config: Config) -> Reach:
 
 def _worker_options(config: Config) -> list[str]:
     options = ["--batch-unproven"] if config.batch_unproven else []
-    return options if config.accelerator is None else [*options, "--accelerator", str(config.accelerator)]
+    numbers = config.accelerators if config.accelerator is None else (config.accelerator,)
+    return [*options, "--accelerators", ",".join(map(str, numbers))] if numbers else options
 
 
 def _sandbox_policy(config: Config, bundles: Sequence[Bundle]) -> Policy:

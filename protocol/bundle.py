@@ -13,6 +13,7 @@ from .limits import (
     CHEATS_MAX,
     CHUNK_BYTES,
     CHUNKS_MAX,
+    DEVICES_MAX,
     INPUT_TOKENS_MAX,
     INPUTS_MAX,
     PROGRAMS_MAX,
@@ -180,6 +181,8 @@ class Manifest:
     """Tokens that end a transcript; they count and are priced as any other."""
     tolerance: Tolerance
     """What a judgement allows between two honest runs."""
+    devices: Annotated[int, Between(2, DEVICES_MAX)] | None = None
+    """How many devices each of its programs lies over, all in one machine. Absent: one."""
 
     def __post_init__(self) -> None:
         for kind, named in (("programs", self.programs), ("inputs", self.inputs), ("outputs", self.outputs)):

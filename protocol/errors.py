@@ -67,6 +67,7 @@ class Code(StrEnum):
     BUNDLE_NOT_BUILT = "bundle_not_built"
     BUNDLE_UNTRUSTED = "bundle_untrusted"
     BUNDLE_REFUSED = "bundle_refused"
+    DEVICES_MISSING = "devices_missing"
     DOWNLOAD_FAILED = "download_failed"
     PACKAGE_MISSING = "package_missing"
     UNSUPPORTED_MODEL = "unsupported_model"
@@ -178,6 +179,12 @@ REGISTRY: dict[Code, CodeEntry] = {
             "any",
             _IGNORE,
             "Leave it out: its programs do not keep the rules that the message names.",
+        ),
+        CodeEntry(
+            Code.DEVICES_MISSING,
+            "any",
+            _IGNORE,
+            "Name more of the machine's accelerators in `accelerators`, or leave the bundle to larger machines.",
         ),
         CodeEntry(Code.DOWNLOAD_FAILED, "any", _IGNORE, "Check that pip reaches your package index, then build again."),
         CodeEntry(Code.PACKAGE_MISSING, "any", _IGNORE, "Install the extra that the message names."),

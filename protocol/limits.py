@@ -47,6 +47,9 @@ INPUT_TOKENS_MAX: Final = 32_768
 CALL_INPUTS_MAX: Final = 64
 """Inputs of one function call: keeps one order's result in one frame and one worker turn short."""
 
+DEVICES_MAX: Final = 64
+"""Over which one program lies: eight accelerators are one machine's today, and no mesh of them reaches beyond it here."""
+
 SLOTS_MAX: Final = 64
 """Sequences side by side in one run: beyond 16 a step's time grows with them on all that was measured."""
 

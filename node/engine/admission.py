@@ -27,6 +27,7 @@ from .operations import (
     MODULE_ATTRIBUTES,
     OPERATIONS,
 )
+from .sharding import CONSTRAINT, MESH, SHARDING, Axes, axes_of, check_sharding
 from .sizes import mib
 from .slots import Isolation, prove
 
@@ -42,10 +43,12 @@ class Admitted:
     work: Work
     isolation: Isolation
     """Whether jobs of different clients may share a run of it."""
+    axes: Axes
+    """Of the mesh that it lies over, if it is for several devices."""
 
 
 class MemoryReport(Protocol):
-    """What XLA says that a compiled program takes, in bytes."""
+    """What XLA says that a compiled program takes, in bytes, of each of its devices."""
 
     argument_size_in_bytes: int
     output_size_in_bytes: int
@@ -57,24 +60,27 @@ class MemoryReport(Protocol):
 def admit_untrusted(
     artifact: bytes, signature: Signature, *, flops: int, memory_bytes: int, slots: int = 1
 ) -> Admitted:
-    """The program, if it keeps every rule; `flops` is what the manifest claims, `slots` how many sequences a run takes.
+    """The program, if it keeps every rule; `flops` is what the manifest claims, `slots` how many sequences a run takes, and
+    `memory_bytes` is granted of each device.
 
     Raises `EngineError(bundle_refused)` naming the rule, and the operation if it is one. To be called under a limit on time.
     """
     try:
         opened = read_untrusted(artifact, signature)
-        _Walk(opened, memory_bytes).check()
+        axes = axes_of(opened.module, signature.devices)
+        _Walk(opened, memory_bytes * signature.devices, axes).check()
         work = count(opened.functions)
         # [REJECT] The manifest claims other FLOPs than the program has.
         if work.flops != flops:
             refuse(f"its manifest claims {flops} FLOPs, the program has {work.flops}")
-        return Admitted(opened.exported, work, prove(opened, slots))
+        return Admitted(opened.exported, work, prove(opened, slots), axes)
     except BROKEN as error:
         refuse(f"its artifact cannot be read: {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}")
 
 
 def needed_bytes(report: MemoryReport | None) -> int:
-    """Memory of one run of a compiled program; 0 by a back end that does not say, and that the static bounds alone hold."""
+    """Memory of one run of a compiled program, of each device; 0 by a back end that does not say, where the static bounds
+    alone hold."""
     if report is None:
         return 0
     arguments, outputs = report.argument_size_in_bytes, report.output_size_in_bytes - report.alias_size_in_bytes
@@ -94,8 +100,9 @@ class _Walk:
     What it returns of a part are its operations, the bytes of their results, and the deepest level in it.
     """
 
-    def __init__(self, artifact: Artifact, memory_bytes: int) -> None:
+    def __init__(self, artifact: Artifact, memory_bytes: int, axes: Axes) -> None:
         self._artifact = artifact
+        self._axes = axes
         self._memory_bytes = memory_bytes
         self._functions: dict[str, tuple[int, int, int]] = {}
         """Those that are done."""
@@ -107,11 +114,13 @@ class _Walk:
         # [REJECT] The module or one of its functions carries instructions to the compiler.
         root = self._artifact.module.operation
         _check_attributes(root, MODULE_ATTRIBUTES)
-        for name in ("mhlo.num_partitions", "mhlo.num_replicas"):
-            if name in root.attributes and ir.IntegerAttr(root.attributes[name]).value != 1:
-                refuse(f"its module wants more than one device ({name})")
+        devices = self._artifact.signature.devices
+        for name, wanted in (("mhlo.num_partitions", devices), ("mhlo.num_replicas", 1)):
+            if name in root.attributes and ir.IntegerAttr(root.attributes[name]).value != wanted:
+                refuse(f"its module is for another number of devices ({name})")
         for view in self._artifact.module.body.operations:
-            _check_function(view.operation)
+            if view.operation.name != MESH:
+                _check_function(view.operation, self._axes)
         for name in self._artifact.functions:
             self._function(name)
 
@@ -150,10 +159,12 @@ class _Walk:
         # [REJECT] The operation is not on the list.
         if name == "stablehlo.custom_call":
             _check_custom_call(operation)
+        elif name == CONSTRAINT and self._axes:
+            check_sharding(operation.attributes["sharding"], operation.operands[0].type, self._axes)
         elif name not in OPERATIONS:
             refuse(f"{name[:64]} is not an operation that programs may use")
         # [REJECT] It carries an attribute that is not on the list.
-        _check_attributes(operation, CUSTOM_CALL_ATTRIBUTES if name == "stablehlo.custom_call" else ATTRIBUTES)
+        _check_attributes(operation, _ATTRIBUTES_OF.get(name, ATTRIBUTES))
         if name == "stablehlo.composite":
             _check_composite(operation)
         self._count_constants(operation)
@@ -227,13 +238,17 @@ def _check_names(attributes: ir.Attribute, allowed: frozenset[str]) -> None:
             refuse(f"it carries {name[:64]!r}, which programs may not say")
 
 
-def _check_function(function: ir.Operation) -> None:
+def _check_function(function: ir.Operation, axes: Axes) -> None:
     _check_attributes(function, FUNCTION_ATTRIBUTES)
-    for which in ("arg_attrs", "res_attrs"):
+    typed = ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value)
+    for which, types in (("arg_attrs", typed.inputs), ("res_attrs", typed.results)):
         if which not in function.attributes:
             continue
-        for each in ir.ArrayAttr(function.attributes[which]):
-            _check_names(each, ARGUMENT_ATTRIBUTES)
+        for each, value_type in zip(ir.ArrayAttr(function.attributes[which]), types, strict=True):
+            _check_names(each, ARGUMENT_ATTRIBUTES | {SHARDING} if axes else ARGUMENT_ATTRIBUTES)
+            if SHARDING in (said := ir.DictAttr(each)):
+                check_sharding(said[SHARDING], value_type, axes)
 
 
+_ATTRIBUTES_OF: Final = {"stablehlo.custom_call": CUSTOM_CALL_ATTRIBUTES, CONSTRAINT: frozenset({"sharding"})}
 _TOO_DEEP: Final = f"its operations are nested more than {PROGRAM_DEPTH_MAX} deep"

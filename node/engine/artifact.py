@@ -39,6 +39,8 @@ class Signature:
     state: tuple[Aval, ...]
     inputs: tuple[Aval, ...]
     outputs: tuple[Aval, ...]
+    devices: int = 1
+    """Over which it lies. Its arrays are whole all the same."""
 
     @property
     def taken(self) -> tuple[Aval, ...]:
@@ -116,9 +118,9 @@ def _check(exported: export.Exported, signature: Signature) -> None:
     platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     if platform not in exported.platforms:
         refuse(f"it was exported for {', '.join(exported.platforms)[:64]}, not for {platform}")
-    # [REJECT] It wants several devices, or has effects: tokens, debugging output, callbacks.
-    if exported.nr_devices != 1:
-        refuse(f"it was exported for {exported.nr_devices} devices")
+    # [REJECT] It is for another number of devices, or has effects: tokens, debugging output, callbacks.
+    if exported.nr_devices != signature.devices:
+        refuse(f"it was exported for {exported.nr_devices} devices, its manifest says {signature.devices}")
     if exported.ordered_effects or exported.unordered_effects:
         refuse("it has effects other than its results")
     # [REJECT] It takes or gives other arrays than the convention says.
@@ -175,6 +177,8 @@ def _extra(exported: export.Exported) -> int:
 def _named_bodies(module: ir.Module) -> Iterator[tuple[str, ir.Block]]:
     for view in module.body.operations:
         operation = view.operation
+        if operation.name == "sdy.mesh":  # which `sharding` looks at
+            continue
         # [REJECT] The module holds something other than functions with one block each.
         if operation.name != "func.func" or len(operation.regions[0].blocks) != 1:
             refuse(f"its module holds {operation.name}, or a function that is not one block")

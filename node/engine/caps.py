@@ -57,9 +57,11 @@ class Speed:
 
 
 def memory_bytes() -> int:
-    """What a program is granted by default: the accelerator's own memory, or half of the machine's."""
-    stats = jax.devices()[0].memory_stats() or {}
-    return int(stats.get("bytes_limit", 0)) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    """What a program is granted of each device by default: its own memory, or an equal share of half of the machine's."""
+    devices = jax.devices()
+    stats = devices[0].memory_stats() or {}
+    shared = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // len(devices)
+    return int(stats.get("bytes_limit", 0)) or shared
 
 
 def measure_speed() -> Speed:

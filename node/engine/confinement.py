@@ -106,15 +106,16 @@ class Confinement:
 def memory_bytes(manifests: Sequence[Manifest], jobs: int) -> int:
     """How far the address space may grow: what the bundles need, generously, and no more than the machine has.
 
-    Weights count three times (mapped, copied where a program wants another layout, and as much to compute with), each
-    program's arguments and results twice, beside them the state of each job and one more in the making, and what is kept of
-    sequences that have ended.
+    Weights count three times (mapped, copied where a program wants another layout, and as much to compute with), once more
+    for each further device, which may want all of them; each program's arguments and results twice, beside them the state of
+    each job and one more in the making, and what is kept of sequences that have ended.
     """
-    weights = sum(manifest.weights.length_bytes for manifest in manifests)
+    weights = sum((2 + (each.devices or 1)) * each.weights.length_bytes for each in manifests)
+    devices = max((each.devices or 1 for each in manifests), default=1)
     runs = sum(max(program.memory_bytes for program in manifest.programs) for manifest in manifests)
     state = sum(8 * prod(each.shape) for manifest in manifests for each in manifest.state)
-    needed = 3 * weights + 2 * runs + 2 * jobs * state + len(manifests) * PREFIX_BYTES
-    wanted = MEMORY_FLOOR_BYTES + MEMORY_CORE_BYTES * (os.cpu_count() or 1) + needed
+    needed = weights + 2 * runs + 2 * jobs * state + len(manifests) * PREFIX_BYTES
+    wanted = MEMORY_FLOOR_BYTES + MEMORY_CORE_BYTES * (devices - 1 + (os.cpu_count() or 1)) + needed
     return max(MEMORY_FLOOR_BYTES, min(wanted, os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()))
 
 

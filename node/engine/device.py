@@ -5,17 +5,20 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import jax
 import numpy as np
 from jax._src import lru_cache
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ...protocol.bundle import Manifest
 from ...protocol.errors import Code, EngineError
 from . import kernels
+from .artifact import refuse
 from .bundles import Bundle
 from .kept import hashed, unhashed
 from .tensors import read_untrusted
@@ -23,14 +26,18 @@ from .tensors import read_untrusted
 UNPLANNED_MAX: Final = 32 * 256
 """See `compiler_options`."""
 
+Array: TypeAlias = jax.Array | np.ndarray[Any, Any]
 
-def configure(compile_cache: Path, *, beside: Path | None = None) -> None:
+
+def configure(compile_cache: Path, *, beside: Path | None = None, devices: int = 1) -> None:
     """JAX compiles each program once, into `compile_cache`, if it is not `beside` already. Before anything runs.
 
-    Kernels are taken from the place that only the machine's own processes write to.
+    Kernels are taken from the place that only the machine's own processes write to. Where there is nothing but a CPU, it
+    counts as so many `devices`, which share its cores and its memory.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the owner's own programs use the GPU too
     update: Callable[[str, object], None] = jax.config.update
+    update("jax_num_cpu_devices", devices)
     update("jax_compilation_cache_dir", str(compile_cache))
     update("jax_persistent_cache_min_compile_time_secs", 0.0)
     kernels.register(beside or compile_cache)
@@ -68,15 +75,51 @@ def uncached() -> Iterator[None]:
         lru_cache.LRUCache.get, lru_cache.LRUCache.put = get, put  # type: ignore[method-assign]
 
 
+def introduce(manifests: Sequence[Manifest]) -> None:
+    """The devices that these bundles lie over have exchanged something: the first time, GPUs' libraries open sockets for it.
+
+    To be called before system calls are confined.
+    """
+    devices = jax.devices()[: max(manifest.devices or 1 for manifest in manifests)]
+    if len(devices) > 1:
+        mesh = Mesh(np.array(devices), ("all",))
+        apart, whole = (NamedSharding(mesh, _axes(*each)) for each in (["all"], []))
+        jax.device_get(jax.jit(lambda x: x.sum(), out_shardings=whole)(jax.device_put(np.ones(mesh.size), apart)))
+
+
+class Weights:
+    """A bundle's parameters, in the manifest's order: in place for one device, in the mapped file until `lie` for several."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        sharded = bundle.manifest.devices is not None
+        self.arrays: Sequence[Array] = list(_mapped(bundle)) if sharded else map_weights(bundle)
+        self._places: Sequence[jax.sharding.Sharding] = ()
+
+    def lie(self, places: Sequence[jax.sharding.Sharding]) -> None:
+        """They lie so, if they are for several devices. Raises `EngineError(bundle_refused)` if they lie otherwise already."""
+        if not places:
+            return
+        if not self._places:
+            self._places, self.arrays = places, list(map(jax.device_put, self.arrays, places))
+        pairs = zip(self.arrays, self._places, places, strict=True)
+        # [REJECT] One program wants a parameter elsewhere than another: it would be there twice.
+        if any(not place.is_equivalent_to(wanted, array.ndim) for array, place, wanted in pairs):
+            refuse("it wants its parameters elsewhere than another program of the bundle")
+
+
 def map_weights(bundle: Bundle) -> list[jax.Array]:
     """The parameters in the manifest's order; on a CPU they are the mapped file itself, shared by all its readers."""
+    return list(map(jax.device_put, _mapped(bundle)))
+
+
+def _mapped(bundle: Bundle) -> Sequence[np.ndarray[Any, Any]]:
     try:
         with (bundle.path / "weights.safetensors").open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
         tensors = read_untrusted(mapped, bundle.manifest.parameters)
         # By a thread of its own, while programs are loaded: the first run would wait for each page.
         threading.Thread(target=_touch, args=(mapped,), name="weights", daemon=True).start()
-        return [jax.device_put(tensor) for tensor in tensors]
+        return tensors
     except (ValueError, MemoryError, OverflowError, RecursionError) as error:
         why = f"{type(error).__name__}: {str(error)[:200]}"
         raise EngineError(Code.WORKER_FAILED, f"The weights of {bundle.manifest.name} cannot be read: {why}") from None
@@ -86,6 +129,7 @@ def _touch(mapped: mmap.mmap) -> None:
     np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE].max()
 
 
+_axes: Callable[..., PartitionSpec] = PartitionSpec  # untyped in jax 0.10
 _get_from_cache: Final = lru_cache.LRUCache.get
 
 

@@ -75,7 +75,10 @@ class Kept:
                 if folder is not None:
                     head, _, code = unhashed((folder / name).read_bytes()).partition(b"\n")
                     taken, given = _trees(signature)
-                    return Found(**json.loads(head)), serialize_executable.deserialize_and_load(code, taken, given)
+                    # For its own devices alone: jax would take all that this process has, and no run succeed.
+                    devices = jax.devices()[: signature.devices]
+                    compiled = serialize_executable.deserialize_and_load(code, taken, given, execution_devices=devices)
+                    return Found(**json.loads(head)), compiled
         return None
 
     def keep(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -12,11 +12,12 @@ import jax
 import numpy as np
 
 from . import kernels
-from .admission import admit_untrusted, check_memory, needed_bytes
+from .admission import Admitted, admit_untrusted, check_memory, needed_bytes
 from .artifact import Aval, Signature, refuse
 from .caps import Caps, Speed, measure_speed, memory_bytes
 from .device import uncached
 from .kept import Found, Kept
+from .sharding import places_untrusted
 from .slots import Isolation
 from .watchdog import Limit
 
@@ -43,6 +44,8 @@ class Loaded:
     isolation: Isolation
     """Whether jobs of different clients may share a run."""
     run_s_max: float
+    places: Sequence[Any] = ()
+    """Where each parameter has to lie, if it is for several devices."""
 
 
 def load_untrusted(
@@ -69,12 +72,15 @@ def load_untrusted(
             artifact, signature, flops, slots, grant, options
         )
     check_memory(found.needed_bytes, grant.caps.memory_bytes)
+    places = compiled.input_shardings[0] if signature.devices > 1 else ()
 
-    def run(*arguments: Any) -> Any:
+    def run(params: Any, state: Any, *inputs: Any) -> Any:
         with grant.limit(f"a run of {name}", found.run_s_max):
-            return _wait(compiled(*arguments))
+            if places:  # a new state lies on one device, and another program may have left it otherwise
+                state = [_placed(each, place) for each, place in zip(state, places[1], strict=True)]
+            return _wait(compiled(params, state, *inputs))
 
-    return Loaded(run, Isolation(found.isolated, found.reason), found.run_s_max)
+    return Loaded(run, Isolation(found.isolated, found.reason), found.run_s_max, places[0] if places else ())
 
 
 def _compile_untrusted(
@@ -87,8 +93,7 @@ def _compile_untrusted(
 ) -> tuple[Found, jax.stages.Compiled]:
     caps = grant.caps
     admitted = admit_untrusted(artifact, signature, flops=flops, memory_bytes=caps.memory_bytes, slots=slots)
-    # Donation does not survive export, so it is said again: without it each step would copy the caches.
-    function = jax.jit(admitted.exported.call, donate_argnums=1)
+    function = _function(admitted, signature)
     params, state = ([_spec(aval) for aval in avals] for avals in (signature.params, signature.state))
     try:
         lowered = function.lower(params, state, *map(_spec, signature.inputs))
@@ -103,6 +108,21 @@ def _compile_untrusted(
     return found, compiled
 
 
+def _function(admitted: Admitted, signature: Signature) -> jax.stages.Wrapped:
+    """The program as jax compiles it, each argument and result in its place.
+
+    Donation does not survive export, so it is said again: without it each step would copy the caches.
+    """
+    if not admitted.axes:
+        return jax.jit(admitted.exported.call, donate_argnums=1)
+    flat = places_untrusted(admitted.exported, admitted.axes)
+    taken, given = (list(each) for each in flat)
+    params, state = len(signature.params), len(signature.state)
+    arguments = taken[:params], taken[params : params + state], *taken[params + state :]
+    results = given[:state], *given[state:]
+    return jax.jit(admitted.exported.call, donate_argnums=1, in_shardings=arguments, out_shardings=results)
+
+
 def own_grant(kept: Kept | None = None) -> Grant:
     """For programs of one's own: all that a stranger's would get, and no limit on time."""
     return Grant(Caps(memory_bytes()), cache(measure_speed), unlimited, kept)
@@ -115,6 +135,10 @@ def unlimited(doing: str, seconds: float) -> Iterator[None]:
 
 
 _wait: Callable[[Any], Any] = jax.block_until_ready  # untyped in jax 0.10
+
+
+def _placed(array: jax.Array, place: jax.sharding.Sharding) -> jax.Array:
+    return array if array.sharding.is_equivalent_to(place, array.ndim) else jax.device_put(array, place)
 
 
 def _spec(aval: Aval) -> jax.ShapeDtypeStruct:

@@ -22,7 +22,7 @@ from ...protocol.limits import PROGRAM_BYTES_MAX
 from ...protocol.numerics import variant
 from .artifact import Aval, Signature
 from .bundles import Bundle
-from .device import compiler_options, map_weights
+from .device import Array, Weights, compiler_options
 from .loading import Grant, Loaded, load_untrusted, own_grant
 from .numerics import numerics_class
 
@@ -36,16 +36,16 @@ NEEDED: Final = {GENERATE: ("prefill", "decode"), SCORE: ("score",), CALL: ("cal
 class Model:
     """One bundle, loaded."""
 
-    def __init__(self, bundle: Bundle, params: list[jax.Array], grant: Grant, *, trusted: bool = False) -> None:
+    def __init__(self, bundle: Bundle, weights: Weights, grant: Grant, *, trusted: bool = False) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
-        self.numerics_class = numerics_class(params, self.manifest)
+        self.numerics_class = numerics_class(weights.arrays, self.manifest)
         self.rewinds = all(each.positions_axis is not None for each in self.manifest.state)
         """Whether a sequence's state may be taken up at an earlier position: what follows there is overwritten."""
         self._trusted = trusted
         roles = {role: self.manifest.role(role) for role in _ROLES}
         self._programs = {
-            role: [ProgramRun(bundle, program, params, grant) for program in roles[role]] for role in _ROLES
+            role: [ProgramRun(bundle, program, weights, grant) for program in roles[role]] for role in _ROLES
         }
 
     @property
@@ -102,12 +102,12 @@ class Model:
 class ProgramRun:
     """One program of a bundle, admitted and compiled when it is first needed."""
 
-    def __init__(self, bundle: Bundle, program: Program, params: list[jax.Array], grant: Grant) -> None:
+    def __init__(self, bundle: Bundle, program: Program, weights: Weights, grant: Grant) -> None:
         self.program = program
         self.length = program.length
         self.variant = variant(program)
         self._bundle = bundle
-        self._params = params
+        self._weights = weights
         self._grant = grant
         self._loaded: Loaded | None = None
 
@@ -141,12 +141,12 @@ class ProgramRun:
             return stream.read(PROGRAM_BYTES_MAX + 1)  # a longer one is refused, however long it is
 
     def _signature(self) -> Signature:
-        return signature_of(self._bundle.manifest, self.program, self._params)
+        return signature_of(self._bundle.manifest, self.program, self._weights.arrays)
 
     def _load(self) -> Loaded:
         program, manifest = self.program, self._bundle.manifest
         try:
-            return load_untrusted(
+            loaded = load_untrusted(
                 program.name,
                 self._artifact(),
                 self._signature(),
@@ -155,6 +155,8 @@ class ProgramRun:
                 grant=self._grant,
                 options=compiler_options(program.role, program.length, program.context),
             )
+            self._weights.lie(loaded.places)
+            return loaded
         except EngineError as error:
             raise EngineError(error.code, f"{manifest.name}: program {program.name}: {error.message}.") from None
 
@@ -165,7 +167,7 @@ class ProgramRun:
         """
         loaded = self.load()
         try:
-            state, *outputs = loaded.run(self._params, state, *inputs)
+            state, *outputs = loaded.run(self._weights.arrays, state, *inputs)
             return state, jax.device_get(outputs)
         except jax.errors.JaxRuntimeError as error:
             raise EngineError(Code.WORKER_FAILED, f"The computation broke: {error}") from None
@@ -180,15 +182,17 @@ def load(bundle: Bundle, grant: Grant | None = None, *, trusted: bool = False, c
     `trusted`: its publisher's word is taken that slots cannot see each other. `checked`: its bytes were checked when this
     engine loaded it before. Raises `StoreError(corrupt_chunk)` if a file
     is not what the manifest says, `EngineError(worker_failed)` if its parts do not fit together or this machine cannot run
-    them, and `EngineError(bundle_refused)` for programs that do not keep the rules.
+    them, `EngineError(devices_missing)` if it has fewer devices than they lie over, and `EngineError(bundle_refused)` for
+    programs that do not keep the rules.
     """
     manifest = bundle.manifest
     _check_roles(manifest)
+    _check_devices(manifest)
     if not checked:
         bundle.verify()
     began = time.monotonic()
     try:
-        model = Model(bundle, map_weights(bundle), grant or own_grant(), trusted=trusted)
+        model = Model(bundle, Weights(bundle), grant or own_grant(), trusted=trusted)
         model.load_first()
     except jax.errors.JaxRuntimeError as error:
         why = (str(error).splitlines() or ["no reason was given"])[0][:300]
@@ -226,12 +230,22 @@ def outputs_of(manifest: Manifest, program: Program) -> tuple[Aval, ...]:
     return (Aval("float32", (slots, sum(prod(each.shape) for each in manifest.outputs))),)
 
 
-def signature_of(manifest: Manifest, program: Program, params: Sequence[jax.Array]) -> Signature:
+def signature_of(manifest: Manifest, program: Program, params: Sequence[Array]) -> Signature:
     """All that the convention says of the program's arguments and results."""
     given = tuple(Aval(each.dtype.name, each.shape) for each in params)
     carried = manifest.state if program.role != CALL else ()
     state = tuple(Aval(each.dtype, (program.slots, *each.shape_in(program.context))) for each in carried)
-    return Signature(given, state, inputs_of(manifest, program), outputs_of(manifest, program))
+    inputs, outputs = inputs_of(manifest, program), outputs_of(manifest, program)
+    return Signature(given, state, inputs, outputs, manifest.devices or 1)
+
+
+def _check_devices(manifest: Manifest) -> None:
+    """Raises `EngineError(devices_missing)` if this process has too few."""
+    wanted, found = manifest.devices or 1, len(jax.devices())
+    if found < wanted:
+        kind = jax.devices()[0].platform
+        why = f"{manifest.name} lies over {wanted} devices of one machine, and this worker has {found} ({kind})."
+        raise EngineError(Code.DEVICES_MISSING, why)
 
 
 def _check_roles(manifest: Manifest) -> None:

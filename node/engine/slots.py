@@ -114,7 +114,9 @@ class _Proof:
                 return self._call(operation, states)
             case "stablehlo.composite":
                 return self._composite(operation, states)
-            case "stablehlo.optimization_barrier":
+            case (
+                "stablehlo.optimization_barrier" | "sdy.sharding_constraint"
+            ):  # where a value lies changes nothing of it
                 return states
             case "stablehlo.reshape":
                 return [states[0] and self._reshaped(operation, states[0])]

@@ -1,7 +1,7 @@
 """The worker: a process that holds the models and does the jobs, and nothing else.
 
     python -m fallow.node.engine.worker --control-fd N --areas-fd N --store DIR --bundle CID ...
-        [--max-jobs N] [--memory-mib N] [--accelerator N] [--unconfined] [--batch-unproven]
+        [--max-jobs N] [--memory-mib N] [--accelerators N,N,...] [--unconfined] [--batch-unproven]
 
 It confines itself, waits for `Begin`, loads the bundles, says `Ready`, and then serves until its end of the control socket
 closes, at which it is gone at once, whatever it was doing. It can be killed at any moment: it keeps nothing.
@@ -43,8 +43,8 @@ NICE: Final = 10
 def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> None:
     """Serves until the daemon closes the socket. `run` does the jobs: another than `run_entry` makes another worker."""
     options = _parser().parse_args(arguments)
-    if options.accelerator is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["TPU_VISIBLE_CHIPS"] = str(options.accelerator)
+    if options.accelerators:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["TPU_VISIBLE_CHIPS"] = options.accelerators
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle; it tells us by closing the socket
     os.nice(NICE)
     control = socket.socket(fileno=options.control_fd)
@@ -58,8 +58,10 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     control.sendall(encode(Here()))
     try:
         bundles = [store.open(cid) for cid in options.bundle]
-        device.configure(compiled, beside=store.compile_cache)
-        confinement.before_programs(jax.default_backend(), [bundle.manifest for bundle in bundles], options.max_jobs)
+        device.configure(compiled, beside=store.compile_cache, devices=options.accelerators.count(",") + 1)
+        manifests = [bundle.manifest for bundle in bundles]
+        device.introduce(manifests)
+        confinement.before_programs(jax.default_backend(), manifests, options.max_jobs)
         loading = Loader(control, options, Kept(compiled, store.compile_cache), begin.known)
         for bundle in bundles:
             loading.load(bundle)
@@ -139,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "--compile-s", type=float, default=COMPILE_S_MAX, help="what reading and compiling one may take"
     )
     parser.add_argument("--run-s", type=float, default=RUN_S_MIN, help="what a run may always take")
-    parser.add_argument("--accelerator", type=int, help="the one to use, where there are several")
+    parser.add_argument("--accelerators", default="", help="those to use, where there are several, by number")
     parser.add_argument(
         "--batch-unproven", action="store_true", help="slots are taken to be apart on the publisher's word"
     )

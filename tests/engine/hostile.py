@@ -62,9 +62,11 @@ def from_text(body: str) -> bytes:
     return with_module(portable(f"module {{ {head} {{ {body} }} }}"))
 
 
-def portable(text: str) -> bytes:
+def portable(text: str, *, other_dialects: bool = False) -> bytes:
+    """The module as artifacts hold it; `other_dialects`: shardings are of one."""
     with mlir.make_ir_context():
-        return bytes(stablehlo.serialize_portable_artifact(ir.Module.parse(text), stablehlo.get_current_version()))
+        module, version = ir.Module.parse(text), stablehlo.get_current_version()
+        return bytes(stablehlo.serialize_portable_artifact(module, version, other_dialects))
 
 
 def with_module(module: bytes) -> bytes:
@@ -190,6 +192,7 @@ def install(
     artifact: bytes,
     flops: int = 0,
     wide: bytes | None = None,
+    devices: int | None = None,
     weights: bytes = b"",
 ) -> Bundle:
     """The bundle is in the store, signed by somebody. Most of these programs have no products at all.
@@ -225,6 +228,7 @@ def install(
         context_tokens_max=C,
         end_tokens=(),
         tolerance=Tolerance(0, 0, 0, 0, 0, (), "none"),
+        devices=devices,
     )
     files["programs/program"] = files.pop("program")
     return store.install(manifest, lambda made: sign(made, KEY), files)

@@ -105,6 +105,7 @@ def _allowed() -> Iterator[tuple[str, str, str, Fields]]:
         outputs=[{"name": "scores", "dtype": "float32", "shape": [2]}], tokenizer=None, chat_template=None,
     )  # fmt: skip
     yield "of-arrays", "A function of arrays needs no tokenizer.", "manifest", _present(arrays)
+    yield "eight-devices", "Programs that lie over eight devices.", "manifest", world.manifest(devices=8)
     most = {"credit_limit_ucr": 2**53 - 1, "expires_ms": 2**63 - 1}
     yield "largest", "Credits go up to 2^53 - 1, times to 2^63 - 1.", "channel", world.channel(**most)
     resumed = {"continues": {"receipt": HASH, "position": 60}, "checks": HASH}
@@ -204,6 +205,8 @@ def _forbidden() -> Iterator[tuple[str, str, str, Fields]]:
     yield "no-such-axis", "Positions along a dimension that is not there.", "manifest", world.manifest(state=lost)
     wide = [{**program, "slots": 65}]
     yield "too-many-slots", "More than 64 sequences side by side.", "manifest", world.manifest(programs=wide)
+    for devices, about in ((1, "One device is said by saying nothing."), (65, "More devices than 64.")):
+        yield f"{devices}-devices", about, "manifest", world.manifest(devices=devices)
     yield "no-programs", "A bundle without programs.", "manifest", world.manifest(programs=[])
     yield "too-much-credit", "Credits go up to 2^53 - 1.", "channel", world.channel(credit_limit_ucr=2**53)
     yield "short-nonce", "A nonce of 15 bytes.", "channel", world.channel(nonce=world.NONCE[:15])
