@@ -18,6 +18,7 @@ from ...protocol.limits import ADDRESSES_MAX
 from .boundary import Tasks, translated
 from .host import swarm_of
 from .identity import Multiaddr, is_relayed, split_address
+from .muxer import Muxer
 
 ADDRESS_S: Final = 4.0
 """For one address: two round trips on a bad mobile link and a handshake on a busy machine."""
@@ -43,6 +44,11 @@ class Dialler:
     def connected(self, peer: ID) -> bool:
         """Whether a connection stands, as far as this side knows."""
         return any(not connection.is_closed for connection in self._swarm.get_connections(peer))
+
+    def standing(self, peer: ID) -> list[Muxer]:
+        """The connections that stand."""
+        found = (getattr(each, "muxed_conn", None) for each in self._swarm.get_connections(peer))
+        return [muxed for muxed in found if isinstance(muxed, Muxer) and not muxed.is_closed]
 
     async def connect(self, peer: ID, addresses: Sequence[Multiaddr]) -> None:
         """The peer is connected: the given addresses were tried first, then those known. Raises `peer_unreachable`."""
