@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final, Literal
 
 import trio
@@ -22,6 +23,7 @@ from .dialling import Dialler
 from .door import Door
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
+from .idle import Trimmer
 from .kad import Kad
 from .limits import LIMITS
 from .reach import ITSELF, Reach
@@ -37,7 +39,9 @@ JOIN_S: Final = 20.0
 class Mesh:
     """One running node of the network; made by `open_network`."""
 
-    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door) -> None:
+    def __init__(
+        self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door, trimmer: Trimmer
+    ) -> None:
         self.key: Final = key_of(host.get_id())
         self.reachability = ways.reachability
         self._host = host
@@ -46,6 +50,7 @@ class Mesh:
         self._table = table
         self._ways = ways
         self._door = door
+        self._trimmer = trimmer
         self._services: dict[str, Service] = {}
         self._serve(CONTROL_PROTOCOL, control(self._services))
         self.request = Asking(dialler, tasks).request
@@ -135,7 +140,11 @@ async def open_network(
                         await table.join(reached)
                 nursery.start_soon(kad.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
-                yield Mesh(host, tasks, dialler, table, ways, door)
+                neighbours = partial(kad.closest, host.get_id().to_bytes())
+                door.spared = lambda: ways.kept().union(neighbours())
+                trimmer = Trimmer(host, tasks, door.spared)
+                nursery.start_soon(trimmer.run)
+                yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
             finally:
                 tasks.close()
                 stop.set()
