@@ -6,13 +6,14 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from random import SystemRandom
 from typing import Protocol
 
 import trio
 
+from ..node.book import BOOK, Book
 from ..node.keys import load_or_create
 from ..node.network.table_rules import profile_rules
 from ..node.trust import TrustList
@@ -354,41 +355,44 @@ class TextStream:
 
 @asynccontextmanager
 async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -> AsyncIterator[Mesh]:
-    """A client that has joined by one of the addresses. State is kept in `home` (FALLOW_HOME, or ~/.fallow).
+    """A client that has joined by one of the addresses or, if none of them answers, by nodes that it met before.
 
-    Raises `NetworkError(bootstrap_unreachable)` if none of them answers, `StoreError` if the wallet cannot be read.
+    State is kept in `home` (FALLOW_HOME, or ~/.fallow). Raises `NetworkError(bootstrap_unreachable)` if nobody answers,
+    `StoreError` if the wallet cannot be read.
     """
     from ..node.network.mesh import open_network
 
     folder = Path(home or os.environ.get("FALLOW_HOME") or Path.home() / ".fallow")
     key = load_or_create(folder / "keys" / "client")
     trust = TrustList.load(folder)
-    if not bootstrap:
-        raise NetworkError(Code.BOOTSTRAP_UNREACHABLE, "No bootstrap address was given.")
-    wallet = Wallet(folder / "wallet.db", key)
-    try:
+    with closing(Wallet(folder / "wallet.db", key)) as wallet, closing(Book(folder / BOOK, _now_ms)) as book:
+        given, known = list(bootstrap), book.ways_in()
+        if not given and not known:
+            raise NetworkError(
+                Code.BOOTSTRAP_UNREACHABLE, "No bootstrap address was given, and no node was met before."
+            )
         rules = profile_rules(_now_ms)
-        async with open_network(secrets.token_bytes(32), [], list(bootstrap), rules, mode="client") as network:
-            desk = Desk(network, wallet, Settler(network), key, _now_ms)
+        async with open_network(secrets.token_bytes(32), [], given, rules, mode="client", known=known) as network:
+            desk = Desk(network, wallet, Settler(network), key, _now_ms, book)
             failure: Exception | None = None
             async with trio.open_nursery() as nursery:
-                discovery = Discovery(network, desk.now_ms, nursery)
+                discovery = Discovery(network, desk.now_ms, nursery, book)
                 experience = Experience()
                 bundles = Bundles(folder, trust, network, lambda node: experience.failed(node, trio.current_time()))
                 mesh = Mesh(Team(desk, discovery, experience, SystemRandom()), bundles, trust, nursery)
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
+                nursery.start_soon(book.keep, network)
                 try:
                     yield mesh
                 except Exception as error:  # noqa: BLE001 - the caller's: raised below, without the nursery's group
                     failure = error
                 with trio.move_on_after(LEAVE_S):
                     await mesh.leave()
+                book.look(network)
                 nursery.cancel_scope.cancel()
             if failure:
                 raise failure
-    finally:
-        wallet.close()
 
 
 @contextmanager
