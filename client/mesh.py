@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import time
@@ -13,8 +14,9 @@ from typing import Protocol
 
 import trio
 
-from ..node.book import BOOK, Book
+from ..node.book import BOOK, Book, Met
 from ..node.keys import load_or_create
+from ..node.network.seam import CIRCUIT
 from ..node.network.table_rules import profile_rules
 from ..node.trust import TrustList
 from ..protocol.bundle import CALL, GENERATE, Manifest
@@ -162,11 +164,15 @@ class Mesh:
         """What the publisher says of the bundle: what it takes and gives, under which licence."""
         return (await self._open(bundle)).manifest
 
-    async def nodes(self, bundle: str | None = None) -> list[NodeView]:
-        """What discovery finds now, for one bundle or all that the trust list names; each node was asked itself."""
+    async def nodes(self, bundle: str | None = None, *, wait_s: float = math.inf) -> list[NodeView]:
+        """What discovery finds now, for one bundle or all that the trust list names; each node was asked itself.
+
+        Who answers slowly is not waited for longer than `wait_s`, and known the next time.
+        """
         names = [bundle] if bundle else self.bundles()
-        for name in names:
-            await self._team.discovery.find(self._hash(name), lambda found: False)
+        with trio.move_on_after(wait_s):
+            for name in names:
+                await self._team.discovery.find(self._hash(name), lambda found: False)
         wanted = {self._hash(name) for name in names}
         known = {self._hash(name): name for name in self.bundles()}
         return [
@@ -259,6 +265,8 @@ class Mesh:
         return cid_hash_untrusted(self._bundles.resolve(name).cid)
 
     def _view(self, node: Node, known: dict[bytes, str]) -> NodeView:
+        network, met = self._team.desk.network, self._team.desk.book.get(node.key) or Met(node.key)
+        direct_or_not = "relayed" if network.relayed(node.key) else "direct"
         return NodeView(
             peer_id(node.key),
             node.owner.hex(),
@@ -274,6 +282,13 @@ class Mesh:
             node.key in self._team.desk.wallet.distrusted,
             node.capability,
             node.connectivity,
+            trio.current_time() - node.asked_at,
+            all(CIRCUIT in address for address in node.addresses),
+            direct_or_not if node.key in network.peers() else "",
+            met.tries,
+            met.answers,
+            met.jobs_done,
+            met.jobs_failed,
         )
 
 
