@@ -18,6 +18,7 @@ from ...protocol.messages import CONTROL_PROTOCOL
 from .answering import control
 from .asking import Asking
 from .boundary import Tasks, one_error
+from .circuit import relayed
 from .dht import Table
 from .dialling import Dialler
 from .door import Door
@@ -34,6 +35,10 @@ from .ways import Told, Ways, settle
 
 JOIN_S: Final = 20.0
 """For all bootstrap addresses, asked at once, and the search for neighbours behind them; measured under 1 s."""
+OTHERS_S: Final = 0.5
+"""After the first peer that answered, this much longer for the others: one of them may be frozen."""
+GIVEN_S: Final = 1.0
+"""For the bootstrap addresses, before those are tried that are known from before: a dial on a bad mobile link."""
 
 
 class Mesh:
@@ -71,6 +76,14 @@ class Mesh:
 
     def peers(self) -> list[bytes]:
         return [key_of(peer) for peer in swarm_of(self._host).get_connections_map() if self._dialler.connected(peer)]
+
+    def whereabouts(self, peer: bytes) -> tuple[str, ...]:
+        known = id_of(peer)
+        return full_addresses(known, self._dialler.known_addresses(known))
+
+    def relayed(self, peer: bytes) -> bool:
+        standing = [each for each in swarm_of(self._host).get_connections(id_of(peer)) if not each.is_closed]
+        return bool(standing) and all(map(relayed, standing))
 
     async def connect(self, address: str) -> bytes:
         peer, where = parse_address(address)
@@ -111,13 +124,15 @@ async def open_network(
     *,
     mode: Literal["server", "client"] = "server",
     reach: Reach = ITSELF,
+    known: Sequence[str] = (),
 ) -> AsyncIterator[Mesh]:
     """A network that has joined the others and serves until the block ends.
 
     `seed` is the 32-byte Ed25519 seed; `listen` are multiaddrs (port 0 takes any free one; a client may listen
     nowhere); `bootstrap` are full multiaddrs, one of which must answer; without any, the node starts alone. A server
     keeps its part of the table, unless it is reached through relays. `reach` is how others are to come to it.
-    Raises `bootstrap_unreachable`, `port_busy`.
+    `known` are addresses from an earlier time, to join by if no bootstrap peer answers soon; a server, without bootstrap
+    addresses, starts alone if they are all gone. Raises `bootstrap_unreachable`, `port_busy`.
     """
     where = [_parse_listen(address) for address in listen]
     told = Told(reach)
@@ -131,7 +146,9 @@ async def open_network(
             try:
                 await started.wait()
                 dialler = Dialler(host, tasks)
-                reached = await _reach(dialler, bootstrap)
+                reached = await _reach(dialler, bootstrap, known)
+                if not reached and (bootstrap or (known and mode == "client")):
+                    raise _nobody(bootstrap, known)
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
                 kad = Kad(host, tasks, dialler, validator, serves=mode == "server" and not told.relayed)
                 table = Table(host, kad, validator)
@@ -150,24 +167,38 @@ async def open_network(
                 stop.set()
 
 
-async def _reach(dialler: Dialler, bootstrap: Sequence[str]) -> list[ID]:
-    """The bootstrap peers that answered: at least one, if any were given. Raises `bootstrap_unreachable`."""
+async def _reach(dialler: Dialler, bootstrap: Sequence[str], known: Sequence[str]) -> list[ID]:
+    """The peers that answered."""
     reached: list[ID] = []
+    all_asked = trio.Event()
 
     async def reach(address: str) -> None:
         with suppress(NetworkError):  # the others may answer
             peer, where = parse_address(address)
             await dialler.connect(peer, [where])
             reached.append(peer)
+            limit.deadline = min(limit.deadline, trio.current_time() + OTHERS_S)
 
-    with trio.move_on_after(JOIN_S):
+    async def reach_given() -> None:
         async with trio.open_nursery() as nursery:
             for address in bootstrap:
                 nursery.start_soon(reach, address)
-    if bootstrap and not reached:
-        named = ", ".join(bootstrap)
-        raise NetworkError(Code.BOOTSTRAP_UNREACHABLE, f"none of the bootstrap addresses answers: {named}")
+        all_asked.set()
+
+    with trio.move_on_after(JOIN_S) as limit:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reach_given)
+            with trio.move_on_after(GIVEN_S):
+                await all_asked.wait()
+            for address in [] if reached else known:
+                nursery.start_soon(reach, address)
     return reached
+
+
+def _nobody(bootstrap: Sequence[str], known: Sequence[str]) -> NetworkError:
+    given = f"none of the bootstrap addresses answers: {', '.join(bootstrap)}" if bootstrap else ""
+    before = f"nobody answers at the {len(known)} addresses known from before" if known else ""
+    return NetworkError(Code.BOOTSTRAP_UNREACHABLE, "; ".join(filter(None, (given, before))))
 
 
 def _parse_listen(address: str) -> Multiaddr:

@@ -29,6 +29,9 @@ KEY_BYTES_MAX: Final = 256
 PROVIDERS_MAX: Final = 400
 """Providers returned by one search: more than that and the keys should have been sharded."""
 
+CIRCUIT: Final = "/p2p-circuit"
+"""In an address, between a relay's and the peer that it leads to."""
+
 STREAMS_PER_PEER_MAX: Final = 64
 """Inbound streams of one protocol served at once for one peer; its further ones are reset. py-libp2p has no bound of
 its own, and a node has 16 slots."""
@@ -120,6 +123,12 @@ class Network(Protocol):
 
     def peers(self) -> list[bytes]:
         """The peers connected now."""
+
+    def whereabouts(self, peer: bytes) -> tuple[str, ...]:
+        """Where the peer is or was, as far as this node was told: full multiaddrs. A hint."""
+
+    def relayed(self, peer: bytes) -> bool:
+        """Whether the peer is connected, and through relays alone."""
 
     async def connect(self, address: str) -> bytes:
         """Connected to the peer at the multiaddr; its key. Raises `peer_unreachable`."""
