@@ -1,7 +1,7 @@
 """The libp2p host, with unsafe defaults replaced. Every workaround names the upstream line that calls for it.
 
 Upstream is py-libp2p 0.8.1; paths are relative to its package. `tests/network/test_upstream.py` fails when one of these
-is mended there, so that the workaround can go.
+is mended there, so that the workaround can go; `spec/upstream` has the fixes as upstream would take them.
 """
 
 from __future__ import annotations
