@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Literal
@@ -14,7 +12,10 @@ from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 
-from ...protocol.errors import Code, FallowError, NetworkError
+from ...protocol.errors import Code, NetworkError
+from ...protocol.messages import CONTROL_PROTOCOL
+from .answering import control
+from .asking import Asking
 from .boundary import Tasks, one_error
 from .circuit import relayed
 from .dht import Table
@@ -25,7 +26,8 @@ from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses,
 from .kad import Kad
 from .limits import LIMITS
 from .reach import ITSELF, Reach
-from .seam import STREAMS_PER_PEER_MAX, Handler, Validator
+from .seam import Handler, Validator
+from .services import Service
 from .streams import FrameStream
 from .ways import Told, Ways, settle
 
@@ -49,6 +51,9 @@ class Mesh:
         self._table = table
         self._ways = ways
         self._door = door
+        self._services: dict[str, Service] = {}
+        self._serve(CONTROL_PROTOCOL, control(self._services))
+        self.request = Asking(dialler, tasks).request
         self.put = table.put
         self.get = table.get
         self.provide = table.provide
@@ -89,52 +94,20 @@ class Mesh:
         self._tasks.spawn(framed.pump)
         return framed
 
-    async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
-        stream = await self.open(peer, protocol, addresses)
-        try:
-            await stream.send(frame)
-            answer = await stream.receive()
-        except BaseException:
-            self._tasks.spawn(stream.reset)
-            raise
-        await stream.close()
-        return answer
-
     def serve(self, protocol: str, handler: Handler, *, watched: bool = False) -> None:
-        serving: Counter[ID] = Counter()
+        service = self._services[protocol] = Service(handler, watched=watched)
+        self._serve(protocol, service)
 
+    def _serve(self, protocol: str, service: Service) -> None:
         async def handle(stream: INetStream) -> None:
-            peer = stream.muxed_conn.peer_id
-            if serving[peer] >= STREAMS_PER_PEER_MAX:
-                await stream.reset()
+            framed = FrameStream(stream, self._tasks, watched=service.watched)
+            if not service.has_room(framed.peer):
+                await framed.reset()
                 return
-            serving[peer] += 1
-            try:
-                await self._run_handler(FrameStream(stream, self._tasks, watched=watched), handler)
-            finally:
-                serving[peer] -= 1
-                if not serving[peer]:
-                    del serving[peer]
+            self._tasks.spawn(framed.pump)
+            await service.run(framed)
 
         self._host.set_stream_handler(TProtocol(protocol), handle)
-
-    async def _run_handler(self, framed: FrameStream, handler: Handler) -> None:
-        self._tasks.spawn(framed.pump)
-        try:
-            await handler(framed)
-        except Exception as error:
-            if not _expected(error):
-                logging.getLogger(__name__).exception("a stream handler failed; its stream was reset")
-            await framed.reset()
-        else:
-            await framed.close()
-
-
-def _expected(error: BaseException) -> bool:
-    """Whether it tells of a peer that left or broke a rule, and not of a bug of ours."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_expected(inner) for inner in error.exceptions)
-    return isinstance(error, FallowError)
 
 
 @asynccontextmanager
