@@ -41,7 +41,9 @@ def doctor(
     sound = bool(found) and not trial.holes
     machine = {} if sandbox else _machine()
     if node is not None:
-        machine["reach"] = _reach(control.request(node, control.STATUS))
+        status = control.request(node, control.STATUS)
+        machine["reach"] = _reach(status)
+        machine |= {name: str(status[name]) for name in ("link", "round_trips", "rates", "dish") if name in status}
     if json:
         print_json({**machine, "sandbox": _sandbox(found, trial), "strangers_bundles": sound})
         return 0 if sound else 1
