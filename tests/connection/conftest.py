@@ -108,10 +108,12 @@ async def own_bus(folder: Path) -> AsyncIterator[Bus]:
     path, manager = folder / "bus", NetworkManager()
     serials = count(1)
     streams: list[trio.SocketStream] = []
+    sending = trio.Lock()
 
     async def send(stream: trio.SocketStream, message: Message) -> None:
         message.header.fields[HeaderFields.sender] = ":1.1"
-        await stream.send_all(message.serialise(next(serials)))
+        async with sending:
+            await stream.send_all(message.serialise(next(serials)))
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
