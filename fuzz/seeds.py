@@ -71,6 +71,7 @@ def seeds() -> dict[str, list[bytes]]:
         "framing": [b"\x02" + frame(b"one") + frame(b"") + frame(b"three") + b"\xff" * 4],
         "yamux": [b"\x10" + b"".join(_frames())],
         "punching": [_addresses()],
+        "lan": [encode([f"/ip4/192.168.1.7/tcp/4001/p2p/{peer_id(FIRST)}".encode(), b"/ip4/192.0.2.1/tcp/1"])],
         "engine": [b"\xff" + engine.encode(message) for message in engine_messages],
         "engine-fields": [encode(msgpack.unpackb(engine.encode(message)[4:])) for message in engine_messages],
     }

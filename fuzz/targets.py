@@ -18,7 +18,7 @@ from nacl.signing import SigningKey
 
 from fallow.node.engine.messages import FrameBuffer
 from fallow.node.engine.messages import encode as encode_engine_message
-from fallow.node.network import punching, yamux
+from fallow.node.network import lan, punching, yamux
 from fallow.protocol import messages, opening, published, work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
@@ -228,6 +228,13 @@ def _punching(given: bytes) -> None:
         punching._addresses_untrusted(HolePunch.FromString(given))
 
 
+def _lan(given: bytes) -> None:
+    """The texts of a neighbour's announcement."""
+    texts = _arguments(given, bytes, bytes)
+    for address in lan.addresses_untrusted({b"dnsaddr%d" % number: text for number, text in enumerate(texts)}):
+        assert address.encode() in texts
+
+
 def _engine(given: bytes) -> None:
     buffer = FrameBuffer()
     for read in _in_reads(given):
@@ -269,6 +276,7 @@ TARGETS: dict[str, Target] = {
     "framing": Target(("protocol.framing.Frames.feed_untrusted",), _framing),
     "yamux": Target(("node.network.yamux.Frames.feed_untrusted",), _yamux),
     "punching": Target(("node.network.punching._addresses_untrusted",), _punching),
+    "lan": Target(("node.network.lan.addresses_untrusted",), _lan),
     "engine": Target(
         ("node.engine.messages.FrameBuffer.feed_untrusted", "node.engine.messages._decode_untrusted"), _engine
     ),

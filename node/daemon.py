@@ -97,7 +97,12 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                 if config.exit_with_stdin:
                     whole.start_soon(_end_with_stdin)
                 async with open_network(
-                    bytes(key), config.listen, config.bootstrap, profile_rules(wall_ms), reach=_reach(config)
+                    bytes(key),
+                    config.listen,
+                    config.bootstrap,
+                    profile_rules(wall_ms),
+                    reach=_reach(config),
+                    lan=config.lan,
                 ) as network:
                     arrivals = library.arrivals(network)
                     if not bundles:

@@ -110,7 +110,7 @@ class Library:
         return self._trust.trusts(bundle.signed, bundle.cid)
 
     def _may_fetch(self) -> bool:
-        return self._config.fetch != "never" and bool(self._config.bootstrap)
+        return self._config.fetch != "never" and bool(self._config.bootstrap or self._config.lan)
 
     def _take(self, entry: TrustEntry) -> Bundle:
         """The bundle, trusted, held and sound."""

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final, Literal
 
 import trio
@@ -22,6 +23,7 @@ from .door import Door
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
 from .kad import Kad
+from .lan import LAN, Neighbours
 from .limits import LIMITS
 from .reach import ITSELF, Reach
 from .seam import STREAMS_PER_PEER_MAX, Handler, Validator
@@ -133,12 +135,14 @@ async def open_network(
     *,
     mode: Literal["server", "client"] = "server",
     reach: Reach = ITSELF,
+    lan: bool = False,
 ) -> AsyncIterator[Mesh]:
     """A network that has joined the others and serves until the block ends.
 
     `seed` is the 32-byte Ed25519 seed; `listen` are multiaddrs (port 0 takes any free one; a client may listen
     nowhere); `bootstrap` are full multiaddrs, one of which must answer; without any, the node starts alone. A server
-    keeps its part of the table, unless it is reached through relays. `reach` is how others are to come to it.
+    keeps its part of the table, unless it is reached through relays. `reach` is how others are to come to it. Where
+    `bootstrap` has `lan`, one neighbour on this machine's own networks will do; with `lan`, neighbours find this node too.
     Raises `bootstrap_unreachable`, `port_busy`.
     """
     where = [_parse_listen(address) for address in listen]
@@ -153,13 +157,17 @@ async def open_network(
             try:
                 await started.wait()
                 dialler = Dialler(host, tasks)
-                reached = await _reach(dialler, bootstrap)
+                neighbours = Neighbours(host.get_id(), tasks, dialler)
+                if lan or LAN in bootstrap:
+                    tasks.spawn(partial(neighbours.meet, host.get_transport_addrs() if lan else []))
+                reached = await _reach(dialler, neighbours, bootstrap)
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
                 kad = Kad(host, tasks, dialler, validator, serves=mode == "server" and not told.relayed)
                 table = Table(host, kad, validator)
                 if reached:
                     with trio.move_on_after(JOIN_S):
                         await table.join(reached)
+                neighbours.join = table.join
                 nursery.start_soon(kad.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
                 yield Mesh(host, tasks, dialler, table, ways, door)
@@ -168,11 +176,14 @@ async def open_network(
                 stop.set()
 
 
-async def _reach(dialler: Dialler, bootstrap: Sequence[str]) -> list[ID]:
+async def _reach(dialler: Dialler, neighbours: Neighbours, bootstrap: Sequence[str]) -> list[ID]:
     """The bootstrap peers that answered: at least one, if any were given. Raises `bootstrap_unreachable`."""
     reached: list[ID] = []
 
     async def reach(address: str) -> None:
+        if address == LAN:
+            reached.extend(filter(None, [await neighbours.first()]))
+            return
         with suppress(NetworkError):  # the others may answer
             peer, where = parse_address(address)
             await dialler.connect(peer, [where])
