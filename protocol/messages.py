@@ -19,11 +19,15 @@ BLOB_PROTOCOL = protocol_id("blob", 1)
 """Content by its hash ([page 02](02-discovery.md))."""
 VOUCHER_PROTOCOL = protocol_id("voucher", 1)
 """What is still owed for a stream that was lost ([page 05](05-payment.md))."""
+CONTROL_PROTOCOL = protocol_id("control", 1)
+"""Questions under the other protocols, each with one answer, many side by side ([page 11](11-network.md))."""
 PROBE_PROTOCOL = protocol_id("probe", 1)
 """How long it takes there and back, and what one node has measured of the other ([page 02](02-discovery.md))."""
 RATE_PROTOCOL = protocol_id("rate", 1)
 """How much gets through between two nodes ([page 02](02-discovery.md))."""
-PROTOCOLS = (JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL, PROBE_PROTOCOL, RATE_PROTOCOL)
+PROTOCOLS = (
+    JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL, CONTROL_PROTOCOL, PROBE_PROTOCOL, RATE_PROTOCOL,
+)  # fmt: skip
 """All that this implementation speaks."""
 
 Envelope = Annotated[bytes, Size(1, RECORD_BYTES_MAX)]
