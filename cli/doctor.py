@@ -43,6 +43,8 @@ _ASK_JAX: Final = (
     "import json, jax; print(json.dumps([f'{d.platform} ({d.device_kind})' if d.platform != 'cpu' else 'cpu'"
     " for d in jax.devices()]))"
 )
+_MEASURED: Final = ("link", "round_trips", "rates", "dish")
+"""What a node says of its connection, in its own words."""
 _WORDS: Final = {BUBBLEWRAP: "no network, no other processes, no files but its own: namespaces", **MEASURES}
 
 
@@ -96,6 +98,7 @@ def _checks(state: Path | None, bootstrap: str | None, sandbox: Check) -> dict[s
     return {
         "node": running,
         **trio.run(_in_the_mesh, status, state, bootstrap, restrict_keyboard_interrupt_to_checkpoints=True),
+        **_measured(status),
         "sandbox": sandbox
         if sandbox.good
         else replace(sandbox, advice="`fallow doctor --sandbox` shows each attempt."),
@@ -115,6 +118,13 @@ def _status(state: Path | None) -> tuple[Mapping[str, object] | None, Check]:
     reasons = status["reasons"]
     why = f": {'; '.join(map(str, reasons))}" if isinstance(reasons, list) and reasons else ""
     return status, Check(True, f"runs, and is {status['state']}{why}; connected with {status['peers']} peers")
+
+
+def _measured(status: Mapping[str, object] | None) -> dict[str, Check]:
+    """What the node has measured of its connection; nothing without one, or of what could not be measured."""
+    found = status or {}
+    said = {name: str(found[name]) for name in _MEASURED if name in found}
+    return {name.replace("_", " "): Check(None if what.startswith("not ") else True, what) for name, what in said.items()}
 
 
 async def _in_the_mesh(
