@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 import time
+from typing import Any
 
 from hivemind.dht.node import DHTNode
 from hivemind.p2p import P2P, PeerID
@@ -18,7 +19,7 @@ LIFETIME_S = 3600
 MIB = 1024 * 1024
 
 
-async def echo(info, reader, writer):
+async def echo(info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Each frame, behind its length in four bytes, is returned, unless it is bulk."""
     while len(head := await reader.read(4)) == 4:
         length = int.from_bytes(head, "big")
@@ -28,7 +29,7 @@ async def echo(info, reader, writer):
             await writer.drain()
 
 
-async def main(bootstrap):
+async def main(bootstrap: list[str]) -> None:
     began = time.perf_counter()
     p2p = await P2P.create(initial_peers=bootstrap, host_maddrs=["/ip4/127.0.0.1/tcp/0"], nat_port_map=False)
     node = await DHTNode.create(p2p=p2p, initial_peers=bootstrap)
@@ -37,18 +38,19 @@ async def main(bootstrap):
     addresses = [str(address) for address in await p2p.get_visible_maddrs()]
     # The daemon that this peer consists of has to end with it: whoever kills one kills both.
     say({"name": p2p.peer_id.to_base58(), "addresses": addresses, "joined_s": joined_s, "pids": [p2p._child.pid]})
-    streams = {}
+    streams: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
 
-    async def exchange(name, frame, answered):
+    async def exchange(name: str, frame: bytes, answered: bool) -> None:
         if name not in streams:
-            _, *streams[name] = await p2p.call_binary_stream_handler(PeerID.from_base58(name), "echo")
+            _, *ends = await p2p.call_binary_stream_handler(PeerID.from_base58(name), "echo")
+            streams[name] = ends[0], ends[1]
         reader, writer = streams[name]
         writer.write(len(frame).to_bytes(4, "big") + frame)
         await writer.drain()
         if answered:
             await reader.readexactly(4 + len(frame))
 
-    async def obey(order):
+    async def obey(order: list[Any]) -> object:
         match order:
             case ["store", key, size]:
                 return await node.store(key, b"x" * size, time.time() + LIFETIME_S)
@@ -71,7 +73,7 @@ async def main(bootstrap):
     await p2p.shutdown()
 
 
-def say(answer):
+def say(answer: dict[str, object]) -> None:
     print(json.dumps(answer), flush=True)
 
 

@@ -10,25 +10,26 @@ import socket
 import sys
 import tempfile
 import time
+from typing import Any
 
 from lattica import ConnectionHandler, Lattica, rpc_method, rpc_stream
 
 MIB = 1024 * 1024
 
 
-class Service(ConnectionHandler):
+class Service(ConnectionHandler):  # type: ignore[misc]  # it ships no types
     """What it offers others."""
 
-    @rpc_method
+    @rpc_method  # type: ignore[untyped-decorator]
     def echo(self, frame: bytes) -> bytes:
         return frame
 
-    @rpc_stream
+    @rpc_stream  # type: ignore[untyped-decorator]
     def sink(self, frame: bytes) -> int:
         return len(frame)
 
 
-def main(bootstrap, folder):
+def main(bootstrap: list[str], folder: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         here = f"/ip4/127.0.0.1/tcp/{probe.getsockname()[1]}"  # it does not tell which port it was given
@@ -43,7 +44,7 @@ def main(bootstrap, folder):
     name = lattica.peer_id()
     say({"name": name, "addresses": [f"{here}/p2p/{name}"], "joined_s": joined_s, "pids": []})
 
-    def obey(order):
+    def obey(order: list[Any]) -> object:
         match order:
             case ["store", key, size]:
                 return lattica.store(key, b"x" * size)
@@ -54,6 +55,7 @@ def main(bootstrap, folder):
                 return len(service.get_stub(name).echo(b"x" * 256).result())
             case ["bulk", name, mib]:
                 return service.get_stub(name).sink(bytes(mib * MIB)).result()
+        return False
 
     for line in sys.stdin:
         began = time.perf_counter()
@@ -65,7 +67,7 @@ def main(bootstrap, folder):
         say({"answer": answer, "took_s": time.perf_counter() - began})
 
 
-def say(answer):
+def say(answer: dict[str, object]) -> None:
     print(json.dumps(answer), flush=True)
 
 
