@@ -124,7 +124,9 @@ def _measured(status: Mapping[str, object] | None) -> dict[str, Check]:
     """What the node has measured of its connection; nothing without one, or of what could not be measured."""
     found = status or {}
     said = {name: str(found[name]) for name in _MEASURED if name in found}
-    return {name.replace("_", " "): Check(None if what.startswith("not ") else True, what) for name, what in said.items()}
+    return {
+        name.replace("_", " "): Check(None if what.startswith("not ") else True, what) for name, what in said.items()
+    }
 
 
 async def _in_the_mesh(
