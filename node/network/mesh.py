@@ -164,8 +164,8 @@ async def open_network(
                 neighbours.join = table.join
                 nursery.start_soon(kad.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
-                neighbours = partial(kad.closest, host.get_id().to_bytes())
-                door.spared = lambda: ways.kept().union(neighbours())
+                closest = partial(kad.closest, host.get_id().to_bytes())
+                door.spared = lambda: ways.kept().union(closest())
                 trimmer = Trimmer(host, tasks, door.spared)
                 nursery.start_soon(trimmer.run)
                 yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
