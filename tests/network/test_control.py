@@ -220,9 +220,22 @@ async def test_a_question_ends_with_its_stream_and_the_next_one_finds_another(st
 
             nursery.start_soon(ask)
             await waiting.until(1, 0)
-            await asker._host.disconnect(id_of(answerer.key))
-        await waiting.until(1, 1)
+            await muxer_of(asker, answerer).close()
+            await waiting.until(2, 1)  # asked again, once
+            await muxer_of(asker, answerer).close()
+        await waiting.until(2, 2)
         assert await asker.request(answerer.key, "/test/echo", b"again", answerer.addresses()) == b"again"
+
+
+async def test_a_question_on_a_connection_that_is_dead_is_asked_again_on_another(start_node) -> None:
+    asker, answerer = await start_node(1), await start_node(2)
+    answerer.serve("/test/echo", echo)
+    with trio.fail_after(20):
+        assert await asker.request(answerer.key, "/test/echo", b"one", answerer.addresses()) == b"one"
+        dead = muxer_of(asker, answerer)
+        await dead.secured_conn.close()  # what is below is gone, and nobody has noticed
+        assert await asker.request(answerer.key, "/test/echo", b"two", answerer.addresses()) == b"two"
+        assert muxer_of(asker, answerer) is not dead
 
 
 async def test_a_peer_without_control_streams_is_asked_over_fresh_ones(start_node) -> None:
