@@ -45,10 +45,11 @@ class WorkerProcess:
 
     It is spawned by plain `Popen` from the caller's thread: a parent-death signal, which sandboxes set, follows the
     spawning *thread*, and trio's own spawning uses one that ends after ten seconds. It has a session of its own, so
-    that a terminal's Ctrl-C does not reach it, and leaves by itself when the socket closes.
+    that a terminal's Ctrl-C does not reach it, and leaves by itself when the socket closes. Should we be killed, the
+    kernel kills it, even if it is stopped.
 
     In a `box`, bubblewrap stands between: it is our child, and ends after the worker. A kill goes past it to the
-    worker, since the memory is free when that one has gone; should we be killed, the kernel kills both.
+    worker, since the memory is free when that one has gone.
     """
 
     def __init__(
@@ -159,6 +160,9 @@ class WorkerProcess:
         """The process is gone and its socket is closed, even if the caller is being cancelled."""
         self.kill()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REAP_S_MAX):
+            if self._handle is not None:
+                await trio.lowlevel.wait_readable(self._handle)
+            self._popen.kill()  # a box that somebody has stopped would not end by itself
             await self.exit_code()
 
     async def exit_code(self) -> int:
