@@ -125,8 +125,10 @@ def start_node(nursery: trio.Nursery) -> Callable[..., Awaitable[Mesh]]:
         listen: str = LOOPBACK,
         mode: Any = "server",
         reach: Reach = ITSELF,
+        known: Sequence[str] = (),
     ) -> Mesh:
-        network = open_network(_seed(number), [listen] if listen else [], bootstrap, VALIDATOR, mode=mode, reach=reach)
+        where = [listen] if listen else []
+        network = open_network(_seed(number), where, bootstrap, VALIDATOR, mode=mode, reach=reach, known=known)
         with trio.fail_after(30):
             mesh: Mesh = await nursery.start(_hold, network)
         return mesh
