@@ -14,6 +14,8 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from ..node import control
+from ..node.engine import cgroup
+from ..node.engine.cgroup import CGROUP, Ground
 from ..node.engine.confinement import MEASURES
 from ..node.engine.sandbox import BUBBLEWRAP, Bubblewrap, bubblewrap
 from ..node.engine.trial import ATTEMPTS, Trial, try_out
@@ -26,7 +28,11 @@ _ASK_JAX: Final = (
     "import json, jax; print(json.dumps([f'{d.platform} ({d.device_kind})' if d.platform != 'cpu' else 'cpu'"
     " for d in jax.devices()]))"
 )
-_WORDS: Final = {BUBBLEWRAP: "no network, no other processes, no files but its own: namespaces", **MEASURES}
+_WORDS: Final = {
+    BUBBLEWRAP: "no network, no other processes, no files but its own: namespaces",
+    CGROUP: "a bound on memory and threads that no program gets around, and the node first",
+    **MEASURES,
+}
 
 
 def doctor(
@@ -37,20 +43,20 @@ def doctor(
 ) -> int:
     """0 if strangers' bundles can be served here; 1 if a node would refuse them, or something got through."""
     found = bubblewrap()
-    trial = try_out(found.path)
+    trial, group = try_out(found.path), cgroup.try_out()
     sound = bool(found) and not trial.holes
     machine = {} if sandbox else _machine()
     if node is not None:
         machine["reach"] = _reach(control.request(node, control.STATUS))
     if json:
-        print_json({**machine, "sandbox": _sandbox(found, trial), "strangers_bundles": sound})
+        print_json({**machine, "sandbox": _sandbox(found, trial, group), "strangers_bundles": sound})
         return 0 if sound else 1
     for key, value in machine.items():
         line(f"{key.replace('_', ' '):<16} {', '.join(value) if isinstance(value, list) else value}")
     if sandbox:
-        _show(trial)
+        _show(trial, group)
     else:
-        line(f"{'sandbox':<16} {', '.join(trial.measures) or 'none'}")
+        line(f"{'sandbox':<16} {', '.join(_held(trial, group)) or 'none'}")
     line(_verdict(found, trial))
     return 0 if sound else 1
 
@@ -93,20 +99,28 @@ def _accelerators() -> list[str]:
         return [f"none: JAX did not find one within {_JAX_S_MAX:.0f} s"]
 
 
-def _sandbox(found: Bubblewrap, trial: Trial) -> dict[str, Json]:
+def _held(trial: Trial, group: Ground) -> list[str]:
+    return [name for name in _WORDS if name in trial.measures or (name == CGROUP and "memory" in group.controllers)]
+
+
+def _sandbox(found: Bubblewrap, trial: Trial, group: Ground) -> dict[str, Json]:
     return {
-        "measures": {name: name in trial.measures for name in _WORDS},
+        "measures": {name: name in _held(trial, group) for name in _WORDS},
         "attempts": {name: trial.attempts[name] for name in ATTEMPTS},
         "holes": list(trial.holes),
         "missing": found.why_not,
+        "control_group": {"controllers": list(group.controllers), "missing": group.why_not},
     }
 
 
-def _show(trial: Trial) -> None:
+def _show(trial: Trial, group: Ground) -> None:
+    held = _held(trial, group)
     table(
         ("measure", "holds", "what it means"),
-        [(name, "yes" if name in trial.measures else "no", words) for name, words in _WORDS.items()],
+        [(name, "yes" if name in held else "no", words) for name, words in _WORDS.items()],
     )
+    if group.why_not:
+        line(f"{CGROUP}: {group.why_not}")
     table(
         ("a worker that tries to", "is", "by"),
         [
