@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from random import SystemRandom
 from typing import Final, Literal
 
 import trio
@@ -155,12 +156,13 @@ async def open_network(
                 dialler = Dialler(host, tasks)
                 reached = await _reach(dialler, bootstrap)
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
-                kad = Kad(host, tasks, dialler, validator, serves=mode == "server" and not told.relayed)
-                table = Table(host, kad, validator)
+                serves = mode == "server" and not told.relayed
+                kad = Kad(host, tasks, dialler, validator, SystemRandom(), serves=serves)
+                table = Table(host, kad, validator, SystemRandom())
                 if reached:
                     with trio.move_on_after(JOIN_S):
                         await table.join(reached)
-                nursery.start_soon(kad.maintain)
+                nursery.start_soon(table.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
                 yield Mesh(host, tasks, dialler, table, ways, door)
             finally:
