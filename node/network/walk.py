@@ -25,7 +25,11 @@ PEER_S: Final = 3.0
 LATE_S: Final = 0.3
 LATE_FACTOR: Final = 4.0
 """A peer is late once it has taken so long, and so many times as long as half of those that answered. It has lost its turn
-to another, and the search ends without it, if a third have answered: else the way out of here is slow, and not the peer."""
+to another, and the search ends without it, if a quarter have answered: else the way out of here is slow, and not the peer."""
+
+LATE_MAX: Final = 10
+"""So many late ones are replaced by peers farther away: more than a third of twenty frozen. Silent peers made up to be close
+would else be asked one after another."""
 
 FANOUT: Final = 20
 """Peers closest to a key that keep it and are asked for it: Kademlia's k."""
@@ -103,7 +107,7 @@ class Walk:
                 if following is not None:
                     self._begin(following, now)
                     continue
-                if not punctual and (3 * len(self._answered) >= len(self._begun) or not self._pending):
+                if not punctual and (4 * len(self._answered) >= len(self._begun) or not self._pending):
                     break
                 self._progress = trio.Event()
                 until = min(map(self._late_at, punctual)) - now if punctual else PEER_S
@@ -137,7 +141,7 @@ class Walk:
     def _hopeful(self) -> list[ID]:
         """Those that answered, or may still."""
         now = trio.current_time()
-        late = {peer for peer in self._pending if now >= self._late_at(peer)}
+        late = set([peer for peer in self._begun if peer in self._pending and now >= self._late_at(peer)][:LATE_MAX])
         return [peer for peer in self._votes if peer not in self._failed and peer not in late]
 
     def _begin(self, peer: ID, now: float) -> None:
