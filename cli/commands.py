@@ -47,8 +47,8 @@ COMMANDS: Final = (
     Command(
         "nodes",
         "nodes:nodes",
-        "Show the nodes that discovery finds, with what they offer.",
-        "fallow nodes minilm-l6",
+        "Show the nodes that discovery finds: what they offer, how fresh, how measured.",
+        "fallow nodes minilm-l6 --watch",
     ),
     Command(
         "verify",

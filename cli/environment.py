@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import trio
 from cyclopts import Parameter
 
+from ..node.book import BOOK
 from ..node.config import default_home
 from ..protocol.errors import Code, ConfigError, RemoteProtocolError
 from ..protocol.identity import peer_key_untrusted
@@ -24,10 +25,13 @@ AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON object an
 
 
 def bootstrap_addresses(given: str | None) -> list[str]:
-    """The addresses given, else those of `FALLOW_BOOTSTRAP`. Raises `ConfigError(bad_config)` if there are none."""
+    """The addresses given, else those of `FALLOW_BOOTSTRAP`; there may be none if a peer book has others.
+
+    Raises `ConfigError(bad_config)`.
+    """
     text = given if given is not None else os.environ.get("FALLOW_BOOTSTRAP", "")
     addresses = [address for address in map(str.strip, text.split(",")) if address]
-    if not addresses:
+    if not addresses and not (default_home() / BOOK).exists():
         raise _bad_bootstrap("No node to join by")
     for address in addresses:
         if not _names_a_peer(address):

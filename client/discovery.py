@@ -1,7 +1,7 @@
 """Who is there: the DHT's hints, each confirmed by asking the node itself.
 
 Many are asked at once, and those that answer fast are known first. A node that does not answer is gone from here at
-once; the DHT may still name it for days.
+once; the DHT may still name it for days. The peer book adds whom this client met before.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
+from ..node.book import Book, Profile
 from ..node.network.seam import Network, Provider
 from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, NetworkError, RemoteProtocolError
@@ -36,7 +37,7 @@ WARM_S = 60.0
 """So long after the last work, known nodes are kept fresh, so that a handover finds its next node without a question."""
 ASKED_AT_ONCE = 64
 EPOCHS_MAX = 65_536
-"""Nodes and owners whose latest epoch is remembered, in a few megabytes; who was not met for longest gives way."""
+"""Nodes and owners whose latest epoch is at hand, in a few megabytes; who was not met for longest gives way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +73,30 @@ Enough = Callable[[Sequence[Node]], bool]
 class Epochs:
     """The highest epoch seen of each node's mandates, and of each owner's issuers: it voids the lower ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, book: Book) -> None:
+        self._book = book
         self._seen: dict[bytes, int] = {}
 
     def see(self, key: bytes, record: Mandate | Issuer) -> None:
         """Raises `RemoteProtocolError(bad_mandate)` if one of a higher epoch was seen for this key."""
         subject = record.RECORD.encode() + key
-        check_epoch(record, self._seen.get(subject, 0))
+        check_epoch(record, self._seen.get(subject) or self._book.epoch(subject))
         self._seen.pop(subject, None)
         while len(self._seen) >= EPOCHS_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[subject] = record.epoch
+        self._book.see_epoch(subject, record.epoch)
 
 
 class Discovery:
     """The nodes that this client knows to be there."""
 
-    def __init__(self, network: Network, now_ms: Callable[[], int], nursery: trio.Nursery) -> None:
-        self._epochs = Epochs()
+    def __init__(
+        self, network: Network, now_ms: Callable[[], int], nursery: trio.Nursery, book: Book | None = None
+    ) -> None:
+        """Without a book, nothing is known from before, and nothing is kept."""
+        self._book = Book() if book is None else book
+        self._epochs = Epochs(self._book)
         self._network = network
         self._now_ms = now_ms
         self._nursery = nursery
@@ -111,10 +118,13 @@ class Discovery:
     async def find(self, bundle: bytes, enough: Enough) -> list[Node]:
         """Nodes that say now that they serve the bundle; returns early, after a little grace, once they are `enough`.
 
-        All that are known are asked, and those that the DHT names. Calls side by side share their questions.
+        All that are known are asked, those of earlier times that have not failed since, and those that the DHT names.
+        Calls side by side share their questions.
         """
         for node in self._serving(bundle):
             self._begin_asking(Provider(node.key, node.addresses))
+        for met in self._book.serving(bundle)[:ASKED_AT_ONCE]:
+            self._begin_asking(Provider(met.key, met.addresses))
         searched_s = trio.current_time() - self._searched_at.get(bundle, -SEARCH_S)
         if bundle not in self._searching and searched_s >= SEARCH_S:
             self._searching.add(bundle)
@@ -139,7 +149,7 @@ class Discovery:
                         self._begin_asking(Provider(node.key, node.addresses))
 
     async def ask(self, key: bytes, addresses: Sequence[str] = ()) -> Node | None:
-        """What the node says of itself now; None, and forgotten, if it does not answer or its answer does not hold."""
+        """What the node says of itself now; None, and gone, if it does not answer or its answer does not hold."""
         began = trio.current_time()
         try:
             with trio.fail_after(ASK_S):
@@ -148,12 +158,13 @@ class Discovery:
             node = self._node_untrusted(key, tuple(addresses), frame, began)
         except (NetworkError, RemoteProtocolError, trio.TooSlowError):
             self.forget(key)
+            self._book.missed(key)
             return None
         self.nodes[key] = node
         return node
 
     def forget(self, key: bytes) -> None:
-        """The node did not answer, or went away: it is not offered again until it answers."""
+        """The node failed, or went away: it is not offered again until it answers."""
         self.nodes.pop(key, None)
 
     def _serving(self, bundle: bytes) -> list[Node]:
@@ -215,17 +226,22 @@ class Discovery:
         check_profile(capability, key, now_ms)
         check_profile(connectivity, key, now_ms)
         mandate = self._mandate_untrusted(reply.mandate, capability.record, now_ms)
+        worker_key = _worker_key_untrusted(reply.worker_key, key, now_ms)
+        where, took_s = connectivity.record.addresses or addresses, trio.current_time() - began
+        bundles = [served.bundle for served in capability.record.served]
+        profile = Profile(reply.mandate, reply.capability, reply.connectivity)
+        self._book.answered(key, where, bundles, round(took_s * 1_000_000), profile)
         return Node(
             key,
             mandate,
             capability.record,
             connectivity.record,
-            _worker_key_untrusted(reply.worker_key, key, now_ms),
+            worker_key,
             reply.state,
             reply.reasons,
             reply.jobs_running,
-            connectivity.record.addresses or addresses,
-            (trio.current_time() - began) * 1000,
+            where,
+            took_s * 1000,
             trio.current_time(),
         )
 

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import trio
 from nacl.signing import SigningKey
 
+from ..node.book import Book
 from ..node.engine.sealing import PieceSealer, seal_input
 from ..node.network.seam import Network, Stream
 from ..protocol.bundle import CALL, GENERATE, SCORE, Manifest
@@ -145,6 +146,7 @@ class Desk:
     key: SigningKey
     now_ms: Callable[[], int]
     """Wall clock, for what is signed; durations are counted on trio's own."""
+    book: Book = field(default_factory=Book)
 
 
 @dataclass
@@ -405,6 +407,8 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
             confirmed = await _leave(execution)
         if execution.paid_on_stream and not confirmed:
             desk.settler.add(node, channel)
+        if execution.job.state is JobState.SETTLED:
+            desk.book.worked(node.key, well=True)
 
 
 async def _leave(execution: Execution) -> bool:

@@ -79,6 +79,7 @@ class Team:
         self.discovery.forget(node.key)
         if not (isinstance(error, Refused) and error.code in _HONEST_NO):
             self.experience.failed(node.key, trio.current_time())
+            self.desk.book.worked(node.key, well=False)
 
     def _choose(self, nodes: Sequence[Node], need: Need, preferred: Sequence[bytes]) -> Node | None:
         distrusted = self.desk.wallet.distrusted

@@ -14,7 +14,7 @@ from multiaddr import Multiaddr
 from targets import KEYS, NOW_MS, STRUCTS
 
 from fallow.node.engine import messages as engine
-from fallow.node.network import yamux
+from fallow.node.network import control, yamux
 from fallow.protocol import messages
 from fallow.protocol.codec import Value, encode
 from fallow.protocol.envelope import sign
@@ -68,10 +68,21 @@ def seeds() -> dict[str, list[bytes]]:
         "versions": [encode(["job", ["/fallow/job/1", "/fallow/job/2"], ["/fallow/job/2", "/fallow/job/1"]])],
         "framing": [b"\x02" + frame(b"one") + frame(b"") + frame(b"three") + b"\xff" * 4],
         "yamux": [b"\x10" + b"".join(_frames())],
+        "control": [control.encode(word) for word in _words()],
         "punching": [_addresses()],
         "engine": [b"\xff" + engine.encode(message) for message in engine_messages],
         "engine-fields": [encode(msgpack.unpackb(engine.encode(message)[4:])) for message in engine_messages],
     }
+
+
+def _words() -> list[control.Word]:
+    answer = [control.Part(3, bytes(control.PART_BYTES), last=False), control.Part(3, b"the end", last=True)]
+    return [
+        control.Ask(1, "/fallow/profile/1", b"?"),
+        control.Cancel(2),
+        *answer,
+        control.Refused(4, control.Reason.BUSY),
+    ]
 
 
 def _examples() -> tuple[Any, ...]:

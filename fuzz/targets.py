@@ -18,7 +18,7 @@ from nacl.signing import SigningKey
 
 from fallow.node.engine.messages import FrameBuffer
 from fallow.node.engine.messages import encode as encode_engine_message
-from fallow.node.network import punching, yamux
+from fallow.node.network import control, punching, yamux
 from fallow.protocol import messages, opening, published, work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
@@ -214,6 +214,10 @@ def _yamux(given: bytes) -> None:
     assert given[1:].startswith(b"".join(yamux.encode(yamux.Kind(each.kind), *each[1:]) for each in frames))
 
 
+def _control(given: bytes) -> None:
+    assert control.encode(control.decode_untrusted(given)) == given
+
+
 def _punching(given: bytes) -> None:
     """What two peers behind routers tell each other of their addresses."""
     with suppress(DecodeError):
@@ -259,6 +263,14 @@ TARGETS: dict[str, Target] = {
     "versions": Target(("protocol.versions.negotiate_untrusted",), _versions),
     "framing": Target(("protocol.framing.Frames.feed_untrusted",), _framing),
     "yamux": Target(("node.network.yamux.Frames.feed_untrusted",), _yamux),
+    "control": Target(
+        (
+            "node.network.control.decode_untrusted",
+            "node.network.control._ask_untrusted",
+            "node.network.control._part_untrusted",
+        ),
+        _control,
+    ),
     "punching": Target(("node.network.punching._addresses_untrusted",), _punching),
     "engine": Target(
         ("node.engine.messages.FrameBuffer.feed_untrusted", "node.engine.messages._decode_untrusted"), _engine

@@ -22,6 +22,7 @@ from . import control
 from .accounts import Accounts
 from .availability import Availability
 from .blobs import Blobs
+from .book import BOOK, Book
 from .config import Config
 from .delivery import now_ms
 from .engine.bundles import Bundle
@@ -69,6 +70,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         authority = Authority.load(config, wall_ms())
         journal = Journal(config.state)
         closing.callback(journal.close)
+        book = Book(config.state / BOOK)
+        closing.callback(book.close)
         library = Library(config, EventLog(config.state))
         closing.callback(library.close)
         bundles = list(await trio.to_thread.run_sync(library.open))
@@ -86,9 +89,11 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                 whole.start_soon(end_when_told)
                 if config.exit_with_stdin:
                     whole.start_soon(_end_with_stdin)
+                rules, known = profile_rules(wall_ms), book.ways_in()
                 async with open_network(
-                    bytes(key), config.listen, config.bootstrap, profile_rules(wall_ms), reach=_reach(config)
+                    bytes(key), config.listen, config.bootstrap, rules, reach=_reach(config), known=known
                 ) as network:
+                    whole.start_soon(book.keep, network)
                     arrivals = library.arrivals(network)
                     if not bundles:
                         bundles.append(await _first(arrivals, library))

@@ -19,7 +19,9 @@ BLOB_PROTOCOL = protocol_id("blob", 1)
 """Content by its hash ([page 02](02-discovery.md))."""
 VOUCHER_PROTOCOL = protocol_id("voucher", 1)
 """What is still owed for a stream that was lost ([page 05](05-payment.md))."""
-PROTOCOLS = (JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL)
+CONTROL_PROTOCOL = protocol_id("control", 1)
+"""Questions under the other protocols, each with one answer, many side by side ([page 11](11-network.md))."""
+PROTOCOLS = (JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL, CONTROL_PROTOCOL)
 """All that this implementation speaks."""
 
 Envelope = Annotated[bytes, Size(1, RECORD_BYTES_MAX)]

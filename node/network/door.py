@@ -180,7 +180,7 @@ class Door:
         standing = self._standing()
         theirs = [muxed for _, muxed in standing if not muxed.is_initiator]
         if len(standing) >= self._limits.connections_max or (inbound and len(theirs) >= self._limits.inbound_max):
-            idle = [muxed for _, muxed in standing if not muxed.streams and (not inbound or not muxed.is_initiator)]
+            idle = [muxed for _, muxed in standing if not muxed.busy and (not inbound or not muxed.is_initiator)]
             if not idle:
                 return f"{len(standing)} connections stand already, and none of them is idle"
             self._tasks.spawn(min(idle, key=lambda muxed: muxed.used_at).close)

@@ -31,12 +31,12 @@ class MuxedStream(IMuxedStream):
         self.stream_id = stream_id
         self.muxed_conn = conn
         self.inbound = inbound
-        self.watched = False
+        self.watched = self.resting = False
         self.unread = bytearray()
         self.recv_window = WINDOW_BYTES
         """Bytes that the other side may send still."""
         self.queued = 0
-        """Frames handed to the connection and not written yet."""
+        """Large frames handed to the connection and not written yet."""
         self._conn = conn
         self._send_window = WINDOW_BYTES
         self._window = WINDOW_BYTES
@@ -63,6 +63,14 @@ class MuxedStream(IMuxedStream):
             frame = encode(Kind.DATA, 0, self.stream_id, length, bytes(view[sent : sent + length]))
             sent += length
             await self._conn.carry(self, frame)
+
+    def offer(self, data: bytes) -> bool:
+        """All of it is on its way. False, and nothing of it is, if any would have to wait."""
+        if self._reset or self._send_closed or len(data) > self._send_window:
+            return False
+        taken = self._conn.offer(self, encode(Kind.DATA, 0, self.stream_id, len(data), data))
+        self._send_window -= len(data) if taken else 0
+        return taken
 
     async def read(self, n: int | None = None) -> bytes:
         """Some bytes, `n` at most. Raises `MuxedStreamEOF` at the end, `MuxedStreamReset` after a reset."""

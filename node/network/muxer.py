@@ -43,6 +43,9 @@ SMALL_BYTES_MAX: Final = 4096
 LARGE_QUEUED_MAX: Final = 16
 """Large frames waiting for the socket; further senders wait for their turn."""
 
+OFFERED_MAX: Final = 256
+"""Small frames waiting for the socket beyond which no further one is taken without waiting for it."""
+
 SMALL_QUEUED_MAX: Final = 4096
 """Small frames waiting for the socket. They are not waited for, else two full sockets could wait for each other; a peer
 that lets so many pile up has not read for a long time, and the connection is given up."""
@@ -72,7 +75,7 @@ class _Queued(NamedTuple):
     frame: bytes
     written: trio.Event | None = None
     stream: MuxedStream | None = None
-    """Whose data it is: what comes later on it stays behind it."""
+    """Whose data it is, if it is large: what comes later on it stays behind it."""
 
 
 class Muxer(IMuxedConn):
@@ -195,12 +198,23 @@ class Muxer(IMuxedConn):
         """The least of late, in seconds; 0 before one was measured."""
         return self._flight.round_trip_s
 
-    def watch(self, stream: MuxedStream) -> None:
-        """The stream ends when the peer falls silent, long before the connection does."""
-        if not stream.watched and stream.stream_id in self._streams:
-            stream.watched = True
-            self._watched += 1
-            self._hurry.set()
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way."""
+        return any(not stream.resting for stream in self._streams.values())
+
+    def watch(self, stream: MuxedStream, watched: bool = True) -> None:
+        """The stream ends when the peer falls silent, long before the connection does; or not any more."""
+        if stream.watched is not watched and stream.stream_id in self._streams:
+            stream.watched = watched
+            self._watched += 1 if watched else -1
+            if watched and self._watched == 1:
+                self._hurry.set()
+
+    def set_working(self, stream: MuxedStream, working: bool) -> None:
+        """Whether anything is under way on the stream; while not, it keeps nobody from ending the connection."""
+        stream.resting = not working
+        self.used_at = trio.current_time()
 
     def forget(self, stream: MuxedStream) -> None:
         """The stream has ended for both sides."""
@@ -219,21 +233,30 @@ class Muxer(IMuxedConn):
 
     async def carry(self, stream: MuxedStream, frame: bytes) -> None:
         """The frame of data was written. Cancelled, it is written all the same. Raises `ConnectionClosedError`."""
-        queued = _Queued(frame, trio.Event(), stream)
         if len(frame) <= HEAD_BYTES + SMALL_BYTES_MAX and not stream.queued:
             self._check()
+            queued = _Queued(frame, trio.Event())
             self._small.append(queued)
         else:
             await self._room.acquire()
             if self._ended:
                 self._room.release()  # for the next one that waits
             self._check()
+            queued = _Queued(frame, trio.Event(), stream)
             self._large.append(queued)
-        stream.queued += 1
+            stream.queued += 1
         self._wake.set()
         assert queued.written is not None
         await queued.written.wait()
         self._check()
+
+    def offer(self, stream: MuxedStream, frame: bytes) -> bool:
+        """The frame of data is on its way. False, and it is not, if it would have to wait."""
+        if self._ended or stream.queued or len(self._small) >= OFFERED_MAX or len(frame) > HEAD_BYTES + SMALL_BYTES_MAX:
+            return False
+        self._small.append(_Queued(frame))
+        self._wake.set()
+        return True
 
     async def cut(self, fault: Fault | None = None) -> None:
         """The peer is cut off, for the fault if there is one."""
@@ -341,14 +364,15 @@ class Muxer(IMuxedConn):
     # Keeping watch.
 
     async def _watch(self) -> None:
-        silent_s, reads = 0.0, self._reads
+        silent_s, reads, began = 0.0, self._reads, trio.current_time()
         while True:
             tick_s = STREAM_TICK_S if self._watched else TICK_S
             self._hurry = trio.Event()
-            with trio.move_on_after(tick_s) as tick:
+            with trio.move_on_at(began + tick_s) as tick:
                 await self._hurry.wait()
             if not tick.cancelled_caught:
                 continue
+            began = trio.current_time()
             silent_s = silent_s + tick_s if self._reads == reads else 0.0
             reads = self._reads
             if silent_s >= DEAD_S:

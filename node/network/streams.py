@@ -39,8 +39,10 @@ class FrameStream:
         self._stream = stream
         self._conn = stream.muxed_conn
         self._tasks = tasks
-        if watched and isinstance(stream, NetStream) and isinstance(stream.muxed_stream, MuxedStream):
-            self._conn.watch(stream.muxed_stream)
+        assert isinstance(stream, NetStream) and isinstance(stream.muxed_stream, MuxedStream)
+        self._muxed = stream.muxed_stream
+        if watched:
+            self._conn.watch(self._muxed)
         self._sending = trio.Lock()
         self._arrived, self._unread = trio.open_memory_channel[bytes](UNREAD_FRAMES_MAX)
         self._unread_bytes = self._partial_bytes = 0
@@ -64,6 +66,10 @@ class FrameStream:
                     self._send_closed = True
                     self._tasks.spawn(self._abort)
 
+    def offer(self, frame: bytes) -> bool:
+        """The frame is on its way. False, and it is not, if it would have to wait."""
+        return not self._send_closed and not self._sending.locked() and self._muxed.offer(framing.frame(frame))
+
     async def _write(self, frame: bytes) -> None:
         await self._stream.write(framing.frame(frame))
 
@@ -77,15 +83,31 @@ class FrameStream:
 
     async def close(self) -> None:
         if not self._receive_closed:
-            self._end_here()
+            self.cease()
             self._tasks.spawn(self._linger)
         await trio.lowlevel.checkpoint()
 
     async def reset(self) -> None:
-        self._end_here()
+        self.cease()
         await self._abort()
 
-    def _end_here(self) -> None:
+    def set_working(self, working: bool, *, watched: bool = False) -> None:
+        """Whether anything is under way here, as `Muxer.set_working` has it; and whether that is watched, as in `open`."""
+        self._conn.set_working(self._muxed, working)
+        self._conn.watch(self._muxed, watched)
+
+    def keep(self, length: int) -> None:
+        """Whoever received them holds so many bytes more, or fewer, of what is no whole yet. Raises `too_large`."""
+        self._conn.held_bytes += length
+        if length > 0 and self._conn.held_bytes > BUFFERED_CONNECTION_MAX:
+            raise self._overfull(f"{BUFFERED_CONNECTION_MAX} bytes on all its streams")
+
+    def blame(self, fault: Fault) -> None:
+        """The fault counts against the peer."""
+        self._conn.blame(fault)
+
+    def cease(self) -> None:
+        """Nothing is sent or received here any more; the other side learns of it by `reset`."""
         self._send_closed = self._receive_closed = True
         self._end = NetworkError(Code.STREAM_CLOSED, "the stream was closed on this side")
         self._unread.close()

@@ -40,6 +40,9 @@ WITNESSES: Final = 6
 PARALLEL: Final = 10
 """Peers asked at a time: a quarter of them frozen still leaves most of each round."""
 
+NAMED: Final = 30
+"""Peers that most have named, asked besides the closest: half as many again, as some of those are hostile too."""
+
 WALK_MAX: Final = 80
 """Peers asked in one search: half of them as the liars like it, and the other half is still twice k."""
 
@@ -136,7 +139,7 @@ class Walk:
         return nsmallest(FANOUT, self._hopeful(), key=self._distance.__getitem__)
 
     def _most_named(self) -> list[ID]:
-        return nsmallest(FANOUT, self._hopeful(), key=lambda peer: (-self._votes[peer], self._distance[peer]))
+        return nsmallest(NAMED, self._hopeful(), key=lambda peer: (-self._votes[peer], self._distance[peer]))
 
     def _hopeful(self) -> list[ID]:
         """Those that answered, or may still."""

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from fallow.models import build
-from fallow.node.engine.bundles import BundleStore
 from fallow.protocol.identity import peer_key_untrusted
 from fallow.testnet.natlab import Lab, Nat, Place
 
@@ -76,10 +74,8 @@ class Street:
 
 
 @pytest.fixture(scope="module")
-def street(built, start_for_all, tmp_path_factory) -> Iterator[Street]:
-    folder = tmp_path_factory.mktemp("street")
-    home = folder / "home"
-    build("tiny-chat", BundleStore(home / "store"))
+def street(built, start_for_all, tmp_path_factory, new_home) -> Iterator[Street]:
+    folder, home = tmp_path_factory.mktemp("street"), new_home()
     first = start_for_all(built.public(), 1, relay=True)
     relays = [first, *(start_for_all(built.public(), number, first.addresses, relay=True) for number in (2, 3))]
     homes = [built.home(nat) for nat in (Nat.PRESERVING, Nat.RANDOM)]

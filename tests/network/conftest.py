@@ -127,9 +127,11 @@ def start_node(nursery: trio.Nursery) -> Callable[..., Awaitable[Mesh]]:
         mode: Any = "server",
         reach: Reach = ITSELF,
         rules: Validator = VALIDATOR,
+        known: Sequence[str] = (),
     ) -> Mesh:
         seed = _seed(number) if isinstance(number, int) else number
-        network = open_network(seed, [listen] if listen else [], bootstrap, rules, mode=mode, reach=reach)
+        where = [listen] if listen else []
+        network = open_network(seed, where, bootstrap, rules, mode=mode, reach=reach, known=known)
         with trio.fail_after(30):
             mesh: Mesh = await nursery.start(_hold, network)
         return mesh

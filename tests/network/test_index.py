@@ -146,7 +146,7 @@ def test_each_answer_names_others_and_together_they_name_all() -> None:
     assert len(set().union(*answers)) == 200
 
 
-@pytest.mark.spec("D-19")
+@pytest.mark.spec("D-30")
 def test_providers_expire_and_leave_nothing() -> None:
     providers = Providers(place_of(OWN), Random(1))
     providers.add(b"key", WHERE, _sender(1), 0.0)
@@ -205,7 +205,7 @@ def _provide(key: bytes, *peers: bytes) -> Message:
     return question
 
 
-@pytest.mark.spec("D-19")
+@pytest.mark.spec("D-30")
 def test_a_peer_provides_for_itself_alone_and_not_too_often() -> None:
     index, peer = _index(), _sender(1)
     for others in ((), (b"another",), (peer.peer, b"another")):

@@ -17,6 +17,7 @@ from fallow.client.bundles import Bundles
 from fallow.client.discovery import Discovery, Node
 from fallow.node import config
 from fallow.node.availability import Availability
+from fallow.node.book import Book
 from fallow.node.mandates import Authority
 from fallow.node.network.seam import Network, Provider, Stream
 from fallow.node.presence import Presence
@@ -341,6 +342,35 @@ async def test_whom_the_dht_names_is_asked_and_offered_only_if_it_answers() -> N
         assert await discovery.find(BUNDLE, lambda nodes: False) == []
         assert discovery.known(BUNDLE) == []
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.spec("D-13", "I-18")
+async def test_whom_a_client_met_before_is_asked_and_offered_only_if_it_answers() -> None:
+    book, answers = Book(), {NODE_KEY: reply(mandated(epoch=9))}
+
+    async def found() -> list[bytes]:
+        """By a client that begins with the book, and whom the DHT tells nothing."""
+        async with trio.open_nursery() as nursery:
+            network = FakeNetwork(answers)
+            discovery = Discovery(cast(Network, network), lambda: NOW_MS, nursery, book)
+            assert discovery.known(BUNDLE) == []
+            nodes = [node.key for node in await discovery.find(BUNDLE, lambda nodes: False)]
+            assert nodes == list(discovery.nodes)
+            nursery.cancel_scope.cancel()
+        return nodes
+
+    assert await found() == []
+    async with trio.open_nursery() as nursery:
+        assert await Discovery(cast(Network, FakeNetwork(answers)), lambda: NOW_MS, nursery, book).ask(NODE_KEY)
+    assert await found() == [NODE_KEY]
+    answers[NODE_KEY] = reply(mandated(epoch=8))  # what voids it was seen in an earlier life
+    assert await found() == []
+    answers[NODE_KEY] = reply(mandated(epoch=9))
+    assert await found() == []  # it would answer now, but nobody says so: it failed when it was last asked
+    async with trio.open_nursery() as nursery:
+        network = FakeNetwork(answers, [NODE_KEY])
+        assert await Discovery(cast(Network, network), lambda: NOW_MS, nursery, book).find(BUNDLE, lambda nodes: False)
+    assert await found() == [NODE_KEY]
 
 
 @pytest.mark.spec("D-15")
