@@ -108,7 +108,7 @@ class Mesh:
     def _serve(self, protocol: str, service: Service) -> None:
         async def handle(stream: INetStream) -> None:
             framed = FrameStream(stream, self._tasks, watched=service.watched)
-            if not service.has_room(framed.peer):
+            if not service.admit(framed.peer):
                 await framed.reset()
                 return
             self._tasks.spawn(framed.pump)
