@@ -45,6 +45,11 @@ def bootstrap_addresses(given: str | None) -> list[str]:
     return addresses
 
 
+def is_given(bootstrap: str | None) -> bool:
+    """Whether anything was given to join by, here or in `FALLOW_BOOTSTRAP`."""
+    return bool((bootstrap if bootstrap is not None else os.environ.get("FALLOW_BOOTSTRAP", "")).strip(", "))
+
+
 @contextmanager
 def usable(what: str, path: Path) -> Iterator[None]:
     """What the system says against something of the user's on disk becomes `ConfigError(bad_config)` that names it."""

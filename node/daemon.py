@@ -281,12 +281,15 @@ class _Node:
             "jobs_running": self._availability.jobs,
             "addresses": list(self._network.addresses()),
             "peers": len(self._network.peers()),
+            "bootstrap": list(self._config.bootstrap),
             **_reached(self._network.reachability()),
             **_connected(self._survey),
             "bundles": [bundle.manifest.name for bundle in self._bundles],
             "refused": [f"{cid(bundle)}: {error.message}" for bundle, error in self._engine.refused.items()],
             "sandbox": list(self._engine.measures) or ["none"],
             "fetching": [f"{name}: {stage}" for name, stage in self._library.missing.items()],
+            "store": str(self._config.store),
+            "store_bytes_max": self._config.store_bytes_max,
         }
 
 

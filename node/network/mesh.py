@@ -24,6 +24,7 @@ from .dialling import Dialler
 from .door import Door
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
+from .idle import Trimmer
 from .kad import Kad
 from .lan import LAN, Neighbours
 from .limits import LIMITS
@@ -44,7 +45,9 @@ GIVEN_S: Final = 1.0
 class Mesh:
     """One running node of the network; made by `open_network`."""
 
-    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door) -> None:
+    def __init__(
+        self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door, trimmer: Trimmer
+    ) -> None:
         self.key: Final = key_of(host.get_id())
         self.reachability = ways.reachability
         self._host = host
@@ -53,6 +56,7 @@ class Mesh:
         self._table = table
         self._ways = ways
         self._door = door
+        self._trimmer = trimmer
         self._services: dict[str, Service] = {}
         self._serve(CONTROL_PROTOCOL, control(self._services))
         self.request = Asking(dialler, tasks).request
@@ -160,7 +164,11 @@ async def open_network(
                 neighbours.join = table.join
                 nursery.start_soon(kad.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
-                yield Mesh(host, tasks, dialler, table, ways, door)
+                closest = partial(kad.closest, host.get_id().to_bytes())
+                door.spared = lambda: ways.kept().union(closest())
+                trimmer = Trimmer(host, tasks, door.spared)
+                nursery.start_soon(trimmer.run)
+                yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
             finally:
                 tasks.close()
                 stop.set()
