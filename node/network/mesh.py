@@ -166,8 +166,7 @@ async def open_network(
                 neighbours.join = table.join
                 nursery.start_soon(table.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
-                closest = partial(kad.closest, host.get_id().to_bytes())
-                door.spared = lambda: ways.kept().union(closest())
+                door.spared = lambda: ways.kept().union(map(ID, kad.index.buckets.closest(kad.own)))
                 trimmer = Trimmer(host, tasks, door.spared)
                 nursery.start_soon(trimmer.run)
                 yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
