@@ -29,6 +29,7 @@ from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 
 from ...protocol.errors import Code, NetworkError
+from .acquaintances import bound_acquaintances
 from .boundary import translated
 from .identity import Multiaddr
 from .muxed import MuxedStream
@@ -80,6 +81,7 @@ def make_host(seed: bytes, listen: Sequence[Multiaddr], announce: Announce | Non
     swarm = swarm_of(host)
     swarm.retry_config = RetryConfig(max_retries=0)  # the caller has other addresses, and other peers
     swarm.set_stream_handler(_guard(host))
+    bound_acquaintances(swarm)
     return host
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from random import SystemRandom
 from typing import Final, Literal
 
 import trio
@@ -26,6 +27,7 @@ from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
 from .idle import Trimmer
 from .kad import Kad
+from .lan import LAN, Neighbours
 from .limits import LIMITS
 from .muxer import Muxer
 from .reach import ITSELF, Reach
@@ -117,7 +119,7 @@ class Mesh:
     def _serve(self, protocol: str, service: Service) -> None:
         async def handle(stream: INetStream) -> None:
             framed = FrameStream(stream, self._tasks, watched=service.watched)
-            if not service.has_room(framed.peer):
+            if not service.admit(framed.peer):
                 await framed.reset()
                 return
             self._tasks.spawn(framed.pump)
@@ -136,6 +138,7 @@ async def open_network(
     mode: Literal["server", "client"] = "server",
     reach: Reach = ITSELF,
     known: Sequence[str] = (),
+    lan: bool = False,
 ) -> AsyncIterator[Mesh]:
     """A network that has joined the others and serves until the block ends.
 
@@ -143,7 +146,8 @@ async def open_network(
     nowhere); `bootstrap` are full multiaddrs, one of which must answer; without any, the node starts alone. A server
     keeps its part of the table, unless it is reached through relays. `reach` is how others are to come to it.
     `known` are addresses from an earlier time, to join by if no bootstrap peer answers soon; a server, without bootstrap
-    addresses, starts alone if they are all gone. Raises `bootstrap_unreachable`, `port_busy`.
+    addresses, starts alone if they are all gone. Where `bootstrap` has `lan`, one neighbour on this machine's own networks
+    will do; with `lan`, neighbours find this node too. Raises `bootstrap_unreachable`, `port_busy`.
     """
     where = [_parse_listen(address) for address in listen]
     told = Told(reach)
@@ -157,19 +161,23 @@ async def open_network(
             try:
                 await started.wait()
                 dialler = Dialler(host, tasks)
-                reached = await _reach(dialler, bootstrap, known)
+                neighbours = Neighbours(host.get_id(), tasks, dialler)
+                if lan or LAN in bootstrap:
+                    tasks.spawn(partial(neighbours.meet, host.get_transport_addrs() if lan else []))
+                reached = await _reach(dialler, neighbours, bootstrap, known)
                 if not reached and (bootstrap or (known and mode == "client")):
                     raise _nobody(bootstrap, known)
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
-                kad = Kad(host, tasks, dialler, validator, serves=mode == "server" and not told.relayed)
-                table = Table(host, kad, validator)
+                serves = mode == "server" and not told.relayed
+                kad = Kad(host, tasks, dialler, validator, SystemRandom(), serves=serves)
+                table = Table(host, kad, validator, SystemRandom())
                 if reached:
                     with trio.move_on_after(JOIN_S):
                         await table.join(reached)
-                nursery.start_soon(kad.maintain)
+                neighbours.join = table.join
+                nursery.start_soon(table.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
-                neighbours = partial(kad.closest, host.get_id().to_bytes())
-                door.spared = lambda: ways.kept().union(neighbours())
+                door.spared = lambda: ways.kept().union(map(ID, kad.index.buckets.closest(kad.own)))
                 trimmer = Trimmer(host, tasks, door.spared)
                 nursery.start_soon(trimmer.run)
                 yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
@@ -178,12 +186,17 @@ async def open_network(
                 stop.set()
 
 
-async def _reach(dialler: Dialler, bootstrap: Sequence[str], known: Sequence[str]) -> list[ID]:
+async def _reach(dialler: Dialler, neighbours: Neighbours, bootstrap: Sequence[str], known: Sequence[str]) -> list[ID]:
     """The peers that answered."""
     reached: list[ID] = []
     all_asked = trio.Event()
 
     async def reach(address: str) -> None:
+        if address == LAN:
+            if (neighbour := await neighbours.first()) is not None:
+                reached.append(neighbour)
+                limit.deadline = min(limit.deadline, trio.current_time() + OTHERS_S)
+            return
         with suppress(NetworkError):  # the others may answer
             peer, where = parse_address(address)
             await dialler.connect(peer, [where])
