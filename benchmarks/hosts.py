@@ -36,12 +36,14 @@ from fallow.node.mandates import Authority
 from fallow.node.network.mesh import Mesh, open_network
 from fallow.node.network.table_rules import profile_rules
 from fallow.node.presence import Presence
+from fallow.node.probing import Probing
 from fallow.node.profiles import Offer
+from fallow.node.witnesses import Witnesses
 from fallow.protocol.bundle import GENERATE, SCORE
 from fallow.protocol.envelope import sign
 from fallow.protocol.identity import WorkerKey
 from fallow.protocol.limits import WORKER_KEY_MS_MAX
-from fallow.protocol.messages import PROFILE_PROTOCOL
+from fallow.protocol.messages import PROBE_PROTOCOL, PROFILE_PROTOCOL
 from fallow.protocol.prices import Price
 from fallow.protocol.profiles import ServedBundle
 
@@ -249,18 +251,21 @@ def _run(plan: Plan, pipe: Connection) -> None:
 async def _host(plan: Plan, pipe: Connection) -> None:
     plan.state.mkdir(parents=True)
     key = SigningKey(plan.seed)
-    rounds = {"measured": 0, "announced": 0}
+    rounds = {"probed": 0, "announced": 0}
     began, cpu = time.perf_counter(), time.process_time()
     async with open_network(plan.seed, [LOOPBACK], plan.bootstrap, profile_rules(wall_ms)) as network:
         joined_s, joined_cpu_s = time.perf_counter() - began, time.process_time() - cpu
         presence = make_presence(plan.state, key, network, rounds)
         network.serve(PROFILE_PROTOCOL, presence.answer)
+        probing = make_probing(key, network, presence, rounds)
+        network.serve(PROBE_PROTOCOL, probing.answer)
         began = time.perf_counter()
         await presence.announce()
         announced_s = time.perf_counter() - began
         pipe.send(Joined(network.key, network.addresses(), joined_s, joined_cpu_s, announced_s))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(presence.keep, EventLog(plan.state))
+            nursery.start_soon(probing.run)
             while True:
                 await trio.lowlevel.wait_readable(pipe.fileno())
                 try:
@@ -275,10 +280,6 @@ class _Counted(Presence):
     """Says how often it did what it does over and over."""
 
     rounds: dict[str, int]
-
-    async def measure(self) -> None:
-        await super().measure()
-        self.rounds["measured"] += 1
 
     async def announce(self) -> None:
         await super().announce()
@@ -300,6 +301,16 @@ def make_presence(state: Path, key: SigningKey, network: Mesh, rounds: dict[str,
     presence = _Counted(config, key, authority, network, availability, offer)
     presence.rounds = rounds
     return presence
+
+
+def make_probing(key: SigningKey, network: Mesh, presence: Presence, rounds: dict[str, int]) -> Probing:
+    """A node's probes of its peers."""
+
+    def probed() -> None:
+        rounds["probed"] += 1
+
+    witnesses = Witnesses(network.key, presence.mandate.record.owner, wall_ms)
+    return Probing(network, key, lambda: presence.mandate.envelope, witnesses, probed)
 
 
 def _state(network: Mesh, rounds: Mapping[str, int]) -> State:

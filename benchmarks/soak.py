@@ -29,10 +29,10 @@ import trio
 from hosts import Hosts, State
 from libp2p.kad_dht import kad_dht, provider_store, routing_table, value_store
 
-from fallow.node import presence, profiles
+from fallow.node import presence, probing, profiles
 
 PERIODS: Final = (
-    (presence, "MEASURE_S"),
+    (probing, "EVERY_S"),
     (presence, "ANNOUNCE_S"),
     (profiles, "PROFILE_MS_MAX"),
     (kad_dht, "ROUTING_TABLE_REFRESH_INTERVAL"),
@@ -154,7 +154,7 @@ def report(watched: Sequence[Watched], factor: float, minutes: float, visits: in
     table.head()
     table.row("periods shortened", f"{factor:.0f} times, for {minutes:.0f} minutes")
     last = [each.samples[-1][1].rounds for each in watched]
-    for what, period_s in (("measured", presence.MEASURE_S), ("announced", presence.ANNOUNCE_S)):
+    for what, period_s in (("probed", probing.EVERY_S / probing.PEERS_MAX), ("announced", presence.ANNOUNCE_S)):
         done = mean(rounds[what] for rounds in last)
         table.row(f"rounds {what} by each watched host", f"{done:.0f}: {done * period_s * factor / 3600:.1f} h of them")
     table.row("clients that joined, searched and left", str(visits))
