@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final, Literal
 
 import trio
@@ -23,7 +24,9 @@ from .dialling import Dialler
 from .door import Door
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
+from .idle import Trimmer
 from .kad import Kad
+from .lan import LAN, Neighbours
 from .limits import LIMITS
 from .reach import ITSELF, Reach
 from .seam import Handler, Validator
@@ -42,7 +45,9 @@ GIVEN_S: Final = 1.0
 class Mesh:
     """One running node of the network; made by `open_network`."""
 
-    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door) -> None:
+    def __init__(
+        self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door, trimmer: Trimmer
+    ) -> None:
         self.key: Final = key_of(host.get_id())
         self.reachability = ways.reachability
         self._host = host
@@ -51,6 +56,7 @@ class Mesh:
         self._table = table
         self._ways = ways
         self._door = door
+        self._trimmer = trimmer
         self._services: dict[str, Service] = {}
         self._serve(CONTROL_PROTOCOL, control(self._services))
         self.request = Asking(dialler, tasks).request
@@ -120,6 +126,7 @@ async def open_network(
     mode: Literal["server", "client"] = "server",
     reach: Reach = ITSELF,
     known: Sequence[str] = (),
+    lan: bool = False,
 ) -> AsyncIterator[Mesh]:
     """A network that has joined the others and serves until the block ends.
 
@@ -127,7 +134,8 @@ async def open_network(
     nowhere); `bootstrap` are full multiaddrs, one of which must answer; without any, the node starts alone. A server
     keeps its part of the table, unless it is reached through relays. `reach` is how others are to come to it.
     `known` are addresses from an earlier time, to join by if no bootstrap peer answers soon; a server, without bootstrap
-    addresses, starts alone if they are all gone. Raises `bootstrap_unreachable`, `port_busy`.
+    addresses, starts alone if they are all gone. Where `bootstrap` has `lan`, one neighbour on this machine's own networks
+    will do; with `lan`, neighbours find this node too. Raises `bootstrap_unreachable`, `port_busy`.
     """
     where = [_parse_listen(address) for address in listen]
     told = Told(reach)
@@ -141,7 +149,10 @@ async def open_network(
             try:
                 await started.wait()
                 dialler = Dialler(host, tasks)
-                reached = await _reach(dialler, bootstrap, known)
+                neighbours = Neighbours(host.get_id(), tasks, dialler)
+                if lan or LAN in bootstrap:
+                    tasks.spawn(partial(neighbours.meet, host.get_transport_addrs() if lan else []))
+                reached = await _reach(dialler, neighbours, bootstrap, known)
                 if not reached and (bootstrap or (known and mode == "client")):
                     raise _nobody(bootstrap, known)
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
@@ -150,20 +161,30 @@ async def open_network(
                 if reached:
                     with trio.move_on_after(JOIN_S):
                         await table.join(reached)
+                neighbours.join = table.join
                 nursery.start_soon(kad.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
-                yield Mesh(host, tasks, dialler, table, ways, door)
+                closest = partial(kad.closest, host.get_id().to_bytes())
+                door.spared = lambda: ways.kept().union(closest())
+                trimmer = Trimmer(host, tasks, door.spared)
+                nursery.start_soon(trimmer.run)
+                yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
             finally:
                 tasks.close()
                 stop.set()
 
 
-async def _reach(dialler: Dialler, bootstrap: Sequence[str], known: Sequence[str]) -> list[ID]:
+async def _reach(dialler: Dialler, neighbours: Neighbours, bootstrap: Sequence[str], known: Sequence[str]) -> list[ID]:
     """The peers that answered."""
     reached: list[ID] = []
     all_asked = trio.Event()
 
     async def reach(address: str) -> None:
+        if address == LAN:
+            if (neighbour := await neighbours.first()) is not None:
+                reached.append(neighbour)
+                limit.deadline = min(limit.deadline, trio.current_time() + OTHERS_S)
+            return
         with suppress(NetworkError):  # the others may answer
             peer, where = parse_address(address)
             await dialler.connect(peer, [where])

@@ -29,7 +29,8 @@ from ...protocol.errors import Code, NetworkError, RemoteProtocolError
 from .boundary import translated
 from .flight import Flight
 from .identity import Multiaddr
-from .limits import STREAMS_IN_BURST, STREAMS_IN_MAX, STREAMS_IN_SEC, STREAMS_OUT_MAX
+from .limits import BUFFERED_CONNECTION_MAX, STREAMS_IN_BURST, STREAMS_IN_MAX, STREAMS_IN_SEC, STREAMS_OUT_MAX
+from .memory import Memory
 from .muxed import MuxedStream
 from .standing import Fault
 from .yamux import BODY_BYTES_MAX, HEAD_BYTES, WINDOW_BYTES, Flag, Frame, Frames, Kind, encode
@@ -93,6 +94,8 @@ class Muxer(IMuxedConn):
         self.on_close = on_close
         self.blame: Callable[[Fault], None] = lambda fault: None
         """Told of what the peer does against the rules."""
+        self.memory = Memory(BUFFERED_CONNECTION_MAX, trio.current_time)
+        """Of all connections of the host, once it has been let in."""
         self.held_bytes = 0
         """What has come and waits above for whoever reads it."""
         self.used_at = trio.current_time()
@@ -171,6 +174,7 @@ class Muxer(IMuxedConn):
             raise MuxedStreamError(f"{STREAMS_OUT_MAX} streams are open to this peer")
         stream = self._add(self._next_id, inbound=False)
         self._next_id += 2
+        self.watch(stream)  # until its protocol is agreed: `host` says when
         self.say(encode(Kind.WINDOW, Flag.SYN, stream.stream_id, 0))
         return stream
 

@@ -67,7 +67,7 @@ Start = Callable[..., Host]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts a host in a place: `start(place, 1, bootstrap, way="relayed", mode="client", relay=True)`."""
+    """Starts a host in a place: `start(place, 1, bootstrap, way="relayed", mode="client", relay=True, lan=True)`."""
     with starter() as start:
         yield start
 
@@ -85,11 +85,11 @@ def starter() -> Iterator[Start]:
 
     def start(
         place: Place, number: int, bootstrap: list[str] | None = None, *, way: str = "direct", mode: str = "server",
-        relay: bool = False,
+        relay: bool = False, lan: bool = False,
     ) -> Host:  # fmt: skip
         settings = {
             "seed": bytes([number] * 32).hex(), "listen": [WIRE] if mode == "server" else [],
-            "bootstrap": bootstrap or [], "way": way, "mode": mode, "relay": relay,
+            "bootstrap": bootstrap or [], "way": way, "mode": mode, "relay": relay, "lan": lan,
         }  # fmt: skip
         script = Path(__file__).with_name("peer.py")
         command = place.command([sys.executable, str(script), json.dumps(settings)])
