@@ -95,9 +95,9 @@ class Rates:
     def down_kbit_per_s(self) -> int | None:
         """The median over peers, or what bundles came at if that is more; None if not measured."""
         found = _median([each.down_kbit_per_s for each in self._fresh()])
-        if self._fetched and trio.current_time() - self._fetched[0] < FRESH_S:
-            return max(found or 0, self._fetched[1])
-        return found
+        if self._fetched is None or trio.current_time() - self._fetched[0] >= FRESH_S:
+            return found
+        return max(found or 0, self._fetched[1])
 
     def fetched(self, length_bytes: int, took_s: float) -> None:
         """A bundle has come, each of its bytes checked, from several peers at once."""
@@ -149,7 +149,7 @@ class Rates:
             with trio.fail_after(TRANSFER_S):
                 stream = await self._network.open(peer, RATE_PROTOCOL)
             try:
-                for up in (True, False):
+                for up in (True,) if self._fetched_lately() else (True, False):
                     for length_bytes in STEPS:
                         took_s = await self._transfer_untrusted(stream, length_bytes, up=up)
                         best[up] = max(best.get(up, 0), _kbit_per_s(length_bytes, took_s))
@@ -219,6 +219,9 @@ class Rates:
         self._served[peer] = (since, so_far + length_bytes)
         await self._up.take(length_bytes)
         return True
+
+    def _fetched_lately(self) -> bool:
+        return self._fetched is not None and trio.current_time() - self._fetched[0] < FRESH_S
 
     def _fresh(self) -> list[_Figure]:
         now = trio.current_time()

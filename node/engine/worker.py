@@ -10,6 +10,7 @@ closes, at which it is gone at once, whatever it was doing. It can be killed at 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import signal
 import socket
@@ -36,6 +37,8 @@ from .rates import measure
 from .watchdog import Watchdog
 from .workbench import Workbench, short
 
+_PR_SET_PDEATHSIG: Final = 1
+
 NICE: Final = 10
 """Below whatever the owner runs, and below our own daemon, whose answers are waited for; it costs no throughput."""
 
@@ -43,6 +46,7 @@ NICE: Final = 10
 def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> None:
     """Serves until the daemon closes the socket. `run` does the jobs: another than `run_entry` makes another worker."""
     options = _parser().parse_args(arguments)
+    _end_with_parent()
     if options.accelerators:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["TPU_VISIBLE_CHIPS"] = options.accelerators
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle; it tells us by closing the socket
@@ -72,6 +76,15 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     bench = Workbench(control, loading.models, run, options.max_jobs, confinement, areas)
     bench.announce(tuple(loading.served))
     bench.serve(inbox)
+
+
+def _end_with_parent() -> None:
+    """The kernel ends this process with the one that started it: while it is stopped, or native code keeps Python's lock, it
+    does not see its socket's end. A parent that had gone before this is found out there.
+
+    Strictly it is the thread that started it. The daemon's is its main one (`process`), and bubblewrap has no other.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
 
 
 class Loader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from random import SystemRandom
 from typing import Final, Literal
 
 import trio
@@ -107,7 +108,7 @@ class Mesh:
     def _serve(self, protocol: str, service: Service) -> None:
         async def handle(stream: INetStream) -> None:
             framed = FrameStream(stream, self._tasks, watched=service.watched)
-            if not service.has_room(framed.peer):
+            if not service.admit(framed.peer):
                 await framed.reset()
                 return
             self._tasks.spawn(framed.pump)
@@ -156,16 +157,16 @@ async def open_network(
                 if not reached and (bootstrap or (known and mode == "client")):
                     raise _nobody(bootstrap, known)
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
-                kad = Kad(host, tasks, dialler, validator, serves=mode == "server" and not told.relayed)
-                table = Table(host, kad, validator)
+                serves = mode == "server" and not told.relayed
+                kad = Kad(host, tasks, dialler, validator, SystemRandom(), serves=serves)
+                table = Table(host, kad, validator, SystemRandom())
                 if reached:
                     with trio.move_on_after(JOIN_S):
                         await table.join(reached)
                 neighbours.join = table.join
-                nursery.start_soon(kad.maintain)
+                nursery.start_soon(table.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
-                closest = partial(kad.closest, host.get_id().to_bytes())
-                door.spared = lambda: ways.kept().union(closest())
+                door.spared = lambda: ways.kept().union(map(ID, kad.index.buckets.closest(kad.own)))
                 trimmer = Trimmer(host, tasks, door.spared)
                 nursery.start_soon(trimmer.run)
                 yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
