@@ -21,6 +21,8 @@ from cyclopts import Parameter
 from ..node import control
 from ..node.book import BOOK, Book
 from ..node.config import default_home
+from ..node.engine import cgroup
+from ..node.engine.cgroup import CGROUP, Ground
 from ..node.engine.confinement import MEASURES
 from ..node.engine.sandbox import BUBBLEWRAP, Bubblewrap, bubblewrap
 from ..node.engine.sizes import mib
@@ -45,7 +47,11 @@ _ASK_JAX: Final = (
 )
 _MEASURED: Final = ("link", "round_trips", "rates", "dish")
 """What a node says of its connection, in its own words."""
-_WORDS: Final = {BUBBLEWRAP: "no network, no other processes, no files but its own: namespaces", **MEASURES}
+_WORDS: Final = {
+    BUBBLEWRAP: "no network, no other processes, no files but its own: namespaces",
+    CGROUP: "a bound on memory and threads that no program gets around, and the node first",
+    **MEASURES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +76,15 @@ def doctor(
     Says beside that how this machine stands in the mesh: reached by whom, found by strangers or not, its clock and disk.
     """
     found = bubblewrap()
-    trial = try_out(found.path)
+    trial, group = try_out(found.path), cgroup.try_out()
     sound = bool(found) and not trial.holes
     machine = {} if sandbox else _machine()
-    checks = {} if sandbox else _checks(node, bootstrap, Check(sound, ", ".join(trial.measures) or "none", ""))
+    checks = {} if sandbox else _checks(node, bootstrap, Check(sound, ", ".join(_held(trial, group)) or "none"))
     if json:
         shown: Json = {
             name: {"good": each.good, "found": each.found, "advice": each.advice} for name, each in checks.items()
         }
-        print_json({**machine, "checks": shown, "sandbox": _sandbox(found, trial), "strangers_bundles": sound})
+        print_json({**machine, "checks": shown, "sandbox": _sandbox(found, trial, group), "strangers_bundles": sound})
         return 0 if sound else 1
     for key, value in machine.items():
         line(f"{key.replace('_', ' '):<18} {', '.join(value) if isinstance(value, list) else value}")
@@ -87,7 +93,7 @@ def doctor(
         if check.advice:
             line(f"{'':<18} -> {check.advice}")
     if sandbox:
-        _show(trial)
+        _show(trial, group)
     line(_verdict(found, trial))
     return 0 if sound else 1
 
@@ -261,20 +267,28 @@ def _accelerators() -> list[str]:
         return [f"none: JAX did not find one within {_JAX_S_MAX:.0f} s"]
 
 
-def _sandbox(found: Bubblewrap, trial: Trial) -> dict[str, Json]:
+def _held(trial: Trial, group: Ground) -> list[str]:
+    return [name for name in _WORDS if name in trial.measures or (name == CGROUP and "memory" in group.controllers)]
+
+
+def _sandbox(found: Bubblewrap, trial: Trial, group: Ground) -> dict[str, Json]:
     return {
-        "measures": {name: name in trial.measures for name in _WORDS},
+        "measures": {name: name in _held(trial, group) for name in _WORDS},
         "attempts": {name: trial.attempts[name] for name in ATTEMPTS},
         "holes": list(trial.holes),
         "missing": found.why_not,
+        "control_group": {"controllers": list(group.controllers), "missing": group.why_not},
     }
 
 
-def _show(trial: Trial) -> None:
+def _show(trial: Trial, group: Ground) -> None:
+    held = _held(trial, group)
     table(
         ("measure", "holds", "what it means"),
-        [(name, "yes" if name in trial.measures else "no", words) for name, words in _WORDS.items()],
+        [(name, "yes" if name in held else "no", words) for name, words in _WORDS.items()],
     )
+    if group.why_not:
+        line(f"{CGROUP}: {group.why_not}")
     table(
         ("a worker that tries to", "is", "by"),
         [

@@ -78,7 +78,9 @@ class Survey:
         self.probing = Probing(network, key, mandate, self.witnesses, self._look, lambda: self.link.metered is True)
         self.rates = Rates(
             network,
-            lambda: self.probing.peers,
+            lambda: [
+                each for each in self.probing.peers if not network.relayed(each)
+            ],  # not at a relay's cost, nor by its caps
             self._may_transfer,
             traffic,
             bytes_per_s_up=config.max_bytes_sec_up,

@@ -155,7 +155,7 @@ class _Node:
         def held() -> list[bytes]:
             return [bundle.hash for bundle in library.shared()]
 
-        library.lent = lambda: self._availability.parked
+        library.lent = self._lends
         accounts = Accounts(journal, wall_ms)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
         self._survey = Survey(
@@ -164,7 +164,7 @@ class _Node:
             authority.owner,
             network,
             lambda: self._presence.mandate.envelope,
-            lambda: self._availability.parked and not self._availability.jobs,
+            lambda: self._lends() and not self._availability.jobs,
             lambda: self._presence.refresh(),
             self._heed_link,
             self._log,
@@ -200,7 +200,7 @@ class _Node:
             self._log,
             bytes_per_s=self._config.max_bytes_sec_up,
             traffic=self._library.traffic,
-            lent=lambda: self._availability.parked,
+            lent=self._lends,
             works=lambda: bool(self._availability.jobs),
         )
         self._serve(BLOB_PROTOCOL, blobs.answer)
@@ -226,6 +226,10 @@ class _Node:
                 await self.keeper.replace_worker()
             with suppress(NetworkError):  # it is said again in a few minutes
                 await self._presence.announce()
+
+    def _lends(self) -> bool:
+        """Whether the owner lets anything be moved for others."""
+        return self._availability.parked and not self._availability.withheld
 
     def _heed_link(self, link: Link) -> None:
         if self._config.unmetered_only:
