@@ -103,6 +103,8 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "profile/asked-for-another",
     ),
     "D-8": ("profile/link-*",),
+    "D-31": ("names/shards-*", "names/crowd-*"),
+    "D-32": ("names/crowd-*",),
     # 03: jobs
     "J-1": ("names/version-*",),
     "J-3": ("framing/too-large*", "framing/largest-length"),
