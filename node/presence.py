@@ -19,15 +19,14 @@ from ..protocol.published import Profiles
 from .announcing import Announcer
 from .availability import Availability
 from .config import Config
+from .connection import Connection
 from .delivery import now_ms
 from .log import EventLog, wall_ms
 from .mandates import Authority, current_mandate
 from .network.seam import Network, Stream
 from .profiles import Offer, make_profiles
 from .questions import answer_each
-from .vantage import Vantage, measure
 
-MEASURE_S: Final = 60.0
 ANNOUNCE_S: Final = 600.0
 """Of a profile, and of provider records, that last 30 minutes: two refreshes may be lost."""
 SPREAD_S: Final = 300.0
@@ -56,8 +55,11 @@ class Presence:
         availability: Availability,
         offer: Offer,
         held: Callable[[], Iterable[bytes]] = tuple,
+        connection: Callable[[], Connection] = Connection,
+        witnesses: Callable[[], tuple[bytes, ...]] = tuple,
     ) -> None:
-        """`held` are the bundles that this node has for others to fetch, as of now."""
+        """As of now: `held` are the bundles that this node has for others to fetch, `connection` is what it knows of its own,
+        `witnesses` what others have signed of it."""
         self._offer = self._public = offer
         """What is for sale now, and what the DHT says: measured once, since a new worker's rates would tell of its start."""
         self._held = held
@@ -68,7 +70,8 @@ class Presence:
         self._authority = authority
         self._network = network
         self._availability = availability
-        self._vantage = Vantage(None, frozenset())
+        self._connection = connection
+        self._witnesses = witnesses
         self.mandate: Signed[Mandate] = current_mandate(config, self._node, authority, wall_ms())
         self._sequence = 0
         self._announced: tuple[str, ...] = ()
@@ -83,13 +86,8 @@ class Presence:
 
         await answer_each(stream, ProfileRequest, reply, QUESTIONS_MAX)
 
-    async def measure(self) -> None:
-        """The connectivity is of now; what could not be measured stays absent."""
-        connected = self._network.peers()
-        random.shuffle(connected)
-        # Nodes that answered before come first: of the others, most are clients.
-        connected.sort(key=lambda peer: peer not in self._vantage.answered)
-        self._vantage = await measure(self._network, connected)
+    def refresh(self) -> None:
+        """Whoever asks from now on is told of this moment; the table hears of it in its own time."""
         self._profiles = self._fresh()
 
     async def announce(self) -> None:
@@ -102,22 +100,20 @@ class Presence:
             await self._announce(0.0)
 
     async def keep(self, log: EventLog) -> None:
-        """Measured each minute; announced every ten, whatever this machine does; until cancelled.
+        """Announced every ten minutes, whatever this machine does; until cancelled.
 
         At once only when it has become reachable, or if it says openly where it is and that has changed: relays of a
         machine that moves change when it does. A failure waits for the next round.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_measured)
-            while True:
-                with trio.move_on_after(ANNOUNCE_S * random.uniform(1 - JITTER, 1 + JITTER)):
-                    while self._hides():
-                        await self._network.moved(self._network.addresses())
-                    await self._network.moved(self._announced)
-                try:
-                    await self._announce(SPREAD_S)
-                except NetworkError as error:
-                    log.write("announce_failed", code=error.code, why=error.message)
+        while True:
+            with trio.move_on_after(ANNOUNCE_S * random.uniform(1 - JITTER, 1 + JITTER)):
+                while self._hides():
+                    await self._network.moved(self._network.addresses())
+                await self._network.moved(self._announced)
+            try:
+                await self._announce(SPREAD_S)
+            except NetworkError as error:
+                log.write("announce_failed", code=error.code, why=error.message)
 
     def _hides(self) -> bool:
         """Whether it would tell of a move that others now learn of another way to this node."""
@@ -135,11 +131,6 @@ class Presence:
         keys = [relay_key(region) for region in where if self._config.is_relay]
         keys += [holder_key(bundle) for bundle in held if bundle not in served]
         await self._announcer.say([(bundle, region) for bundle in served for region in where], keys, spread_s)
-
-    async def _keep_measured(self) -> None:
-        while True:
-            await self.measure()
-            await trio.sleep(MEASURE_S)
 
     def renew(self, offer: Offer | None) -> None:
         """A new worker's offer stands from now on. None: there is no worker; what it could do is still said."""
@@ -160,10 +151,10 @@ class Presence:
 
     def _fresh(self) -> Profiles:
         addresses = self._network.addresses()
-        now_ms, measured = wall_ms(), self._vantage.measured
+        now_ms = wall_ms()
         self._sequence = max(self._sequence + 1, now_ms)  # two profiles of one sequence would be fraud
         return make_profiles(
-            self._config, self._key, self.mandate.id, self._offer, addresses, measured, self._sequence, now_ms
+            self._config, self._key, self.mandate.id, self._offer, addresses, self._connection(), self._sequence, now_ms
         )
 
     def _reply(self) -> ProfileReply:
@@ -176,6 +167,7 @@ class Presence:
             state=str(self._availability.state(now)),
             reasons=self._availability.reasons_public(now),
             jobs_running=self._availability.jobs,
+            witnesses=self._witnesses(),
         )
 
 

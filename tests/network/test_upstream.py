@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import inspect
 import struct
+from hashlib import sha256
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from libp2p.identity.identify import identify
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.network import swarm
 from libp2p.peer.peerinfo import PeerInfo
+from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.relay.circuit_v2 import dcutr, protocol
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID
@@ -234,3 +236,20 @@ def test_an_inbound_connection_keeps_its_slot_when_it_has_ended() -> None:
     """`door` instead of upstream's way in."""
     source = inspect.getsource(swarm.Swarm._do_handle_inbound_connection)
     assert source.index("upgrade_inbound_raw_conn") < source.rindex("await self.manager.wait_finished()")
+
+
+def test_a_host_that_met_a_thousand_peers_forgets_its_own_key() -> None:
+    """`acquaintances.bound_acquaintances`."""
+    host = new_host(key_pair=create_new_key_pair(bytes(32)))
+    for number in range(1001):
+        host.get_peerstore().add_addrs(id_of(sha256(b"%d" % number).digest()), [], 3600)
+    with pytest.raises(PeerStoreError):
+        host.get_private_key()
+
+
+def test_a_connector_that_never_ran_remembers_everybody_who_left() -> None:
+    """`acquaintances.bound_acquaintances`."""
+    connector = new_host(key_pair=create_new_key_pair(bytes(32))).get_network().auto_connector
+    for number in range(2000):
+        connector.record_disconnect(id_of(sha256(b"%d" % number).digest()))
+    assert len(connector._recent_disconnects) == 2000

@@ -155,7 +155,7 @@ def _timeless(told: Any) -> Any:
             else replace(each.record, **changes) for each in (told.capability, told.connectivity)]  # fmt: skip
 
 
-@pytest.mark.spec("D-33")
+@pytest.mark.spec("D-36")
 async def test_the_table_is_told_the_same_at_the_same_time_whoever_drives_off(
     autojump_clock, jumping, tmp_path, monkeypatch
 ):
@@ -200,7 +200,7 @@ async def test_a_node_in_a_crowd_goes_down_and_looks_again(autojump_clock, jumpi
     assert [key for _, key, _ in network.seen if key.startswith("serve/")][-1] in [provider_key(b) for b in BUNDLES]
 
 
-@pytest.mark.spec("D-33")
+@pytest.mark.spec("D-36")
 async def test_a_stranger_reads_the_same_from_a_real_table_before_and_after(tmp_path, monkeypatch):
     rules = profile_rules(presence_module.wall_ms)
     listen = ["/ip4/127.0.0.1/tcp/0"]

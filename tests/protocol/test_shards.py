@@ -38,7 +38,7 @@ def _nodes(count: int, seed: int = 1) -> list[bytes]:
     return [random.randbytes(32) for _ in range(count)]
 
 
-@pytest.mark.spec("D-31")
+@pytest.mark.spec("D-34")
 @given(nodes, depths)
 def test_a_nodes_shards_are_its_own_and_some_above(node, depth) -> None:
     own, *above = shards_of(node, depth, NOW_MS)
@@ -55,7 +55,7 @@ def test_a_shards_two_halves_are_told_by_one_bit_of_the_key(node, depth) -> None
     assert shard == 2**depth - 1 + int(bin(int.from_bytes(node))[2:].zfill(256)[:depth], 2)
 
 
-@pytest.mark.spec("D-31")
+@pytest.mark.spec("D-34")
 def test_above_its_shard_a_node_stands_at_half_the_chance_each_and_later_others_do() -> None:
     standing = {node: len(shards_of(node, 10, NOW_MS)) for node in _nodes(4000)}
     counts = Counter(standing.values())
@@ -106,7 +106,7 @@ def _keys(everybody: list[bytes], depth: dict[bytes, int], now_ms: int) -> Keys:
     return keys
 
 
-@pytest.mark.spec("D-31", "D-32")
+@pytest.mark.spec("D-34", "D-35")
 @pytest.mark.parametrize(("count", "begin", "rounds"), [(10, 0, 3), (10, 6, 8), (1000, 0, 8), (1000, 8, 8)])
 def test_no_shard_is_crowded_and_a_client_finds_enough_in_three_lookups(count, begin, rounds) -> None:
     """Wherever the nodes begin."""
