@@ -31,6 +31,7 @@ from nacl.signing import SigningKey
 
 from fallow.node.availability import Availability
 from fallow.node.config import Config
+from fallow.node.connection import Survey
 from fallow.node.log import EventLog, wall_ms
 from fallow.node.mandates import Authority
 from fallow.node.network.mesh import Mesh, open_network
@@ -41,7 +42,7 @@ from fallow.protocol.bundle import GENERATE, SCORE
 from fallow.protocol.envelope import sign
 from fallow.protocol.identity import WorkerKey
 from fallow.protocol.limits import WORKER_KEY_MS_MAX
-from fallow.protocol.messages import PROFILE_PROTOCOL
+from fallow.protocol.messages import PROBE_PROTOCOL, PROFILE_PROTOCOL
 from fallow.protocol.prices import Price
 from fallow.protocol.profiles import ServedBundle
 
@@ -92,7 +93,7 @@ class State:
     """Of trio."""
     peers: int
     rounds: Mapping[str, int]
-    """How often it has measured and announced."""
+    """How often it has announced itself."""
 
 
 class Host:
@@ -249,18 +250,20 @@ def _run(plan: Plan, pipe: Connection) -> None:
 async def _host(plan: Plan, pipe: Connection) -> None:
     plan.state.mkdir(parents=True)
     key = SigningKey(plan.seed)
-    rounds = {"measured": 0, "announced": 0}
+    rounds = {"announced": 0}
     began, cpu = time.perf_counter(), time.process_time()
     async with open_network(plan.seed, [LOOPBACK], plan.bootstrap, profile_rules(wall_ms)) as network:
         joined_s, joined_cpu_s = time.perf_counter() - began, time.process_time() - cpu
-        presence = make_presence(plan.state, key, network, rounds)
+        presence, survey = make_presence(plan.state, key, network, rounds)
         network.serve(PROFILE_PROTOCOL, presence.answer)
+        network.serve(PROBE_PROTOCOL, survey.probing.answer)
         began = time.perf_counter()
         await presence.announce()
         announced_s = time.perf_counter() - began
         pipe.send(Joined(network.key, network.addresses(), joined_s, joined_cpu_s, announced_s))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(presence.keep, EventLog(plan.state))
+            nursery.start_soon(survey.run)
             while True:
                 await trio.lowlevel.wait_readable(pipe.fileno())
                 try:
@@ -276,17 +279,16 @@ class _Counted(Presence):
 
     rounds: dict[str, int]
 
-    async def measure(self) -> None:
-        await super().measure()
-        self.rounds["measured"] += 1
-
     async def announce(self) -> None:
         await super().announce()
         self.rounds["announced"] += 1
 
 
-def make_presence(state: Path, key: SigningKey, network: Mesh, rounds: dict[str, int]) -> Presence:
-    """A node's presence with an offer that no worker stands behind."""
+def make_presence(state: Path, key: SigningKey, network: Mesh, rounds: dict[str, int]) -> tuple[Presence, Survey]:
+    """A node's presence with an offer that no worker stands behind, and what it knows of its connection.
+
+    It probes others as every node does, and moves no bulk to learn its rates, which nodes do every six hours.
+    """
     config = Config(state, (), state, state / "store", state / "owner.key")
     availability = Availability(settle_ms=0, jobs_max=config.jobs_max)
     availability.start()
@@ -297,9 +299,22 @@ def make_presence(state: Path, key: SigningKey, network: Mesh, rounds: dict[str,
     prices = tuple(Price(BUNDLE, entry, 0, 1, 4, 0) for entry in served.entries)
     offer = Offer(node, {}, (served,), prices, sign(worker_key, key))
     authority = Authority.load(config, now)
-    presence = _Counted(config, key, authority, network, availability, offer)
+    survey = Survey(
+        config,
+        key,
+        authority.owner,
+        network,
+        mandate=lambda: presence.mandate.envelope,
+        may_move=lambda: False,
+        on_change=lambda: presence.refresh(),
+        on_link=lambda link: None,
+        log=EventLog(state),
+    )
+    presence = _Counted(
+        config, key, authority, network, availability, offer, connection=survey.now, witnesses=survey.witnesses.shown
+    )
     presence.rounds = rounds
-    return presence
+    return presence, survey
 
 
 def _state(network: Mesh, rounds: Mapping[str, int]) -> State:

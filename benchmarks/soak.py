@@ -29,11 +29,17 @@ import trio
 from hosts import Hosts, State
 from libp2p.kad_dht import kad_dht, provider_store, routing_table, value_store
 
-from fallow.node import presence, profiles
+from fallow.node import link, presence, probing, profiles, rates, vantage
 
 PERIODS: Final = (
-    (presence, "MEASURE_S"),
     (presence, "ANNOUNCE_S"),
+    (probing, "EVERY_S"),
+    (probing, "AGAIN_S"),
+    (probing, "WITNESS_EVERY_S"),
+    (probing, "WITNESS_MS_MAX"),
+    (vantage, "WINDOW_S"),
+    (rates, "FRESH_S"),
+    (link, "POLL_S"),
     (profiles, "PROFILE_MS_MAX"),
     (kad_dht, "ROUTING_TABLE_REFRESH_INTERVAL"),
     (routing_table, "STALE_PEER_THRESHOLD"),
@@ -153,10 +159,9 @@ def report(watched: Sequence[Watched], factor: float, minutes: float, visits: in
     """What happened, beside what a day has."""
     table.head()
     table.row("periods shortened", f"{factor:.0f} times, for {minutes:.0f} minutes")
-    last = [each.samples[-1][1].rounds for each in watched]
-    for what, period_s in (("measured", presence.MEASURE_S), ("announced", presence.ANNOUNCE_S)):
-        done = mean(rounds[what] for rounds in last)
-        table.row(f"rounds {what} by each watched host", f"{done:.0f}: {done * period_s * factor / 3600:.1f} h of them")
+    done = mean(each.samples[-1][1].rounds["announced"] for each in watched)
+    hours = done * presence.ANNOUNCE_S * factor / 3600
+    table.row("rounds announced by each watched host", f"{done:.0f}: {hours:.1f} h of them")
     table.row("clients that joined, searched and left", str(visits))
     table.row("hosts killed and replaced", str(churn))
 

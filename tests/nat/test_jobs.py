@@ -130,7 +130,7 @@ def test_a_job_between_homes(street, client) -> None:
         assert (answer["executors"], answer["tokens"]) == ([robot.key], 40)
 
 
-@pytest.mark.spec("D-19")
+@pytest.mark.spec("D-31")
 @pytest.mark.parametrize("client", [Nat.PRESERVING], indirect=True)
 def test_what_a_home_has_signed_names_relays_and_no_home(street, client) -> None:
     relays = {relay.addresses[0].split("/")[2] for relay in street.relays}
