@@ -203,6 +203,8 @@ class Discovery:
         try:
             async with self._limiter:
                 node = await self.ask(provider.peer, provider.addresses)
+                if node is None and self._network.drop(provider.peer):
+                    node = await self.ask(provider.peer, provider.addresses)
                 if node is None and (addresses := await self._published_addresses(provider)):
                     await self.ask(provider.peer, addresses)
         finally:

@@ -289,6 +289,7 @@ class Mesh:
             met.answers,
             met.jobs_done,
             met.jobs_failed,
+            len(node.witnesses),
         )
 
 

@@ -48,7 +48,20 @@ AGAIN_S: Final = 3600.0
 SERVED_BYTES_MAX: Final = 32 * 1024 * 1024
 """For all peers together within `AGAIN_S`, both ways."""
 PEER_BYTES_MAX: Final = 2 * sum(STEPS)
+STREAMS_MAX: Final = 2
+"""Of one peer within `AGAIN_S`: whoever only holds the one place would keep the others from it."""
+SHARES_MAX: Final = 1024
+"""Peers of whom it is known what they have had; beyond, nobody new is served."""
 QUESTIONS_MAX: Final = 2 * len(STEPS)
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one peer has had since a moment."""
+
+    since_s: float
+    length_bytes: int = 0
+    streams: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +94,8 @@ class Rates:
         self._changed = changed
         self._figures: dict[bytes, _Figure] = {}
         self._fetched: tuple[float, int] | None = None
-        self._served: dict[bytes, tuple[float, int]] = {}
-        self._busy = False
+        self._served: dict[bytes, _Share] = {}
+        self._serving = False
         self._stale = trio.Event()
         self._random = SystemRandom()
 
@@ -127,14 +140,9 @@ class Rates:
         peers = self._vantage_peers()
         found = False
         for peer in self._random.sample(peers, min(PEERS, len(peers))):
-            if self._busy or not self._may():
+            if not self._may():
                 break
-            self._busy = True
-            try:
-                figure = await self._measure(peer)
-            finally:
-                self._busy = False
-            if figure is not None:
+            if (figure := await self._measure(peer)) is not None:
                 found = True
                 self._figures.pop(peer, None)
                 while len(self._figures) >= KEPT_MAX:
@@ -187,10 +195,12 @@ class Rates:
         return took_s
 
     async def answer(self, stream: Stream) -> None:
-        """`/fallow/rate/1`: each question has got what its asker may have, one asker at a time."""
-        if self._busy:
+        """`/fallow/rate/1`: each question has got what its asker may have, one asker at a time, for a minute at most."""
+        share = self._share(stream.peer)
+        if self._serving or share.streams >= STREAMS_MAX:
             return
-        self._busy = True
+        share.streams += 1
+        self._serving = True
         try:
 
             async def reply(request: RateRequest) -> RateReply:
@@ -202,21 +212,28 @@ class Rates:
             with trio.move_on_after(2 * TRANSFER_S * len(STEPS)):
                 await answer_each(stream, RateRequest, reply, QUESTIONS_MAX)
         finally:
-            self._busy = False
+            self._serving = False
+
+    def _share(self, peer: bytes) -> _Share:
+        now = trio.current_time()
+        self._served = {each: share for each, share in self._served.items() if now - share.since_s < AGAIN_S}
+        if len(self._served) >= SHARES_MAX and peer not in self._served:
+            return _Share(now, streams=STREAMS_MAX)
+        return self._served.setdefault(peer, _Share(now))
 
     async def _admit(self, peer: bytes, length_bytes: int) -> bool:
         """Whether so much may be moved for the peer; if so, it counts, and the owner's pace has been kept."""
-        now = trio.current_time()
-        self._served = {each: found for each, found in self._served.items() if now - found[0] < AGAIN_S}
-        since, so_far = self._served.get(peer, (now, 0))
-        total = sum(served for _, served in self._served.values())
-        if so_far + length_bytes > PEER_BYTES_MAX or total + length_bytes > SERVED_BYTES_MAX or not self._may():
+        share = self._share(peer)
+        total = sum(each.length_bytes for each in self._served.values())
+        if not self._may() or total + length_bytes > SERVED_BYTES_MAX:
+            return False
+        if share.length_bytes + length_bytes > PEER_BYTES_MAX:
             return False
         if self._up.wait_s(length_bytes) > TRANSFER_S:
             return False
         if self._traffic is not None and not self._traffic.try_take(length_bytes):
             return False
-        self._served[peer] = (since, so_far + length_bytes)
+        share.length_bytes += length_bytes
         await self._up.take(length_bytes)
         return True
 

@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -200,7 +200,7 @@ def try_out() -> Ground:
     return found
 
 
-def _enable(base: Path, controllers: list[str]) -> bool:
+def _enable(base: Path, controllers: Sequence[str]) -> bool:
     """Whether groups below have these controllers now."""
     control = base / "cgroup.subtree_control"
     missing = set(controllers) - set(control.read_text().split())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hmac
 import socket
 import time
-from collections.abc import Callable
-from itertools import chain
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import Final
 
@@ -44,7 +43,6 @@ from .messages import (
 )
 from .programs import Model
 from .sealing import PieceSealer, open_input
-from .sequences import rehearsal
 from .turns import Task, Turns
 
 FIRST_JOB_S: Final = 1.0
@@ -113,7 +111,9 @@ class Workbench:
         max_jobs: int,
         confinement: Confinement,
         areas: Areas,
+        chores: Iterator[None],
     ) -> None:
+        """`chores` come one by one when all programs are loaded, and before nothing may be written any more."""
         self._control = control
         self._areas = areas
         self._models = models
@@ -122,7 +122,7 @@ class Workbench:
         self._confinement = confinement
         self._private = X25519PrivateKey.generate()
         self._turns = Turns(models.values())
-        self._rehearsals = chain.from_iterable(map(rehearsal, models.values()))
+        self._chores = chores
         self._late = inf
         """When one more program is loaded even if somebody waits."""
         self._tasks: dict[bytes, Task] = {}
@@ -187,10 +187,10 @@ class Workbench:
             inbox.wait(min(PATIENCE_S_MAX, PATIENCE * max(0.0, kept_waiting_s)))
 
     def _load_next(self) -> bool:
-        """One more program is loaded, wider or longer ones last; when all of them are, and all that goes with them, nothing is
-        written any more, and this returns False."""
+        """One more program is loaded, wider or longer ones last, or a chore done. After the last, nothing is written any more,
+        and this returns False."""
         began = time.monotonic()
-        if any(model.load_next() for model in self._models.values()) or next(self._rehearsals, self) is None:
+        if any(model.load_next() for model in self._models.values()) or next(self._chores, self) is None:
             now = time.monotonic()
             self._late = now + min(LATE_S_MAX, LATE * (now - began))
             return True

@@ -16,7 +16,8 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -26,14 +27,15 @@ from ...protocol.errors import Code, EngineError, FallowError
 from . import device, programs
 from .areas import Areas
 from .bundles import Bundle, BundleStore
-from .caps import COMPILE_S_MAX, RUN_S_MIN, Caps, measure_speed, memory_bytes
+from .caps import COMPILE_S_MAX, RUN_S_MIN, Caps, memory_bytes
 from .confinement import Confinement
 from .entries import Run, run_entry
 from .inbox import Inbox
 from .kept import Kept
-from .loading import Grant
+from .loading import Grant, known_speed, measured_again
 from .messages import Beat, Fatal, Here, KnownRates, Loading, Overrun, Served, Unserved, encode
 from .rates import measure
+from .sequences import rehearsal
 from .watchdog import Watchdog
 from .workbench import Workbench, short
 
@@ -66,14 +68,16 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
         manifests = [bundle.manifest for bundle in bundles]
         device.introduce(manifests)
         confinement.before_programs(jax.default_backend(), manifests, options.max_jobs)
-        loading = Loader(control, options, Kept(compiled, store.compile_cache), begin.known)
+        kept = Kept(compiled, store.compile_cache)
+        loading = Loader(control, options, kept, begin.known)
         for bundle in bundles:
             loading.load(bundle)
         loading.check()
     except FallowError as error:
         control.sendall(encode(Fatal(error.code.value, short(error.message))))
         raise SystemExit(error.message) from None
-    bench = Workbench(control, loading.models, run, options.max_jobs, confinement, areas)
+    chores = chain(*map(rehearsal, loading.models.values()), measured_again(kept))
+    bench = Workbench(control, loading.models, run, options.max_jobs, confinement, areas, chores)
     bench.announce(tuple(loading.served))
     bench.serve(inbox)
 
@@ -100,7 +104,7 @@ class Loader:
         self._control = control
         self._known = {each.bundle: each.rates for each in known}
         self._caps = Caps(options.memory_mib * 2**20 or memory_bytes(), options.compile_s, options.run_s)
-        self._watchdog, self._speed, self._kept = Watchdog(control), cache(measure_speed), kept
+        self._watchdog, self._speed, self._kept = Watchdog(control), known_speed(kept), kept
         self._trusted = options.batch_unproven
 
     def load(self, bundle: Bundle) -> None:

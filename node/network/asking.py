@@ -44,6 +44,10 @@ class Asking:
                 return await asker.ask(protocol, frame)
         return await self._over_its_own_stream(known, protocol, frame, where)
 
+    def leave(self, peer: ID) -> None:
+        """The next question goes over a control stream of its own making."""
+        self._askers.pop(peer, None)
+
     async def _asker(self, peer: ID, addresses: Sequence[Multiaddr]) -> Asker | None:
         """The peer's control stream; None if it knows none."""
         if (asker := self._askers.get(peer)) and asker.usable:

@@ -9,7 +9,7 @@ from random import SystemRandom
 from typing import Final, Literal
 
 import trio
-from libp2p.abc import INetStream
+from libp2p.abc import INetConn, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
@@ -29,6 +29,7 @@ from .idle import Trimmer
 from .kad import Kad
 from .lan import LAN, Neighbours
 from .limits import LIMITS
+from .muxer import Muxer
 from .reach import ITSELF, Reach
 from .seam import Handler, Validator
 from .services import Service
@@ -60,7 +61,8 @@ class Mesh:
         self._trimmer = trimmer
         self._services: dict[str, Service] = {}
         self._serve(CONTROL_PROTOCOL, control(self._services))
-        self.request = Asking(dialler, tasks).request
+        self._asking = Asking(dialler, tasks)
+        self.request = self._asking.request
         self.put = table.put
         self.get = table.get
         self.provide = table.provide
@@ -82,6 +84,15 @@ class Mesh:
     def whereabouts(self, peer: bytes) -> tuple[str, ...]:
         known = id_of(peer)
         return full_addresses(known, self._dialler.known_addresses(known))
+
+    def drop(self, peer: bytes) -> bool:
+        known = id_of(peer)
+        carried = [each for each in swarm_of(self._host).get_connections(known) if relayed(each) and silent(each)]
+        if carried:
+            self._asking.leave(known)
+        for connection in carried:
+            self._tasks.spawn(connection.close)
+        return bool(carried)
 
     def relayed(self, peer: bytes) -> bool:
         standing = [each for each in swarm_of(self._host).get_connections(id_of(peer)) if not each.is_closed]
@@ -212,6 +223,11 @@ def _nobody(bootstrap: Sequence[str], known: Sequence[str]) -> NetworkError:
     given = f"none of the bootstrap addresses answers: {', '.join(bootstrap)}" if bootstrap else ""
     before = f"nobody answers at the {len(known)} addresses known from before" if known else ""
     return NetworkError(Code.BOOTSTRAP_UNREACHABLE, "; ".join(filter(None, (given, before))))
+
+
+def silent(connection: INetConn) -> bool:
+    """Whether nothing has come on it lately, though it was asked for."""
+    return not isinstance(connection.muxed_conn, Muxer) or connection.muxed_conn.silent_s > 0
 
 
 def _parse_listen(address: str) -> Multiaddr:

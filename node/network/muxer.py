@@ -116,6 +116,8 @@ class Muxer(IMuxedConn):
         self._flight = Flight()
         self._marks = 0
         self._reads = 0
+        self.silent_s = 0.0
+        """For so long nothing has come, although it was asked for; counted in ticks of the watch."""
         self._ended = False
         self._life = trio.CancelScope()
 
@@ -368,7 +370,7 @@ class Muxer(IMuxedConn):
     # Keeping watch.
 
     async def _watch(self) -> None:
-        silent_s, reads, began = 0.0, self._reads, trio.current_time()
+        reads, began = self._reads, trio.current_time()
         while True:
             tick_s = STREAM_TICK_S if self._watched else TICK_S
             self._hurry = trio.Event()
@@ -377,14 +379,14 @@ class Muxer(IMuxedConn):
             if not tick.cancelled_caught:
                 continue
             began = trio.current_time()
-            silent_s = silent_s + tick_s if self._reads == reads else 0.0
+            self.silent_s = self.silent_s + tick_s if self._reads == reads else 0.0
             reads = self._reads
-            if silent_s >= DEAD_S:
+            if self.silent_s >= DEAD_S:
                 self._life.cancel()
-            if silent_s >= STREAM_DEAD_S:
+            if self.silent_s >= STREAM_DEAD_S:
                 for stream in [each for each in self._streams.values() if each.watched]:
                     stream.abandon()
-            if silent_s:
+            if self.silent_s:
                 self._flight.marked(self._marks + 1, 0, trio.current_time())
                 self.say(self._mark())
             for stream in [each for each in self._streams.values() if each.closed_s() > HALF_CLOSED_S]:

@@ -127,6 +127,10 @@ class Network(Protocol):
     def whereabouts(self, peer: bytes) -> tuple[str, ...]:
         """Where the peer is or was, as far as this node was told: full multiaddrs. A hint."""
 
+    def drop(self, peer: bytes) -> bool:
+        """Connections with the peer that a relay carries, and on which it has fallen silent, are given up: the next call
+        looks for a way anew. Whether there were any."""
+
     def relayed(self, peer: bytes) -> bool:
         """Whether the peer is connected, and through relays alone."""
 

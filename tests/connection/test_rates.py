@@ -116,6 +116,8 @@ async def test_a_peer_is_served_only_so_much_and_only_so_often(autojump_clock: t
     assert await given(b"one", 6) == PEER_BYTES_MAX // STEPS[-1] * STEPS[-1]
     assert await given(b"one", 1) == 0
     assert await given(b"other", 1) == STEPS[-1]
+    assert [await given(b"coming and going", 0) for _ in range(module.STREAMS_MAX)] == [0] * module.STREAMS_MAX
+    assert await given(b"coming and going", 1) == 0
     total = sum([await given(b"%d" % number, 6) for number in range(40)])
     assert total <= module.SERVED_BYTES_MAX
     await trio.sleep(AGAIN_S)

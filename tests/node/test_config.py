@@ -307,3 +307,12 @@ def test_an_issuer_that_does_not_hold_is_said(tmp_path: Path, changes: dict[str,
     (tmp_path / "issuer.cose").unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
         Authority.load(settings, 10**12)
+
+
+@pytest.mark.parametrize(
+    ("table", "lan"),
+    [({}, False), ({"kind": "vehicle"}, False), ({"kind": "robot"}, False), ({"kind": "site"}, True), ({"kind": "host"}, True),
+     ({"kind": "host", "lan": False}, False), ({"kind": "vehicle", "lan": True}, True)],
+)  # fmt: skip
+def test_what_stays_where_it_is_is_found_on_its_lan(table: dict[str, object], lan: bool, tmp_path: Path) -> None:
+    assert config.parse({"state": "s", **table}, tmp_path).lan is lan

@@ -168,6 +168,9 @@ class FakeNetwork:
     def peers(self) -> list[bytes]:
         return list(self.answers)
 
+    def drop(self, peer: bytes) -> bool:
+        return False
+
     async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
         await trio.lowlevel.checkpoint()
         if peer not in self.answers:
