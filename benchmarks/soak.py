@@ -27,9 +27,9 @@ import hosts
 import table
 import trio
 from hosts import Hosts, State
-from libp2p.kad_dht import kad_dht, provider_store, routing_table, value_store
 
-from fallow.node import link, presence, probing, profiles, rates, vantage
+from fallow.node import announcing, link, presence, probing, profiles, rates, vantage
+from fallow.node.network import dht, entries, index
 
 PERIODS: Final = (
     (presence, "ANNOUNCE_S"),
@@ -41,12 +41,12 @@ PERIODS: Final = (
     (rates, "FRESH_S"),
     (link, "POLL_S"),
     (profiles, "PROFILE_MS_MAX"),
-    (kad_dht, "ROUTING_TABLE_REFRESH_INTERVAL"),
-    (routing_table, "STALE_PEER_THRESHOLD"),
-    (provider_store, "PROVIDER_RECORD_EXPIRATION_INTERVAL"),
-    (provider_store, "PROVIDER_RECORD_REPUBLISH_INTERVAL"),
-    (value_store, "DEFAULT_TTL"),
-    (value_store, "REPUBLISH_INTERVAL"),
+    (presence, "SPREAD_S"),
+    (announcing, "GAP_S"),
+    (dht, "REFRESH_S"),
+    (dht, "SWEEP_S"),
+    (index, "VALUE_S"),
+    (entries, "PROVIDED_S"),
 )
 """Where each is read: a name that is imported elsewhere has to be changed there."""
 SAMPLE_S: Final = 5.0

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from ..protocol.profiles import State
 
+NOT_NOW = "it takes no work now"
+"""All that a stranger learns: who asks day and night should not learn when a household is on the road."""
+
 
 @dataclass(slots=True)
 class Availability:
@@ -84,20 +87,21 @@ class Availability:
 
     def reasons(self, now_ms: int) -> tuple[str, ...]:
         """Everything that keeps the node from working, for its owner."""
-        return self._reasons(now_ms, self.worker_problem or "the worker is starting", self.withheld)
-
-    def reasons_public(self, now_ms: int) -> tuple[str, ...]:
-        """As `reasons`, for whoever asks: why a worker failed names files of this machine, and a metered link is not the
-        one at home."""
-        return self._reasons(now_ms, "no worker is ready", "the owner's rules do not allow it now")
-
-    def _reasons(self, now_ms: int, without_worker: str, withheld: str) -> tuple[str, ...]:
         reasons = self._owner_reasons(now_ms)
         if self.withheld:
-            reasons.append(withheld)
+            reasons.append(self.withheld)
         if not reasons and not self.worker_ready:
-            reasons.append(without_worker)
+            reasons.append(self.worker_problem or "the worker is starting")
         return tuple(reasons)
+
+    def state_public(self, now_ms: int) -> State:
+        """As `state`, for whoever asks: whether it takes work, and nothing of why it does not."""
+        state = self.state(now_ms)
+        return state if state in (State.READY, State.BUSY) else State.NOT_ELIGIBLE
+
+    def reasons_public(self, now_ms: int) -> tuple[str, ...]:
+        """As `reasons`, for whoever asks: the same whether its owner drives, a rule forbids, or a worker failed."""
+        return (NOT_NOW,) if self.reasons(now_ms) else ()
 
     def _owner_reasons(self, now_ms: int) -> list[str]:
         reasons = []

@@ -164,7 +164,7 @@ class Presence:
             capability=self._profiles.capability.envelope,
             connectivity=self._profiles.connectivity.envelope,
             worker_key=self._offer.worker_key.envelope if self._working else None,
-            state=str(self._availability.state(now)),
+            state=str(self._availability.state_public(now)),
             reasons=self._availability.reasons_public(now),
             jobs_running=self._availability.jobs,
             witnesses=self._witnesses(),

@@ -97,9 +97,13 @@ def test_why_there_is_no_worker_is_the_owners_business() -> None:
     availability.start()
     availability.worker(False, "The last line of /srv/node/worker.log: ...")
     assert availability.reasons(0) == ("The last line of /srv/node/worker.log: ...",)
-    assert availability.reasons_public(0) == ("no worker is ready",)
+    told = availability.state_public(0), availability.reasons_public(0)
     availability.drive("the owner needs the machine")
-    assert availability.reasons_public(0) == availability.reasons(0)
+    assert availability.reasons(0)[0] == "the owner needs the machine"
+    assert (availability.state(0), availability.state_public(0)) == (State.YIELDING, State.NOT_ELIGIBLE)
+    assert (availability.state_public(0), availability.reasons_public(0)) == told
+    availability.stop()
+    assert (availability.state_public(0), availability.reasons_public(0)) == told
 
 
 def test_a_node_that_ends_is_off_after_handing_back_its_jobs() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from fallow.node.availability import NOT_NOW
 from tests.connection.conftest import hold, own_bus
 from tests.node.conftest import Daemon, Start, client_network
 from tests.node.raw_client import profile_of
@@ -46,7 +47,7 @@ async def test_the_machine_is_lent_only_while_its_link_is_known_to_be_unmetered(
     assert status["reasons"] == ["the link is metered"] and status["link"] == "cellular; metered"
     async with client_network([node.address]) as network:
         profile = await profile_of(network, await network.connect(node.address))
-    assert profile.reply.reasons == ("the owner's rules do not allow it now",)
+    assert profile.reply.reasons == (NOT_NOW,)
     assert (profile.connectivity.link_kinds, profile.connectivity.metered) == (("cellular",), True)
     assert profile.reply.worker_key is None
 
