@@ -15,7 +15,7 @@ import trio
 from nacl.signing import SigningKey
 
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
-from ..protocol.identity import cid, peer_id, short
+from ..protocol.identity import peer_id, short
 from ..protocol.messages import BLOB_PROTOCOL, JOB_PROTOCOL, PROFILE_PROTOCOL, VOUCHER_PROTOCOL
 from ..protocol.names import relay_key
 from . import control
@@ -23,6 +23,7 @@ from .accounts import Accounts
 from .availability import Availability
 from .blobs import Blobs
 from .book import BOOK, Book
+from .commands import Commands
 from .config import Config
 from .delivery import now_ms
 from .engine.bundles import Bundle
@@ -34,7 +35,7 @@ from .log import EventLog, wall_ms
 from .mandates import Authority
 from .network.mesh import open_network
 from .network.reach import Reach
-from .network.seam import Handler, Network, Reachability, Stream
+from .network.seam import Handler, Network, Stream
 from .network.table_rules import profile_rules
 from .owner import Keeper
 from .presence import Presence, regions
@@ -74,6 +75,9 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         closing.callback(book.close)
         library = Library(config, EventLog(config.state))
         closing.callback(library.close)
+        availability = Availability(settle_ms=config.settle_s * 1000, jobs_max=config.jobs_max)
+        availability.start()
+        library.lent = lambda: availability.parked
         bundles = list(await trio.to_thread.run_sync(library.open))
         await trio.to_thread.run_sync(_sandbox_policy, config, bundles)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -94,6 +98,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     bytes(key), config.listen, config.bootstrap, rules, reach=_reach(config), known=known
                 ) as network:
                     whole.start_soon(book.keep, network)
+                    commands = Commands(network, library, bundles, availability)
+                    await whole.start(control.serve, config.state, commands.answer)
                     arrivals = library.arrivals(network)
                     if not bundles:
                         bundles.append(await _first(arrivals, library))
@@ -108,10 +114,13 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                             policy=lambda: _sandbox_policy(config, bundles),
                             spare=config.spare_worker,
                             options=_worker_options(config),
+                            start=False,
                         ) as engine,
                         trio.open_nursery() as nursery,
                     ):
-                        node = _Node(config, key, authority, journal, library, bundles, network, engine)
+                        await commands.start_worker(engine)
+                        node = _Node(config, key, authority, journal, library, bundles, network, engine, availability)
+                        commands.keeper = node.keeper  # at once: nobody kills the worker without its knowing
                         running.append(node.keeper)
                         await node.start(nursery)
                         task_status.started(node.ready())
@@ -123,7 +132,7 @@ class _Node:
 
     def __init__(
         self, config: Config, key: SigningKey, authority: Authority, journal: Journal, library: Library,
-        bundles: list[Bundle], network: Network, engine: Engine,
+        bundles: list[Bundle], network: Network, engine: Engine, availability: Availability,
     ) -> None:  # fmt: skip
         self._config = config
         self._library = library
@@ -131,7 +140,7 @@ class _Node:
         self._engine = engine
         self._bundles = bundles
         self._log = EventLog(config.state)
-        self._availability = Availability(settle_ms=config.settle_s * 1000, jobs_max=config.jobs_max)
+        self._availability = availability
 
         def offer() -> Offer:
             return make_offer(config, key, engine, {each.hash: each.manifest for each in bundles}, wall_ms())
@@ -139,7 +148,6 @@ class _Node:
         def held() -> list[bytes]:
             return [bundle.hash for bundle in library.shared()]
 
-        library.lent = lambda: self._availability.parked
         accounts = Accounts(journal, wall_ms)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
         self._presence = Presence(config, key, authority, network, self._availability, offer(), held)
@@ -156,7 +164,7 @@ class _Node:
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """Orders are taken, the owner's commands too, and the mesh knows it."""
+        """Orders are taken, and the mesh knows it."""
         self._serve(JOB_PROTOCOL, self._executor.serve)
         self._serve(PROFILE_PROTOCOL, self._presence.answer)
         self._serve(VOUCHER_PROTOCOL, self._settling.answer)
@@ -170,7 +178,6 @@ class _Node:
         )
         self._serve(BLOB_PROTOCOL, blobs.answer)
         await nursery.start(self.keeper.run)
-        await nursery.start(control.serve, self._config.state, self._command)
         await self._presence.announce()
         nursery.start_soon(self._presence.keep, self._log)
         self._log.write("ready", pid=os.getpid())
@@ -211,38 +218,6 @@ class _Node:
                 raise
 
         self._network.serve(protocol, logged, watched=protocol == JOB_PROTOCOL)
-
-    async def _command(self, command: str) -> control.Reply:
-        if command == control.DRIVE:
-            await self.keeper.drive()
-        elif command == control.PARK:
-            self.keeper.park()
-        now = now_ms()
-        return {
-            "peer_id": peer_id(self._network.key),
-            "pid": os.getpid(),
-            "state": str(self._availability.state(now)),
-            "reasons": list(self._availability.reasons(now)),
-            "jobs_running": self._availability.jobs,
-            "addresses": list(self._network.addresses()),
-            "peers": len(self._network.peers()),
-            **_reached(self._network.reachability()),
-            "bundles": [bundle.manifest.name for bundle in self._bundles],
-            "refused": [f"{cid(bundle)}: {error.message}" for bundle, error in self._engine.refused.items()],
-            "sandbox": list(self._engine.measures) or ["none"],
-            "fetching": [f"{name}: {stage}" for name, stage in self._library.missing.items()],
-        }
-
-
-def _reached(found: Reachability) -> control.Reply:
-    return {
-        "reach": "relayed" if found.relayed else "direct",
-        "dialled_back": {None: "not asked", True: "yes", False: "no"}[found.dialled],
-        "relays": [peer_id(relay) for relay in found.relays],
-        "relays_why": found.why,
-        "relay_reservations": found.relays_for,
-        "relay_circuits": found.circuits,
-    }
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
