@@ -179,8 +179,8 @@ COMMANDS: Final = (
     Command(
         "doctor",
         "doctor:doctor",
-        "See what this machine has for lending itself; with --sandbox, try to break out.",
-        "fallow doctor --sandbox",
+        "See what this machine has for lending itself, and how the mesh sees it.",
+        "fallow doctor --node ~/car",
     ),
     Command(
         "testnet up",

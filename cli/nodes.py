@@ -140,7 +140,7 @@ def _offer(node: NodeView, name: str, served: ServedBundle) -> str:
 
 
 def _class(node: NodeView) -> str:
-    """By its own figures, and the rule of the specification."""
+    """By the specification's rule: over our own round trip, what witnesses say, or the node's own figures, in this order."""
     return "interactive" if node.interactive else "batch"
 
 
@@ -174,6 +174,7 @@ def _as_json(node: NodeView) -> Json:
         "jobs_done": node.jobs_done,
         "jobs_failed": node.jobs_failed,
         "interactive": node.interactive,
+        "witnesses": node.witnesses,
         "reach": "relayed" if node.relayed else "direct",
         "way": node.way,
         "addresses": list(node.addresses),

@@ -216,3 +216,5 @@ class NodeView:
     jobs_done: int
     jobs_failed: int
     """Of ours, in the same time."""
+    witnesses: int
+    """Owners of other nodes who have said, and signed, how well this one is connected."""

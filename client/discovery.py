@@ -22,6 +22,7 @@ from ..protocol.names import profile_key, provider_key
 from ..protocol.prices import price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, check_profile
 from ..protocol.published import decode_profiles_untrusted
+from ..protocol.witness import Witness, believed, heard_untrusted
 
 ASK_S = 2.0
 """For a node's answer about itself: a bad mobile link's connect and round trip."""
@@ -56,6 +57,15 @@ class Node:
     rtt_ms: float
     """Of our own question to it; the first one includes connecting."""
     asked_at: float
+    witnesses: tuple[Witness, ...] = ()
+    """What nodes of other owners say of its connection."""
+    own_rtt_us: int | None = None
+    """Of our last question over a connection that stood already; None if there was none."""
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can wait for it, by our own measurement, then the witnesses', then its own word."""
+        return believed(self.connectivity, self.witnesses, self.own_rtt_us).interactive
 
     @property
     def owner(self) -> bytes:
@@ -150,12 +160,12 @@ class Discovery:
 
     async def ask(self, key: bytes, addresses: Sequence[str] = ()) -> Node | None:
         """What the node says of itself now; None, and gone, if it does not answer or its answer does not hold."""
-        began = trio.current_time()
+        began, stood = trio.current_time(), key in self._network.peers()
         try:
             with trio.fail_after(ASK_S):
                 request = encode_message(ProfileRequest())
                 frame = await self._network.request(key, PROFILE_PROTOCOL, request, addresses)
-            node = self._node_untrusted(key, tuple(addresses), frame, began)
+            node = self._node_untrusted(key, tuple(addresses), frame, began, stood)
         except (NetworkError, RemoteProtocolError, trio.TooSlowError):
             self.forget(key)
             self._book.missed(key)
@@ -193,6 +203,8 @@ class Discovery:
         try:
             async with self._limiter:
                 node = await self.ask(provider.peer, provider.addresses)
+                if node is None and self._network.drop(provider.peer):
+                    node = await self.ask(provider.peer, provider.addresses)
                 if node is None and (addresses := await self._published_addresses(provider)):
                     await self.ask(provider.peer, addresses)
         finally:
@@ -216,7 +228,7 @@ class Discovery:
             return () if set(addresses) <= set(provider.addresses) else addresses
         return ()
 
-    def _node_untrusted(self, key: bytes, addresses: tuple[str, ...], frame: bytes, began: float) -> Node:
+    def _node_untrusted(self, key: bytes, addresses: tuple[str, ...], frame: bytes, began: float, stood: bool) -> Node:
         reply = decode_message_untrusted(frame)
         if not isinstance(reply, ProfileReply):
             raise RemoteProtocolError(Code.BAD_ENCODING, "The node answered something else than its profile.")
@@ -243,6 +255,8 @@ class Discovery:
             where,
             took_s * 1000,
             trio.current_time(),
+            heard_untrusted(reply.witnesses, key, mandate.record.owner, now_ms),
+            round(took_s * 1_000_000) if stood else None,
         )
 
     def _mandate_untrusted(self, envelope: bytes, profile: CapabilityProfile, now_ms: int) -> Signed[Mandate]:

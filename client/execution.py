@@ -248,7 +248,9 @@ class Execution:
             try:
                 self.job.expire(_now())
             except RemoteProtocolError as error:
-                self._break(error)
+                silent = self.job.quiet_ms(_now()) >= SILENCE_MS_MAX
+                # It may be the way there that fell silent: nobody has broken a rule.
+                self._break(NetworkError(error.code, error.message) if silent else error)
 
     def _break(self, error: FallowError) -> None:
         if self.job.state not in (JobState.SETTLED, JobState.UNSETTLED):
@@ -462,6 +464,14 @@ def _order(desk: Desk, node: Node, request: Request, channel: ChannelState, dige
         continues=request.continues,
         checks=request.checks,
     )
+
+
+def way_broke(error: FallowError) -> bool:
+    """Whether the way to the node may be what failed, a relay on it say: the node may be reached by another one."""
+    return isinstance(error, NetworkError) and error.code in _OF_THE_WAY
+
+
+_OF_THE_WAY = frozenset({Code.STREAM_CLOSED, Code.PEER_UNREACHABLE, Code.TIMED_OUT, Code.RELAY_REFUSED})
 
 
 def _now() -> int:

@@ -276,7 +276,7 @@ class Mesh:
             node.reasons,
             tuple(known.get(served.bundle, cid(served.bundle)) for served in node.capability.served),
             round(node.rtt_ms, 1),
-            node.connectivity.interactive,
+            node.interactive,
             node.addresses,
             node.jobs_running,
             node.key in self._team.desk.wallet.distrusted,
@@ -289,6 +289,7 @@ class Mesh:
             met.answers,
             met.jobs_done,
             met.jobs_failed,
+            len(node.witnesses),
         )
 
 

@@ -54,8 +54,8 @@ def choose(logits: Array, positions: Array, seed: Array, temperature: Array, top
         return jnp.where(probabilities >= _floor(probabilities, top_p)[..., None], scores, _OUTSIDE)
 
     (scores,) = _where_needed(_restricts(temperature, top_p), lambda: (restricted(),), lambda: (scores,))
-    tokens = jnp.argmax(scores, axis=-1).astype(jnp.int32)
-    return tokens, _take(jax.nn.log_softmax(logits), tokens)
+    tokens = _best(scores)
+    return tokens, _log_probability(logits, tokens)
 
 
 def judge(
@@ -82,7 +82,7 @@ def judge(
 
     best, masses = _where_needed(_restricts(temperature, top_p), restricted, unrestricted)
     gaps = jnp.maximum(best - _take(scores, targets), 0.0)
-    return _take(jax.nn.log_softmax(logits), targets), gaps, masses
+    return _log_probability(logits, targets), gaps, masses
 
 
 def _where_needed(
@@ -147,6 +147,20 @@ def _floor(probabilities: Array, top_p: Array) -> Array:
     start = jnp.full(rows, -1, jnp.int32), jnp.full(rows, 0x3F800000, jnp.int32)
     _, inside = lax.fori_loop(0, 30, halve, start)
     return jnp.minimum(lax.bitcast_convert_type(inside, jnp.float32), jnp.max(probabilities, axis=-1))
+
+
+def _best(scores: Array) -> Array:
+    """The lowest of the highest, i32[...]: as `argmax`, which XLA's CPU back end computes one element after the other."""
+    last = scores.shape[-1] - 1
+    highest = jnp.max(scores, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(scores == highest, jnp.arange(last + 1, dtype=jnp.int32), last), axis=-1)
+
+
+def _log_probability(logits: Array, tokens: Array) -> Array:
+    """As `log_softmax` has it, without the other tokens'."""
+    highest = jnp.max(logits, axis=-1)
+    mass = jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1)
+    return _take(logits, tokens) - highest - jnp.log(mass)
 
 
 def _take(rows: Array, columns: Array) -> Array:

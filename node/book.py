@@ -31,6 +31,8 @@ WAYS_MAX: Final = 16
 """Addresses that are tried at once to join by."""
 NOTE_S: Final = 5.0
 """Between two writes: what a crash costs."""
+AGAIN_MS: Final = 10 * 60 * 1000
+"""A peer that stays connected is noted anew after so long: a node that idles leaves its disk alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +118,18 @@ class Book:
 
     def met(self, key: bytes, addresses: Sequence[str]) -> None:
         """The peer is there: we are connected. Where it said itself that it is counts more than where we see it."""
-        before = self._peers.pop(key, Met(key))
-        at_ms = max(self._clock(), before.tried_ms)
+        before, now_ms = self._peers.get(key, Met(key)), self._clock()
         where = before.addresses if before.bundles else tuple(addresses)
+        if not before.gone and before.addresses == where and now_ms - before.met_ms < AGAIN_MS:
+            return
+        at_ms = max(now_ms, before.tried_ms)
         self._note(replace(before, addresses=where, met_ms=at_ms, tried_ms=at_ms))
 
     def answered(
         self, key: bytes, addresses: Sequence[str], bundles: Sequence[bytes], rtt_us: int, profile: Profile
     ) -> None:
         """The peer was asked and said this of itself, all of it checked."""
-        before = self._peers.pop(key, Met(key))
+        before = self._peers.get(key, Met(key))
         at_ms, tries, answers = max(self._clock(), before.tried_ms), before.tries + 1, before.answers + 1
         seen = Met(key, tuple(addresses), tuple(bundles), at_ms, at_ms, rtt_us, tries, answers)
         self._note(replace(seen, jobs_done=before.jobs_done, jobs_failed=before.jobs_failed))
@@ -192,6 +196,9 @@ class Book:
             self._tried(lambda: self._file.write(note, self._clock(), PEERS_MAX), None)
 
     def _note(self, met: Met) -> None:
+        before = self._peers.get(met.key)
+        if before is None or met.met_ms > before.met_ms:
+            self._peers.pop(met.key, None)  # who was met last stands last
         self._peers[met.key] = met
         self._changed.add(met.key)
         while len(self._peers) > PEERS_MAX:

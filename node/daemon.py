@@ -16,7 +16,14 @@ from nacl.signing import SigningKey
 
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
 from ..protocol.identity import peer_id, short
-from ..protocol.messages import BLOB_PROTOCOL, JOB_PROTOCOL, PROFILE_PROTOCOL, VOUCHER_PROTOCOL
+from ..protocol.messages import (
+    BLOB_PROTOCOL,
+    JOB_PROTOCOL,
+    PROBE_PROTOCOL,
+    PROFILE_PROTOCOL,
+    RATE_PROTOCOL,
+    VOUCHER_PROTOCOL,
+)
 from ..protocol.names import relay_key
 from . import control
 from .accounts import Accounts
@@ -25,12 +32,14 @@ from .blobs import Blobs
 from .book import BOOK, Book
 from .commands import Commands
 from .config import Config
+from .connection import Survey, link_rule
 from .delivery import now_ms
 from .engine.bundles import Bundle
 from .engine.engine import Engine, open_engine
 from .engine.sandbox import Policy, bubblewrap
 from .keys import load_or_create
 from .library import Library
+from .link import Link
 from .log import EventLog, wall_ms
 from .mandates import Authority
 from .network.mesh import open_network
@@ -95,10 +104,16 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     whole.start_soon(_end_with_stdin)
                 rules, known = profile_rules(wall_ms), book.ways_in()
                 async with open_network(
-                    bytes(key), config.listen, config.bootstrap, rules, reach=_reach(config), known=known
+                    bytes(key),
+                    config.listen,
+                    config.bootstrap,
+                    rules,
+                    reach=_reach(config),
+                    known=known,
+                    lan=config.lan,
                 ) as network:
                     whole.start_soon(book.keep, network)
-                    commands = Commands(network, library, bundles, availability)
+                    commands = Commands(config, network, library, bundles, availability)
                     await whole.start(control.serve, config.state, commands.answer)
                     arrivals = library.arrivals(network)
                     if not bundles:
@@ -119,8 +134,9 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                         trio.open_nursery() as nursery,
                     ):
                         await commands.start_worker(engine)
-                        node = _Node(config, key, authority, journal, library, bundles, network, engine, availability)
-                        commands.keeper = node.keeper  # at once: nobody kills the worker without its knowing
+                        node = _Node(
+                            config, key, authority, journal, library, bundles, network, engine, availability, commands
+                        )
                         running.append(node.keeper)
                         await node.start(nursery)
                         task_status.started(node.ready())
@@ -132,7 +148,7 @@ class _Node:
 
     def __init__(
         self, config: Config, key: SigningKey, authority: Authority, journal: Journal, library: Library,
-        bundles: list[Bundle], network: Network, engine: Engine, availability: Availability,
+        bundles: list[Bundle], network: Network, engine: Engine, availability: Availability, commands: Commands,
     ) -> None:  # fmt: skip
         self._config = config
         self._library = library
@@ -148,9 +164,29 @@ class _Node:
         def held() -> list[bytes]:
             return [bundle.hash for bundle in library.shared()]
 
+        library.lent = self._lends
         accounts = Accounts(journal, wall_ms)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
-        self._presence = Presence(config, key, authority, network, self._availability, offer(), held)
+        self._survey = Survey(
+            config,
+            key,
+            authority.owner,
+            network,
+            lambda: self._presence.mandate.envelope,
+            lambda: self._lends() and not self._availability.jobs,
+            lambda: self._presence.refresh(),
+            self._heed_link,
+            self._log,
+            library.traffic,
+        )
+        library.on_fetched = self._survey.rates.fetched
+        self._rule, self._rule_news = "", trio.Event()
+        if config.unmetered_only:
+            self._availability.withhold(link_rule(self._survey.link))
+        self._presence = Presence(
+            config, key, authority, network, self._availability, offer(), held, self._survey.now,
+            self._survey.witnesses.shown,
+        )  # fmt: skip
         self._executor = Executor(
             key,
             authority.owner,
@@ -162,6 +198,7 @@ class _Node:
             self._network.go_direct,
         )
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
+        commands.hand_over(self.keeper, self._survey)
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Orders are taken, and the mesh knows it."""
@@ -173,13 +210,17 @@ class _Node:
             self._log,
             bytes_per_s=self._config.max_bytes_sec_up,
             traffic=self._library.traffic,
-            lent=lambda: self._availability.parked,
+            lent=self._lends,
             works=lambda: bool(self._availability.jobs),
         )
         self._serve(BLOB_PROTOCOL, blobs.answer)
+        self._serve(PROBE_PROTOCOL, self._survey.probing.answer)
+        self._serve(RATE_PROTOCOL, self._survey.rates.answer)
         await nursery.start(self.keeper.run)
         await self._presence.announce()
         nursery.start_soon(self._presence.keep, self._log)
+        nursery.start_soon(self._survey.run)
+        nursery.start_soon(self._obey)
         self._log.write("ready", pid=os.getpid())
 
     async def grow(self, arrivals: AsyncIterator[Bundle], cids: list[str]) -> None:
@@ -194,6 +235,22 @@ class _Node:
                 await self.keeper.replace_worker()
             with suppress(NetworkError):  # it is said again in a few minutes
                 await self._presence.announce()
+
+    def _lends(self) -> bool:
+        """Whether the owner lets anything be moved for others."""
+        return self._availability.parked and not self._availability.withheld
+
+    def _heed_link(self, link: Link) -> None:
+        if self._config.unmetered_only:
+            self._rule = link_rule(link)
+            self._rule_news.set()
+
+    async def _obey(self) -> None:
+        """The owner's rule on metered links is obeyed, until cancelled."""
+        while True:
+            await self._rule_news.wait()
+            self._rule_news = trio.Event()
+            await self.keeper.withhold(self._rule)
 
     def _may_run(self, bundle: Bundle) -> bool:
         try:

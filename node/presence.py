@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -17,15 +16,14 @@ from ..protocol.names import WORLD, holder_key, profile_key, provider_key, relay
 from ..protocol.published import Profiles
 from .availability import Availability
 from .config import Config
+from .connection import Connection
 from .delivery import now_ms
 from .log import EventLog, wall_ms
 from .mandates import Authority, current_mandate
 from .network.seam import Network, Stream
 from .profiles import Offer, make_profiles
 from .questions import answer_each
-from .vantage import Vantage, measure
 
-MEASURE_S: Final = 60.0
 ANNOUNCE_S: Final = 300.0
 """Of a profile that lives for 30 minutes: a few lost refreshes do no harm."""
 ANNOUNCE_LIMIT_S: Final = 30.0
@@ -53,8 +51,11 @@ class Presence:
         availability: Availability,
         offer: Offer,
         held: Callable[[], Iterable[bytes]] = tuple,
+        connection: Callable[[], Connection] = Connection,
+        witnesses: Callable[[], tuple[bytes, ...]] = tuple,
     ) -> None:
-        """`held` are the bundles that this node has for others to fetch, as of now."""
+        """As of now: `held` are the bundles that this node has for others to fetch, `connection` is what it knows of its own,
+        `witnesses` what others have signed of it."""
         self._offer = offer
         self._held = held
         self._working = True
@@ -64,7 +65,8 @@ class Presence:
         self._authority = authority
         self._network = network
         self._availability = availability
-        self._vantage = Vantage(None, frozenset())
+        self._connection = connection
+        self._witnesses = witnesses
         self.mandate: Signed[Mandate] = current_mandate(config, self._node, authority, wall_ms())
         self._sequence = 0
         self._announced: tuple[str, ...] = ()
@@ -78,13 +80,8 @@ class Presence:
 
         await answer_each(stream, ProfileRequest, reply, QUESTIONS_MAX)
 
-    async def measure(self) -> None:
-        """The connectivity is of now; what could not be measured stays absent."""
-        connected = self._network.peers()
-        random.shuffle(connected)
-        # Nodes that answered before come first: of the others, most are clients.
-        connected.sort(key=lambda peer: peer not in self._vantage.answered)
-        self._vantage = await measure(self._network, connected)
+    def refresh(self) -> None:
+        """Whoever asks from now on is told of this moment; the table hears of it in its own time."""
         self._profiles = self._fresh()
 
     async def announce(self) -> None:
@@ -110,24 +107,17 @@ class Presence:
                 await self._network.provide(key)
 
     async def keep(self, log: EventLog) -> None:
-        """Measured each minute; announced every five, and at once when the way here is another; until cancelled.
+        """Announced every five minutes, and at once when the way here is another; until cancelled.
 
         A failure waits for the next round.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_measured)
-            while True:
-                with trio.move_on_after(ANNOUNCE_S):
-                    await self._network.moved(self._announced)
-                try:
-                    await self.announce()
-                except NetworkError as error:
-                    log.write("announce_failed", code=error.code, why=error.message)
-
-    async def _keep_measured(self) -> None:
         while True:
-            await self.measure()
-            await trio.sleep(MEASURE_S)
+            with trio.move_on_after(ANNOUNCE_S):
+                await self._network.moved(self._announced)
+            try:
+                await self.announce()
+            except NetworkError as error:
+                log.write("announce_failed", code=error.code, why=error.message)
 
     def renew(self, offer: Offer | None) -> None:
         """A new worker's offer stands from now on. None: there is no worker; what it could do is still said."""
@@ -138,10 +128,10 @@ class Presence:
 
     def _fresh(self) -> Profiles:
         addresses = self._network.addresses()
-        now_ms, measured = wall_ms(), self._vantage.measured
+        now_ms = wall_ms()
         self._sequence = max(self._sequence + 1, now_ms)  # two profiles of one sequence would be fraud
         return make_profiles(
-            self._config, self._key, self.mandate.id, self._offer, addresses, measured, self._sequence, now_ms
+            self._config, self._key, self.mandate.id, self._offer, addresses, self._connection(), self._sequence, now_ms
         )
 
     def _reply(self) -> ProfileReply:
@@ -154,4 +144,5 @@ class Presence:
             state=str(self._availability.state(now)),
             reasons=self._availability.reasons_public(now),
             jobs_running=self._availability.jobs,
+            witnesses=self._witnesses(),
         )

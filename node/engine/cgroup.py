@@ -148,7 +148,7 @@ def prepare(own: Path | None) -> Ground:
     base = own.parent if own.name == NODE else own
     try:
         there = (base / "cgroup.controllers").read_text().split()
-        wanted = [each for each in CONTROLLERS if each in there]
+        wanted: list[str] = [each for each in CONTROLLERS if each in there]
         if not os.access(base, os.W_OK):
             return Ground(None, (), f"The node may not divide its control group {base}. {_DELEGATE}")
         busy = not _enable(base, wanted) and not (_move_down(own, base) and _enable(base, wanted))

@@ -93,7 +93,7 @@ class _Answers:
             self._refuse(ask.number, Reason.BUSY)
         elif service is None or service.watched:
             self._refuse(ask.number, Reason.UNSUPPORTED)
-        elif not service.has_room(self.stream.peer):
+        elif not service.admit(self.stream.peer):
             self._refuse(ask.number, Reason.BUSY)
         else:
             scope = self._open[ask.number] = trio.CancelScope()

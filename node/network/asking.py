@@ -39,9 +39,14 @@ class Asking:
         """See `Network.request`."""
         known = id_of(peer)
         where = bare_addresses(known, addresses)
-        if len(frame) <= QUESTION_BYTES_MAX and (asker := await self._asker(known, where)):
-            return await asker.ask(protocol, frame)
+        while len(frame) <= QUESTION_BYTES_MAX and (asker := await self._asker(known, where)):
+            if await asker.has_room():
+                return await asker.ask(protocol, frame)
         return await self._over_its_own_stream(known, protocol, frame, where)
+
+    def leave(self, peer: ID) -> None:
+        """The next question goes over a control stream of its own making."""
+        self._askers.pop(peer, None)
 
     async def _asker(self, peer: ID, addresses: Sequence[Multiaddr]) -> Asker | None:
         """The peer's control stream; None if it knows none."""
@@ -125,16 +130,20 @@ class Asker:
         """Whether a question can be asked on it."""
         return self._end is None and self._newest < NUMBER_MAX
 
-    async def ask(self, protocol: str, question: bytes) -> bytes:
-        """The answer. Raises `protocol_unsupported`, or `stream_closed` where there will be none. Cancelled, the peer is
-        told so."""
-        while len(self._open) >= OPEN_MAX and self._end is None:
+    async def has_room(self) -> bool:
+        """One more question may be asked now. False if none can be any more: another stream is needed."""
+        while len(self._open) >= OPEN_MAX and self.usable:
             if all(each.given_up for each in self._open.values()):
                 self._finish(NetworkError(Code.STREAM_CLOSED, "the peer ends no question that it is asked"))
             else:
                 await self._fewer.wait()
-        if self._end is not None:
-            raise NetworkError(self._end.code, self._end.message)
+        return self.usable
+
+    async def ask(self, protocol: str, question: bytes) -> bytes:
+        """The answer; there has to be room. Raises `protocol_unsupported`, or `stream_closed` where there will be none.
+
+        Cancelled, the peer is told so.
+        """
         self._newest = number = self._newest + 1
         asked = self._open[number] = _Question()
         self._stream.set_working(True, watched=True)

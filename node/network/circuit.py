@@ -78,7 +78,6 @@ class Circuits:
         """The relay will bring connections until then. Raises `relay_refused` with its reason, or as `Dialler.open`."""
         answer, end = await self._ask(relay, HopMessage(type=HopMessage.RESERVE), addresses)
         self._tasks.spawn(end.close)
-        swarm_of(self._host).protect(relay, HOP_ID)
         return Reservation(answer.reservation.expire, _circuits(relay, answer.reservation.addrs))
 
     async def dial(self, address: Multiaddr, peer: ID) -> INetConn:

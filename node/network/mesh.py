@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from random import SystemRandom
 from typing import Final, Literal
 
 import trio
-from libp2p.abc import INetStream
+from libp2p.abc import INetConn, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
@@ -23,8 +25,11 @@ from .dialling import Dialler
 from .door import Door
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
+from .idle import Trimmer
 from .kad import Kad
+from .lan import LAN, Neighbours
 from .limits import LIMITS
+from .muxer import Muxer
 from .reach import ITSELF, Reach
 from .seam import Handler, Validator
 from .services import Service
@@ -42,7 +47,9 @@ GIVEN_S: Final = 1.0
 class Mesh:
     """One running node of the network; made by `open_network`."""
 
-    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door) -> None:
+    def __init__(
+        self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door, trimmer: Trimmer
+    ) -> None:
         self.key: Final = key_of(host.get_id())
         self.reachability = ways.reachability
         self._host = host
@@ -51,9 +58,11 @@ class Mesh:
         self._table = table
         self._ways = ways
         self._door = door
+        self._trimmer = trimmer
         self._services: dict[str, Service] = {}
         self._serve(CONTROL_PROTOCOL, control(self._services))
-        self.request = Asking(dialler, tasks).request
+        self._asking = Asking(dialler, tasks)
+        self.request = self._asking.request
         self.put = table.put
         self.get = table.get
         self.provide = table.provide
@@ -75,6 +84,15 @@ class Mesh:
     def whereabouts(self, peer: bytes) -> tuple[str, ...]:
         known = id_of(peer)
         return full_addresses(known, self._dialler.known_addresses(known))
+
+    def drop(self, peer: bytes) -> bool:
+        known = id_of(peer)
+        carried = [each for each in swarm_of(self._host).get_connections(known) if relayed(each) and silent(each)]
+        if carried:
+            self._asking.leave(known)
+        for connection in carried:
+            self._tasks.spawn(connection.close)
+        return bool(carried)
 
     def relayed(self, peer: bytes) -> bool:
         standing = [each for each in swarm_of(self._host).get_connections(id_of(peer)) if not each.is_closed]
@@ -101,7 +119,7 @@ class Mesh:
     def _serve(self, protocol: str, service: Service) -> None:
         async def handle(stream: INetStream) -> None:
             framed = FrameStream(stream, self._tasks, watched=service.watched)
-            if not service.has_room(framed.peer):
+            if not service.admit(framed.peer):
                 await framed.reset()
                 return
             self._tasks.spawn(framed.pump)
@@ -120,6 +138,7 @@ async def open_network(
     mode: Literal["server", "client"] = "server",
     reach: Reach = ITSELF,
     known: Sequence[str] = (),
+    lan: bool = False,
 ) -> AsyncIterator[Mesh]:
     """A network that has joined the others and serves until the block ends.
 
@@ -127,7 +146,8 @@ async def open_network(
     nowhere); `bootstrap` are full multiaddrs, one of which must answer; without any, the node starts alone. A server
     keeps its part of the table, unless it is reached through relays. `reach` is how others are to come to it.
     `known` are addresses from an earlier time, to join by if no bootstrap peer answers soon; a server, without bootstrap
-    addresses, starts alone if they are all gone. Raises `bootstrap_unreachable`, `port_busy`.
+    addresses, starts alone if they are all gone. Where `bootstrap` has `lan`, one neighbour on this machine's own networks
+    will do; with `lan`, neighbours find this node too. Raises `bootstrap_unreachable`, `port_busy`.
     """
     where = [_parse_listen(address) for address in listen]
     told = Told(reach)
@@ -141,29 +161,42 @@ async def open_network(
             try:
                 await started.wait()
                 dialler = Dialler(host, tasks)
-                reached = await _reach(dialler, bootstrap, known)
+                neighbours = Neighbours(host.get_id(), tasks, dialler)
+                if lan or LAN in bootstrap:
+                    tasks.spawn(partial(neighbours.meet, host.get_transport_addrs() if lan else []))
+                reached = await _reach(dialler, neighbours, bootstrap, known)
                 if not reached and (bootstrap or (known and mode == "client")):
                     raise _nobody(bootstrap, known)
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
-                kad = Kad(host, tasks, dialler, validator, serves=mode == "server" and not told.relayed)
-                table = Table(host, kad, validator)
+                serves = mode == "server" and not told.relayed
+                kad = Kad(host, tasks, dialler, validator, SystemRandom(), serves=serves)
+                table = Table(host, kad, validator, SystemRandom())
                 if reached:
                     with trio.move_on_after(JOIN_S):
                         await table.join(reached)
-                nursery.start_soon(kad.maintain)
+                neighbours.join = table.join
+                nursery.start_soon(table.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
-                yield Mesh(host, tasks, dialler, table, ways, door)
+                door.spared = lambda: ways.kept().union(map(ID, kad.index.buckets.closest(kad.own)))
+                trimmer = Trimmer(host, tasks, door.spared)
+                nursery.start_soon(trimmer.run)
+                yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
             finally:
                 tasks.close()
                 stop.set()
 
 
-async def _reach(dialler: Dialler, bootstrap: Sequence[str], known: Sequence[str]) -> list[ID]:
+async def _reach(dialler: Dialler, neighbours: Neighbours, bootstrap: Sequence[str], known: Sequence[str]) -> list[ID]:
     """The peers that answered."""
     reached: list[ID] = []
     all_asked = trio.Event()
 
     async def reach(address: str) -> None:
+        if address == LAN:
+            if (neighbour := await neighbours.first()) is not None:
+                reached.append(neighbour)
+                limit.deadline = min(limit.deadline, trio.current_time() + OTHERS_S)
+            return
         with suppress(NetworkError):  # the others may answer
             peer, where = parse_address(address)
             await dialler.connect(peer, [where])
@@ -190,6 +223,11 @@ def _nobody(bootstrap: Sequence[str], known: Sequence[str]) -> NetworkError:
     given = f"none of the bootstrap addresses answers: {', '.join(bootstrap)}" if bootstrap else ""
     before = f"nobody answers at the {len(known)} addresses known from before" if known else ""
     return NetworkError(Code.BOOTSTRAP_UNREACHABLE, "; ".join(filter(None, (given, before))))
+
+
+def silent(connection: INetConn) -> bool:
+    """Whether nothing has come on it lately, though it was asked for."""
+    return not isinstance(connection.muxed_conn, Muxer) or connection.muxed_conn.silent_s > 0
 
 
 def _parse_listen(address: str) -> Multiaddr:

@@ -29,7 +29,8 @@ from ...protocol.errors import Code, NetworkError, RemoteProtocolError
 from .boundary import translated
 from .flight import Flight
 from .identity import Multiaddr
-from .limits import STREAMS_IN_BURST, STREAMS_IN_MAX, STREAMS_IN_SEC, STREAMS_OUT_MAX
+from .limits import BUFFERED_CONNECTION_MAX, STREAMS_IN_BURST, STREAMS_IN_MAX, STREAMS_IN_SEC, STREAMS_OUT_MAX
+from .memory import Memory
 from .muxed import MuxedStream
 from .standing import Fault
 from .yamux import BODY_BYTES_MAX, HEAD_BYTES, WINDOW_BYTES, Flag, Frame, Frames, Kind, encode
@@ -93,6 +94,8 @@ class Muxer(IMuxedConn):
         self.on_close = on_close
         self.blame: Callable[[Fault], None] = lambda fault: None
         """Told of what the peer does against the rules."""
+        self.memory = Memory(BUFFERED_CONNECTION_MAX, trio.current_time)
+        """Of all connections of the host, once it has been let in."""
         self.held_bytes = 0
         """What has come and waits above for whoever reads it."""
         self.used_at = trio.current_time()
@@ -113,6 +116,8 @@ class Muxer(IMuxedConn):
         self._flight = Flight()
         self._marks = 0
         self._reads = 0
+        self.silent_s = 0.0
+        """For so long nothing has come, although it was asked for; counted in ticks of the watch."""
         self._ended = False
         self._life = trio.CancelScope()
 
@@ -171,6 +176,7 @@ class Muxer(IMuxedConn):
             raise MuxedStreamError(f"{STREAMS_OUT_MAX} streams are open to this peer")
         stream = self._add(self._next_id, inbound=False)
         self._next_id += 2
+        self.watch(stream)  # until its protocol is agreed: `host` says when
         self.say(encode(Kind.WINDOW, Flag.SYN, stream.stream_id, 0))
         return stream
 
@@ -364,7 +370,7 @@ class Muxer(IMuxedConn):
     # Keeping watch.
 
     async def _watch(self) -> None:
-        silent_s, reads, began = 0.0, self._reads, trio.current_time()
+        reads, began = self._reads, trio.current_time()
         while True:
             tick_s = STREAM_TICK_S if self._watched else TICK_S
             self._hurry = trio.Event()
@@ -373,14 +379,14 @@ class Muxer(IMuxedConn):
             if not tick.cancelled_caught:
                 continue
             began = trio.current_time()
-            silent_s = silent_s + tick_s if self._reads == reads else 0.0
+            self.silent_s = self.silent_s + tick_s if self._reads == reads else 0.0
             reads = self._reads
-            if silent_s >= DEAD_S:
+            if self.silent_s >= DEAD_S:
                 self._life.cancel()
-            if silent_s >= STREAM_DEAD_S:
+            if self.silent_s >= STREAM_DEAD_S:
                 for stream in [each for each in self._streams.values() if each.watched]:
                     stream.abandon()
-            if silent_s:
+            if self.silent_s:
                 self._flight.marked(self._marks + 1, 0, trio.current_time())
                 self.say(self._mark())
             for stream in [each for each in self._streams.values() if each.closed_s() > HALF_CLOSED_S]:

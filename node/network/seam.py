@@ -127,6 +127,10 @@ class Network(Protocol):
     def whereabouts(self, peer: bytes) -> tuple[str, ...]:
         """Where the peer is or was, as far as this node was told: full multiaddrs. A hint."""
 
+    def drop(self, peer: bytes) -> bool:
+        """Connections with the peer that a relay carries, and on which it has fallen silent, are given up: the next call
+        looks for a way anew. Whether there were any."""
+
     def relayed(self, peer: bytes) -> bool:
         """Whether the peer is connected, and through relays alone."""
 
@@ -158,7 +162,7 @@ class Network(Protocol):
         """
 
     async def put(self, key: str, value: bytes) -> int:
-        """So many of the peers closest to the key keep the value. It expires within a day: put a newer one in time.
+        """So many of the peers closest to the key keep the value. It expires within half an hour: put a newer one in time.
 
         0 is no error when nobody else is there. Raises `too_large` or what the validator raises.
         """
@@ -167,7 +171,10 @@ class Network(Protocol):
         """The newest valid value that the closest peers hold, or none. A hint, never the truth."""
 
     async def provide(self, key: str) -> int:
-        """So many of the peers closest to the key will name this node as a provider, for at most two days."""
+        """So many of the peers closest to the key will name this node as a provider, for half an hour."""
 
-    async def find(self, key: str) -> list[Provider]:
-        """Who provides the key, as the closest peers have it; each once, this node left out."""
+    async def find(self, key: str, tell: Callable[[Provider], None] | None = None) -> list[Provider]:
+        """Who provides the key, as the closest peers have it; each once, this node left out.
+
+        `tell` is called with each as soon as it is named: the first answers come in a tenth of the time of all.
+        """

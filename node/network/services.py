@@ -19,14 +19,16 @@ class Service:
         self._per_peer_max = per_peer_max
         self._serving: Counter[bytes] = Counter()
 
-    def has_room(self, peer: bytes) -> bool:
-        """Whether the peer may have one more stream or question of this protocol."""
-        return self._serving[peer] < self._per_peer_max
+    def admit(self, peer: bytes) -> bool:
+        """Whether the peer may have one more stream or question of this protocol; if so, it counts until `run` returns."""
+        if self._serving[peer] >= self._per_peer_max:
+            return False
+        self._serving[peer] += 1
+        return True
 
     async def run(self, stream: Stream) -> None:
-        """The handler has run, and the stream was closed; whatever the handler raised has reset it instead."""
+        """The handler has run for a stream that was admitted, which was closed then; whatever it raised reset the stream."""
         peer = stream.peer
-        self._serving[peer] += 1
         try:
             await self._handler(stream)
         except Exception as error:

@@ -41,11 +41,12 @@ class FrameStream:
         self._tasks = tasks
         assert isinstance(stream, NetStream) and isinstance(stream.muxed_stream, MuxedStream)
         self._muxed = stream.muxed_stream
+        self._muxed.on_shed = self._shed
         if watched:
             self._conn.watch(self._muxed)
         self._sending = trio.Lock()
         self._arrived, self._unread = trio.open_memory_channel[bytes](UNREAD_FRAMES_MAX)
-        self._unread_bytes = self._partial_bytes = 0
+        self._unread_bytes = self._partial_bytes = self._kept_bytes = 0
         self._end = NetworkError(Code.STREAM_CLOSED, "the other side has closed the stream")
         self._ended = trio.Event()
         self._send_closed = self._receive_closed = False
@@ -79,6 +80,7 @@ class FrameStream:
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise NetworkError(self._end.code, self._end.message) from None
         self._hold(-len(frame))
+        self._muxed.read_at = trio.current_time()
         return frame
 
     async def close(self) -> None:
@@ -98,7 +100,9 @@ class FrameStream:
 
     def keep(self, length: int) -> None:
         """Whoever received them holds so many bytes more, or fewer, of what is no whole yet. Raises `too_large`."""
-        self._conn.held_bytes += length
+        length = max(length, -self._kept_bytes)  # what was shed is not given back twice
+        self._kept_bytes += length
+        self._account(length)
         if length > 0 and self._conn.held_bytes > BUFFERED_CONNECTION_MAX:
             raise self._overfull(f"{BUFFERED_CONNECTION_MAX} bytes on all its streams")
 
@@ -179,11 +183,23 @@ class FrameStream:
         self._conn.blame(Fault.UNREAD)
         return NetworkError(Code.TOO_LARGE, f"the peer sent {what} that nobody had read")
 
+    def _shed(self) -> None:
+        self.cease()
+        self._hold_partial(0)  # the stream is reset next: neither its reader nor whoever kept parts goes on
+        self.keep(-self._kept_bytes)
+        self._end = NetworkError(
+            Code.TOO_LARGE, "the peers sent more than this node holds unread, this one not the least"
+        )
+
     def _hold(self, length: int) -> None:
         self._unread_bytes += length
-        self._conn.held_bytes += length
+        self._account(length)
 
     def _hold_partial(self, length: int) -> None:
         """Of a frame that is not complete, so many bytes have come."""
-        self._conn.held_bytes += length - self._partial_bytes
-        self._partial_bytes = length
+        more, self._partial_bytes = length - self._partial_bytes, length
+        self._account(more)
+
+    def _account(self, length: int) -> None:
+        self._conn.held_bytes += length
+        self._muxed.hold(length)

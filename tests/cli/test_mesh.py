@@ -230,6 +230,35 @@ def test_the_owner_takes_the_machine_and_lends_it_again(mesh: Shell) -> None:
     assert now == "ready"
 
 
+def test_doctor_says_whether_a_stranger_finds_the_node_and_gets_through(mesh: Shell) -> None:
+    state = mesh.nodes[1]["folder"]
+    checks = json.loads(mesh("doctor", "--node", state, "--json").stdout)["checks"]
+    assert list(checks) == ["node", "mesh", "reach", "found", "clock", "sandbox", "accelerator", "disk"]
+    for name, words in (
+        ("node", "runs, and is ready"),
+        ("mesh", "joined as a stranger"),
+        ("reach", "directly"),
+        ("found", "and reaches it directly"),
+        ("disk", "of the disk are free"),
+    ):
+        assert checks[name]["good"] is True, checks[name]
+        assert words in checks[name]["found"]
+    assert "peers signed last, it is at most" in checks["clock"]["found"]
+    assert all(each["advice"] for each in checks.values() if each["good"] is False)
+
+
+def test_doctor_says_what_is_so_where_no_node_runs(mesh: Shell, tmp_path: Path) -> None:
+    shown = mesh("doctor", "--node", tmp_path).stdout
+    assert "NO node" in shown and "No node is running" in shown
+    assert "-> `fallow node run --config node.toml` starts it." in shown
+    assert "joined as a stranger" in shown
+    assert "no node runs whom a stranger could look for" in shown
+    checks = json.loads(mesh("doctor", "--json").stdout)["checks"]
+    assert checks["node"]["good"] is None and "--node STATE" in checks["node"]["advice"]
+    assert checks["reach"]["good"] in (True, None)  # whether peers got through is this machine's affair
+    assert checks["mesh"]["good"] is True
+
+
 def test_the_test_network_shows_its_processes(mesh: Shell) -> None:
     directory = Path(mesh.nodes[0]["folder"]).parent
     shown = mesh.json("testnet", "status", "--dir", directory)["nodes"]

@@ -430,14 +430,7 @@ async def test_an_answerer_that_ends_no_question_is_asked_on_a_new_stream(start_
                 await news.wait()
             nursery.cancel_scope.cancel()
         async with trio.open_nursery() as nursery:
-
-            async def ask() -> None:
-                with suppress(NetworkError):
-                    while True:
-                        await honest.request(hostile.key, "/test/echo", b"")
-
-            nursery.start_soon(ask)
-            nursery.start_soon(ask)
+            nursery.start_soon(honest.request, hostile.key, "/test/echo", b"")
             while len(heard) < 2 or not heard[1]:
                 await news.wait()
             nursery.cancel_scope.cancel()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fallow.node import book_file
-from fallow.node.book import PEERS_MAX, PROFILE_BYTES_MAX, WAYS_MAX, Book, Profile
+from fallow.node.book import AGAIN_MS, PEERS_MAX, PROFILE_BYTES_MAX, WAYS_MAX, Book, Profile
 
 BUNDLE, OTHER = bytes([1] * 32), bytes([2] * 32)
 PROFILE = Profile(b"mandate", b"capability", b"connectivity")
@@ -105,6 +105,23 @@ def test_where_a_peer_said_to_be_counts_more_than_where_it_is_seen() -> None:
     met = book.get(key(1))
     assert met and met.addresses == (at(1),) and not met.gone
     assert (met.tries, met.answers) == (2, 1)
+
+
+def test_a_peer_that_stays_connected_is_not_written_again_and_again() -> None:
+    clock = Clock()
+    book = Book(None, clock)
+    book.met(key(1), [at(1)])
+    first = book.get(key(1))
+    book.met(key(1), [at(1)])
+    assert book.get(key(1)) is first
+    book.missed(key(1))
+    book.met(key(1), [at(1)])
+    again = book.get(key(1))
+    assert first and again and not again.gone and again.met_ms > first.met_ms
+    clock.now_ms += AGAIN_MS
+    book.met(key(1), [at(1)])
+    later = book.get(key(1))
+    assert later and later.met_ms > again.met_ms + AGAIN_MS
 
 
 def test_who_was_not_met_for_longest_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ from fallow.protocol.messages import (
 from fallow.protocol.names import profile_key, provider_key
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle, check_profile
 from fallow.protocol.published import Profiles, check_published_untrusted, newest
+from fallow.protocol.witness import Witness
 
 OWNER, NODE, STRANGER, AGENT = (SigningKey(bytes([number] * 32)) for number in range(1, 5))
 OWNER_KEY, NODE_KEY, STRANGER_KEY, AGENT_KEY = (bytes(key.verify_key) for key in (OWNER, NODE, STRANGER, AGENT))
@@ -167,6 +168,9 @@ class FakeNetwork:
     def peers(self) -> list[bytes]:
         return list(self.answers)
 
+    def drop(self, peer: bytes) -> bool:
+        return False
+
     async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
         await trio.lowlevel.checkpoint()
         if peer not in self.answers:
@@ -245,6 +249,30 @@ def reply(
 
 def mandated(key: SigningKey = OWNER, **changes: Any) -> Signed[Mandate]:
     return sign(replace(MANDATE.record, **changes), key)
+
+
+def told(*witnesses: bytes) -> bytes:
+    message = decode_message_untrusted(reply())
+    assert isinstance(message, ProfileReply)
+    return encode_message(replace(message, witnesses=witnesses))
+
+
+def witness(key: SigningKey, owner: SigningKey, subject: bytes = NODE_KEY) -> bytes:
+    public = bytes(key.verify_key)
+    mandate = sign(replace(MANDATE.record, node=public, owner=bytes(owner.verify_key)), owner).envelope
+    return sign(Witness(public, subject, mandate, NOW_MS, NOW_MS + 1000, 20, 1, 2, 3, 4), key).envelope
+
+
+@pytest.mark.spec("D-26")
+async def test_witnesses_count_once_for_each_owner_but_the_nodes_own() -> None:
+    answer = told(
+        witness(STRANGER, STRANGER),
+        witness(AGENT, STRANGER),
+        witness(AGENT, OWNER),
+        witness(AGENT, AGENT, AGENT_KEY[::-1]),
+    )
+    _, (node,) = await asked({NODE_KEY: answer}, NODE_KEY)
+    assert node and [each.witness for each in node.witnesses] == [STRANGER_KEY]
 
 
 async def asked(answers: dict[bytes, bytes], *keys: bytes) -> tuple[Discovery, list[Node | None]]:
