@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from random import SystemRandom
 from statistics import median_high
 
 import trio
@@ -24,6 +25,7 @@ from ..protocol.prices import price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, check_profile
 from ..protocol.published import decode_profiles_untrusted
 from ..protocol.witness import Witness, believed, heard_untrusted
+from .sampling import Sampler
 
 ASK_S = 2.0
 """For a node's answer about itself: a bad mobile link's connect and round trip."""
@@ -33,6 +35,8 @@ GRACE_S = 0.05
 """After the nodes that have answered suffice, this much longer for the others: choice is worth a little waiting."""
 FRESH_S = 20.0
 """How long an answer is used without asking again, while the connection stands."""
+LOOKUPS_MAX = 3
+"""In one search: a shard, and where everybody meets if there are too few in it."""
 SEARCH_S = 2.0
 """Between two searches of the DHT for the same bundle."""
 WARM_S = 60.0
@@ -123,6 +127,8 @@ class Discovery:
         self._asking: set[bytes] = set()
         self._searching: set[bytes] = set()
         self._searched_at: dict[bytes, float] = {}
+        self._samplers: dict[bytes, Sampler] = {}
+        """Where in the DHT to look next for nodes of a bundle."""
         self._news = trio.Event()
         self._used_at = -WARM_S
         self.nodes: dict[bytes, Node] = {}
@@ -189,11 +195,15 @@ class Discovery:
         return [node for node in self.nodes.values() if node.capability.served_bundle(bundle)]
 
     async def _search(self, bundle: bytes) -> None:
-        """Everybody whom the DHT names is being asked."""
+        """Everybody whom the DHT names is being asked, each as soon as it is named."""
+        sampler = self._samplers.setdefault(bundle, Sampler(SystemRandom()))
         try:
             with trio.move_on_after(FIND_S):
-                for provider in await self._network.find(provider_key(bundle)):
-                    self._begin_asking(provider)
+                for _ in range(LOOKUPS_MAX):
+                    shard = sampler.shard()
+                    found = await self._network.find(provider_key(bundle, shard=shard), self._begin_asking)
+                    if sampler.saw(shard, {provider.peer for provider in found}, self._now_ms()):
+                        break
         except NetworkError:
             pass  # the table has no answer now; whoever is known is asked all the same
         finally:

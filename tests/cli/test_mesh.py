@@ -46,9 +46,9 @@ def test_watching_says_what_changes_line_by_line_until_ctrl_c(mesh: Shell) -> No
         came = next(line for line in lines if f"+ {name}" in line)
         assert "ready" in came and "direct" in came and "tiny-chat" in came
         mesh.json("node", "drive", "--state", state)
-        assert any("not-eligible" in line for line in lines if f"~ {name}" in line)  # others tell of its link
+        assert next(line for line in lines if f"~ {name}" in line and " not-eligible (" in line)
         mesh.json("node", "park", "--state", state)
-        assert any(" ready" in line for line in lines if f"~ {name}" in line)
+        assert next(line for line in lines if f"~ {name}" in line and " ready, " in line)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         assert process.stderr.read() == ""

@@ -177,9 +177,13 @@ class FakeNetwork:
             raise NetworkError(Code.PEER_UNREACHABLE, "it does not answer")
         return self.answers[peer]
 
-    async def find(self, key: str) -> list[Provider]:
+    async def find(self, key: str, tell: Callable[[Provider], None] | None = None) -> list[Provider]:
         await trio.lowlevel.checkpoint()
-        return [Provider(peer, ("/ip4/192.0.2.1/tcp/1",)) for peer in self._providers]
+        found = [Provider(peer, ("/ip4/192.0.2.1/tcp/1",)) for peer in self._providers]
+        for provider in found:
+            if tell is not None:
+                tell(provider)
+        return found
 
     async def get(self, key: str) -> bytes | None:
         await trio.lowlevel.checkpoint()

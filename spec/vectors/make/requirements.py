@@ -106,6 +106,8 @@ PROOFS: dict[str, tuple[str, ...]] = {
     "D-25": ("record/witness-*",),
     "D-26": ("witness/*",),
     "D-27": ("witness/believed-*",),
+    "D-34": ("names/shards-*", "names/crowd-*"),
+    "D-35": ("names/crowd-*",),
     # 03: jobs
     "J-1": ("names/version-*",),
     "J-3": ("framing/too-large*", "framing/largest-length"),

@@ -24,6 +24,7 @@ from fallow.protocol.profiles import ConnectivityProfile, check_profile
 from fallow.protocol.published import check_published_untrusted
 from fallow.protocol.receipts import Delivery
 from fallow.protocol.schema import from_map_untrusted
+from fallow.protocol.shards import population, safe_depth, shards_of
 from fallow.protocol.versions import negotiate_untrusted
 from fallow.protocol.witness import believed, check_witness_untrusted, heard_untrusted
 from fallow.protocol.work import transcript_next, transcript_start
@@ -54,6 +55,11 @@ def _did_key(key: bytes) -> str:
 
 def names(**given: Any) -> Fields:
     match given:
+        case {"depth": depth}:
+            return {"shards": shards_of(given["node"], depth, given["now_ms"])}
+        case {"found": found}:
+            seen = (given["shard"], found, given["now_ms"])
+            return {"population": population(*seen), "safe_depth": safe_depth(*seen)}
         case {"node": node}:
             return {"profile_key": profile_key(node)}
         case {"bundle": bundle}:
