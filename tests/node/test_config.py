@@ -322,7 +322,8 @@ def test_an_issuer_that_does_not_hold_is_said(tmp_path: Path, changes: dict[str,
 @pytest.mark.parametrize(
     ("table", "lan"),
     [({}, False), ({"kind": "vehicle"}, False), ({"kind": "robot"}, False), ({"kind": "site"}, True), ({"kind": "host"}, True),
+     ({"kind": "site", "listen": ["/ip4/127.0.0.1/tcp/4001"]}, False),
      ({"kind": "host", "lan": False}, False), ({"kind": "vehicle", "lan": True}, True)],
 )  # fmt: skip
 def test_what_stays_where_it_is_is_found_on_its_lan(table: dict[str, object], lan: bool, tmp_path: Path) -> None:
-    assert config.parse({"state": "s", **table}, tmp_path).lan is lan
+    assert config.parse({"state": "s", "listen": ["/ip4/0.0.0.0/tcp/4001"], **table}, tmp_path).lan is lan
