@@ -20,6 +20,7 @@ from ...protocol.work import (
     transcript_next,
     transcript_start,
 )
+from . import heap
 from .areas import Areas
 from .confinement import Confinement
 from .entries import Run, Step
@@ -50,6 +51,9 @@ PATIENCE: Final = 4.0
 PATIENCE_S_MAX: Final = 10.0
 """Each program that nobody waits for is loaded this many times later than others kept it from the processor, up to so many
 seconds: alone, a worker has all of them within seconds; six on two cores leave most of these to the jobs among them."""
+
+TRIM_AFTER_S: Final = 2.0
+"""Longer than a client thinks between two windows of a text: what is given back has to be paged in again."""
 
 
 class _Job:
@@ -115,6 +119,7 @@ class Workbench:
         self._turns = Turns(models.values())
         self._tasks: dict[bytes, Task] = {}
         self._silent = True
+        self._grown = True
 
     def announce(self, served: tuple[Served, ...]) -> None:
         """The daemon knows our key, what we serve, and what confines us."""
@@ -126,10 +131,12 @@ class Workbench:
         inbox.wait(FIRST_JOB_S)  # before the rest is loaded: after a yield somebody may be waiting already
         while True:
             self._load_while_idle(inbox)
+            self._trim_when_idle(inbox)
             for message in inbox.take(wait=not self._turns.waiting):
                 self._handle(message)
             self._tasks = {id: task for id, task in self._tasks.items() if task.request is not None}
             self._silent = True
+            self._grown |= self._turns.waiting
             self._turns.run()
             if self._silent and self._turns.waiting:
                 self._send(Beat())
@@ -170,6 +177,15 @@ class Workbench:
                 return
             kept_waiting_s = (time.monotonic() - wall) - (time.process_time() - own)
             inbox.wait(min(PATIENCE_S_MAX, PATIENCE * max(0.0, kept_waiting_s)))
+
+    def _trim_when_idle(self, inbox: Inbox) -> None:
+        """After jobs, and after loading: once nothing has come for a while, the machine has back what is not used any more."""
+        if not self._grown or self._turns.waiting:
+            return
+        inbox.wait(TRIM_AFTER_S)
+        if inbox.empty:
+            heap.trim()
+            self._grown = False
 
     def _load_next(self) -> bool:
         """While nothing else is to be done, wider and longer programs are loaded; False when all of them were."""
