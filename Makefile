@@ -19,9 +19,7 @@ test: install
 	@for name in $(MODELS); do \
 	    $(BIN)/fallow bundle build $$name || echo "make test: going on without $$name; the reason stands above"; \
 	done
-	@tools/verify-js.sh
-	@$(BIN)/python fuzz/run.py --all --seconds 2 --jobs 2
-	@$(BIN)/python -m pytest
+	@tools/test.sh $(BIN)
 
 check: install
 	@tools/check.sh $(BIN)

@@ -124,7 +124,23 @@ async def measure(key: bytes, address: str) -> None:
         print(f"{'connect':42} p50 {connects[10]:7.1f} ms   p99 {connects[-1]:7.1f} ms   n=20")
         await timed("open a network and join", 9, join)
         node = nodes[0]
-        await timed("request over a fresh stream", 500, lambda index: node.request(key, "/bench/echo", b"x" * 256))
+
+        async def fresh(_: int) -> None:
+            once = await node.open(key, "/bench/echo")
+            await once.send(b"x" * 256)
+            await once.receive()
+            await once.close()
+
+        async def side_by_side(_: int) -> None:
+            async with trio.open_nursery() as nursery:
+                for _ in range(64):
+                    nursery.start_soon(node.request, key, "/bench/echo", b"x" * 256)
+
+        over_fresh = await timed("request over a fresh stream", 500, fresh)
+        over_standing = await timed("request", 500, lambda index: node.request(key, "/bench/echo", b"x" * 256))
+        print(f"{'  as a ratio to a fresh stream':42}     {over_standing / over_fresh:7.2f}")
+        together = await timed("64 requests at once", 20, side_by_side)
+        print(f"{'  requests a second':42}     {64_000 / together:7.0f}")
         stream = await node.open(key, "/bench/echo")
 
         async def exchange(frame: bytes) -> None:

@@ -28,7 +28,7 @@ ROUNDS = 7
 TEXT = 256
 """Tokens: a multiple of every chunk length, and as many as the shorter context holds."""
 AIM = 350.0
-"""Tokens per second on two cores, from the issue that asked for these numbers; SmolLM2's."""
+"""Tokens per second on two cores: the aim, for SmolLM2."""
 
 HISTORY, ANSWER, QUESTION = 160, 32, 24
 """Tokens of the first prompt, of its answer, and of the second question: in all within the shorter context."""

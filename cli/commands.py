@@ -47,8 +47,8 @@ COMMANDS: Final = (
     Command(
         "nodes",
         "nodes:nodes",
-        "Show the nodes that discovery finds, with what they offer.",
-        "fallow nodes minilm-l6",
+        "Show the nodes that discovery finds: what they offer, how fresh, how measured.",
+        "fallow nodes minilm-l6 --watch",
     ),
     Command(
         "verify",
@@ -179,8 +179,8 @@ COMMANDS: Final = (
     Command(
         "doctor",
         "doctor:doctor",
-        "See what this machine has for lending itself; with --sandbox, try to break out.",
-        "fallow doctor --sandbox",
+        "See what this machine has for lending itself, and how the mesh sees it.",
+        "fallow doctor --node ~/car",
     ),
     Command(
         "testnet up",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import trio
 from cyclopts import Parameter
 
+from ..node.book import BOOK
 from ..node.config import default_home
 from ..protocol.errors import Code, ConfigError, RemoteProtocolError
 from ..protocol.identity import peer_key_untrusted
@@ -19,20 +20,34 @@ from ..protocol.identity import peer_key_untrusted
 if TYPE_CHECKING:
     from ..client import Mesh
 
-Bootstrap = Annotated[str | None, Parameter(help="Addresses to join by, comma-separated, instead of FALLOW_BOOTSTRAP.")]
+Bootstrap = Annotated[
+    str | None,
+    Parameter(help="Addresses to join by (`lan`: this LAN), comma-separated, instead of FALLOW_BOOTSTRAP."),
+]
+LAN = "lan"
+"""As `node.network.lan`, which takes seconds to import."""
 AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON object and nothing else.")]
 
 
 def bootstrap_addresses(given: str | None) -> list[str]:
-    """The addresses given, else those of `FALLOW_BOOTSTRAP`. Raises `ConfigError(bad_config)` if there are none."""
+    """The addresses given, else those of `FALLOW_BOOTSTRAP`; there may be none if a peer book has others. `lan` is whoever
+    answers on this LAN.
+
+    Raises `ConfigError(bad_config)`.
+    """
     text = given if given is not None else os.environ.get("FALLOW_BOOTSTRAP", "")
     addresses = [address for address in map(str.strip, text.split(",")) if address]
-    if not addresses:
+    if not addresses and not (default_home() / BOOK).exists():
         raise _bad_bootstrap("No node to join by")
     for address in addresses:
-        if not _names_a_peer(address):
+        if address != LAN and not _names_a_peer(address):
             raise _bad_bootstrap(f"{address!r} is no address that ends in a node's peer id")
     return addresses
+
+
+def is_given(bootstrap: str | None) -> bool:
+    """Whether anything was given to join by, here or in `FALLOW_BOOTSTRAP`."""
+    return bool((bootstrap if bootstrap is not None else os.environ.get("FALLOW_BOOTSTRAP", "")).strip(", "))
 
 
 @contextmanager

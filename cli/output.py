@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 
 from cyclopts import CycloptsError
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -36,6 +37,17 @@ def print_json(value: Json) -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, footer: Sequence[str] = ()) -> None:
     """A table on stdout. A column whose name ends in a space is of numbers and set to the right."""
+    stdout.print(_tabulated(columns, rows, footer))
+
+
+@contextmanager
+def live_table(columns: Sequence[str]) -> Iterator[Callable[[Sequence[Sequence[str]]], None]]:
+    """A table on the terminal that shows the rows last given to what this yields; it stays there at the end."""
+    with Live(console=stdout, auto_refresh=False) as live:
+        yield lambda rows: live.update(_tabulated(columns, rows), refresh=True)
+
+
+def _tabulated(columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> Table:
     shown = Table(show_footer=bool(footer), header_style="bold", footer_style="bold")
     for index, column in enumerate(columns):
         numbers = column.endswith(" ")
@@ -47,7 +59,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, footer: Sequ
         )
     for row in rows:
         shown.add_row(*(escape(printable(cell)) for cell in row))
-    stdout.print(shown)
+    return shown
 
 
 def line(text: str, *, console: Console = stdout, style: str = "") -> None:

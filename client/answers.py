@@ -204,3 +204,17 @@ class NodeView:
     """A verdict of ours found it at fault."""
     capability: CapabilityProfile
     connectivity: ConnectivityProfile
+    age_s: float
+    """Since it answered."""
+    relayed: bool
+    """It says that it can be reached through relays alone."""
+    way: str
+    """How we are connected with it: `direct`, `relayed`, or not at all (empty)."""
+    tries: int
+    answers: int
+    """Of ours: how often it was asked, and how often it answered, in all the time that it has been in our peer book."""
+    jobs_done: int
+    jobs_failed: int
+    """Of ours, in the same time."""
+    witnesses: int
+    """Owners of other nodes who have said, and signed, how well this one is connected."""

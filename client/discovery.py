@@ -1,7 +1,7 @@
 """Who is there: the DHT's hints, each confirmed by asking the node itself.
 
 Many are asked at once, and those that answer fast are known first. A node that does not answer is gone from here at
-once; the DHT may still name it for days.
+once; the DHT may still name it for days. The peer book adds whom this client met before.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from random import SystemRandom
+from statistics import median_high
 
 import trio
 
+from ..node.book import Book, Profile
 from ..node.network.seam import Network, Provider
 from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, NetworkError, RemoteProtocolError
@@ -21,6 +24,8 @@ from ..protocol.names import profile_key, provider_key
 from ..protocol.prices import price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, check_profile
 from ..protocol.published import decode_profiles_untrusted
+from ..protocol.witness import Witness, believed, heard_untrusted
+from .sampling import Sampler
 
 ASK_S = 2.0
 """For a node's answer about itself: a bad mobile link's connect and round trip."""
@@ -30,13 +35,17 @@ GRACE_S = 0.05
 """After the nodes that have answered suffice, this much longer for the others: choice is worth a little waiting."""
 FRESH_S = 20.0
 """How long an answer is used without asking again, while the connection stands."""
+LOOKUPS_MAX = 3
+"""In one search: a shard, and where everybody meets if there are too few in it."""
 SEARCH_S = 2.0
 """Between two searches of the DHT for the same bundle."""
 WARM_S = 60.0
 """So long after the last work, known nodes are kept fresh, so that a handover finds its next node without a question."""
 ASKED_AT_ONCE = 64
+OWN_RTTS, OWN_RTTS_MIN = 8, 3
+"""Round trips of our own that are kept of each node, and from how many on they count: one alone may have met a busy moment."""
 EPOCHS_MAX = 65_536
-"""Nodes and owners whose latest epoch is remembered, in a few megabytes; who was not met for longest gives way."""
+"""Nodes and owners whose latest epoch is at hand, in a few megabytes; who was not met for longest gives way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,20 @@ class Node:
     rtt_ms: float
     """Of our own question to it; the first one includes connecting."""
     asked_at: float
+    witnesses: tuple[Witness, ...] = ()
+    """What nodes of other owners say of its connection."""
+    own_rtts_us: tuple[int, ...] = ()
+    """Of our last questions over a connection that stood already, the newest last; at most `OWN_RTTS`."""
+
+    @property
+    def own_rtt_us(self) -> int | None:
+        """Their median; None while they are too few to say anything."""
+        return median_high(self.own_rtts_us) if len(self.own_rtts_us) >= OWN_RTTS_MIN else None
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can wait for it, by our own measurement, then the witnesses', then its own word."""
+        return believed(self.connectivity, self.witnesses, self.own_rtt_us).interactive
 
     @property
     def owner(self) -> bytes:
@@ -72,24 +95,30 @@ Enough = Callable[[Sequence[Node]], bool]
 class Epochs:
     """The highest epoch seen of each node's mandates, and of each owner's issuers: it voids the lower ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, book: Book) -> None:
+        self._book = book
         self._seen: dict[bytes, int] = {}
 
     def see(self, key: bytes, record: Mandate | Issuer) -> None:
         """Raises `RemoteProtocolError(bad_mandate)` if one of a higher epoch was seen for this key."""
         subject = record.RECORD.encode() + key
-        check_epoch(record, self._seen.get(subject, 0))
+        check_epoch(record, self._seen.get(subject) or self._book.epoch(subject))
         self._seen.pop(subject, None)
         while len(self._seen) >= EPOCHS_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[subject] = record.epoch
+        self._book.see_epoch(subject, record.epoch)
 
 
 class Discovery:
     """The nodes that this client knows to be there."""
 
-    def __init__(self, network: Network, now_ms: Callable[[], int], nursery: trio.Nursery) -> None:
-        self._epochs = Epochs()
+    def __init__(
+        self, network: Network, now_ms: Callable[[], int], nursery: trio.Nursery, book: Book | None = None
+    ) -> None:
+        """Without a book, nothing is known from before, and nothing is kept."""
+        self._book = Book() if book is None else book
+        self._epochs = Epochs(self._book)
         self._network = network
         self._now_ms = now_ms
         self._nursery = nursery
@@ -98,6 +127,8 @@ class Discovery:
         self._asking: set[bytes] = set()
         self._searching: set[bytes] = set()
         self._searched_at: dict[bytes, float] = {}
+        self._samplers: dict[bytes, Sampler] = {}
+        """Where in the DHT to look next for nodes of a bundle."""
         self._news = trio.Event()
         self._used_at = -WARM_S
         self.nodes: dict[bytes, Node] = {}
@@ -111,10 +142,13 @@ class Discovery:
     async def find(self, bundle: bytes, enough: Enough) -> list[Node]:
         """Nodes that say now that they serve the bundle; returns early, after a little grace, once they are `enough`.
 
-        All that are known are asked, and those that the DHT names. Calls side by side share their questions.
+        All that are known are asked, those of earlier times that have not failed since, and those that the DHT names.
+        Calls side by side share their questions.
         """
         for node in self._serving(bundle):
             self._begin_asking(Provider(node.key, node.addresses))
+        for met in self._book.serving(bundle)[:ASKED_AT_ONCE]:
+            self._begin_asking(Provider(met.key, met.addresses))
         searched_s = trio.current_time() - self._searched_at.get(bundle, -SEARCH_S)
         if bundle not in self._searching and searched_s >= SEARCH_S:
             self._searching.add(bundle)
@@ -139,32 +173,37 @@ class Discovery:
                         self._begin_asking(Provider(node.key, node.addresses))
 
     async def ask(self, key: bytes, addresses: Sequence[str] = ()) -> Node | None:
-        """What the node says of itself now; None, and forgotten, if it does not answer or its answer does not hold."""
-        began = trio.current_time()
+        """What the node says of itself now; None, and gone, if it does not answer or its answer does not hold."""
+        began, stood = trio.current_time(), key in self._network.peers()
         try:
             with trio.fail_after(ASK_S):
                 request = encode_message(ProfileRequest())
                 frame = await self._network.request(key, PROFILE_PROTOCOL, request, addresses)
-            node = self._node_untrusted(key, tuple(addresses), frame, began)
+            node = self._node_untrusted(key, tuple(addresses), frame, began, stood)
         except (NetworkError, RemoteProtocolError, trio.TooSlowError):
             self.forget(key)
+            self._book.missed(key)
             return None
         self.nodes[key] = node
         return node
 
     def forget(self, key: bytes) -> None:
-        """The node did not answer, or went away: it is not offered again until it answers."""
+        """The node failed, or went away: it is not offered again until it answers."""
         self.nodes.pop(key, None)
 
     def _serving(self, bundle: bytes) -> list[Node]:
         return [node for node in self.nodes.values() if node.capability.served_bundle(bundle)]
 
     async def _search(self, bundle: bytes) -> None:
-        """Everybody whom the DHT names is being asked."""
+        """Everybody whom the DHT names is being asked, each as soon as it is named."""
+        sampler = self._samplers.setdefault(bundle, Sampler(SystemRandom()))
         try:
             with trio.move_on_after(FIND_S):
-                for provider in await self._network.find(provider_key(bundle)):
-                    self._begin_asking(provider)
+                for _ in range(LOOKUPS_MAX):
+                    shard = sampler.shard()
+                    found = await self._network.find(provider_key(bundle, shard=shard), self._begin_asking)
+                    if sampler.saw(shard, {provider.peer for provider in found}, self._now_ms()):
+                        break
         except NetworkError:
             pass  # the table has no answer now; whoever is known is asked all the same
         finally:
@@ -182,6 +221,8 @@ class Discovery:
         try:
             async with self._limiter:
                 node = await self.ask(provider.peer, provider.addresses)
+                if node is None and self._network.drop(provider.peer):
+                    node = await self.ask(provider.peer, provider.addresses)
                 if node is None and (addresses := await self._published_addresses(provider)):
                     await self.ask(provider.peer, addresses)
         finally:
@@ -205,7 +246,7 @@ class Discovery:
             return () if set(addresses) <= set(provider.addresses) else addresses
         return ()
 
-    def _node_untrusted(self, key: bytes, addresses: tuple[str, ...], frame: bytes, began: float) -> Node:
+    def _node_untrusted(self, key: bytes, addresses: tuple[str, ...], frame: bytes, began: float, stood: bool) -> Node:
         reply = decode_message_untrusted(frame)
         if not isinstance(reply, ProfileReply):
             raise RemoteProtocolError(Code.BAD_ENCODING, "The node answered something else than its profile.")
@@ -215,19 +256,30 @@ class Discovery:
         check_profile(capability, key, now_ms)
         check_profile(connectivity, key, now_ms)
         mandate = self._mandate_untrusted(reply.mandate, capability.record, now_ms)
+        worker_key = _worker_key_untrusted(reply.worker_key, key, now_ms)
+        where, took_s = connectivity.record.addresses or addresses, trio.current_time() - began
+        bundles = [served.bundle for served in capability.record.served]
+        profile = Profile(reply.mandate, reply.capability, reply.connectivity)
+        self._book.answered(key, where, bundles, round(took_s * 1_000_000), profile)
         return Node(
             key,
             mandate,
             capability.record,
             connectivity.record,
-            _worker_key_untrusted(reply.worker_key, key, now_ms),
+            worker_key,
             reply.state,
             reply.reasons,
             reply.jobs_running,
-            connectivity.record.addresses or addresses,
-            (trio.current_time() - began) * 1000,
+            where,
+            took_s * 1000,
             trio.current_time(),
+            heard_untrusted(reply.witnesses, key, mandate.record.owner, now_ms),
+            self._own_rtts(key, took_s, stood),
         )
+
+    def _own_rtts(self, key: bytes, took_s: float, stood: bool) -> tuple[int, ...]:
+        before = known.own_rtts_us if (known := self.nodes.get(key)) else ()
+        return (*before, round(took_s * 1_000_000))[-OWN_RTTS:] if stood else before
 
     def _mandate_untrusted(self, envelope: bytes, profile: CapabilityProfile, now_ms: int) -> Signed[Mandate]:
         """The mandate that the node itself names in its profile, of no epoch that a later one has voided.

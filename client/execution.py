@@ -11,6 +11,7 @@ from typing import TypeAlias
 import trio
 from nacl.signing import SigningKey
 
+from ..node.book import Book
 from ..node.engine.sealing import PieceSealer, seal_input
 from ..node.network.seam import Network, Stream
 from ..protocol.bundle import CALL, GENERATE, SCORE, Manifest
@@ -145,6 +146,7 @@ class Desk:
     key: SigningKey
     now_ms: Callable[[], int]
     """Wall clock, for what is signed; durations are counted on trio's own."""
+    book: Book = field(default_factory=Book)
 
 
 @dataclass
@@ -246,7 +248,9 @@ class Execution:
             try:
                 self.job.expire(_now())
             except RemoteProtocolError as error:
-                self._break(error)
+                silent = self.job.quiet_ms(_now()) >= SILENCE_MS_MAX
+                # It may be the way there that fell silent: nobody has broken a rule.
+                self._break(NetworkError(error.code, error.message) if silent else error)
 
     def _break(self, error: FallowError) -> None:
         if self.job.state not in (JobState.SETTLED, JobState.UNSETTLED):
@@ -405,6 +409,8 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
             confirmed = await _leave(execution)
         if execution.paid_on_stream and not confirmed:
             desk.settler.add(node, channel)
+        if execution.job.state is JobState.SETTLED:
+            desk.book.worked(node.key, well=True)
 
 
 async def _leave(execution: Execution) -> bool:
@@ -458,6 +464,14 @@ def _order(desk: Desk, node: Node, request: Request, channel: ChannelState, dige
         continues=request.continues,
         checks=request.checks,
     )
+
+
+def way_broke(error: FallowError) -> bool:
+    """Whether the way to the node may be what failed, a relay on it say: the node may be reached by another one."""
+    return isinstance(error, NetworkError) and error.code in _OF_THE_WAY
+
+
+_OF_THE_WAY = frozenset({Code.STREAM_CLOSED, Code.PEER_UNREACHABLE, Code.TIMED_OUT, Code.RELAY_REFUSED})
 
 
 def _now() -> int:

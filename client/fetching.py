@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
+from ..node.book import BOOK, Book
 from ..node.engine.bundles import BundleStore
 from ..node.fetching import Fetched, Find, Progress, fetch, find_in_table
 from ..node.network.seam import Network, Provider
@@ -38,9 +40,11 @@ async def fetch_bundle(
     """
     from ..node.network.mesh import open_network
 
-    addresses = [source for source in sources if source.startswith("/")]
+    given = [*bootstrap, *(source for source in sources if source.startswith("/"))]
     rules = profile_rules(_now_ms)
-    async with open_network(secrets.token_bytes(32), [], [*bootstrap, *addresses], rules, mode="client") as network:
+    with closing(Book(home / BOOK, _now_ms)) as book:
+        known = book.ways_in()
+    async with open_network(secrets.token_bytes(32), [], given, rules, mode="client", known=known) as network:
         return await fetch(
             network,
             BundleStore(home / "store"),

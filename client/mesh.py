@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from random import SystemRandom
 from typing import Protocol
 
 import trio
 
+from ..node.book import BOOK, Book, Met
 from ..node.keys import load_or_create
+from ..node.network.seam import CIRCUIT
 from ..node.network.table_rules import profile_rules
 from ..node.trust import TrustList
 from ..protocol.bundle import CALL, GENERATE, Manifest
@@ -161,11 +164,15 @@ class Mesh:
         """What the publisher says of the bundle: what it takes and gives, under which licence."""
         return (await self._open(bundle)).manifest
 
-    async def nodes(self, bundle: str | None = None) -> list[NodeView]:
-        """What discovery finds now, for one bundle or all that the trust list names; each node was asked itself."""
+    async def nodes(self, bundle: str | None = None, *, wait_s: float = math.inf) -> list[NodeView]:
+        """What discovery finds now, for one bundle or all that the trust list names; each node was asked itself.
+
+        Who answers slowly is not waited for longer than `wait_s`, and known the next time.
+        """
         names = [bundle] if bundle else self.bundles()
-        for name in names:
-            await self._team.discovery.find(self._hash(name), lambda found: False)
+        with trio.move_on_after(wait_s):
+            for name in names:
+                await self._team.discovery.find(self._hash(name), lambda found: False)
         wanted = {self._hash(name) for name in names}
         known = {self._hash(name): name for name in self.bundles()}
         return [
@@ -258,6 +265,8 @@ class Mesh:
         return cid_hash_untrusted(self._bundles.resolve(name).cid)
 
     def _view(self, node: Node, known: dict[bytes, str]) -> NodeView:
+        network, met = self._team.desk.network, self._team.desk.book.get(node.key) or Met(node.key)
+        direct_or_not = "relayed" if network.relayed(node.key) else "direct"
         return NodeView(
             peer_id(node.key),
             node.owner.hex(),
@@ -267,12 +276,20 @@ class Mesh:
             node.reasons,
             tuple(known.get(served.bundle, cid(served.bundle)) for served in node.capability.served),
             round(node.rtt_ms, 1),
-            node.connectivity.interactive,
+            node.interactive,
             node.addresses,
             node.jobs_running,
             node.key in self._team.desk.wallet.distrusted,
             node.capability,
             node.connectivity,
+            trio.current_time() - node.asked_at,
+            all(CIRCUIT in address for address in node.addresses),
+            direct_or_not if node.key in network.peers() else "",
+            met.tries,
+            met.answers,
+            met.jobs_done,
+            met.jobs_failed,
+            len(node.witnesses),
         )
 
 
@@ -354,41 +371,44 @@ class TextStream:
 
 @asynccontextmanager
 async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -> AsyncIterator[Mesh]:
-    """A client that has joined by one of the addresses. State is kept in `home` (FALLOW_HOME, or ~/.fallow).
+    """A client that has joined by one of the addresses or, if none of them answers, by nodes that it met before.
 
-    Raises `NetworkError(bootstrap_unreachable)` if none of them answers, `StoreError` if the wallet cannot be read.
+    State is kept in `home` (FALLOW_HOME, or ~/.fallow). Raises `NetworkError(bootstrap_unreachable)` if nobody answers,
+    `StoreError` if the wallet cannot be read.
     """
     from ..node.network.mesh import open_network
 
     folder = Path(home or os.environ.get("FALLOW_HOME") or Path.home() / ".fallow")
     key = load_or_create(folder / "keys" / "client")
     trust = TrustList.load(folder)
-    if not bootstrap:
-        raise NetworkError(Code.BOOTSTRAP_UNREACHABLE, "No bootstrap address was given.")
-    wallet = Wallet(folder / "wallet.db", key)
-    try:
+    with closing(Wallet(folder / "wallet.db", key)) as wallet, closing(Book(folder / BOOK, _now_ms)) as book:
+        given, known = list(bootstrap), book.ways_in()
+        if not given and not known:
+            raise NetworkError(
+                Code.BOOTSTRAP_UNREACHABLE, "No bootstrap address was given, and no node was met before."
+            )
         rules = profile_rules(_now_ms)
-        async with open_network(secrets.token_bytes(32), [], list(bootstrap), rules, mode="client") as network:
-            desk = Desk(network, wallet, Settler(network), key, _now_ms)
+        async with open_network(secrets.token_bytes(32), [], given, rules, mode="client", known=known) as network:
+            desk = Desk(network, wallet, Settler(network), key, _now_ms, book)
             failure: Exception | None = None
             async with trio.open_nursery() as nursery:
-                discovery = Discovery(network, desk.now_ms, nursery)
+                discovery = Discovery(network, desk.now_ms, nursery, book)
                 experience = Experience()
                 bundles = Bundles(folder, trust, network, lambda node: experience.failed(node, trio.current_time()))
                 mesh = Mesh(Team(desk, discovery, experience, SystemRandom()), bundles, trust, nursery)
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
+                nursery.start_soon(book.keep, network)
                 try:
                     yield mesh
                 except Exception as error:  # noqa: BLE001 - the caller's: raised below, without the nursery's group
                     failure = error
                 with trio.move_on_after(LEAVE_S):
                     await mesh.leave()
+                book.look(network)
                 nursery.cancel_scope.cancel()
             if failure:
                 raise failure
-    finally:
-        wallet.close()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ..protocol.receipts import FINAL
 from ..protocol.work import Piece
 from ..verifier.quorum import Member
 from .discovery import Node
-from .execution import Attested, Broken, Delivered, Execution, Receipted, Request, execute
+from .execution import Attested, Broken, Delivered, Execution, Receipted, Request, execute, way_broke
 from .scheduler import Need
 from .team import Team
 
@@ -59,6 +59,8 @@ class Panel:
         self._wait_s = wait_s
         self._nursery = nursery
         self._asked: dict[bytes, Node] = {}
+        self._doubted: set[bytes] = set()
+        """Nodes whose way broke once: if they answer again, they may be asked again."""
         self._decided = trio.Event()
         self.places: list[Place] = []
         self.executions: list[Execution] = []
@@ -113,7 +115,9 @@ class Panel:
                 self.places.append(place)
                 return
             self._team.failed(node, error)
-            self._need = replace(self._need, avoid_nodes=self._need.avoid_nodes | {node.key})
+            if not way_broke(error) or node.key in self._doubted:
+                self._need = replace(self._need, avoid_nodes=self._need.avoid_nodes | {node.key})
+            self._doubted.add(node.key)
             del self._asked[node.key]
 
     async def _work(self, place: Place, task_status: trio.TaskStatus[FallowError | None]) -> None:

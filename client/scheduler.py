@@ -1,6 +1,7 @@
 """Which node gets the work: the client's own choice from its own measurements. Pure.
 
-Expected time to finish decides, from round trip, load and measured rates; among the eligible, two are drawn and the
+Expected time to finish decides, from round trip, load and measured rates, and where somebody waits for a text whether the
+node is interactive (page 02); among the eligible, two are drawn and the
 better one taken, so that clients with the same view do not all pick the same node. Who has read most of the same text before
 is considered beside them: a conversation's next turn is read there in less time.
 """
@@ -11,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from ..protocol.bundle import GENERATE
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.identity import CHECKER, EXECUTOR
 from ..protocol.prices import amount_ucr_max, find_price
@@ -28,6 +30,9 @@ could lie whenever that is an accomplice."""
 FAILURE_COST_S = 5.0
 """What a recent failure adds to the expected time: about what a failed attempt costs a reader."""
 FAILURE_HALF_LIFE_S = 300.0
+BATCH_COST_S = 2.0
+"""What a node that nobody can wait for costs where somebody does: a reader would rather have an interactive node's answer two
+seconds later than one that comes in fits. Where all are the same, it decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +126,13 @@ def expected_s(node: Node, need: Need, experience: Experience, now_s: float, kep
     reading = max(need.input_tokens - kept_tokens, 0) * 1000 / max(served.input_tokens_per_s_milli, 1)
     if need.entry == "call":
         reading = need.calls * 1000 / max(served.calls_per_s_milli, 1)
-    writing = need.planned_tokens / max(rate, 0.001) if need.entry == "generate" else 0.0
+    writing = need.planned_tokens / max(rate, 0.001) if need.entry == GENERATE else 0.0
+    waited_for = need.entry == GENERATE and need.role == EXECUTOR
     return (
-        node.rtt_ms / 1000 + load * (reading + writing) + FAILURE_COST_S * experience.recent_failures(node.key, now_s)
+        node.rtt_ms / 1000
+        + load * (reading + writing)
+        + FAILURE_COST_S * experience.recent_failures(node.key, now_s)
+        + (0.0 if node.interactive or not waited_for else BATCH_COST_S)
     )
 
 

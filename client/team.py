@@ -11,7 +11,7 @@ import trio
 from ..protocol.errors import Code, FallowError, LocalProtocolError, Refused
 from ..protocol.policy import Policy
 from .discovery import Discovery, Node, busier
-from .execution import Desk
+from .execution import Desk, way_broke
 from .scheduler import Experience, Need, choose, ineligible, unsuitable, why_nobody
 
 WAIT_S = 20.0
@@ -77,8 +77,11 @@ class Team:
         if isinstance(error, LocalProtocolError):
             raise error  # our own mistake: no node is to blame
         self.discovery.forget(node.key)
+        if way_broke(error):
+            self.desk.network.drop(node.key)
         if not (isinstance(error, Refused) and error.code in _HONEST_NO):
             self.experience.failed(node.key, trio.current_time())
+            self.desk.book.worked(node.key, well=False)
 
     def _choose(self, nodes: Sequence[Node], need: Need, preferred: Sequence[bytes]) -> Node | None:
         distrusted = self.desk.wallet.distrusted

@@ -23,7 +23,7 @@ from ..protocol.work import Work
 from .answers import Answer, Chunk, Handover, Rejected, Usage
 from .dossier import Dossier
 from .draft import Draft, TextRequest
-from .execution import Broken, Delivered, Receipted, Request, execute
+from .execution import Broken, Delivered, Receipted, Request, execute, way_broke
 from .judging import Attempt, Judge
 from .scheduler import Need
 from .team import Team
@@ -46,6 +46,8 @@ class TextJob:
         self._dossier = Dossier(request.bundle.signed, request.policy)
         self._judge = Judge(team, request, self._draft, self._dossier, self._show)
         self._avoid: set[bytes] = set()
+        self._doubted: set[bytes] = set()
+        """Nodes whose way broke once: asked again, they may go on, but others are as welcome."""
         self._handovers: list[Handover] = []
         self._left: tuple[bytes, str] | None = None
         """Who wrote last and why it stopped, until somebody goes on."""
@@ -105,7 +107,8 @@ class TextJob:
         raise Refused(Code.NO_EXECUTOR, f"{ATTEMPTS_MAX} nodes one after another could not finish this text.")
 
     async def _next_attempt(self, nursery: trio.Nursery) -> None:
-        node = await self._team.pick(self._need(), self._request.preferred)
+        preferred = [key for key in self._request.preferred if key not in self._doubted]
+        node = await self._team.pick(self._need(), preferred)
         attempt = Attempt(node, len(self._draft.tokens))
         self._judge.current = attempt
         nursery.start_soon(self._run_attempt, attempt)
@@ -114,6 +117,8 @@ class TextJob:
             self._left = (node.key, attempt.leaving or (attempt.error.message if attempt.error else ""))
             if attempt.error and attempt.error.code in (Code.STALE_WORKER_KEY, Code.STALE_PRICES):
                 self._team.discovery.forget(node.key)  # asked again, it may be used at once
+            elif attempt.error and way_broke(attempt.error) and node.key not in self._doubted:
+                self._doubted.add(node.key)
             else:
                 self._avoid.add(node.key)
         if attempt.error:

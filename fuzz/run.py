@@ -26,6 +26,7 @@ INPUT_BYTES_MAX = 4096
 INSTRUMENTED = [
     "fallow.protocol",
     "fallow.node.engine.messages",
+    "fallow.node.network.control",
     "fallow.node.network.yamux",
     "fallow.node.network.punching",
 ]

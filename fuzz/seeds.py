@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import types
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -14,7 +14,7 @@ from multiaddr import Multiaddr
 from targets import KEYS, NOW_MS, STRUCTS
 
 from fallow.node.engine import messages as engine
-from fallow.node.network import yamux
+from fallow.node.network import control, yamux
 from fallow.protocol import messages
 from fallow.protocol.codec import Value, encode
 from fallow.protocol.envelope import sign
@@ -27,6 +27,7 @@ from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile
 from fallow.protocol.published import Profiles
 from fallow.protocol.receipts import Receipt
 from fallow.protocol.schema import to_map
+from fallow.protocol.witness import Witness
 from fallow.protocol.work import Input, Piece, Work
 
 FIRST, SECOND = KEYS
@@ -60,6 +61,7 @@ def seeds() -> dict[str, list[bytes]]:
         "opening": [opening.encode()],
         "open": [opening.encode()],
         "evidence": [encode(to_map(evidence)) for evidence in _evidence(records)],
+        "witness": [_witness(records)],
         "profiles": [profiles],
         "published": [encode([profile_key(FIRST), profiles, NOW_MS])],
         "peer-id": [peer_id(FIRST).encode()],
@@ -68,10 +70,22 @@ def seeds() -> dict[str, list[bytes]]:
         "versions": [encode(["job", ["/fallow/job/1", "/fallow/job/2"], ["/fallow/job/2", "/fallow/job/1"]])],
         "framing": [b"\x02" + frame(b"one") + frame(b"") + frame(b"three") + b"\xff" * 4],
         "yamux": [b"\x10" + b"".join(_frames())],
+        "control": [control.encode(word) for word in _words()],
         "punching": [_addresses()],
+        "lan": [encode([f"/ip4/192.168.1.7/tcp/4001/p2p/{peer_id(FIRST)}".encode(), b"/ip4/192.0.2.1/tcp/1"])],
         "engine": [b"\xff" + engine.encode(message) for message in engine_messages],
         "engine-fields": [encode(msgpack.unpackb(engine.encode(message)[4:])) for message in engine_messages],
     }
+
+
+def _words() -> list[control.Word]:
+    answer = [control.Part(3, bytes(control.PART_BYTES), last=False), control.Part(3, b"the end", last=True)]
+    return [
+        control.Ask(1, "/fallow/profile/1", b"?"),
+        control.Cancel(2),
+        *answer,
+        control.Refused(4, control.Reason.BUSY),
+    ]
 
 
 def _examples() -> tuple[Any, ...]:
@@ -115,6 +129,13 @@ def _one(records: tuple[Any, ...], kind: type[Any]) -> Any:
 def _profiles(records: tuple[Any, ...]) -> bytes:
     capability, connectivity = _one(records, CapabilityProfile), _one(records, ConnectivityProfile)
     return Profiles(sign(capability, KEYS[FIRST]), sign(connectivity, KEYS[FIRST])).encode()
+
+
+def _witness(records: tuple[Any, ...]) -> bytes:
+    """The example, with the mandate that its witness acts under."""
+    example, mandate = _one(records, Witness), _one(records, Mandate)
+    acting = sign(replace(mandate, node=FIRST, owner=SECOND), KEYS[SECOND]).envelope
+    return sign(replace(example, mandate=acting), KEYS[FIRST]).envelope
 
 
 def _evidence(records: tuple[Any, ...]) -> list[Evidence]:

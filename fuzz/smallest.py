@@ -19,6 +19,7 @@ ROOT = fallow.__file__.removesuffix("__init__.py")
 WATCHED = (
     f"{ROOT}protocol/",
     f"{ROOT}node/engine/messages.py",
+    f"{ROOT}node/network/control.py",
     f"{ROOT}node/network/yamux.py",
     f"{ROOT}node/network/punching.py",
     "<string>",

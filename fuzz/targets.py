@@ -18,7 +18,7 @@ from nacl.signing import SigningKey
 
 from fallow.node.engine.messages import FrameBuffer
 from fallow.node.engine.messages import encode as encode_engine_message
-from fallow.node.network import punching, yamux
+from fallow.node.network import control, lan, punching, yamux
 from fallow.protocol import messages, opening, published, work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
@@ -33,6 +33,7 @@ from fallow.protocol.receipts import Receipt
 from fallow.protocol.records import RECORDS, check_evidence_untrusted, identify_untrusted
 from fallow.protocol.schema import from_map_untrusted, to_map
 from fallow.protocol.versions import negotiate_untrusted
+from fallow.protocol.witness import Witness, check_witness_untrusted, heard_untrusted
 
 KEYS = {bytes(key.verify_key): key for key in (SigningKey(b"\x01" * 32), SigningKey(b"\x02" * 32))}
 """Whose signatures the harness can make: those of the examples in tests/protocol/records.py."""
@@ -164,6 +165,13 @@ def _published(given: bytes) -> None:
     published.check_published_untrusted(key, value, now_ms)
 
 
+def _witness(given: bytes) -> None:
+    """A statement, alone and among others, about the node that it is about."""
+    signed = verify_untrusted(Witness, given, signer=claimed_signer_untrusted(given))
+    heard = heard_untrusted([given, b"", given], signed.record.subject, bytes(32), NOW_MS)
+    assert heard == (check_witness_untrusted(given, signed.record.subject, NOW_MS).statement,)
+
+
 def _profiles(given: bytes) -> None:
     assert published.decode_profiles_untrusted(given, NOW_MS).encode() == given
 
@@ -214,10 +222,21 @@ def _yamux(given: bytes) -> None:
     assert given[1:].startswith(b"".join(yamux.encode(yamux.Kind(each.kind), *each[1:]) for each in frames))
 
 
+def _control(given: bytes) -> None:
+    assert control.encode(control.decode_untrusted(given)) == given
+
+
 def _punching(given: bytes) -> None:
     """What two peers behind routers tell each other of their addresses."""
     with suppress(DecodeError):
         punching._addresses_untrusted(HolePunch.FromString(given))
+
+
+def _lan(given: bytes) -> None:
+    """The texts of a neighbour's announcement."""
+    texts = _arguments(given, bytes, bytes)
+    for address in lan.addresses_untrusted({b"dnsaddr%d" % number: text for number, text in enumerate(texts)}):
+        assert address.encode() in texts
 
 
 def _engine(given: bytes) -> None:
@@ -251,6 +270,7 @@ TARGETS: dict[str, Target] = {
     "opening": Target(("protocol.opening.decode_opening_untrusted",), _plaintext(opening.decode_opening_untrusted)),
     "open": Target(("protocol.opening.open_untrusted",), _open),
     "evidence": Target(("protocol.records.check_evidence_untrusted",), _evidence),
+    "witness": Target(("protocol.witness.check_witness_untrusted", "protocol.witness.heard_untrusted"), _witness),
     "profiles": Target(("protocol.published.decode_profiles_untrusted",), _profiles),
     "published": Target(("protocol.published.check_published_untrusted",), _published),
     "peer-id": Target(("protocol.identity.peer_key_untrusted",), _peer_id),
@@ -259,7 +279,16 @@ TARGETS: dict[str, Target] = {
     "versions": Target(("protocol.versions.negotiate_untrusted",), _versions),
     "framing": Target(("protocol.framing.Frames.feed_untrusted",), _framing),
     "yamux": Target(("node.network.yamux.Frames.feed_untrusted",), _yamux),
+    "control": Target(
+        (
+            "node.network.control.decode_untrusted",
+            "node.network.control._ask_untrusted",
+            "node.network.control._part_untrusted",
+        ),
+        _control,
+    ),
     "punching": Target(("node.network.punching._addresses_untrusted",), _punching),
+    "lan": Target(("node.network.lan.addresses_untrusted",), _lan),
     "engine": Target(
         ("node.engine.messages.FrameBuffer.feed_untrusted", "node.engine.messages._decode_untrusted"), _engine
     ),

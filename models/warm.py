@@ -10,7 +10,7 @@ from ..node.engine.device import configure
 from ..node.engine.kept import Kept
 from ..node.engine.loading import own_grant
 from ..node.engine.programs import load
-from ..node.engine.sequences import rehearse
+from ..node.engine.sequences import rehearsal
 from ..protocol.errors import FallowError
 
 
@@ -23,7 +23,8 @@ def main(root: str, cid: str) -> int:
         model = load(bundle, own_grant(Kept(store.compile_cache)))
         while model.load_next():
             pass
-        rehearse(model)
+        for _ in rehearsal(model):
+            pass
     except FallowError as error:
         print(error, file=sys.stderr)
         return 1

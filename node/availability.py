@@ -27,6 +27,8 @@ class Availability:
     """Why there is no worker, where it is not only starting."""
     jobs: int = 0
     owner_reason: str = ""
+    withheld: str = ""
+    """Which of the owner's rules keeps the machine from being lent, in words for the owner; empty: none does."""
     settled_ms: int = 0
     """From then on the machine counts as parked for long enough."""
 
@@ -45,6 +47,13 @@ class Availability:
         self.parked = self.worker_ready = False
         self.owner_reason = reason
 
+    def withhold(self, reason: str) -> None:
+        """A rule of the owner's says no, or with no reason: none does any more. As urgent as the owner's return."""
+        self.yielding = self.yielding or bool(reason and not self.withheld and self.worker_ready)
+        self.withheld = reason
+        if reason:
+            self.worker_ready = False
+
     def yielded(self) -> None:
         """Every job was handed back."""
         self.yielding = False
@@ -61,7 +70,7 @@ class Availability:
 
     def wants_worker(self, now_ms: int) -> bool:
         """Whether a worker should be running."""
-        return not self._owner_reasons(now_ms)
+        return not self._owner_reasons(now_ms) and not self.withheld
 
     def state(self, now_ms: int) -> State:
         """What the node is doing."""
@@ -75,14 +84,17 @@ class Availability:
 
     def reasons(self, now_ms: int) -> tuple[str, ...]:
         """Everything that keeps the node from working, for its owner."""
-        return self._reasons(now_ms, self.worker_problem or "the worker is starting")
+        return self._reasons(now_ms, self.worker_problem or "the worker is starting", self.withheld)
 
     def reasons_public(self, now_ms: int) -> tuple[str, ...]:
-        """As `reasons`, for whoever asks: why a worker failed names files of this machine."""
-        return self._reasons(now_ms, "no worker is ready")
+        """As `reasons`, for whoever asks: why a worker failed names files of this machine, and a metered link is not the
+        one at home."""
+        return self._reasons(now_ms, "no worker is ready", "the owner's rules do not allow it now")
 
-    def _reasons(self, now_ms: int, without_worker: str) -> tuple[str, ...]:
+    def _reasons(self, now_ms: int, without_worker: str, withheld: str) -> tuple[str, ...]:
         reasons = self._owner_reasons(now_ms)
+        if self.withheld:
+            reasons.append(withheld)
         if not reasons and not self.worker_ready:
             reasons.append(without_worker)
         return tuple(reasons)

@@ -27,6 +27,8 @@ SETTLE_S = {"vehicle": 300, "robot": 60}
 """A driver who only moves the car, or a robot between two errands, should not cost a model load each time."""
 REACH = {"vehicle": RELAYED, "robot": RELAYED}
 """What moves or lives with people is not to be found by its address."""
+LAN_KINDS = ("site", "host")
+"""What stays where it is tells its neighbours nothing by being there. A vehicle would tell each car park that it has come."""
 RELAYS_MAX = 4
 """Each of them has a place in a profile of 16 addresses, and a connection that is kept open."""
 FETCH = ("trusted", "never")
@@ -111,6 +113,12 @@ class Config:
     """Of others, to be reached through at one time."""
     hole_punching: bool = True
     """Whether it tries for a direct way to those whose jobs it runs; they learn its address by that."""
+    unmetered_only: bool = False
+    """The machine is lent only while NetworkManager says that the default route's link is not metered."""
+    starlink: bool = False
+    """A Starlink dish is asked for its status, at its own address on the network behind it."""
+    lan: bool = False
+    """Nodes on the same LAN find this one, and it them, by multicast DNS. Sites and hosts do unless this says otherwise."""
     relay: Caps = field(default_factory=Caps)
     """What it lends to others as a relay, if that is among its `roles`."""
 
@@ -191,6 +199,9 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         announce=_addresses(table, "announce"),
         relays=_integer(table, "relays", WANTED, 1, RELAYS_MAX),
         hole_punching=_flag(table, "hole_punching", default=True),
+        unmetered_only=_flag(table, "unmetered_only"),
+        starlink=_flag(table, "starlink"),
+        lan=_flag(table, "lan", default=kind in LAN_KINDS),
         relay=_caps(table),
     )
 

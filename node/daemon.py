@@ -16,19 +16,29 @@ from nacl.signing import SigningKey
 
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
 from ..protocol.identity import cid, peer_id, short
-from ..protocol.messages import BLOB_PROTOCOL, JOB_PROTOCOL, PROFILE_PROTOCOL, VOUCHER_PROTOCOL
+from ..protocol.messages import (
+    BLOB_PROTOCOL,
+    JOB_PROTOCOL,
+    PROBE_PROTOCOL,
+    PROFILE_PROTOCOL,
+    RATE_PROTOCOL,
+    VOUCHER_PROTOCOL,
+)
 from ..protocol.names import relay_key
 from . import control
 from .accounts import Accounts
 from .availability import Availability
 from .blobs import Blobs
+from .book import BOOK, Book
 from .config import Config
+from .connection import Survey, link_rule
 from .delivery import now_ms
 from .engine.bundles import Bundle
 from .engine.engine import Engine, open_engine
 from .engine.sandbox import Policy, bubblewrap
 from .keys import load_or_create
 from .library import Library
+from .link import Link
 from .log import EventLog, wall_ms
 from .mandates import Authority
 from .network.mesh import open_network
@@ -40,6 +50,7 @@ from .presence import Presence, regions
 from .profiles import Offer, make_offer
 from .serving import Executor
 from .settling import Settling
+from .starlink import dish_status
 from .store import Journal
 from .trust import is_foreign
 
@@ -69,6 +80,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         authority = Authority.load(config, wall_ms())
         journal = Journal(config.state)
         closing.callback(journal.close)
+        book = Book(config.state / BOOK)
+        closing.callback(book.close)
         library = Library(config, EventLog(config.state))
         closing.callback(library.close)
         bundles = list(await trio.to_thread.run_sync(library.open))
@@ -86,9 +99,17 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                 whole.start_soon(end_when_told)
                 if config.exit_with_stdin:
                     whole.start_soon(_end_with_stdin)
+                rules, known = profile_rules(wall_ms), book.ways_in()
                 async with open_network(
-                    bytes(key), config.listen, config.bootstrap, profile_rules(wall_ms), reach=_reach(config)
+                    bytes(key),
+                    config.listen,
+                    config.bootstrap,
+                    rules,
+                    reach=_reach(config),
+                    known=known,
+                    lan=config.lan,
                 ) as network:
+                    whole.start_soon(book.keep, network)
                     arrivals = library.arrivals(network)
                     if not bundles:
                         bundles.append(await _first(arrivals, library))
@@ -134,10 +155,29 @@ class _Node:
         def held() -> list[bytes]:
             return [bundle.hash for bundle in library.shared()]
 
-        library.lent = lambda: self._availability.parked
+        library.lent = self._lends
         accounts = Accounts(journal, wall_ms)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
-        self._presence = Presence(config, key, authority, network, self._availability, offer(), held)
+        self._survey = Survey(
+            config,
+            key,
+            authority.owner,
+            network,
+            lambda: self._presence.mandate.envelope,
+            lambda: self._lends() and not self._availability.jobs,
+            lambda: self._presence.refresh(),
+            self._heed_link,
+            self._log,
+            library.traffic,
+        )
+        library.on_fetched = self._survey.rates.fetched
+        self._rule, self._rule_news = "", trio.Event()
+        if config.unmetered_only:
+            self._availability.withhold(link_rule(self._survey.link))
+        self._presence = Presence(
+            config, key, authority, network, self._availability, offer(), held, self._survey.now,
+            self._survey.witnesses.shown,
+        )  # fmt: skip
         self._executor = Executor(
             key,
             authority.owner,
@@ -160,14 +200,18 @@ class _Node:
             self._log,
             bytes_per_s=self._config.max_bytes_sec_up,
             traffic=self._library.traffic,
-            lent=lambda: self._availability.parked,
+            lent=self._lends,
             works=lambda: bool(self._availability.jobs),
         )
         self._serve(BLOB_PROTOCOL, blobs.answer)
+        self._serve(PROBE_PROTOCOL, self._survey.probing.answer)
+        self._serve(RATE_PROTOCOL, self._survey.rates.answer)
         await nursery.start(self.keeper.run)
         await nursery.start(control.serve, self._config.state, self._command)
         await self._presence.announce()
         nursery.start_soon(self._presence.keep, self._log)
+        nursery.start_soon(self._survey.run)
+        nursery.start_soon(self._obey)
         self._log.write("ready", pid=os.getpid())
 
     async def grow(self, arrivals: AsyncIterator[Bundle], cids: list[str]) -> None:
@@ -182,6 +226,22 @@ class _Node:
                 await self.keeper.replace_worker()
             with suppress(NetworkError):  # it is said again in a few minutes
                 await self._presence.announce()
+
+    def _lends(self) -> bool:
+        """Whether the owner lets anything be moved for others."""
+        return self._availability.parked and not self._availability.withheld
+
+    def _heed_link(self, link: Link) -> None:
+        if self._config.unmetered_only:
+            self._rule = link_rule(link)
+            self._rule_news.set()
+
+    async def _obey(self) -> None:
+        """The owner's rule on metered links is obeyed, until cancelled."""
+        while True:
+            await self._rule_news.wait()
+            self._rule_news = trio.Event()
+            await self.keeper.withhold(self._rule)
 
     def _may_run(self, bundle: Bundle) -> bool:
         try:
@@ -221,11 +281,15 @@ class _Node:
             "jobs_running": self._availability.jobs,
             "addresses": list(self._network.addresses()),
             "peers": len(self._network.peers()),
+            "bootstrap": list(self._config.bootstrap),
             **_reached(self._network.reachability()),
+            **_connected(self._survey),
             "bundles": [bundle.manifest.name for bundle in self._bundles],
             "refused": [f"{cid(bundle)}: {error.message}" for bundle, error in self._engine.refused.items()],
             "sandbox": list(self._engine.measures) or ["none"],
             "fetching": [f"{name}: {stage}" for name, stage in self._library.missing.items()],
+            "store": str(self._config.store),
+            "store_bytes_max": self._config.store_bytes_max,
         }
 
 
@@ -237,6 +301,26 @@ def _reached(found: Reachability) -> control.Reply:
         "relays_why": found.why,
         "relay_reservations": found.relays_for,
         "relay_circuits": found.circuits,
+    }
+
+
+def _connected(survey: Survey) -> control.Reply:
+    found, dish = survey.now(), survey.dish
+    measured, link = found.measured, found.link
+    metered = {None: "metered or not is not known", True: "metered", False: "not metered"}[link.metered]
+    rates = {"up": found.up_kbit_per_s, "down": found.down_kbit_per_s}
+    said = [f"{name} {rate / 1000:.1f} Mbit/s" for name, rate in rates.items() if rate is not None]
+    return {
+        "link": f"not known: {link.why}" if link.why else f"{', '.join(link.kinds) or 'no default route'}; {metered}",
+        "round_trips": (
+            f"{measured.rtt_p50_us / 1000:.1f} to {measured.rtt_p95_us / 1000:.1f} ms, "
+            f"{measured.loss_ppm / 10_000:.1f} % lost, over {measured.peers} peers"
+            if measured
+            else "not measured: no node is connected"
+        ),
+        "rates": ", ".join(said) or "not measured",
+        "witnesses": len(survey.witnesses.shown()),
+        **({"dish": dish_status(dish)} if dish else {}),
     }
 
 

@@ -106,10 +106,12 @@ def find_in_table(network: Network, cid: str) -> Find:
     async def find() -> list[Provider]:
         found: dict[bytes, Provider] = {}
 
+        def take(provider: Provider) -> None:
+            found[provider.peer] = provider
+
         async def ask(key: str) -> None:
             with trio.move_on_after(FIND_S), suppress(NetworkError):
-                for provider in await network.find(key):
-                    found[provider.peer] = provider
+                await network.find(key, take)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, provider_key(bundle))

@@ -40,6 +40,8 @@ class Library:
         """Names of bundles that are to be fetched, and how that is going, for a person."""
         self.lent: Callable[[], bool] = lambda: True
         """Whether the machine is lent: nothing is fetched while its owner needs it."""
+        self.on_fetched: Callable[[int, float], None] = lambda length_bytes, took_s: None
+        """Told of each bundle that has come, and how long its content took."""
         self._config = config
         self._trust = TrustList.load(config.home)
         self._log = log
@@ -108,7 +110,7 @@ class Library:
         return self._trust.trusts(bundle.signed, bundle.cid)
 
     def _may_fetch(self) -> bool:
-        return self._config.fetch != "never" and bool(self._config.bootstrap)
+        return self._config.fetch != "never" and bool(self._config.bootstrap or self._config.lan)
 
     def _take(self, entry: TrustEntry) -> Bundle:
         """The bundle, trusted, held and sound."""
@@ -126,7 +128,7 @@ class Library:
     async def _try_to_fetch(self, name: str, network: Network) -> Bundle | None:
         entry = self._trust.resolve(name)
         self._log.write("fetching", bundle=name, cid=entry.cid)
-        before = Counter(self._wrong)
+        before, began = Counter(self._wrong), trio.current_time()
         try:
             done = await fetch(
                 network,
@@ -147,6 +149,7 @@ class Library:
         finally:
             for peer, chunks in (self._wrong - before).items():
                 self._log.write("wrong_chunks", bundle=name, peer=peer_id(peer), chunks=chunks)
+        self.on_fetched(done.bytes_fetched, trio.current_time() - began)
         self._log.write("fetched", bundle=name, bytes=done.bytes_fetched, sources=len(done.sources))
         return bundle
 

@@ -24,6 +24,7 @@ KEY_MS: Final = WORKER_KEY_MS_MAX * 3 // 4
 """Age of a worker's key at which no more orders are taken for it; the longest job still ends before the key does."""
 
 OWNER, STOPPING = "the owner needs the machine", "the node is being stopped"
+RULES = "the owner's rules do not allow it now"
 """All that others learn: not who, nor what for."""
 
 
@@ -57,6 +58,16 @@ class Keeper:
         if self._availability.parked:
             self._availability.drive(OWNER)
             await self._give_back(OWNER)
+
+    async def withhold(self, reason: str) -> None:
+        """A rule of the owner's keeps the machine from being lent, as urgently as the owner; no reason: none does any more."""
+        before = self._availability.withheld
+        self._availability.withhold(reason)
+        if reason and not before:
+            await self._give_back(RULES)
+        elif before and not reason:
+            self._follow_worker()
+            self._parked.set()
 
     def park(self) -> None:
         """The machine may be lent again, once it has been parked for long enough."""

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import trio
 from nacl.signing import SigningKey
 
-from ..protocol.envelope import Signed
+from ..protocol.envelope import Signed, sign
 from ..protocol.errors import NetworkError
 from ..protocol.identity import Mandate
 from ..protocol.messages import ProfileReply, ProfileRequest
-from ..protocol.names import WORLD, holder_key, profile_key, provider_key, relay_key
+from ..protocol.names import WORLD, holder_key, profile_key, relay_key
 from ..protocol.published import Profiles
+from .announcing import Announcer
 from .availability import Availability
 from .config import Config
+from .connection import Connection
 from .delivery import now_ms
 from .log import EventLog, wall_ms
 from .mandates import Authority, current_mandate
 from .network.seam import Network, Stream
 from .profiles import Offer, make_profiles
 from .questions import answer_each
-from .vantage import Vantage, measure
 
-MEASURE_S: Final = 60.0
-ANNOUNCE_S: Final = 300.0
-"""Of a profile that lives for 30 minutes: a few lost refreshes do no harm."""
+ANNOUNCE_S: Final = 600.0
+"""Of a profile, and of provider records, that last 30 minutes: two refreshes may be lost."""
+SPREAD_S: Final = 300.0
+"""In a later round, all keys are said over so long: an index node hears of each in its own time."""
 ANNOUNCE_LIMIT_S: Final = 30.0
-PROVIDED_AT_ONCE: Final = 8
-PROVIDE_GAP_S: Final = 1.5
-"""Between further records: py-libp2p takes ten in ten seconds from one peer (kad_dht/kad_dht.py:313)."""
+JITTER: Final = 0.1
+"""Rounds are so much longer or shorter, by chance, so that the nodes that started together do not stay together."""
 QUESTIONS_MAX: Final = 64
 """On one stream; a prober asks six."""
 
@@ -53,9 +55,13 @@ class Presence:
         availability: Availability,
         offer: Offer,
         held: Callable[[], Iterable[bytes]] = tuple,
+        connection: Callable[[], Connection] = Connection,
+        witnesses: Callable[[], tuple[bytes, ...]] = tuple,
     ) -> None:
-        """`held` are the bundles that this node has for others to fetch, as of now."""
-        self._offer = offer
+        """As of now: `held` are the bundles that this node has for others to fetch, `connection` is what it knows of its own,
+        `witnesses` what others have signed of it."""
+        self._offer = self._public = offer
+        """What is for sale now, and what the DHT says: measured once, since a new worker's rates would tell of its start."""
         self._held = held
         self._working = True
         self._config = config
@@ -64,10 +70,12 @@ class Presence:
         self._authority = authority
         self._network = network
         self._availability = availability
-        self._vantage = Vantage(None, frozenset())
+        self._connection = connection
+        self._witnesses = witnesses
         self.mandate: Signed[Mandate] = current_mandate(config, self._node, authority, wall_ms())
         self._sequence = 0
         self._announced: tuple[str, ...] = ()
+        self._announcer = Announcer(self._node, network)
         self._profiles: Profiles = self._fresh()
 
     async def answer(self, stream: Stream) -> None:
@@ -78,70 +86,75 @@ class Presence:
 
         await answer_each(stream, ProfileRequest, reply, QUESTIONS_MAX)
 
-    async def measure(self) -> None:
-        """The connectivity is of now; what could not be measured stays absent."""
-        connected = self._network.peers()
-        random.shuffle(connected)
-        # Nodes that answered before come first: of the others, most are clients.
-        connected.sort(key=lambda peer: peer not in self._vantage.answered)
-        self._vantage = await measure(self._network, connected)
+    def refresh(self) -> None:
+        """Whoever asks from now on is told of this moment; the table hears of it in its own time."""
         self._profiles = self._fresh()
 
     async def announce(self) -> None:
-        """The DHT names this node under each bundle on offer or held, and as a relay; it holds its profiles as of now.
+        """The DHT names this node under each bundle on offer or held, and as a relay; it holds its profiles.
 
         Not while it needs a relay and has none: there is nowhere to send anybody.
         """
-        self.mandate = current_mandate(self._config, self._node, self._authority, wall_ms())
-        self._announced = self._network.addresses()
         self._profiles = self._fresh()
-        if not self._announced:
-            return
         with trio.move_on_after(ANNOUNCE_LIMIT_S):
-            await self._network.put(profile_key(self._node), self._profiles.encode())
-            where = regions(self._config)
-            served = [served.bundle for served in self._offer.served]
-            keys = [provider_key(bundle, region) for bundle in served for region in where]
-            keys += [relay_key(region) for region in where if self._config.is_relay]
-            keys += [holder_key(bundle) for bundle in await trio.to_thread.run_sync(self._held) if bundle not in served]
-            for index, key in enumerate(keys):
-                if index >= PROVIDED_AT_ONCE:
-                    await trio.sleep(PROVIDE_GAP_S)
-                await self._network.provide(key)
+            await self._announce(0.0)
 
     async def keep(self, log: EventLog) -> None:
-        """Measured each minute; announced every five, and at once when the way here is another; until cancelled.
+        """Announced every ten minutes, whatever this machine does; until cancelled.
 
-        A failure waits for the next round.
+        At once only when it has become reachable, or if it says openly where it is and that has changed: relays of a
+        machine that moves change when it does. A failure waits for the next round.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_measured)
-            while True:
-                with trio.move_on_after(ANNOUNCE_S):
-                    await self._network.moved(self._announced)
-                try:
-                    await self.announce()
-                except NetworkError as error:
-                    log.write("announce_failed", code=error.code, why=error.message)
-
-    async def _keep_measured(self) -> None:
         while True:
-            await self.measure()
-            await trio.sleep(MEASURE_S)
+            with trio.move_on_after(ANNOUNCE_S * random.uniform(1 - JITTER, 1 + JITTER)):
+                while self._hides():
+                    await self._network.moved(self._network.addresses())
+                await self._network.moved(self._announced)
+            try:
+                await self._announce(SPREAD_S)
+            except NetworkError as error:
+                log.write("announce_failed", code=error.code, why=error.message)
+
+    def _hides(self) -> bool:
+        """Whether it would tell of a move that others now learn of another way to this node."""
+        return bool(self._announced) and self._network.reachability().relayed
+
+    async def _announce(self, spread_s: float) -> None:
+        self.mandate = current_mandate(self._config, self._node, self._authority, wall_ms())
+        self._announced = self._network.addresses()
+        if not self._announced:
+            return
+        await self._network.put(profile_key(self._node), self._published().encode())
+        where = regions(self._config)
+        served = [served.bundle for served in self._public.served]
+        held = await trio.to_thread.run_sync(self._held)
+        keys = [relay_key(region) for region in where if self._config.is_relay]
+        keys += [holder_key(bundle) for bundle in held if bundle not in served]
+        await self._announcer.say([(bundle, region) for bundle in served for region in where], keys, spread_s)
 
     def renew(self, offer: Offer | None) -> None:
         """A new worker's offer stands from now on. None: there is no worker; what it could do is still said."""
         self._working = offer is not None
         if offer:
             self._offer = offer
+            if not _same_goods(offer, self._public):
+                self._public = offer
             self._profiles = self._fresh()
+
+    def _published(self) -> Profiles:
+        """As others read them in the DHT: nothing in them but its time follows from what the machine does just now."""
+        self._profiles = self._fresh()
+        told = self._fresh()
+        capability = replace(told.capability.record, served=self._public.served, prices=self._public.prices)
+        connectivity = replace(told.connectivity.record, **UNMEASURED)
+        return Profiles(sign(capability, self._key), sign(connectivity, self._key))
 
     def _fresh(self) -> Profiles:
         addresses = self._network.addresses()
-        now_ms, measured = wall_ms(), self._vantage.measured
+        now_ms = wall_ms()
         self._sequence = max(self._sequence + 1, now_ms)  # two profiles of one sequence would be fraud
         return make_profiles(
-            self._config, self._key, self.mandate.id, self._offer, addresses, measured, self._sequence, now_ms
+            self._config, self._key, self.mandate.id, self._offer, addresses, self._connection(), self._sequence, now_ms
         )
 
     def _reply(self) -> ProfileReply:
@@ -154,4 +167,29 @@ class Presence:
             state=str(self._availability.state(now)),
             reasons=self._availability.reasons_public(now),
             jobs_running=self._availability.jobs,
+            witnesses=self._witnesses(),
         )
+
+
+UNMEASURED: Final[dict[str, Any]] = {
+    "link_kinds": (),
+    "metered": None,
+    "vantage_peers": 0,
+    "rtt_p50_us": None,
+    "rtt_p95_us": None,
+    "jitter_us": None,
+    "loss_ppm": None,
+    "up_kbit_per_s": None,
+    "down_kbit_per_s": None,
+}
+"""A connectivity profile's figures, which are others at home and on the road: whoever needs them asks the node."""
+
+
+def _same_goods(one: Offer, other: Offer) -> bool:
+    """Whether they differ in their worker alone: its key, and the rates that it measured at its start."""
+
+    def goods(offer: Offer) -> tuple[object, ...]:
+        served = tuple((each.bundle, each.entries, each.numerics_class) for each in offer.served)
+        return served, offer.prices
+
+    return goods(one) == goods(other)

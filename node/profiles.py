@@ -18,8 +18,8 @@ from ..protocol.prices import Price, price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
 from ..protocol.published import Profiles
 from .config import Config, EntryPrice
+from .connection import HIDES_LINK, Connection
 from .engine.engine import Engine
-from .vantage import Measured
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,13 @@ def make_profiles(
     mandate: bytes,
     offer: Offer,
     addresses: Sequence[str],
-    measured: Measured | None,
+    connection: Connection,
     sequence: int,
     now_ms: int,
 ) -> Profiles:
     """The profiles as of now; `mandate` is the id of the one that the node acts under, `sequence` higher than ever before."""
     node, expires_ms = bytes(key.verify_key), now_ms + PROFILE_MS_MAX
+    measured, hides = connection.measured, config.kind in HIDES_LINK
     capability = CapabilityProfile(
         node=node,
         mandate=mandate,
@@ -108,15 +109,15 @@ def make_profiles(
         issued_ms=now_ms,
         expires_ms=expires_ms,
         addresses=tuple(addresses[:ADDRESSES_MAX]),
-        link_kinds=(),
-        metered=None,
+        link_kinds=() if hides else connection.link.kinds[:8],
+        metered=None if hides else connection.link.metered,
         vantage_peers=measured.peers if measured else 0,
         rtt_p50_us=measured.rtt_p50_us if measured else None,
         rtt_p95_us=measured.rtt_p95_us if measured else None,
         jitter_us=measured.jitter_us if measured else None,
         loss_ppm=measured.loss_ppm if measured else None,
-        up_kbit_per_s=None,
-        down_kbit_per_s=None,
+        up_kbit_per_s=connection.up_kbit_per_s,
+        down_kbit_per_s=connection.down_kbit_per_s,
     )
     return Profiles(sign(capability, key), sign(connectivity, key))
 

@@ -1,27 +1,24 @@
-"""How well this node is connected, as it measures itself: small requests to a few peers, timed by our own clock.
-
-libp2p's own ping gives whole milliseconds only. The first exchange on a stream includes opening it, and is
-not counted.
-"""
+"""How well this node is connected, from the round trips of its own probes: rolling windows, and figures over them. Pure."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-import trio
-
-from ..protocol.errors import Code, NetworkError, RemoteProtocolError
-from ..protocol.messages import PROFILE_PROTOCOL, ProfileReply, ProfileRequest, decode_message_untrusted, encode_message
-from .network.seam import Network, Stream
-
-PEERS_MAX: Final = 5
-PROBES: Final = 6
-"""Exchanges with each peer, the first of them not counted."""
-ANSWER_S: Final = 2.0
-"""Later than this, an answer counts as lost: a person has given up on it."""
+WINDOW_PROBES: Final = 32
+"""Of one peer: enough for a 95th percentile, and over five peers a link that has changed is seen within a minute."""
+WINDOW_S: Final = 600.0
+"""Nothing older counts: a link of an hour ago may have been another one."""
+WINDOWS_MAX: Final = 32
+"""Peers whose windows are kept, also after they have left."""
+CHANGED_SHARE: Final = 0.25
+CHANGED_US: Final = 2_000
+CHANGED_PPM: Final = 10_000
+"""A time has changed if it has by a quarter and by 2 ms, a loss by one in a hundred: less is noise, and each profile is
+signed anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,42 +33,21 @@ class Measured:
     loss_ppm: int
 
 
-@dataclass(frozen=True, slots=True)
-class Vantage:
-    """What one round of probes learned."""
+@dataclass(slots=True)
+class Window:
+    """The last probes to one peer: when each was answered, or given up, and its round trip in seconds, None if lost."""
 
-    measured: Measured | None
-    """None if no peer answered."""
-    answered: frozenset[bytes]
-    """The peers that are nodes: they answered with a profile."""
+    probes: deque[tuple[float, float | None]] = field(default_factory=lambda: deque(maxlen=WINDOW_PROBES))
 
+    def add(self, at_s: float, took_s: float | None) -> None:
+        """One more; the oldest makes place."""
+        self.probes.append((at_s, took_s))
 
-async def measure(network: Network, peers: Sequence[bytes]) -> Vantage:
-    """Up to `PEERS_MAX` of the peers were probed, all at once."""
-    rounds: dict[bytes, list[float | None]] = {}
-    answered: set[bytes] = set()
-
-    async def probe(peer: bytes) -> None:
-        times: list[float | None] = []
-        try:
-            with trio.move_on_after(ANSWER_S * PROBES):
-                stream = await network.open(peer, PROFILE_PROTOCOL)
-                try:
-                    await _exchange_untrusted(stream)
-                    answered.add(peer)
-                    await _time(stream, times)
-                finally:
-                    with trio.CancelScope(shield=True), trio.move_on_after(1):
-                        await stream.close()
-        except (NetworkError, RemoteProtocolError):
-            pass  # a client, or a peer that has left: no vantage point
-        if times:
-            rounds[peer] = times
-
-    async with trio.open_nursery() as nursery:
-        for peer in peers[:PEERS_MAX]:
-            nursery.start_soon(probe, peer)
-    return Vantage(summary(rounds.values()), frozenset(answered))
+    def times(self, now_s: float) -> list[float | None]:
+        """Those that still count."""
+        while self.probes and now_s - self.probes[0][0] > WINDOW_S:
+            self.probes.popleft()
+        return [took_s for _, took_s in self.probes]
 
 
 def summary(rounds: Collection[Sequence[float | None]]) -> Measured | None:
@@ -91,21 +67,23 @@ def summary(rounds: Collection[Sequence[float | None]]) -> Measured | None:
     )
 
 
+def has_changed(before: Measured | None, after: Measured | None) -> bool:
+    """Whether others should hear of it: not for each noise of a link."""
+    if before is None or after is None:
+        return before is not after
+    times = ("rtt_p50_us", "rtt_p95_us", "jitter_us")
+    return (
+        any(differs(getattr(before, name), getattr(after, name), CHANGED_US) for name in times)
+        or abs(before.loss_ppm - after.loss_ppm) >= CHANGED_PPM
+    )
+
+
+def differs(before: int | None, after: int | None, least: int = 0) -> bool:
+    """Whether a figure is another one by a quarter, and by `least`."""
+    if before is None or after is None:
+        return before is not after
+    return abs(before - after) > max(least, CHANGED_SHARE * before)
+
+
 def _us(seconds: float) -> int:
     return round(seconds * 1_000_000)
-
-
-async def _time(stream: Stream, times: list[float | None]) -> None:
-    for _ in range(PROBES - 1):
-        began = trio.current_time()
-        with trio.move_on_after(ANSWER_S) as limit:
-            await _exchange_untrusted(stream)
-        times.append(None if limit.cancelled_caught else trio.current_time() - began)
-        if limit.cancelled_caught:
-            return  # its answer may still come, and would be taken for the next one's
-
-
-async def _exchange_untrusted(stream: Stream) -> None:
-    await stream.send(encode_message(ProfileRequest()))
-    if not isinstance(decode_message_untrusted(await stream.receive()), ProfileReply):
-        raise RemoteProtocolError(Code.BAD_ENCODING, "The peer answered something else than its profile.")

@@ -177,6 +177,10 @@ class Job:
         """Whether the executor may send the next chunk, or has to wait for a voucher first."""
         return self.state is JobState.RUNNING and self.unpaid <= UNPAID_RECEIPTS_MAX
 
+    def quiet_ms(self, now_ms: int) -> int:
+        """How long nothing has been heard from the other side."""
+        return now_ms - self._heard_ms
+
     def heartbeat_due_ms(self) -> int:
         """When we have to say something, if only that we are here."""
         return self._sent_ms + HEARTBEAT_MS

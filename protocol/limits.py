@@ -34,6 +34,21 @@ MANDATE_MS_MAX: Final = 7 * 24 * 3600 * 1000
 PROFILE_MS_MAX: Final = 30 * 60 * 1000
 """A profile in the DHT is a hint; after this it is not even that."""
 
+WITNESS_MS_MAX: Final = 30 * 60 * 1000
+"""A statement about a connection is worth no more than the profile beside it."""
+
+WITNESSES_MAX: Final = 4
+"""Statements that a node shows: a median over four owners, and a reply stays within some 10 KB."""
+
+WITNESS_OWNERS_MIN: Final = 2
+"""Owners whose statements outweigh a node's own word: one alone may be a friend."""
+
+MANDATE_BYTES_MAX: Final = 1024
+"""A mandate inside of a statement; the real one, with its issuer, has about 700 bytes."""
+
+RATE_BYTES_MAX: Final = 1024 * 1024
+"""One transfer of those by which a rate is measured: 80 ms at 100 Mbit/s, 8 s at the slowest rate worth telling."""
+
 WORKER_KEY_MS_MAX: Final = 60 * 60 * 1000
 """Input sealed to a worker's key is safe once the worker has gone; it is replaced at least this often."""
 

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from .codec import decode_untrusted, encode
 from .errors import Code, RemoteProtocolError
-from .limits import MESSAGE_BYTES_MAX, MESSAGE_ENTRIES_MAX, RECORD_BYTES_MAX
-from .schema import Hash, Size, Text, Uint, Word, from_map_untrusted, to_map
+from .limits import MESSAGE_BYTES_MAX, MESSAGE_ENTRIES_MAX, RATE_BYTES_MAX, RECORD_BYTES_MAX, WITNESSES_MAX
+from .schema import Between, Hash, Nonce, Size, Text, Uint, Word, from_map_untrusted, to_map
 from .versions import protocol_id
 
 JOB_PROTOCOL = protocol_id("job", 1)
@@ -19,11 +19,21 @@ BLOB_PROTOCOL = protocol_id("blob", 1)
 """Content by its hash ([page 02](02-discovery.md))."""
 VOUCHER_PROTOCOL = protocol_id("voucher", 1)
 """What is still owed for a stream that was lost ([page 05](05-payment.md))."""
-PROTOCOLS = (JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL)
+CONTROL_PROTOCOL = protocol_id("control", 1)
+"""Questions under the other protocols, each with one answer, many side by side ([page 11](11-network.md))."""
+PROBE_PROTOCOL = protocol_id("probe", 1)
+"""How long it takes there and back, and what one node has measured of the other ([page 02](02-discovery.md))."""
+RATE_PROTOCOL = protocol_id("rate", 1)
+"""How much gets through between two nodes ([page 02](02-discovery.md))."""
+PROTOCOLS = (
+    JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL, CONTROL_PROTOCOL, PROBE_PROTOCOL, RATE_PROTOCOL,
+)  # fmt: skip
 """All that this implementation speaks."""
 
 Envelope = Annotated[bytes, Size(1, RECORD_BYTES_MAX)]
 Bulk = Annotated[bytes, Size(0, MESSAGE_BYTES_MAX)]
+Load = Annotated[bytes, Size(0, RATE_BYTES_MAX)]
+"""Bytes that mean nothing, to see how fast they get through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +182,8 @@ class ProfileReply:
     """Why it takes no orders, if it takes none; nothing that tells where the owner is."""
     jobs_running: Uint
     """Of the `jobs_max` that it has room for."""
+    witnesses: Annotated[tuple[Envelope, ...], Size(0, WITNESSES_MAX)] = ()
+    """Each a `witness`: what others have measured of this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +224,57 @@ class BlobReply:
     """Absent if the node does not have it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Prober: are you there?"""
+
+    KIND: ClassVar[str] = "probe"
+    nonce: Nonce
+    """Random: nobody can answer before it has come."""
+    witness: Envelope | None
+    """A `witness`: what the prober has measured until now, for the probed to show; absent if there is nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReply:
+    """Probed: here."""
+
+    KIND: ClassVar[str] = "probed"
+    nonce: Nonce
+    """That of the probe."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateRequest:
+    """Asker: take this, and send me so much, to see how fast it goes."""
+
+    KIND: ClassVar[str] = "rate-request"
+    nonce: Nonce
+    """Random: no answer can be under way before it has come."""
+    content: Load
+    """What goes up, random too; empty if that is not being measured."""
+    wanted_bytes: Annotated[int, Between(0, RATE_BYTES_MAX)]
+    """What is to come down; 0 if that is not being measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateReply:
+    """Asked: it has come, and here is yours."""
+
+    KIND: ClassVar[str] = "rate"
+    received: Hash
+    """BLAKE3 of nonce and content, one after the other: both have come."""
+    content: Load | None
+    """The first `wanted_bytes` of BLAKE3's output over the nonce; absent if the owner allows no more now."""
+
+
 JobMessage: TypeAlias = (
     OrderMessage | AcceptMessage | RefuseMessage | ChunkMessage | ReceiptMessage | AttestationMessage | VoucherMessage
     | HeartbeatMessage | CancelMessage | DeclineMessage | YieldMessage | FailedMessage
 )  # fmt: skip
 Message: TypeAlias = (
     JobMessage | ProfileRequest | ProfileReply | VoucherRequest | VoucherReply | BlobRequest | BlobReply
+    | Probe | ProbeReply | RateRequest | RateReply
 )  # fmt: skip
 
 _KINDS: dict[str, type[Message]] = {
@@ -225,7 +282,8 @@ _KINDS: dict[str, type[Message]] = {
     for kind in (
         OrderMessage, AcceptMessage, RefuseMessage, ChunkMessage, ReceiptMessage, AttestationMessage, VoucherMessage,
         HeartbeatMessage, CancelMessage, DeclineMessage, YieldMessage, FailedMessage,
-        ProfileRequest, ProfileReply, VoucherRequest, VoucherReply, BlobRequest, BlobReply,
+        ProfileRequest, ProfileReply, VoucherRequest, VoucherReply, BlobRequest, BlobReply, Probe, ProbeReply,
+        RateRequest, RateReply,
     )
 }  # fmt: skip
 

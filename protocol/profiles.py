@@ -108,7 +108,7 @@ class ConnectivityProfile:
     expires_ms: Uint
     """From when on it is not relied on."""
     addresses: Annotated[tuple[Text, ...], Size(0, ADDRESSES_MAX)]
-    """Multiaddresses without a peer id at the end; relayed ones too."""
+    """Multiaddresses, each with the node's peer id at its end; relayed ones too."""
     link_kinds: Annotated[tuple[Word, ...], Size(0, 8)]
     """For people, as `ethernet`, `wifi` or `cellular`; none if not known."""
     metered: bool | None

@@ -20,17 +20,18 @@ from .orders import Accept, JobOrder
 from .payment import Channel, Voucher
 from .profiles import CapabilityProfile, ConnectivityProfile
 from .receipts import Receipt
+from .witness import Witness
 
 AnyRecord: TypeAlias = (
     Issuer | Mandate | CapabilityProfile | ConnectivityProfile | WorkerKey | Manifest | Channel | JobOrder | Accept | Receipt
-    | Voucher | Attestation | Verdict | Evidence | ShedOrder | FeederRoster | FeederLease
+    | Voucher | Attestation | Verdict | Evidence | ShedOrder | FeederRoster | FeederLease | Witness
 )  # fmt: skip
 
 RECORDS: Final[dict[str, type[AnyRecord]]] = {
     kind.RECORD: kind
     for kind in (
         Issuer, Mandate, CapabilityProfile, ConnectivityProfile, WorkerKey, Manifest, Channel, JobOrder, Accept,
-        Receipt, Voucher, Attestation, Verdict, Evidence, ShedOrder, FeederRoster, FeederLease,
+        Receipt, Voucher, Attestation, Verdict, Evidence, ShedOrder, FeederRoster, FeederLease, Witness,
     )
 }  # fmt: skip
 """In the order of the specification's table."""
@@ -99,5 +100,7 @@ def _author(record: AnyRecord) -> bytes | None:
             return record.payer
         case FeederLease():
             return record.lender
+        case Witness():
+            return record.witness
         case _:
             return None

@@ -107,6 +107,24 @@ class Lab:
         _run(["ip", "netns", "exec", router, "nft", "-f", "-"], _rules(nat))
         return Place(host, f"{inside}.2")
 
+    def lan(self, hosts: int) -> list[Place]:
+        """So many hosts on one wire of their own, without a router."""
+        self._homes += 1
+        wire = self._namespace(f"lan{self._homes}")
+        _ip(f"-n {wire} link add wire type bridge mcast_snooping 0", f"-n {wire} link set wire up")
+        places = []
+        for number in range(1, hosts + 1):
+            host, ip = self._namespace(f"lan{self._homes}-{number}"), f"192.168.{10 + self._homes}.{number}"
+            _ip(
+                f"link add lan netns {host} type veth peer name port{number} netns {wire}",
+                f"-n {wire} link set port{number} master wire up",
+                f"-n {host} addr add {ip}/24 dev lan",
+                f"-n {host} link set lan up",
+                f"-n {host} route add default dev lan",
+            )
+            places.append(Place(host, ip))
+        return places
+
     def raze(self) -> None:
         """No namespace of the lab is left."""
         for namespace in reversed(self._namespaces):

@@ -46,7 +46,7 @@ def processes_naming(directory: Path) -> list[int]:
 
 
 def check_outcome(outcome: dict[str, Any], script: Script) -> None:
-    """What the issue promises of `fallow demo --json`."""
+    """What `fallow demo --json` promises."""
     assert set(outcome) == {
         "answer", "verdict", "liar", "liar_caught", "handover", "bootstrap_loss_ok", "payouts", "receipts_dir", "seconds",
     }  # fmt: skip

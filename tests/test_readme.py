@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,14 +68,9 @@ def test_the_node_of_the_example_has_settings_that_hold(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(new_home: Callable[[], Path]) -> Path:
     """A machine whose store holds both tiny bundles, trusted there."""
-    path = tmp_path_factory.mktemp("readme")
-    command = [sys.executable, "-P", "-m", "fallow.cli", "bundle", "build", *TINY.values()]
-    subprocess.run(
-        command, env={**os.environ, "FALLOW_HOME": str(path)}, check=True, stdout=subprocess.DEVNULL, timeout=120
-    )
-    return path
+    return new_home()
 
 
 async def test_the_python_example_runs_as_it_is_written(home: Path, tmp_path: Path) -> None:

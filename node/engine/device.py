@@ -75,6 +75,11 @@ def uncached() -> Iterator[None]:
         lru_cache.LRUCache.get, lru_cache.LRUCache.put = get, put  # type: ignore[method-assign]
 
 
+def close_cache() -> None:
+    """What is compiled from now on leaves nothing in JAX's cache; what is there is found as before."""
+    lru_cache.LRUCache.put = lambda cache, key, value: None  # type: ignore[assignment]
+
+
 def introduce(manifests: Sequence[Manifest]) -> None:
     """The devices that these bundles lie over have exchanged something: the first time, GPUs' libraries open sockets for it.
 

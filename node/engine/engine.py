@@ -19,6 +19,7 @@ import trio
 from ...protocol.errors import EngineError
 from .answers import Answer
 from .bundles import BundleStore
+from .cgroup import ground
 from .keeper import WorkerEngine
 from .messages import EngineJob, Served
 from .sandbox import Policy, bubblewrap
@@ -40,7 +41,8 @@ class Engine(Protocol):
 
     @property
     def measures(self) -> Sequence[str]:
-        """What confines the worker that now runs, or ran last, by `confinement.MEASURES`' names and `BUBBLEWRAP`."""
+        """What confines the worker that now runs, or ran last, by `confinement.MEASURES`' names, `BUBBLEWRAP` and
+        `CGROUP`."""
         ...
 
     @property
@@ -113,6 +115,7 @@ async def open_engine(
     words = [*(command or worker_command()), *options]
     spawner = Spawner(words, log_path, store, cids, policy, max_jobs, spare=spare)
     await trio.to_thread.run_sync(bubblewrap)  # found out once, by a process that takes a moment
+    await trio.to_thread.run_sync(ground)
     try:
         async with trio.open_nursery() as nursery:
             engine = WorkerEngine(spawner, max_jobs)

@@ -13,6 +13,7 @@ from ...protocol.errors import Code, EngineError
 from ...protocol.identity import cid
 from .answers import Answer
 from .blame import TERM_S, Blame, term_s
+from .cgroup import CGROUP
 from .confinement import SEALED
 from .hearing import End, Hearing
 from .jobs import Jobs
@@ -165,7 +166,8 @@ class WorkerEngine:
             )
             if self._process is process:
                 self._hpke_key = ready.hpke_key
-                self._measures = (*([BUBBLEWRAP] if process.boxed else []), *ready.measures)
+                around = [BUBBLEWRAP] * process.boxed + [CGROUP] * process.bounded
+                self._measures = (*around, *ready.measures)
                 self._served = {served.bundle: served for served in ready.served}
                 self._rates |= {served.bundle: served.rates for served in ready.served}
                 self._blame.served(self._served)

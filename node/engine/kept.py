@@ -22,11 +22,15 @@ from jax.experimental import serialize_executable
 from jaxlib.version import __version__ as jaxlib_version
 
 from .artifact import Signature
+from .caps import Speed
+from .flops import Work
 from .processor import features
 
 FOLDER: Final = "programs"
 HASH_BYTES: Final = blake3.digest_size
-_VERSION: Final = 4
+SPEED: Final = "speed"
+"""The name of the file that holds this machine's, beside that folder."""
+_VERSION: Final = 5
 _UNREADABLE: Final = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, EOFError, MemoryError, pickle.UnpicklingError,
     RuntimeError,
@@ -42,7 +46,15 @@ class Found:
     reason: str
     needed_bytes: int
     """Memory of one run."""
-    run_s_max: float
+    flops: int
+    moved_bytes: int
+    bounded: bool
+    """The work of one run. How long it may take follows from that and from how fast the machine has been seen to be: what a
+    busy moment showed of that is not kept for ever."""
+
+    @property
+    def work(self) -> Work:
+        return Work(self.flops, self.moved_bytes, self.bounded)
 
 
 Program: TypeAlias = tuple[Found, jax.stages.Compiled]
@@ -54,6 +66,7 @@ class Kept:
     def __init__(self, own: Path, beside: Path | None = None) -> None:
         self._own = own / FOLDER
         self._beside = beside / FOLDER if beside else None
+        self._speeds = [own / SPEED, *([beside / SPEED] if beside else [])]
         self._ahead: dict[str, Future[Program | None]] = {}
 
     def read_ahead(self, artifact: bytes, signature: Signature, *, flops: int) -> None:
@@ -88,10 +101,20 @@ class Kept:
         with suppress(*_UNREADABLE):
             code, _, _ = serialize_executable.serialize(compiled)
             self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
-            target = self._own / _name(artifact, signature, flops)
-            scratch = target.with_name(f".{target.name}.{os.getpid()}")
-            scratch.write_bytes(hashed(json.dumps(asdict(found)).encode() + b"\n" + code))
-            scratch.replace(target)
+            head = json.dumps(asdict(found)).encode()
+            _write(self._own / _name(artifact, signature, flops), head + b"\n" + code)
+
+    def speed(self) -> Speed | None:
+        """The best that was seen of this machine, if any was measured: neighbours only ever make it slower."""
+        seen = [found for path in self._speeds if (found := _speed(path))]
+        return Speed(max(s.flops_s for s in seen), max(s.moved_bytes_s for s in seen)) if seen else None
+
+    def learn(self, speed: Speed) -> None:
+        """This was seen of it, too. As `keep`: if there is no room for it, it is measured again next time."""
+        before = self.speed() or speed
+        best = Speed(max(before.flops_s, speed.flops_s), max(before.moved_bytes_s, speed.moved_bytes_s))
+        with suppress(*_UNREADABLE):
+            _write(self._speeds[0], json.dumps(asdict(best) | {"machine": _machine()}).encode())
 
 
 def hashed(content: bytes) -> bytes:
@@ -112,6 +135,10 @@ def _name(artifact: bytes, signature: Signature, flops: int) -> str:
 
     Another manifest may claim other FLOPs of the same program, and is to be refused for it.
     """
+    return blake3(f"{_machine()} {signature} {flops} ".encode() + artifact).hexdigest()
+
+
+def _machine() -> str:
     device = jax.devices()[0]
     made_for = [
         _VERSION,
@@ -121,7 +148,23 @@ def _name(artifact: bytes, signature: Signature, flops: int) -> str:
         os.environ.get("XLA_FLAGS", ""),
         sorted(features()),
     ]
-    return blake3(f"{made_for} {signature} {flops} ".encode() + artifact).hexdigest()
+    return str(made_for)
+
+
+def _write(target: Path, content: bytes) -> None:
+    """It is there, whole or not at all."""
+    scratch = target.with_name(f".{target.name}.{os.getpid()}")
+    scratch.write_bytes(hashed(content))
+    scratch.replace(target)
+
+
+def _speed(path: Path) -> Speed | None:
+    """What stands there, if it is of a machine like this."""
+    with suppress(*_UNREADABLE):
+        found = json.loads(unhashed(path.read_bytes()))
+        if found.pop("machine") == _machine():
+            return Speed(**found)
+    return None
 
 
 def _trees(signature: Signature) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -28,7 +28,7 @@ class Grant:
 
     caps: Caps
     speed: Callable[[], Speed]
-    """This machine's, which takes a moment to measure."""
+    """This machine's, which takes a moment to measure; `known_speed` mostly."""
     limit: Limit
     kept: Kept | None = None
     """Where compiled programs are looked for, and kept."""
@@ -72,15 +72,16 @@ def load_untrusted(
             artifact, signature, flops, slots, grant, options
         )
     check_memory(found.needed_bytes, grant.caps.memory_bytes)
+    run_s_max = grant.caps.run_limit_s(found.work, grant.speed())
     places = compiled.input_shardings[0] if signature.devices > 1 else ()
 
     def run(params: Any, state: Any, *inputs: Any) -> Any:
-        with grant.limit(f"a run of {name}", found.run_s_max):
+        with grant.limit(f"a run of {name}", run_s_max):
             if places:  # a new state lies on one device, and another program may have left it otherwise
                 state = [_placed(each, place) for each, place in zip(state, places[1], strict=True)]
             return _wait(compiled(params, state, *inputs))
 
-    return Loaded(run, Isolation(found.isolated, found.reason), found.run_s_max, places[0] if places else ())
+    return Loaded(run, Isolation(found.isolated, found.reason), run_s_max, places[0] if places else ())
 
 
 def _compile_untrusted(
@@ -101,8 +102,8 @@ def _compile_untrusted(
             compiled = lowered.compile(compiler_options=options)
     except (RuntimeError, TypeError, ValueError) as error:  # what jax and XLA say of what they cannot compile
         refuse(f"it cannot be compiled: {str(error).partition(chr(10))[0][:200]}")
-    isolation, seconds = admitted.isolation, caps.run_limit_s(admitted.work, grant.speed())
-    found = Found(isolation.proven, isolation.reason, needed_bytes(compiled.memory_analysis()), seconds)
+    isolation, needed = admitted.isolation, needed_bytes(compiled.memory_analysis())
+    found = Found(isolation.proven, isolation.reason, needed, **asdict(admitted.work))
     if grant.kept:
         grant.kept.keep(artifact, signature, found, compiled, flops=flops)
     return found, compiled
@@ -125,7 +126,29 @@ def _function(admitted: Admitted, signature: Signature) -> jax.stages.Wrapped:
 
 def own_grant(kept: Kept | None = None) -> Grant:
     """For programs of one's own: all that a stranger's would get, and no limit on time."""
-    return Grant(Caps(memory_bytes()), cache(measure_speed), unlimited, kept)
+    return Grant(Caps(memory_bytes()), known_speed(kept), unlimited, kept)
+
+
+def known_speed(kept: Kept | None) -> Callable[[], Speed]:
+    """What is kept of this machine's speed; where nothing is, it is measured at the first call, and kept."""
+
+    @cache
+    def speed() -> Speed:
+        known = kept.speed() if kept else None
+        if known is None:
+            known = measure_speed()
+            if kept:
+                kept.learn(known)
+        return known
+
+    return speed
+
+
+def measured_again(kept: Kept) -> Iterator[None]:
+    """The machine's speed was measured once more, and the better counts from the next worker on: when the first was taken,
+    everything else of this machine may just have been starting, too."""
+    kept.learn(measure_speed())
+    yield
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import trio
 
 from ...protocol.errors import Code, EngineError
 from . import areas
+from .cgroup import Group
 from .messages import Begin, FrameBuffer, Message, encode
 from .sandbox import Box, environment
 
@@ -45,10 +46,11 @@ class WorkerProcess:
 
     It is spawned by plain `Popen` from the caller's thread: a parent-death signal, which sandboxes set, follows the
     spawning *thread*, and trio's own spawning uses one that ends after ten seconds. It has a session of its own, so
-    that a terminal's Ctrl-C does not reach it, and leaves by itself when the socket closes.
+    that a terminal's Ctrl-C does not reach it, and leaves by itself when the socket closes. Should we be killed, the
+    kernel kills it, even if it is stopped.
 
     In a `box`, bubblewrap stands between: it is our child, and ends after the worker. A kill goes past it to the
-    worker, since the memory is free when that one has gone; should we be killed, the kernel kills both.
+    worker, since the memory is free when that one has gone.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class WorkerProcess:
         box: Box | None = None,
         bundles: tuple[bytes, ...] = (),
         max_jobs: int = 4,
+        group: Group | None = None,
     ) -> None:
+        self._group = group
         self._log_path = log_path
         self.bundles = bundles
         """What it was started to serve, in the order in which it loads them."""
@@ -86,6 +90,8 @@ class WorkerProcess:
         except OSError as error:
             ours.close()
             os.close(read_end)
+            if group:
+                group.remove()
             raise EngineError(Code.WORKER_FAILED, f"The worker cannot be started: {error}") from None
         finally:
             os.close(shared)
@@ -105,6 +111,11 @@ class WorkerProcess:
         return self._popen.poll() is None
 
     @property
+    def bounded(self) -> bool:
+        """Whether its memory is bounded from outside."""
+        return self._group is not None and self._group.holds
+
+    @property
     def pid(self) -> int:
         """The worker's own; that of its box, if no worker came of it."""
         self._find_worker()
@@ -118,7 +129,10 @@ class WorkerProcess:
             self.kill()
 
     async def begin(self, message: Begin) -> None:
-        """The worker, which has only imported its libraries so far, begins; one that has died says so when it is heard."""
+        """The worker, which has only imported its libraries so far, begins, in its group; one that has died says so when it is
+        heard."""
+        if self._group:
+            self._group.take(self.pid)
         with suppress(trio.BrokenResourceError):
             await self._stream.send_all(encode(message))
 
@@ -152,6 +166,8 @@ class WorkerProcess:
         """The worker has got SIGKILL, or is gone already."""
         if self._handle is not None:
             self._find_worker()
+            if self._group:
+                self._group.kill()
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
@@ -159,6 +175,9 @@ class WorkerProcess:
         """The process is gone and its socket is closed, even if the caller is being cancelled."""
         self.kill()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REAP_S_MAX):
+            if self._handle is not None:
+                await trio.lowlevel.wait_readable(self._handle)
+            self._popen.kill()  # a box that somebody has stopped would not end by itself
             await self.exit_code()
 
     async def exit_code(self) -> int:
@@ -203,6 +222,8 @@ class WorkerProcess:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+        if self._group:
+            self._group.remove()
 
     def last_words(self) -> str:
         """The last line of the log, for a person who has to find out why the worker ended."""

@@ -7,19 +7,23 @@ position 0, or at the place that its sequence overwrites next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, Final, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import SingleDeviceSharding
 
 from ...protocol.bundle import Carried
 from ...protocol.work import Parameters
 from .programs import Model, State
+
+Shapes: TypeAlias = tuple[tuple[tuple[int, ...], str], ...]
+"""Shape and dtype of each array of a state."""
 
 
 @dataclass(slots=True, eq=False)
@@ -181,42 +185,72 @@ def _leave_out(batches: Iterable[Batch], lines: Sequence[Line]) -> None:
             batch.take(line)
 
 
-def rehearse(model: Model) -> None:
-    """Everything that is done to states here was done once, in each shape: the machine's compile cache has it from now on."""
+def rehearsal(model: Model) -> Iterator[None]:
+    """What is done to states here has been compiled, in each shape, one at a time: the machine's compile cache has it then."""
     carried, contexts = model.manifest.state, model.contexts("decode") or model.contexts("score")
     for context in contexts:
-        for longer in contexts:
-            lengthen(carried, Line(b"", Parameters(), state=zeros(carried, 1, context), context=context), longer)
+        one = _places(carried, 1, context)
+        todo = [_zeros(_shapes(carried, 1, context)).lower(), _copied.lower(one)]
+        for longer in contexts[contexts.index(context) + 1 :]:
+            todo.append(_lengthen.lower(one, context=longer, axes=_axes(carried)))
         for width in {each.program.slots for each in model.programs("decode", context)} - {1}:
-            _take(_place(zeros(carried, width, context), zeros(carried, 1, context), 0), 0)
-        copied(zeros(carried, 1, context))
+            wide = _places(carried, width, context)
+            todo += [_zeros(_shapes(carried, width, context)).lower(), _place.lower(wide, one, 0), _take.lower(wide, 0)]
+        for each in todo:
+            each.compile()
+            yield
 
 
 def zeros(carried: Sequence[Carried], slots: int, context: int) -> State:
     """The state of sequences that have not begun."""
-    made: State = _zeros(tuple(((slots, *each.shape_in(context)), each.dtype) for each in carried))
+    made: State = _zeros(_shapes(carried, slots, context))()
     return made
 
 
 def lengthen(carried: Sequence[Carried], line: Line, context: int) -> None:
     """The line's own state is of that context, which is not shorter than what it was."""
     if line.context < context:
-        axes = tuple(None if each.positions_axis is None else each.positions_axis + 1 for each in carried)
-        line.state = _lengthen(line.state, context=context, axes=axes)
+        line.state = _lengthen(line.state, context=context, axes=_axes(carried))
         line.context = context
 
 
-@partial(jax.jit, static_argnums=0)
-def _zeros(shapes: tuple[tuple[tuple[int, ...], str], ...]) -> State:
-    return [jnp.zeros(shape, dtype) for shape, dtype in shapes]
+def copied(state: State) -> State:
+    """The state once more, for a program to use up."""
+    made: State = _copied(state)
+    return made
 
 
-copied: Callable[[State], State] = jax.jit(lambda state: [jnp.copy(array) for array in state])
-"""The state once more, for a program to use up."""
-_take: Callable[[State, int], State] = jax.jit(
-    lambda state, slot: [lax.dynamic_slice_in_dim(each, slot, 1) for each in state]
-)
-_place: Callable[[State, State, int], State] = jax.jit(
+def _shapes(carried: Sequence[Carried], slots: int, context: int) -> Shapes:
+    return tuple(((slots, *each.shape_in(context)), each.dtype) for each in carried)
+
+
+def _axes(carried: Sequence[Carried]) -> tuple[int | None, ...]:
+    """Along which a state gets longer."""
+    return tuple(None if each.positions_axis is None else each.positions_axis + 1 for each in carried)
+
+
+def _places(carried: Sequence[Carried], slots: int, context: int) -> list[jax.ShapeDtypeStruct]:
+    """Such a state where programs leave it. (One that jax might move is compiled for, and kept, apart.)"""
+    spec: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct  # untyped in jax 0.10
+    return [spec(*each, sharding=_first_device()) for each in _shapes(carried, slots, context)]
+
+
+@cache
+def _first_device() -> SingleDeviceSharding:
+    return SingleDeviceSharding(jax.devices()[0])
+
+
+@cache
+def _zeros(shapes: Shapes) -> jax.stages.Wrapped:
+    def zeros() -> State:
+        return [jnp.zeros(shape, dtype) for shape, dtype in shapes]
+
+    return jax.jit(zeros, out_shardings=_first_device())
+
+
+_copied: Final = jax.jit(lambda state: [jnp.copy(array) for array in state])
+_take: Final = jax.jit(lambda state, slot: [lax.dynamic_slice_in_dim(each, slot, 1) for each in state])
+_place: Final = jax.jit(
     lambda state, one, slot: [lax.dynamic_update_slice_in_dim(a, b, slot, 0) for a, b in zip(state, one, strict=True)],
     donate_argnums=0,
 )

@@ -15,9 +15,10 @@ import trio
 
 from ...protocol.errors import Code, EngineError, FallowError, RemoteProtocolError, StoreError
 from ...protocol.identity import cid_hash_untrusted
-from . import kernels
+from . import cgroup, kernels
 from .blame import Blame
 from .bundles import BundleStore
+from .confinement import memory_bytes
 from .process import WorkerProcess
 from .sandbox import Box, Policy, bubblewrap
 
@@ -79,7 +80,9 @@ class Spawner:
         words += ["--unconfined"] if policy is Policy.OFF else []
         for cid in cids:
             words += ["--bundle", cid]
-        return WorkerProcess(words, self._log_path, _box(self._store, cids, policy), _hashes(cids), self._max_jobs)
+        box = _box(self._store, cids, policy)
+        group = _group(self._store, cids, self._max_jobs) if policy is not Policy.OFF else None
+        return WorkerProcess(words, self._log_path, box, _hashes(cids), self._max_jobs, group)
 
 
 def worker_command() -> list[str]:
@@ -108,3 +111,14 @@ def _box(store: BundleStore, cids: Sequence[str], policy: Policy) -> Box | None:
     root = store.root.resolve()
     reads = (store.compile_cache.resolve(), *(root / "bundles" / cid for cid in cids))
     return Box(found.path, reads, (store.worker_cache(cids).resolve(),))
+
+
+def _group(store: BundleStore, cids: Sequence[str], jobs: int) -> cgroup.Group | None:
+    """What the worker is put into, if it can be bounded so: room for its bundles, as its own limit has it."""
+    if not cgroup.ground().controllers:
+        return None
+    manifests = []  # of what is not here, the worker says so itself
+    for cid in cids:
+        with suppress(StoreError, RemoteProtocolError, OSError):
+            manifests.append(store.open(cid).manifest)
+    return cgroup.make(cgroup.ground(), cgroup.bounds(memory_bytes(manifests, jobs)))

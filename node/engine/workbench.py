@@ -5,7 +5,8 @@ from __future__ import annotations
 import hmac
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import inf
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -23,6 +24,7 @@ from ...protocol.work import (
 from . import heap
 from .areas import Areas
 from .confinement import Confinement
+from .device import close_cache
 from .entries import Run, Step
 from .inbox import Inbox
 from .messages import (
@@ -51,6 +53,11 @@ PATIENCE: Final = 4.0
 PATIENCE_S_MAX: Final = 10.0
 """Each program that nobody waits for is loaded this many times later than others kept it from the processor, up to so many
 seconds: alone, a worker has all of them within seconds; six on two cores leave most of these to the jobs among them."""
+
+LATE: Final = 10.0
+LATE_S_MAX: Final = 30.0
+"""Where somebody always waits, the next program is loaded this many times later than the one before took, at most so many
+seconds: a tenth of the time goes there, and however busy a worker is, it comes to have all programs and is sealed."""
 
 TRIM_AFTER_S: Final = 2.0
 """Longer than a client thinks between two windows of a text: what is given back has to be paged in again."""
@@ -108,7 +115,9 @@ class Workbench:
         max_jobs: int,
         confinement: Confinement,
         areas: Areas,
+        chores: Iterator[None],
     ) -> None:
+        """`chores` come one by one when all programs are loaded, and before nothing may be written any more."""
         self._control = control
         self._areas = areas
         self._models = models
@@ -117,6 +126,9 @@ class Workbench:
         self._confinement = confinement
         self._private = X25519PrivateKey.generate()
         self._turns = Turns(models.values())
+        self._chores = chores
+        self._late = inf
+        """When one more program is loaded even if somebody waits."""
         self._tasks: dict[bytes, Task] = {}
         self._silent = True
         self._grown = True
@@ -129,8 +141,11 @@ class Workbench:
     def serve(self, inbox: Inbox) -> None:
         """Does not return: the inbox ends the process when the socket closes."""
         inbox.wait(FIRST_JOB_S)  # before the rest is loaded: after a yield somebody may be waiting already
+        self._late = time.monotonic() + LATE * FIRST_JOB_S
         while True:
             self._load_while_idle(inbox)
+            if time.monotonic() >= self._late:
+                self._load_next()
             self._trim_when_idle(inbox)
             for message in inbox.take(wait=not self._turns.waiting):
                 self._handle(message)
@@ -188,10 +203,16 @@ class Workbench:
             self._grown = False
 
     def _load_next(self) -> bool:
-        """While nothing else is to be done, wider and longer programs are loaded; False when all of them were."""
-        if any(model.load_next() for model in self._models.values()):
+        """One more program is loaded, wider or longer ones last, or a chore done. After the last, nothing is written any more,
+        and this returns False."""
+        began = time.monotonic()
+        if any(model.load_next() for model in self._models.values()) or next(self._chores, self) is None:
+            now = time.monotonic()
+            self._late = now + min(LATE_S_MAX, LATE * (now - began))
             return True
+        self._late = inf
         if self._confinement.before_jobs():
+            close_cache()
             self._send(Sealed())
         return False
 

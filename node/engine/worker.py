@@ -10,12 +10,14 @@ closes, at which it is gone at once, whatever it was doing. It can be killed at 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -25,16 +27,19 @@ from ...protocol.errors import Code, EngineError, FallowError
 from . import device, programs
 from .areas import Areas
 from .bundles import Bundle, BundleStore
-from .caps import COMPILE_S_MAX, RUN_S_MIN, Caps, measure_speed, memory_bytes
+from .caps import COMPILE_S_MAX, RUN_S_MIN, Caps, memory_bytes
 from .confinement import Confinement
 from .entries import Run, run_entry
 from .inbox import Inbox
 from .kept import Kept
-from .loading import Grant
+from .loading import Grant, known_speed, measured_again
 from .messages import Beat, Fatal, Here, KnownRates, Loading, Overrun, Served, Unserved, encode
 from .rates import measure
+from .sequences import rehearsal
 from .watchdog import Watchdog
 from .workbench import Workbench, short
+
+_PR_SET_PDEATHSIG: Final = 1
 
 NICE: Final = 10
 """Below whatever the owner runs, and below our own daemon, whose answers are waited for; it costs no throughput."""
@@ -43,6 +48,7 @@ NICE: Final = 10
 def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> None:
     """Serves until the daemon closes the socket. `run` does the jobs: another than `run_entry` makes another worker."""
     options = _parser().parse_args(arguments)
+    _end_with_parent()
     if options.accelerators:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["TPU_VISIBLE_CHIPS"] = options.accelerators
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle; it tells us by closing the socket
@@ -62,16 +68,27 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
         manifests = [bundle.manifest for bundle in bundles]
         device.introduce(manifests)
         confinement.before_programs(jax.default_backend(), manifests, options.max_jobs)
-        loading = Loader(control, options, Kept(compiled, store.compile_cache), begin.known)
+        kept = Kept(compiled, store.compile_cache)
+        loading = Loader(control, options, kept, begin.known)
         for bundle in bundles:
             loading.load(bundle)
         loading.check()
     except FallowError as error:
         control.sendall(encode(Fatal(error.code.value, short(error.message))))
         raise SystemExit(error.message) from None
-    bench = Workbench(control, loading.models, run, options.max_jobs, confinement, areas)
+    chores = chain(*map(rehearsal, loading.models.values()), measured_again(kept))
+    bench = Workbench(control, loading.models, run, options.max_jobs, confinement, areas, chores)
     bench.announce(tuple(loading.served))
     bench.serve(inbox)
+
+
+def _end_with_parent() -> None:
+    """The kernel ends this process with the one that started it: while it is stopped, or native code keeps Python's lock, it
+    does not see its socket's end. A parent that had gone before this is found out there.
+
+    Strictly it is the thread that started it. The daemon's is its main one (`process`), and bubblewrap has no other.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
 
 
 class Loader:
@@ -87,7 +104,7 @@ class Loader:
         self._control = control
         self._known = {each.bundle: each.rates for each in known}
         self._caps = Caps(options.memory_mib * 2**20 or memory_bytes(), options.compile_s, options.run_s)
-        self._watchdog, self._speed, self._kept = Watchdog(control), cache(measure_speed), kept
+        self._watchdog, self._speed, self._kept = Watchdog(control), known_speed(kept), kept
         self._trusted = options.batch_unproven
 
     def load(self, bundle: Bundle) -> None:

@@ -52,6 +52,11 @@ class Tasks:
         self._closed = True
         self._nursery.cancel_scope.cancel()
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing begins any more."""
+        return self._closed
+
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
         """The task runs until it or the network ends; what libp2p raises in it is dropped."""
         if not self._closed:

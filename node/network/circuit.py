@@ -78,18 +78,17 @@ class Circuits:
         """The relay will bring connections until then. Raises `relay_refused` with its reason, or as `Dialler.open`."""
         answer, end = await self._ask(relay, HopMessage(type=HopMessage.RESERVE), addresses)
         self._tasks.spawn(end.close)
-        swarm_of(self._host).protect(relay, HOP_ID)
         return Reservation(answer.reservation.expire, _circuits(relay, answer.reservation.addrs))
 
-    async def dial(self, address: Multiaddr, peer: ID) -> None:
-        """The peer is connected through the relay in the address. Raises `relay_refused`, or as `Dialler.open`."""
+    async def dial(self, address: Multiaddr, peer: ID) -> INetConn:
+        """A connection to the peer through the relay in the address. Raises `relay_refused`, or as `Dialler.open`."""
         relay, where = _relay_in(address)
         question = HopMessage(type=HopMessage.CONNECT, peer=PeerId(id=peer.to_bytes()))
         _, stream = await self._ask(relay, question, (where,))
         try:
             with translated(Code.PEER_UNREACHABLE, f"{peer} through {relay}"):
                 wire = _Wire(stream, relay, peer, initiator=True)
-                await swarm_of(self._host).upgrade_outbound_raw_conn(wire, peer)
+                return await swarm_of(self._host).upgrade_outbound_raw_conn(wire, peer)
         except BaseException:
             self._tasks.spawn(stream.reset)
             raise

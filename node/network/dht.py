@@ -8,43 +8,67 @@ asks and learns who is closer, so that no key is ever looked up by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
 from typing import Final
 
 import trio
 from libp2p.host.basic_host import BasicHost
-from libp2p.kad_dht.pb.kademlia_pb2 import Message, Record
+from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.id import ID
-from libp2p.peer.peerinfo import PeerInfo
-from libp2p.records.utils import sign_record
 
 from ...protocol.errors import Code, FallowError, NetworkError
-from .identity import Multiaddr, full_addresses, key_of
-from .kad import Kad, addresses_of
+from ...protocol.limits import ADDRESSES_MAX
+from .entries import NAMED_MAX, Sender
+from .identity import full_addresses, key_of
+from .kad import Kad, peer_untrusted, readable
 from .seam import KEY_BYTES_MAX, PROVIDERS_MAX, VALUE_BYTES_MAX, Provider, Validator
-from .walk import PEER_S, Walk
+from .standing import Fault
+from .walk import FANOUT, PEER_S, WITNESSES, Named, Walk
 
-ENOUGH_VALUES: Final = 3
-"""Valid copies after which a search for a value stops; the newest of them counts, and each expires soon by itself."""
+ENOUGH_VALUES: Final = 8
+"""Valid copies after which a search for a value stops; the newest of them counts. Of the twenty peers that keep it, were
+a third to show an old one, the others are among these."""
+
+FRESH_NAMES_MAX: Final = PROVIDERS_MAX // FANOUT
+"""Providers that one peer's answer brings at once; of its others, those that several peers name come first. So nobody fills
+the list alone."""
+
+FEW: Final = 4
+"""Addresses of one provider that one peer adds: two relays' ways by IPv4 and IPv6, and room for what others say."""
+
+REFRESH_S: Final = 600.0
+"""Between searches for this node's own neighbours, which keep the table of who is there fresh: as libp2p has it."""
+
+SWEEP_S: Final = 60.0
 
 
 class Table:
     """Searches in the table, and this node's entries in it."""
 
-    def __init__(self, host: BasicHost, kad: Kad, validator: Validator) -> None:
+    def __init__(self, host: BasicHost, kad: Kad, validator: Validator, random: Random) -> None:
         self._host = host
         self._kad = kad
         self._validator = validator
+        self._random = random
+        self._own = Sender(kad.own, "")
 
     async def join(self, peers: Sequence[ID]) -> None:
         """The peers, and those closest to this node behind them, know this node and are known to it."""
-        own = self._host.get_id().to_bytes()
-        question = self._kad.message(Message.FIND_NODE, own)
+        await self._closest(self._kad.own, peers)
 
-        async def ask(peer: ID) -> Sequence[ID]:
-            return self._kad.learn_closer(await self._kad.exchange(peer, question))
-
-        await Walk(own, self._kad, ask).run(peers)
+    async def maintain(self) -> None:
+        """Runs until cancelled: who is near stays known, and what has expired is dropped."""
+        refreshed_at = trio.current_time()
+        while True:
+            await trio.sleep(SWEEP_S * self._random.uniform(0.75, 1.25))
+            now = trio.current_time()
+            self._kad.index.sweep(now)
+            if now - refreshed_at >= REFRESH_S:
+                refreshed_at = now
+                await self._closest(self._kad.own)
+                await self._closest(self._random.randbytes(32))
 
     async def put(self, key: str, value: bytes) -> int:
         """See `Network.put`."""
@@ -52,71 +76,75 @@ class Table:
         if len(value) > VALUE_BYTES_MAX:
             raise NetworkError(Code.TOO_LARGE, f"a value has at most {VALUE_BYTES_MAX} bytes, not {len(value)}")
         self._validator.validate(key, value)
-        signature, author = sign_record(self._host.get_private_key(), raw, value)
-        record = Record(key=raw, value=value, signature=signature, author=author)
         if self._kad.serves:
-            self._kad.upstream.value_store.put_record(raw, record)
+            self._kad.index.put(raw, value, self._own, trio.current_time())
         message = self._kad.message(Message.PUT_VALUE, raw)
-        message.record.CopyFrom(record)
-        return await self._spread(raw, self._kad.message(Message.GET_VALUE, raw), message)
+        message.record.key, message.record.value = raw, value
+        return await self._spread(raw, message)
 
     async def get(self, key: str) -> bytes | None:
         """See `Network.get`."""
         raw = _checked(key)
-        question = self._kad.message(Message.GET_VALUE, raw)
         values: list[bytes] = []
 
-        async def ask(peer: ID) -> Sequence[ID]:
-            answer = await self._kad.exchange(peer, question)
-            if answer.HasField("record") and self._valid(key, answer.record.value):
-                values.append(answer.record.value)
-            return self._kad.learn_closer(answer)
+        def take(peer: ID, answer: Message) -> None:
+            if answer.HasField("record"):
+                if self._valid(key, answer.record.value):
+                    values.append(answer.record.value)
+                else:
+                    self._kad.accuse(peer, Fault.BAD_RECORD)
 
-        await Walk(raw, self._kad, ask, lambda: len(values) >= ENOUGH_VALUES).run()
-        own = self._kad.upstream.value_store.get(raw)
-        if own is not None and self._valid(key, own.value):
-            values.append(own.value)
+        await self._walk(raw, Message.GET_VALUE, take, lambda: len(values) >= ENOUGH_VALUES).run()
+        own = self._kad.index.value(raw, trio.current_time())
+        if own is not None:
+            values.append(own)
         return values[self._validator.select(key, values)] if values else None
 
     async def provide(self, key: str) -> int:
         """See `Network.provide`."""
         raw = _checked(key)
-        addresses = self._host.get_addrs()
+        addresses = tuple(address.to_bytes() for address in self._host.get_addrs())
         message = self._kad.message(Message.ADD_PROVIDER, raw)
-        entry = message.providerPeers.add(id=self._host.get_id().to_bytes())
-        entry.addrs.extend(address.to_bytes() for address in addresses)
+        message.providerPeers.add(id=self._kad.own, addrs=addresses)
         if self._kad.serves:
-            self._kad.upstream.provider_store.add_provider(raw, PeerInfo(self._host.get_id(), addresses))
-        return await self._spread(raw, self._kad.message(Message.GET_PROVIDERS, raw), message)
+            self._kad.index.providers.add(raw, addresses, self._own, trio.current_time())
+        return await self._spread(raw, message)
 
-    async def find(self, key: str) -> list[Provider]:
+    async def find(self, key: str, tell: Callable[[Provider], None] | None = None) -> list[Provider]:
         """See `Network.find`."""
         raw = _checked(key)
-        question = self._kad.message(Message.GET_PROVIDERS, raw)
-        found: dict[ID, list[Multiaddr]] = {}
+        crowd = _Crowd(self._kad.own, tell)
+        crowd.take(self._kad.index.providers.named(raw, trio.current_time()))
 
-        def take(peer: ID, addresses: list[Multiaddr]) -> None:
-            if peer in found or len(found) < PROVIDERS_MAX:
-                found.setdefault(peer, []).extend(addresses)
+        def take(peer: ID, answer: Message) -> None:
+            crowd.take([(entry.id, tuple(entry.addrs)) for entry in answer.providerPeers[:NAMED_MAX]])
 
-        async def ask(peer: ID) -> Sequence[ID]:
-            answer = await self._kad.exchange(peer, question)
-            for entry in answer.providerPeers[:PROVIDERS_MAX]:
-                take(ID(entry.id), addresses_of(entry))
-            return self._kad.learn_closer(answer)
+        await self._walk(raw, Message.GET_PROVIDERS, take).run()
+        return crowd.all()
 
-        for info in self._kad.upstream.provider_store.get_providers(raw):
-            take(info.peer_id, info.addrs)
-        await Walk(raw, self._kad, ask).run()
-        found.pop(self._host.get_id(), None)
-        return [provider for peer, addresses in found.items() if (provider := _provider(peer, addresses))]
+    async def _closest(self, target: bytes, start: Sequence[ID] = ()) -> list[ID]:
+        return await self._walk(target, Message.FIND_NODE, lambda peer, answer: None).run(start)
 
-    async def _spread(self, raw: bytes, question: Message, message: Message) -> int:
+    def _walk(
+        self,
+        target: bytes,
+        kind: Message.MessageType,
+        take: Callable[[ID, Message], None],
+        enough: Callable[[], bool] | None = None,
+    ) -> Walk:
+        """A search whose answers `take` gets."""
+        question = self._kad.message(kind, target)
+
+        async def ask(peer: ID, addresses: Sequence[bytes]) -> list[Named]:
+            answer = await self._kad.exchange(peer, question, readable(peer, addresses))
+            take(peer, answer)
+            closer = ((peer_untrusted(entry.id), tuple(entry.addrs)) for entry in answer.closerPeers[:FANOUT])
+            return [(named, where) for named, where in closer if named is not None]
+
+        return Walk(self._kad.own, target, _Searched(self._kad, self._random), ask, enough)
+
+    async def _spread(self, raw: bytes, message: Message) -> int:
         """So many of the peers closest to the key confirmed the message."""
-
-        async def ask(peer: ID) -> Sequence[ID]:
-            return self._kad.learn_closer(await self._kad.exchange(peer, question))
-
         confirmed = 0
 
         async def tell(peer: ID) -> None:
@@ -128,7 +156,7 @@ class Table:
                 except NetworkError:
                     pass  # it has left, or has something newer: the others keep the record
 
-        closest = await Walk(raw, self._kad, ask).run()
+        closest = await self._closest(raw)
         async with trio.open_nursery() as nursery:
             for peer in closest:
                 nursery.start_soon(tell, peer)
@@ -142,6 +170,77 @@ class Table:
         return True
 
 
+class _Searched:
+    """The routing table as a search sees it."""
+
+    def __init__(self, kad: Kad, random: Random) -> None:
+        self._kad = kad
+        self._random = random
+
+    def start(self, target: bytes) -> list[ID]:
+        closest = self._kad.index.buckets.closest(target, FANOUT)
+        others = [peer for peer in self._kad.index.buckets.peers() if peer not in closest]
+        witnesses = self._random.sample(others, min(WITNESSES, len(others)))
+        return [ID(peer) for peer in (*closest, *witnesses)]
+
+    def late(self, peer: ID) -> None:
+        self._kad.frozen(peer)
+
+    def lost(self, peer: ID) -> None:
+        self._kad.lost(peer)
+
+    def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
+        self._kad.spawn(task)
+
+
+class _Crowd:
+    """The providers that were named, each once, with the addresses that anybody gave."""
+
+    def __init__(self, own: bytes, tell: Callable[[Provider], None] | None) -> None:
+        self._own = own
+        self._tell = tell
+        self._found: dict[bytes, list[bytes]] = {}
+        self._left: dict[bytes, list[bytes]] = {}
+        """Named beyond an answer's share."""
+        self._votes: Counter[bytes] = Counter()
+
+    def take(self, named: Sequence[tuple[bytes, Sequence[bytes]]]) -> None:
+        """One peer's answer."""
+        fresh = 0
+        for name, addresses in named:
+            if name == self._own:
+                continue
+            if name in self._found:
+                self._add(name, addresses)
+            elif fresh < FRESH_NAMES_MAX and len(self._found) < PROVIDERS_MAX:
+                fresh += 1
+                self._add(name, addresses)
+            elif name in self._left or len(self._left) < FANOUT * NAMED_MAX:
+                self._votes[name] += 1
+                _merge(self._left.setdefault(name, []), addresses)
+
+    def all(self) -> list[Provider]:
+        """Those of this mesh; of those beyond anybody's share, the ones that most have named."""
+        for name, addresses in sorted(self._left.items(), key=lambda each: -self._votes[each[0]]):
+            if len(self._found) < PROVIDERS_MAX and name not in self._found:
+                self._add(name, addresses)
+        found = (_provider(name, addresses) for name, addresses in self._found.items())
+        return [provider for provider in found if provider is not None]
+
+    def _add(self, name: bytes, addresses: Sequence[bytes]) -> None:
+        if _merge(self._found.setdefault(name, []), addresses) and self._tell is not None:
+            provider = _provider(name, self._found[name])
+            if provider is not None:
+                self._tell(provider)
+
+
+def _merge(known: list[bytes], addresses: Sequence[bytes]) -> bool:
+    """Whether there are new ones among the addresses; a few of them are known now."""
+    fresh = [address for address in addresses if address not in known][: min(FEW, ADDRESSES_MAX - len(known))]
+    known += fresh
+    return bool(fresh)
+
+
 def _checked(key: str) -> bytes:
     raw = key.encode()
     if not 0 < len(raw) <= KEY_BYTES_MAX:
@@ -149,8 +248,6 @@ def _checked(key: str) -> bytes:
     return raw
 
 
-def _provider(peer: ID, addresses: list[Multiaddr]) -> Provider | None:
-    try:
-        return Provider(key_of(peer), full_addresses(peer, addresses))
-    except NetworkError:
-        return None  # [IGNORE] no Ed25519 key: not a node of this mesh
+def _provider(name: bytes, addresses: Sequence[bytes]) -> Provider | None:
+    peer = peer_untrusted(name)  # [IGNORE] no Ed25519 key: not a node of this mesh
+    return Provider(key_of(peer), full_addresses(peer, readable(peer, addresses))) if peer else None

@@ -1,29 +1,25 @@
-"""Connecting to a peer: one address after another, one dial per peer at a time."""
+"""Connecting to a peer: its addresses race, in one race at a time, and a dead connection is replaced once."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
-import trio
-from libp2p.abc import INetStream
+from libp2p.abc import INetConn, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.host.exceptions import StreamFailure
+from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 
 from ...protocol.errors import Code, NetworkError
-from ...protocol.limits import ADDRESSES_MAX
 from .boundary import Tasks, translated
 from .host import swarm_of
 from .identity import Multiaddr, is_relayed, split_address
-
-ADDRESS_S: Final = 4.0
-"""For one address: two round trips on a bad mobile link and a handshake on a busy machine."""
-
-DIAL_S: Final = 12.0
-"""For all addresses of one peer."""
+from .muxer import Muxer
+from .racing import Race
 
 STREAM_S: Final = 15.0
 """For the two round trips of a fresh stream, beyond libp2p's own 10 s for the second of them."""
@@ -36,56 +32,65 @@ class Dialler:
         self._host = host
         self._swarm = swarm_of(host)
         self._tasks = tasks
-        self._dialling: dict[ID, trio.Lock] = {}
-        self.through_relay: Callable[[Multiaddr, ID], Awaitable[None]] | None = None
+        self._races: dict[ID, Race[INetConn]] = {}
+        self.through_relay: Callable[[Multiaddr, ID], Awaitable[INetConn]] | None = None
         """Connects through the relay that the address names; without it, such addresses are left out."""
 
     def connected(self, peer: ID) -> bool:
         """Whether a connection stands, as far as this side knows."""
-        return any(not connection.is_closed for connection in self._swarm.get_connections(peer))
+        return bool(self.standing(peer))
+
+    def standing(self, peer: ID) -> list[Muxer]:
+        """The connections that stand."""
+        found = (getattr(each, "muxed_conn", None) for each in self._swarm.get_connections(peer))
+        return [muxed for muxed in found if isinstance(muxed, Muxer) and muxed.is_established]
 
     async def connect(self, peer: ID, addresses: Sequence[Multiaddr]) -> None:
-        """The peer is connected: the given addresses were tried first, then those known. Raises `peer_unreachable`."""
-        if not self.connected(peer):
-            await self._tasks.finish(lambda: self._dial_once(peer, addresses), DIAL_S)
+        """The peer is connected, at one of the given addresses or of those known. Raises `peer_unreachable`.
 
-    async def _dial_once(self, peer: ID, addresses: Sequence[Multiaddr]) -> None:
-        lock = self._dialling.setdefault(peer, trio.Lock())
-        try:
-            async with lock:
-                if not self.connected(peer):
-                    await self._dial(peer, addresses)
-        finally:
-            if not lock.statistics().tasks_waiting:
-                self._dialling.pop(peer, None)
-
-    async def _dial(self, peer: ID, addresses: Sequence[Multiaddr]) -> None:
+        Whoever else is about to connect to the peer gives his addresses to the same race.
+        """
+        self._forget_ended(peer)
+        if self.connected(peer):
+            return
         if peer == self._host.get_id():
             raise NetworkError(Code.PEER_UNREACHABLE, "a node does not dial itself")
-        candidates = list(dict.fromkeys([*addresses, *self.known_addresses(peer)]))[:ADDRESSES_MAX]
-        candidates.sort(key=is_relayed)  # a relay is the longer way, and somebody's favour
-        failures: list[str] = []
-        for address in candidates:
-            with trio.move_on_after(ADDRESS_S) as scope:
-                try:
-                    with translated(Code.PEER_UNREACHABLE, str(address)):
-                        # Not host.connect(): network/swarm.py:883 picks one address a transport, :936 sleeps 250 ms
-                        # even after success, and :950 refuses a failed peer for 60 s whatever its address.
-                        await self._dial_one(address, peer)
-                    self._host.get_peerstore().add_addrs(peer, [address], 3600)
-                    return
-                except NetworkError as error:
-                    failures.append(error.message)
-            if scope.cancelled_caught:
-                failures.append(f"{address}: no answer within {ADDRESS_S:g} s")
-        raise NetworkError(Code.PEER_UNREACHABLE, f"cannot reach {peer} ({'; '.join(failures) or 'no address known'})")
+        race = self._races.get(peer)
+        if race is None or race.over:
+            race = self._races[peer] = Race(partial(self._dial, peer), _close)
+            self._tasks.spawn(partial(self._run, peer, race))
+        race.add([*addresses, *self.known_addresses(peer)])
+        if self._tasks.closed:
+            raise NetworkError(Code.STREAM_CLOSED, "the network was closed")
+        await race.ended.wait()
+        if race.winner is None and not self.connected(peer):
+            failures = "; ".join(race.failures) or "no address known"
+            raise NetworkError(Code.PEER_UNREACHABLE, f"cannot reach {peer} ({failures})")
 
-    async def _dial_one(self, address: Multiaddr, peer: ID) -> None:
-        if not is_relayed(address):
-            await self._swarm.dial_addr(address, peer)
-        elif self.through_relay is not None:
-            await self.through_relay(address, peer)
-        else:
+    def _forget_ended(self, peer: ID) -> None:
+        """The swarm does not use what has ended and is still saying goodbye: network/swarm.py:1708 takes it for open."""
+        for connection in list(self._swarm.get_connections(peer)):
+            muxed = getattr(connection, "muxed_conn", None)
+            if isinstance(muxed, Muxer) and not muxed.is_established:
+                self._swarm.remove_conn(cast(SwarmConn, connection))
+
+    async def _run(self, peer: ID, race: Race[INetConn]) -> None:
+        try:
+            if address := await race.run():
+                self._host.get_peerstore().add_addrs(peer, [address], 3600)
+        finally:
+            if self._races.get(peer) is race:
+                del self._races[peer]
+            race.ended.set()
+
+    async def _dial(self, peer: ID, address: Multiaddr) -> INetConn:
+        with translated(Code.PEER_UNREACHABLE, str(address)):
+            # Not host.connect(): network/swarm.py:883 picks one address a transport, :936 sleeps 250 ms even after
+            # success, and :950 refuses a failed peer for 60 s whatever its address.
+            if not is_relayed(address):
+                return await self._swarm.dial_addr(address, peer)
+            if self.through_relay is not None:
+                return await self.through_relay(address, peer)
             raise NetworkError(Code.PEER_UNREACHABLE, "relays are not used here")
 
     def known_addresses(self, peer: ID) -> list[Multiaddr]:
@@ -119,3 +124,7 @@ class Dialler:
             if str(error.__cause__).startswith("protocols not supported"):
                 raise NetworkError(Code.PROTOCOL_UNSUPPORTED, f"{peer} does not offer {protocol}") from error
             raise NetworkError(Code.STREAM_CLOSED, f"{peer} did not take the stream: {error.__cause__}") from error
+
+
+async def _close(connection: INetConn) -> None:
+    await connection.close()

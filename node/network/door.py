@@ -11,7 +11,7 @@ would have been done by then. Whoever has proven a key is held to the bounds of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,7 @@ from .boundary import Tasks, translated
 from .host import swarm_of
 from .identity import Multiaddr
 from .limits import CONNECTIONS_PEER_MAX, Limits
+from .memory import Memory
 from .muxer import Muxer
 from .standing import Fault, Standings
 
@@ -70,6 +71,9 @@ class Door:
         self._swarm = swarm_of(host)
         self._limits = limits
         self._tasks = tasks
+        self.memory = Memory(limits.unread_bytes_max, trio.current_time)
+        self.spared: Callable[[], Collection[ID]] = frozenset
+        """Peers whose connections make no place for others."""
         self.peers = Standings()
         self.addresses = Standings()
         self.arriving: list[_Arrival] = []
@@ -169,6 +173,7 @@ class Door:
         muxed = await self._upgrade(conn, peer)
         assert isinstance(muxed, Muxer)
         muxed.blame = partial(self.blame, peer, address)
+        muxed.memory = self.memory
         return muxed
 
     def _refusal(self, peer: ID, address: str, *, inbound: bool) -> str:
@@ -180,7 +185,9 @@ class Door:
         standing = self._standing()
         theirs = [muxed for _, muxed in standing if not muxed.is_initiator]
         if len(standing) >= self._limits.connections_max or (inbound and len(theirs) >= self._limits.inbound_max):
-            idle = [muxed for _, muxed in standing if not muxed.streams and (not inbound or not muxed.is_initiator)]
+            spared = self.spared()
+            among = theirs if inbound else [muxed for _, muxed in standing]
+            idle = [muxed for muxed in among if not muxed.busy and muxed.peer_id not in spared]
             if not idle:
                 return f"{len(standing)} connections stand already, and none of them is idle"
             self._tasks.spawn(min(idle, key=lambda muxed: muxed.used_at).close)

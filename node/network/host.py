@@ -1,7 +1,7 @@
 """The libp2p host, with unsafe defaults replaced. Every workaround names the upstream line that calls for it.
 
 Upstream is py-libp2p 0.8.1; paths are relative to its package. `tests/network/test_upstream.py` fails when one of these
-is mended there, so that the workaround can go.
+is mended there, so that the workaround can go; `spec/upstream` has the fixes as upstream would take them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, cast
 
 import libp2p.network.connection.swarm_connection as swarm_connection
@@ -21,14 +21,18 @@ from libp2p.crypto.x25519 import create_new_key_pair as create_exchange_key
 from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 
 from ...protocol.errors import Code, NetworkError
+from .acquaintances import bound_acquaintances
 from .boundary import translated
 from .identity import Multiaddr
+from .muxed import MuxedStream
 from .muxer import Muxer
 
 NEGOTIATION_S: Final = 10.0
@@ -73,9 +77,11 @@ def make_host(seed: bytes, listen: Sequence[Multiaddr], announce: Announce | Non
 
     # host/basic_host.py:540 cuts an address at the first id in it: of a way through a relay, the relay would remain.
     vars(host)["get_addrs"] = announced
+    vars(host)["new_stream"] = _watched_until_agreed(host)
     swarm = swarm_of(host)
     swarm.retry_config = RetryConfig(max_retries=0)  # the caller has other addresses, and other peers
     swarm.set_stream_handler(_guard(host))
+    bound_acquaintances(swarm)
     return host
 
 
@@ -104,6 +110,19 @@ async def run_host(host: BasicHost, listen: Sequence[Multiaddr], started: trio.E
             await host.close()  # leaving run() alone leaks the sockets: over 40 cycles 19 -> 139 of them
     if lost:
         raise NetworkError(Code.PORT_BUSY, f"cannot listen on {', '.join(lost)}: the address is not usable here")
+
+
+def _watched_until_agreed(host: BasicHost) -> Callable[[ID, Sequence[TProtocol]], Awaitable[INetStream]]:
+    """A peer that has fallen silent keeps nobody waiting for a stream: as for those of jobs, two seconds are the end."""
+    inner = host.new_stream
+
+    async def new_stream(peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
+        stream = await inner(peer_id, protocol_ids)
+        if isinstance(stream, NetStream) and isinstance(stream.muxed_stream, MuxedStream):
+            stream.muxed_stream.watch(False)
+        return stream
+
+    return new_stream
 
 
 def _guard(host: BasicHost) -> StreamHandlerFn:

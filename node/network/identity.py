@@ -11,10 +11,9 @@ from multiaddr.exceptions import Error as _Error
 
 from ...protocol.errors import Code, NetworkError
 from ...protocol.limits import ADDRESSES_MAX
+from .seam import CIRCUIT as CIRCUIT
 
 MultiaddrError = _Error
-CIRCUIT = "/p2p-circuit"
-"""Between a relay's address and the peer that it leads to."""
 _ED25519_ID_PREFIX = bytes.fromhex("002408011220")
 """Identity multihash of libp2p's protobuf for an Ed25519 key; the key itself follows."""
 _ID_BYTES = len(_ED25519_ID_PREFIX) + 32

@@ -1,69 +1,69 @@
-"""Upstream's Kademlia server, bounded, and one exchange with somebody else's."""
+"""Kademlia's exchanges on the wire: this node's answers to others, and theirs to its questions.
+
+Of upstream's implementation only the messages are used; `index` and `dht` say why. Questions may be asked one after
+another on a stream. A FIND_NODE is asked with any key: upstream's takes none over 50 bytes (kad_dht/kad_dht.py:706).
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from random import Random
 from typing import Final
 
 import trio
+from google.protobuf.message import DecodeError
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
-from libp2p.kad_dht import common, kad_dht, peer_routing, provider_store, routing_table, value_store
-from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+from libp2p.io.exceptions import IncompleteReadError
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
+from libp2p.peer.envelope import consume_envelope
 from libp2p.peer.id import ID
-from libp2p.peer.peerstore import PeerStoreError, env_to_send_in_RPC
-from libp2p.records.validator import NamespacedValidator
-from libp2p.tools.anyio_service import background_trio_service
+from libp2p.peer.peerstore import env_to_send_in_RPC
 from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 
 from ...protocol.errors import Code, NetworkError
 from ...protocol.limits import ADDRESSES_MAX
 from .boundary import Tasks, translated
+from .buckets import Contact
 from .dialling import Dialler
-from .identity import Multiaddr, MultiaddrError
-from .seam import KEY_BYTES_MAX, VALUE_BYTES_MAX, Validator
-from .walk import FANOUT
+from .entries import ADDRESS_BYTES_MAX, Sender, network_of
+from .identity import Multiaddr, MultiaddrError, bare_addresses, key_of
+from .index import Index
+from .muxer import Muxer
+from .seam import VALUE_BYTES_MAX, Validator
+from .standing import Fault
 
 KAD_ID: Final = TProtocol("/fallow/kad/1.0.0")
-for _module in (common, kad_dht, peer_routing, provider_store, routing_table, value_store):
-    # kad_dht/kad_dht.py:340 ignores the prefix that it is given, and the mesh must never mix with the public table of
-    # IPFS.
-    vars(_module)["PROTOCOL_ID"] = KAD_ID
 
-ANSWER_BYTES_MAX: Final = 1024 * 1024
-"""Twenty peers with their addresses and signed records take 20 KB; 400 providers 300 KB."""
+QUESTION_BYTES_MAX: Final = VALUE_BYTES_MAX + 16 * 1024
+"""A value, its key, and the sender's signed addresses."""
 
-SERVED_PER_PEER_MAX: Final = 4
+ANSWER_BYTES_MAX: Final = 256 * 1024
+"""Twenty peers with their addresses take 20 KB at most, 64 providers 80 KB."""
+
+SERVED_PER_PEER_MAX: Final = 16
 SERVED_S: Final = 10.0
-"""Streams of the table that one peer may hold open, and for how long: kad_dht/kad_dht.py:323 serves 12 in all, and
-without these bounds one idle peer takes the table away from everybody."""
-
-PROVIDE_RATE_MAX: Final = 64
-"""Provider records accepted from one peer in 10 s; upstream's 10 (kad_dht/kad_dht.py:313) is fewer than a node's
-bundles."""
+"""Streams of the table that one peer may hold open, and for how long. A client that looks for several bundles at once
+opens some; what all peers together may open, their number bounds."""
 
 
 class Kad:
-    """The routing table, what this node keeps for others, and the way to ask others."""
+    """This node's part of the table, and the way to ask others. `serves`: it is an index node."""
 
-    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, validator: Validator, *, serves: bool) -> None:
+    def __init__(
+        self, host: BasicHost, tasks: Tasks, dialler: Dialler, rules: Validator, random: Random, *, serves: bool
+    ) -> None:
         self.serves = serves
+        self.own: Final = host.get_id().to_bytes()
+        self.index = Index(self.own, rules, random)
+        self.spawn = tasks.spawn
         self._host = host
-        self._tasks = tasks
         self._dialler = dialler
-        mode = DHTMode.SERVER if serves else DHTMode.CLIENT
-        self.upstream = KadDHT(host, mode, validator=_Rules(validator), validator_changed=True, strict_validation=True)
-        self.upstream._provider_rate_max = PROVIDE_RATE_MAX
         self._served: Counter[ID] = Counter()
         if serves:
             host.set_stream_handler(KAD_ID, self._serve)
-
-    async def maintain(self) -> None:
-        """Upstream's housekeeping runs until cancelled: the table is refreshed and what has expired is dropped."""
-        async with background_trio_service(self.upstream):
-            await trio.sleep_forever()
 
     async def _serve(self, stream: INetStream) -> None:
         peer = stream.muxed_conn.peer_id
@@ -73,8 +73,7 @@ class Kad:
         self._served[peer] += 1
         try:
             with trio.move_on_after(SERVED_S) as scope:
-                await self.upstream.handle_stream(stream)
-                await self.alive(peer)  # its addresses may have come with the message
+                await self._answer_all(stream)
             if scope.cancelled_caught:
                 await stream.reset()
         finally:
@@ -82,79 +81,125 @@ class Kad:
             if not self._served[peer]:
                 del self._served[peer]
 
-    def closest(self, target: bytes) -> list[ID]:
-        return self.upstream.routing_table.find_local_closest_peers(target, FANOUT)
+    async def _answer_all(self, stream: INetStream) -> None:
+        """Every question on the stream is answered, until its end, or the first that breaks a rule."""
+        sender = sender_of(stream)
+        while True:
+            try:
+                raw = await read_varint_prefixed_bytes_limited(stream, QUESTION_BYTES_MAX)
+                question = Message.FromString(raw)
+            except IncompleteReadError:
+                return await stream.close()  # the end; a question cut short asks nothing
+            except (DecodeError, ValueError):
+                return await self._refuse(stream, Fault.BAD_FRAME)
+            answer = self.index.answer_untrusted(question, sender, trio.current_time())
+            if isinstance(answer, Fault):
+                return await self._refuse(stream, answer)
+            if not self.heard(stream, question, proven=False):
+                return await self._refuse(stream, Fault.BAD_RECORD)
+            answer.senderRecord = self._record()
+            await stream.write(encode_varint_prefixed(answer.SerializeToString()))
 
-    def may_serve(self, peer: ID) -> bool:
-        """kad_dht/kad_dht.py:578 takes whoever asks for a server, clients too; identify tells them apart."""
-        if peer == self._host.get_id():
-            return False
-        try:
-            protocols = self._host.get_peerstore().get_protocols(peer)
-        except PeerStoreError:
-            return True
-        return not protocols or KAD_ID in protocols
-
-    async def alive(self, peer: ID) -> None:
-        if self.may_serve(peer):
-            await self.upstream.routing_table.add_peer(peer)
-
-    def dead(self, peer: ID) -> None:
-        self.upstream.routing_table.remove_peer(peer)
+    async def _refuse(self, stream: INetStream, fault: Fault) -> None:
+        await stream.reset()
+        blame(stream, fault)
 
     def message(self, kind: Message.MessageType, key: bytes) -> Message:
-        """A question or a record. A server sends its addresses with it: whoever sends them gets into routing tables."""
-        record = env_to_send_in_RPC(self._host)[0] if self.serves else None
-        return Message(type=kind, key=key, senderRecord=record)
+        """A question or a record. An index node says with it where it is; who does not say so is none."""
+        return Message(type=kind, key=key, senderRecord=self._record() if self.serves else None)
 
-    async def exchange(self, peer: ID, message: Message) -> Message:
+    async def exchange(self, peer: ID, message: Message, addresses: Sequence[Multiaddr] = ()) -> Message:
         """The peer's answer. Raises `peer_unreachable`, `protocol_unsupported` or `stream_closed`."""
-        stream = await self._dialler.open(peer, KAD_ID)
+        stream = await self._dialler.open(peer, KAD_ID, [*self._known(peer), *addresses])
         end = stream.reset
         try:
             with translated(Code.STREAM_CLOSED, "the peer did not answer"):
                 await stream.write(encode_varint_prefixed(message.SerializeToString()))
                 answer = Message.FromString(await read_varint_prefixed_bytes_limited(stream, ANSWER_BYTES_MAX))
                 end = stream.close
-                return answer
+            if not self.heard(stream, answer, proven=True):
+                blame(stream, Fault.BAD_RECORD)
+                raise NetworkError(Code.STREAM_CLOSED, f"{peer} says in another's name where it is")
+            return answer
         finally:
-            self._tasks.spawn(end)
+            self.spawn(end)
 
-    def learn_closer(self, answer: Message) -> list[ID]:
-        """The peers that the answer names as closer, with their addresses remembered for an hour."""
-        closer = []
-        for entry in answer.closerPeers[:FANOUT]:
-            if addresses := addresses_of(entry):
-                peer = ID(entry.id)
-                self._host.get_peerstore().add_addrs(peer, addresses, 3600)
-                closer.append(peer)
-        return closer
+    def accuse(self, peer: ID, fault: Fault) -> None:
+        """What the peer answered counts against it."""
+        for connection in list(self._host.get_network().get_connections(peer)):
+            muxed = getattr(connection, "muxed_conn", None)
+            if isinstance(muxed, Muxer):
+                muxed.blame(fault)
+                return
 
+    def lost(self, peer: ID) -> None:
+        """The peer did not answer: it is no index node to us, but for one that only had no room for another stream."""
+        if not self._dialler.connected(peer):
+            self.index.buckets.remove(peer.to_bytes())
 
-def addresses_of(entry: Message.Peer) -> list[Multiaddr]:
-    """The addresses that can be read, at most `ADDRESSES_MAX`."""
-    addresses = []
-    for raw in entry.addrs[:ADDRESSES_MAX]:
+    def frozen(self, peer: ID) -> None:
+        """The peer has been silent for so long that it is none to us, connected or not."""
+        self.index.buckets.remove(peer.to_bytes())
+
+    def heard(self, stream: INetStream, message: Message, *, proven: bool) -> bool:
+        """Where the sender says that it is, is known. False if it did not say so itself."""
+        raw, peer = message.senderRecord, stream.muxed_conn.peer_id
+        if not raw:
+            return True
+        name = peer.to_bytes()
+        known = self.index.buckets.get(name)
+        if known is not None and known.record == raw:
+            known.proven = known.proven or proven
+            return True
         try:
-            address = Multiaddr(raw)
-            str(address)
+            with translated(Code.STREAM_CLOSED, "no signed addresses"):
+                _, record = consume_envelope(raw, "libp2p-peer-record")
+        except NetworkError:
+            return False
+        addresses = tuple(address.to_bytes() for address in record.addrs[:ADDRESSES_MAX])
+        if record.peer_id != peer or any(len(address) > ADDRESS_BYTES_MAX for address in addresses):
+            return False
+        if addresses:
+            self.index.buckets.add(Contact(name, addresses, raw, sender_of(stream).network, proven))
+        return True
+
+    def _known(self, peer: ID) -> list[Multiaddr]:
+        contact = self.index.buckets.get(peer.to_bytes())
+        return readable(peer, contact.addresses) if contact else []
+
+    def _record(self) -> bytes:
+        return env_to_send_in_RPC(self._host)[0]
+
+
+def sender_of(stream: INetStream) -> Sender:
+    """Who is at the other end."""
+    muxed = stream.muxed_conn
+    where = muxed.get_remote_address() if isinstance(muxed, Muxer) else None
+    return Sender(muxed.peer_id.to_bytes(), network_of(where[0]) if where else "")
+
+
+def blame(stream: INetStream, fault: Fault) -> None:
+    """The fault counts against the peer at the other end."""
+    if isinstance(stream.muxed_conn, Muxer):
+        stream.muxed_conn.blame(fault)
+
+
+def peer_untrusted(name: bytes) -> ID | None:
+    """The peer of that libp2p id; None if it is none of this mesh."""
+    peer = ID(name)
+    try:
+        key_of(peer)
+    except NetworkError:
+        return None
+    return peer
+
+
+def readable(peer: ID, addresses: Sequence[bytes]) -> list[Multiaddr]:
+    """Those of the addresses that can be read and name this peer or nobody, at most `ADDRESSES_MAX`."""
+    texts = []
+    for raw in addresses[:ADDRESSES_MAX]:
+        try:
+            texts.append(str(Multiaddr(raw)))
         except (ValueError, MultiaddrError):
             continue  # [IGNORE] an address of a kind that we do not know
-        addresses.append(address)
-    return addresses
-
-
-class _Rules(NamespacedValidator):
-    """The seam's validator where upstream asks for one: whatever the key, there is no other rule."""
-
-    def __init__(self, validator: Validator) -> None:
-        super().__init__({}, strict_validation=True)
-        self._seam = validator
-
-    def validate(self, key: str, value: bytes) -> None:
-        if len(key.encode()) > KEY_BYTES_MAX or len(value) > VALUE_BYTES_MAX:
-            raise NetworkError(Code.TOO_LARGE, "the key or the value is too large")
-        self._seam.validate(key, value)
-
-    def select(self, key: str, values: list[bytes]) -> int:
-        return self._seam.select(key, values)
+    return bare_addresses(peer, texts)

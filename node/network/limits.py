@@ -16,6 +16,8 @@ class Limits:
     """Standing ones, each with a few tasks. Beyond it the one idle for longest makes place for another."""
     inbound_max: int
     """Of these, so many that others opened: the rest is kept for those that this node opens itself."""
+    unread_bytes_max: int
+    """What all peers together may have sent that nobody has read. Beside it, each connection has one frame under way."""
     address_max: int
     """Inbound from one address: a household, or a carrier that has put thousands of subscribers behind it."""
     arriving_max: int = 256
@@ -27,10 +29,11 @@ class Limits:
 
 
 LIMITS: Final[dict[Role, Limits]] = {
-    "server": Limits(connections_max=256, inbound_max=192, address_max=96),
-    "client": Limits(connections_max=160, inbound_max=32, address_max=16),
+    "server": Limits(connections_max=256, inbound_max=192, unread_bytes_max=128 * 1024 * 1024, address_max=96),
+    "client": Limits(connections_max=160, inbound_max=32, unread_bytes_max=64 * 1024 * 1024, address_max=16),
 }
-"""Both fit, with their workers and files, in the 1,024 descriptors that a process has by default."""
+"""Both fit, with their workers and files, in the 1,024 descriptors that a process has by default. One peer at its bound
+(`BUFFERED_CONNECTION_MAX`) leaves half of a client's memory, and three quarters of a node's, to the others."""
 
 CONNECTIONS_PEER_MAX: Final = 4
 """To one peer: two that dialled each other at once have two for a moment, and a relayed one may stand beside."""

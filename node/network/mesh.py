@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from random import SystemRandom
 from typing import Final, Literal
 
 import trio
-from libp2p.abc import INetStream
+from libp2p.abc import INetConn, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 
-from ...protocol.errors import Code, FallowError, NetworkError
+from ...protocol.errors import Code, NetworkError
+from ...protocol.messages import CONTROL_PROTOCOL
+from .answering import control
+from .asking import Asking
 from .boundary import Tasks, one_error
+from .circuit import relayed
 from .dht import Table
 from .dialling import Dialler
 from .door import Door
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
+from .idle import Trimmer
 from .kad import Kad
+from .lan import LAN, Neighbours
 from .limits import LIMITS
+from .muxer import Muxer
 from .reach import ITSELF, Reach
-from .seam import STREAMS_PER_PEER_MAX, Handler, Validator
+from .seam import Handler, Validator
+from .services import Service
 from .streams import FrameStream
 from .ways import Told, Ways, settle
 
 JOIN_S: Final = 20.0
 """For all bootstrap addresses, asked at once, and the search for neighbours behind them; measured under 1 s."""
+OTHERS_S: Final = 0.5
+"""After the first peer that answered, this much longer for the others: one of them may be frozen."""
+GIVEN_S: Final = 1.0
+"""For the bootstrap addresses, before those are tried that are known from before: a dial on a bad mobile link."""
 
 
 class Mesh:
     """One running node of the network; made by `open_network`."""
 
-    def __init__(self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door) -> None:
+    def __init__(
+        self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door, trimmer: Trimmer
+    ) -> None:
         self.key: Final = key_of(host.get_id())
         self.reachability = ways.reachability
         self._host = host
@@ -44,6 +58,11 @@ class Mesh:
         self._table = table
         self._ways = ways
         self._door = door
+        self._trimmer = trimmer
+        self._services: dict[str, Service] = {}
+        self._serve(CONTROL_PROTOCOL, control(self._services))
+        self._asking = Asking(dialler, tasks)
+        self.request = self._asking.request
         self.put = table.put
         self.get = table.get
         self.provide = table.provide
@@ -62,6 +81,23 @@ class Mesh:
     def peers(self) -> list[bytes]:
         return [key_of(peer) for peer in swarm_of(self._host).get_connections_map() if self._dialler.connected(peer)]
 
+    def whereabouts(self, peer: bytes) -> tuple[str, ...]:
+        known = id_of(peer)
+        return full_addresses(known, self._dialler.known_addresses(known))
+
+    def drop(self, peer: bytes) -> bool:
+        known = id_of(peer)
+        carried = [each for each in swarm_of(self._host).get_connections(known) if relayed(each) and silent(each)]
+        if carried:
+            self._asking.leave(known)
+        for connection in carried:
+            self._tasks.spawn(connection.close)
+        return bool(carried)
+
+    def relayed(self, peer: bytes) -> bool:
+        standing = [each for each in swarm_of(self._host).get_connections(id_of(peer)) if not each.is_closed]
+        return bool(standing) and all(map(relayed, standing))
+
     async def connect(self, address: str) -> bytes:
         peer, where = parse_address(address)
         await self._dialler.connect(peer, [where])
@@ -76,52 +112,20 @@ class Mesh:
         self._tasks.spawn(framed.pump)
         return framed
 
-    async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
-        stream = await self.open(peer, protocol, addresses)
-        try:
-            await stream.send(frame)
-            answer = await stream.receive()
-        except BaseException:
-            self._tasks.spawn(stream.reset)
-            raise
-        await stream.close()
-        return answer
-
     def serve(self, protocol: str, handler: Handler, *, watched: bool = False) -> None:
-        serving: Counter[ID] = Counter()
+        service = self._services[protocol] = Service(handler, watched=watched)
+        self._serve(protocol, service)
 
+    def _serve(self, protocol: str, service: Service) -> None:
         async def handle(stream: INetStream) -> None:
-            peer = stream.muxed_conn.peer_id
-            if serving[peer] >= STREAMS_PER_PEER_MAX:
-                await stream.reset()
+            framed = FrameStream(stream, self._tasks, watched=service.watched)
+            if not service.admit(framed.peer):
+                await framed.reset()
                 return
-            serving[peer] += 1
-            try:
-                await self._run_handler(FrameStream(stream, self._tasks, watched=watched), handler)
-            finally:
-                serving[peer] -= 1
-                if not serving[peer]:
-                    del serving[peer]
+            self._tasks.spawn(framed.pump)
+            await service.run(framed)
 
         self._host.set_stream_handler(TProtocol(protocol), handle)
-
-    async def _run_handler(self, framed: FrameStream, handler: Handler) -> None:
-        self._tasks.spawn(framed.pump)
-        try:
-            await handler(framed)
-        except Exception as error:
-            if not _expected(error):
-                logging.getLogger(__name__).exception("a stream handler failed; its stream was reset")
-            await framed.reset()
-        else:
-            await framed.close()
-
-
-def _expected(error: BaseException) -> bool:
-    """Whether it tells of a peer that left or broke a rule, and not of a bug of ours."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_expected(inner) for inner in error.exceptions)
-    return isinstance(error, FallowError)
 
 
 @asynccontextmanager
@@ -133,13 +137,17 @@ async def open_network(
     *,
     mode: Literal["server", "client"] = "server",
     reach: Reach = ITSELF,
+    known: Sequence[str] = (),
+    lan: bool = False,
 ) -> AsyncIterator[Mesh]:
     """A network that has joined the others and serves until the block ends.
 
     `seed` is the 32-byte Ed25519 seed; `listen` are multiaddrs (port 0 takes any free one; a client may listen
     nowhere); `bootstrap` are full multiaddrs, one of which must answer; without any, the node starts alone. A server
     keeps its part of the table, unless it is reached through relays. `reach` is how others are to come to it.
-    Raises `bootstrap_unreachable`, `port_busy`.
+    `known` are addresses from an earlier time, to join by if no bootstrap peer answers soon; a server, without bootstrap
+    addresses, starts alone if they are all gone. Where `bootstrap` has `lan`, one neighbour on this machine's own networks
+    will do; with `lan`, neighbours find this node too. Raises `bootstrap_unreachable`, `port_busy`.
     """
     where = [_parse_listen(address) for address in listen]
     told = Told(reach)
@@ -153,39 +161,73 @@ async def open_network(
             try:
                 await started.wait()
                 dialler = Dialler(host, tasks)
-                reached = await _reach(dialler, bootstrap)
+                neighbours = Neighbours(host.get_id(), tasks, dialler)
+                if lan or LAN in bootstrap:
+                    tasks.spawn(partial(neighbours.meet, host.get_transport_addrs() if lan else []))
+                reached = await _reach(dialler, neighbours, bootstrap, known)
+                if not reached and (bootstrap or (known and mode == "client")):
+                    raise _nobody(bootstrap, known)
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
-                kad = Kad(host, tasks, dialler, validator, serves=mode == "server" and not told.relayed)
-                table = Table(host, kad, validator)
+                serves = mode == "server" and not told.relayed
+                kad = Kad(host, tasks, dialler, validator, SystemRandom(), serves=serves)
+                table = Table(host, kad, validator, SystemRandom())
                 if reached:
                     with trio.move_on_after(JOIN_S):
                         await table.join(reached)
-                nursery.start_soon(kad.maintain)
+                neighbours.join = table.join
+                nursery.start_soon(table.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
-                yield Mesh(host, tasks, dialler, table, ways, door)
+                door.spared = lambda: ways.kept().union(map(ID, kad.index.buckets.closest(kad.own)))
+                trimmer = Trimmer(host, tasks, door.spared)
+                nursery.start_soon(trimmer.run)
+                yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
             finally:
                 tasks.close()
                 stop.set()
 
 
-async def _reach(dialler: Dialler, bootstrap: Sequence[str]) -> list[ID]:
-    """The bootstrap peers that answered: at least one, if any were given. Raises `bootstrap_unreachable`."""
+async def _reach(dialler: Dialler, neighbours: Neighbours, bootstrap: Sequence[str], known: Sequence[str]) -> list[ID]:
+    """The peers that answered."""
     reached: list[ID] = []
+    all_asked = trio.Event()
 
     async def reach(address: str) -> None:
+        if address == LAN:
+            if (neighbour := await neighbours.first()) is not None:
+                reached.append(neighbour)
+                limit.deadline = min(limit.deadline, trio.current_time() + OTHERS_S)
+            return
         with suppress(NetworkError):  # the others may answer
             peer, where = parse_address(address)
             await dialler.connect(peer, [where])
             reached.append(peer)
+            limit.deadline = min(limit.deadline, trio.current_time() + OTHERS_S)
 
-    with trio.move_on_after(JOIN_S):
+    async def reach_given() -> None:
         async with trio.open_nursery() as nursery:
             for address in bootstrap:
                 nursery.start_soon(reach, address)
-    if bootstrap and not reached:
-        named = ", ".join(bootstrap)
-        raise NetworkError(Code.BOOTSTRAP_UNREACHABLE, f"none of the bootstrap addresses answers: {named}")
+        all_asked.set()
+
+    with trio.move_on_after(JOIN_S) as limit:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reach_given)
+            with trio.move_on_after(GIVEN_S):
+                await all_asked.wait()
+            for address in [] if reached else known:
+                nursery.start_soon(reach, address)
     return reached
+
+
+def _nobody(bootstrap: Sequence[str], known: Sequence[str]) -> NetworkError:
+    given = f"none of the bootstrap addresses answers: {', '.join(bootstrap)}" if bootstrap else ""
+    before = f"nobody answers at the {len(known)} addresses known from before" if known else ""
+    return NetworkError(Code.BOOTSTRAP_UNREACHABLE, "; ".join(filter(None, (given, before))))
+
+
+def silent(connection: INetConn) -> bool:
+    """Whether nothing has come on it lately, though it was asked for."""
+    return not isinstance(connection.muxed_conn, Muxer) or connection.muxed_conn.silent_s > 0
 
 
 def _parse_listen(address: str) -> Multiaddr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +10,7 @@ import trio
 from libp2p.abc import IMuxedStream
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 
+from .standing import Fault
 from .yamux import BODY_BYTES_MAX, WINDOW_BYTES, Flag, Frame, Kind, encode
 
 if TYPE_CHECKING:
@@ -31,12 +33,18 @@ class MuxedStream(IMuxedStream):
         self.stream_id = stream_id
         self.muxed_conn = conn
         self.inbound = inbound
-        self.watched = False
+        self.watched = self.resting = False
         self.unread = bytearray()
         self.recv_window = WINDOW_BYTES
         """Bytes that the other side may send still."""
+        self.held_bytes = 0
+        """What has come and was not read, here or by whoever puts it together above."""
+        self.read_at = trio.current_time()
+        """When somebody has last taken something whole."""
+        self.on_shed: Callable[[], None] | None = None
+        """Drops what is held above; whoever sets it tells `hold` and `read_at`."""
         self.queued = 0
-        """Frames handed to the connection and not written yet."""
+        """Large frames handed to the connection and not written yet."""
         self._conn = conn
         self._send_window = WINDOW_BYTES
         self._window = WINDOW_BYTES
@@ -64,6 +72,14 @@ class MuxedStream(IMuxedStream):
             sent += length
             await self._conn.carry(self, frame)
 
+    def offer(self, data: bytes) -> bool:
+        """All of it is on its way. False, and nothing of it is, if any would have to wait."""
+        if self._reset or self._send_closed or len(data) > self._send_window:
+            return False
+        taken = self._conn.offer(self, encode(Kind.DATA, 0, self.stream_id, len(data), data))
+        self._send_window -= len(data) if taken else 0
+        return taken
+
     async def read(self, n: int | None = None) -> bytes:
         """Some bytes, `n` at most. Raises `MuxedStreamEOF` at the end, `MuxedStreamReset` after a reset."""
         while not self.unread:
@@ -78,6 +94,9 @@ class MuxedStream(IMuxedStream):
         else:
             received = bytes(memoryview(self.unread)[:n])
             del self.unread[:n]
+        self.hold(-len(received))
+        if self.on_shed is None:
+            self.read_at = trio.current_time()
         self._grant(len(received))
         return received
 
@@ -105,9 +124,26 @@ class MuxedStream(IMuxedStream):
             self._conn.say(encode(Kind.WINDOW, Flag.RST, self.stream_id, 0))
         self.lose()
 
+    def watch(self, watched: bool) -> None:
+        """As `Muxer.watch`."""
+        self._conn.watch(self, watched)
+
+    def hold(self, length: int) -> None:
+        """So many bytes more are held, or fewer; if all peers together have too much here, this stream may end by it."""
+        self._conn.memory.hold(self, length)
+
+    def shed(self) -> None:
+        """What is held was dropped and the stream reset: it keeps too much from others, for too long."""
+        self._conn.blame(Fault.UNREAD)
+        if self.on_shed is not None:
+            self.on_shed()
+        self.abandon()
+
     def lose(self) -> None:
-        """Nothing goes or comes any more."""
+        """Nothing goes or comes any more; what came last is dropped."""
         self._reset = self._send_closed = self._recv_closed = True
+        self.hold(-len(self.unread))
+        self.unread.clear()
         self._tell()
         self._conn.forget(self)
 
@@ -117,6 +153,7 @@ class MuxedStream(IMuxedStream):
             self.recv_window -= frame.length
             if not self._recv_closed:
                 self.unread += frame.body
+                self.hold(frame.length)
         else:
             self._send_window = min(self._send_window + frame.length, SEND_WINDOW_MAX)
         if frame.flags & Flag.RST:
@@ -152,7 +189,9 @@ class MuxedStream(IMuxedStream):
         if self._recv_closed or self._taken * 2 < self._window:
             return
         now, credit = trio.current_time(), self._taken
-        if now - self._granted_at < FAST_ROUND_TRIPS * max(self._conn.round_trip_s, 0.001):
+        if not self._conn.memory.tight and now - self._granted_at < FAST_ROUND_TRIPS * max(
+            self._conn.round_trip_s, 0.001
+        ):
             grown = min(self._window * 2, WINDOW_BYTES_MAX)
             credit += grown - self._window
             self._window = grown

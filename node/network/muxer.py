@@ -29,7 +29,8 @@ from ...protocol.errors import Code, NetworkError, RemoteProtocolError
 from .boundary import translated
 from .flight import Flight
 from .identity import Multiaddr
-from .limits import STREAMS_IN_BURST, STREAMS_IN_MAX, STREAMS_IN_SEC, STREAMS_OUT_MAX
+from .limits import BUFFERED_CONNECTION_MAX, STREAMS_IN_BURST, STREAMS_IN_MAX, STREAMS_IN_SEC, STREAMS_OUT_MAX
+from .memory import Memory
 from .muxed import MuxedStream
 from .standing import Fault
 from .yamux import BODY_BYTES_MAX, HEAD_BYTES, WINDOW_BYTES, Flag, Frame, Frames, Kind, encode
@@ -42,6 +43,9 @@ SMALL_BYTES_MAX: Final = 4096
 
 LARGE_QUEUED_MAX: Final = 16
 """Large frames waiting for the socket; further senders wait for their turn."""
+
+OFFERED_MAX: Final = 256
+"""Small frames waiting for the socket beyond which no further one is taken without waiting for it."""
 
 SMALL_QUEUED_MAX: Final = 4096
 """Small frames waiting for the socket. They are not waited for, else two full sockets could wait for each other; a peer
@@ -72,7 +76,7 @@ class _Queued(NamedTuple):
     frame: bytes
     written: trio.Event | None = None
     stream: MuxedStream | None = None
-    """Whose data it is: what comes later on it stays behind it."""
+    """Whose data it is, if it is large: what comes later on it stays behind it."""
 
 
 class Muxer(IMuxedConn):
@@ -90,6 +94,8 @@ class Muxer(IMuxedConn):
         self.on_close = on_close
         self.blame: Callable[[Fault], None] = lambda fault: None
         """Told of what the peer does against the rules."""
+        self.memory = Memory(BUFFERED_CONNECTION_MAX, trio.current_time)
+        """Of all connections of the host, once it has been let in."""
         self.held_bytes = 0
         """What has come and waits above for whoever reads it."""
         self.used_at = trio.current_time()
@@ -110,6 +116,8 @@ class Muxer(IMuxedConn):
         self._flight = Flight()
         self._marks = 0
         self._reads = 0
+        self.silent_s = 0.0
+        """For so long nothing has come, although it was asked for; counted in ticks of the watch."""
         self._ended = False
         self._life = trio.CancelScope()
 
@@ -168,6 +176,7 @@ class Muxer(IMuxedConn):
             raise MuxedStreamError(f"{STREAMS_OUT_MAX} streams are open to this peer")
         stream = self._add(self._next_id, inbound=False)
         self._next_id += 2
+        self.watch(stream)  # until its protocol is agreed: `host` says when
         self.say(encode(Kind.WINDOW, Flag.SYN, stream.stream_id, 0))
         return stream
 
@@ -195,12 +204,23 @@ class Muxer(IMuxedConn):
         """The least of late, in seconds; 0 before one was measured."""
         return self._flight.round_trip_s
 
-    def watch(self, stream: MuxedStream) -> None:
-        """The stream ends when the peer falls silent, long before the connection does."""
-        if not stream.watched and stream.stream_id in self._streams:
-            stream.watched = True
-            self._watched += 1
-            self._hurry.set()
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way."""
+        return any(not stream.resting for stream in self._streams.values())
+
+    def watch(self, stream: MuxedStream, watched: bool = True) -> None:
+        """The stream ends when the peer falls silent, long before the connection does; or not any more."""
+        if stream.watched is not watched and stream.stream_id in self._streams:
+            stream.watched = watched
+            self._watched += 1 if watched else -1
+            if watched and self._watched == 1:
+                self._hurry.set()
+
+    def set_working(self, stream: MuxedStream, working: bool) -> None:
+        """Whether anything is under way on the stream; while not, it keeps nobody from ending the connection."""
+        stream.resting = not working
+        self.used_at = trio.current_time()
 
     def forget(self, stream: MuxedStream) -> None:
         """The stream has ended for both sides."""
@@ -219,21 +239,30 @@ class Muxer(IMuxedConn):
 
     async def carry(self, stream: MuxedStream, frame: bytes) -> None:
         """The frame of data was written. Cancelled, it is written all the same. Raises `ConnectionClosedError`."""
-        queued = _Queued(frame, trio.Event(), stream)
         if len(frame) <= HEAD_BYTES + SMALL_BYTES_MAX and not stream.queued:
             self._check()
+            queued = _Queued(frame, trio.Event())
             self._small.append(queued)
         else:
             await self._room.acquire()
             if self._ended:
                 self._room.release()  # for the next one that waits
             self._check()
+            queued = _Queued(frame, trio.Event(), stream)
             self._large.append(queued)
-        stream.queued += 1
+            stream.queued += 1
         self._wake.set()
         assert queued.written is not None
         await queued.written.wait()
         self._check()
+
+    def offer(self, stream: MuxedStream, frame: bytes) -> bool:
+        """The frame of data is on its way. False, and it is not, if it would have to wait."""
+        if self._ended or stream.queued or len(self._small) >= OFFERED_MAX or len(frame) > HEAD_BYTES + SMALL_BYTES_MAX:
+            return False
+        self._small.append(_Queued(frame))
+        self._wake.set()
+        return True
 
     async def cut(self, fault: Fault | None = None) -> None:
         """The peer is cut off, for the fault if there is one."""
@@ -341,22 +370,23 @@ class Muxer(IMuxedConn):
     # Keeping watch.
 
     async def _watch(self) -> None:
-        silent_s, reads = 0.0, self._reads
+        reads, began = self._reads, trio.current_time()
         while True:
             tick_s = STREAM_TICK_S if self._watched else TICK_S
             self._hurry = trio.Event()
-            with trio.move_on_after(tick_s) as tick:
+            with trio.move_on_at(began + tick_s) as tick:
                 await self._hurry.wait()
             if not tick.cancelled_caught:
                 continue
-            silent_s = silent_s + tick_s if self._reads == reads else 0.0
+            began = trio.current_time()
+            self.silent_s = self.silent_s + tick_s if self._reads == reads else 0.0
             reads = self._reads
-            if silent_s >= DEAD_S:
+            if self.silent_s >= DEAD_S:
                 self._life.cancel()
-            if silent_s >= STREAM_DEAD_S:
+            if self.silent_s >= STREAM_DEAD_S:
                 for stream in [each for each in self._streams.values() if each.watched]:
                     stream.abandon()
-            if silent_s:
+            if self.silent_s:
                 self._flight.marked(self._marks + 1, 0, trio.current_time())
                 self.say(self._mark())
             for stream in [each for each in self._streams.values() if each.closed_s() > HALF_CLOSED_S]:

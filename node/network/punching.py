@@ -29,6 +29,7 @@ from .dialback import at, port_of
 from .dialling import Dialler
 from .host import swarm_of
 from .identity import Multiaddr, MultiaddrError, is_relayed
+from .muxer import Muxer
 
 PUNCH_ID: Final = TProtocol("/libp2p/dcutr")
 
@@ -138,7 +139,7 @@ class Puncher:
             if all(map(relayed, swarm.get_connections(peer))):
                 return  # the direct way has ended first
             for connection in old:
-                if not connection.get_streams():
+                if not (isinstance(connection.muxed_conn, Muxer) and connection.muxed_conn.busy):
                     await connection.close()
 
     def _port(self) -> int:

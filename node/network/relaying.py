@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final, cast
 
@@ -75,6 +75,11 @@ class Ledger:
     def expires_s(self, peer: ID) -> float:
         """When the peer's reservation ends."""
         return self._reserved[peer][0]
+
+    @property
+    def reserved(self) -> Collection[ID]:
+        """Those that hold a reservation."""
+        return self._reserved.keys()
 
     @property
     def carrying(self) -> tuple[int, int]:

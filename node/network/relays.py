@@ -21,6 +21,9 @@ RETRY_S_MAX: Final = 600.0
 SEARCH_S: Final = 2.0
 SEARCH_S_MAX: Final = 120.0
 """Between searches of the table, doubling, for as long as too few candidates are known."""
+LINK_S: Final = 60.0
+"""All relays lost within so long have not failed: the way out of here was cut, as it is when a machine moves. They are asked
+again before others, so that the ways to this node stay the same, and tell nobody that it moved."""
 RENEW_S_MAX: Final = 1200.0
 """Not even a long reservation is left alone for longer: so that one that the relay has forgotten is made again."""
 
@@ -62,6 +65,8 @@ class Relays:
     wanted: int = WANTED
     _candidates: dict[bytes, _Candidate] = field(default_factory=dict)
     _held: dict[bytes, _Held] = field(default_factory=dict)
+    _lost: dict[bytes, float] = field(default_factory=dict)
+    """When each relay that may be asked again was lost."""
     _search_s: float = 0.0
     _search_gap_s: float = SEARCH_S
     _searching: bool = False
@@ -129,6 +134,7 @@ class Relays:
 
     def failed(self, relay: bytes, now_s: float) -> None:
         """It refused, or did not answer. What it granted before stands until it ends, but others are looked for."""
+        self._lost.pop(relay, None)
         self._postpone(relay, now_s)
         if held := self._held.get(relay):
             held.asking = False
@@ -138,6 +144,11 @@ class Relays:
         """The connection to it has ended, and its reservation with that."""
         if self._held.pop(relay, None):
             self._postpone(relay, now_s)
+            self._lost = {each: at for each, at in self._lost.items() if now_s - at <= LINK_S} | {relay: now_s}
+            if not self._held and len(self._lost) > 1:
+                for each in self._lost:
+                    if candidate := self._candidates.get(each):
+                        candidate.failures, candidate.not_before_s = 0, now_s
             self._search_s, self._search_gap_s = now_s, SEARCH_S
 
     def _postpone(self, relay: bytes, now_s: float) -> None:
@@ -157,9 +168,9 @@ class Relays:
         taken = {_network(address) for address in self.addresses}
         taken |= {_network(a) for each in self._candidates.values() if each.asking for a in each.addresses}
 
-        def rank(relay: bytes) -> tuple[int, bool]:
+        def rank(relay: bytes) -> tuple[int, bool, bool]:
             each = self._candidates[relay]
-            return each.failures, not taken.isdisjoint(map(_network, each.addresses))
+            return each.failures, relay not in self._lost, not taken.isdisjoint(map(_network, each.addresses))
 
         best = min(map(rank, free))
         return self.random.choice([relay for relay in free if rank(relay) == best])

@@ -29,6 +29,9 @@ KEY_BYTES_MAX: Final = 256
 PROVIDERS_MAX: Final = 400
 """Providers returned by one search: more than that and the keys should have been sharded."""
 
+CIRCUIT: Final = "/p2p-circuit"
+"""In an address, between a relay's and the peer that it leads to."""
+
 STREAMS_PER_PEER_MAX: Final = 64
 """Inbound streams of one protocol served at once for one peer; its further ones are reset. py-libp2p has no bound of
 its own, and a node has 16 slots."""
@@ -121,6 +124,16 @@ class Network(Protocol):
     def peers(self) -> list[bytes]:
         """The peers connected now."""
 
+    def whereabouts(self, peer: bytes) -> tuple[str, ...]:
+        """Where the peer is or was, as far as this node was told: full multiaddrs. A hint."""
+
+    def drop(self, peer: bytes) -> bool:
+        """Connections with the peer that a relay carries, and on which it has fallen silent, are given up: the next call
+        looks for a way anew. Whether there were any."""
+
+    def relayed(self, peer: bytes) -> bool:
+        """Whether the peer is connected, and through relays alone."""
+
     async def connect(self, address: str) -> bytes:
         """Connected to the peer at the multiaddr; its key. Raises `peer_unreachable`."""
 
@@ -135,13 +148,22 @@ class Network(Protocol):
 
     def serve(self, protocol: str, handler: Handler, *, watched: bool = False) -> None:
         """Inbound streams of the protocol run the handler, each in its own task. A stream left open is closed; whatever
-        the handler raises resets its stream. `watched` as in `open`."""
+        the handler raises resets its stream. `watched` as in `open`.
+
+        A protocol whose streams are not watched can also be asked for one answer (`request`): its handler then gets a
+        stream on which one frame comes and one goes, and is cancelled when the asker does not want the answer any more.
+        """
 
     async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
-        """One frame out, one frame back, over a fresh stream. Raises as `open`, `send` and `receive` do."""
+        """One frame out, one frame back, beside any number of others to the peer on one standing stream.
+
+        It ends within two seconds of the peer's last word. If the connection turns out to be dead, it is asked again, once,
+        over another: the peer may have been asked twice, and may have done what was asked though no answer came.
+        Raises as `open`, `send` and `receive` do.
+        """
 
     async def put(self, key: str, value: bytes) -> int:
-        """So many of the peers closest to the key keep the value. It expires within a day: put a newer one in time.
+        """So many of the peers closest to the key keep the value. It expires within half an hour: put a newer one in time.
 
         0 is no error when nobody else is there. Raises `too_large` or what the validator raises.
         """
@@ -150,7 +172,10 @@ class Network(Protocol):
         """The newest valid value that the closest peers hold, or none. A hint, never the truth."""
 
     async def provide(self, key: str) -> int:
-        """So many of the peers closest to the key will name this node as a provider, for at most two days."""
+        """So many of the peers closest to the key will name this node as a provider, for half an hour."""
 
-    async def find(self, key: str) -> list[Provider]:
-        """Who provides the key, as the closest peers have it; each once, this node left out."""
+    async def find(self, key: str, tell: Callable[[Provider], None] | None = None) -> list[Provider]:
+        """Who provides the key, as the closest peers have it; each once, this node left out.
+
+        `tell` is called with each as soon as it is named: the first answers come in a tenth of the time of all.
+        """

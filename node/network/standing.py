@@ -33,6 +33,8 @@ class Fault(IntEnum):
 
     REFUSED_STREAM = 1
     """It opened a stream beyond its bounds."""
+    STALE_RECORD = 2
+    """A value older than the one that stands. A clock that was set back does that; one who keeps at it wants it back."""
     SILENT_HANDSHAKE = 5
     """It connected, and did not say who it is in time. Sixteen in a minute are no bad link."""
     BAD_RECORD = 10

@@ -39,11 +39,14 @@ class FrameStream:
         self._stream = stream
         self._conn = stream.muxed_conn
         self._tasks = tasks
-        if watched and isinstance(stream, NetStream) and isinstance(stream.muxed_stream, MuxedStream):
-            self._conn.watch(stream.muxed_stream)
+        assert isinstance(stream, NetStream) and isinstance(stream.muxed_stream, MuxedStream)
+        self._muxed = stream.muxed_stream
+        self._muxed.on_shed = self._shed
+        if watched:
+            self._conn.watch(self._muxed)
         self._sending = trio.Lock()
         self._arrived, self._unread = trio.open_memory_channel[bytes](UNREAD_FRAMES_MAX)
-        self._unread_bytes = self._partial_bytes = 0
+        self._unread_bytes = self._partial_bytes = self._kept_bytes = 0
         self._end = NetworkError(Code.STREAM_CLOSED, "the other side has closed the stream")
         self._ended = trio.Event()
         self._send_closed = self._receive_closed = False
@@ -64,6 +67,10 @@ class FrameStream:
                     self._send_closed = True
                     self._tasks.spawn(self._abort)
 
+    def offer(self, frame: bytes) -> bool:
+        """The frame is on its way. False, and it is not, if it would have to wait."""
+        return not self._send_closed and not self._sending.locked() and self._muxed.offer(framing.frame(frame))
+
     async def _write(self, frame: bytes) -> None:
         await self._stream.write(framing.frame(frame))
 
@@ -73,19 +80,43 @@ class FrameStream:
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise NetworkError(self._end.code, self._end.message) from None
         self._hold(-len(frame))
+        self._muxed.read_at = trio.current_time()
         return frame
 
     async def close(self) -> None:
         if not self._receive_closed:
-            self._end_here()
+            self.cease()
             self._tasks.spawn(self._linger)
         await trio.lowlevel.checkpoint()
 
     async def reset(self) -> None:
-        self._end_here()
+        self.cease()
         await self._abort()
 
-    def _end_here(self) -> None:
+    @property
+    def connected(self) -> bool:
+        """Whether the connection below stands."""
+        return self._conn.is_established
+
+    def set_working(self, working: bool, *, watched: bool = False) -> None:
+        """Whether anything is under way here, as `Muxer.set_working` has it; and whether that is watched, as in `open`."""
+        self._conn.set_working(self._muxed, working)
+        self._conn.watch(self._muxed, watched)
+
+    def keep(self, length: int) -> None:
+        """Whoever received them holds so many bytes more, or fewer, of what is no whole yet. Raises `too_large`."""
+        length = max(length, -self._kept_bytes)  # what was shed is not given back twice
+        self._kept_bytes += length
+        self._account(length)
+        if length > 0 and self._conn.held_bytes > BUFFERED_CONNECTION_MAX:
+            raise self._overfull(f"{BUFFERED_CONNECTION_MAX} bytes on all its streams")
+
+    def blame(self, fault: Fault) -> None:
+        """The fault counts against the peer."""
+        self._conn.blame(fault)
+
+    def cease(self) -> None:
+        """Nothing is sent or received here any more; the other side learns of it by `reset`."""
         self._send_closed = self._receive_closed = True
         self._end = NetworkError(Code.STREAM_CLOSED, "the stream was closed on this side")
         self._unread.close()
@@ -157,11 +188,23 @@ class FrameStream:
         self._conn.blame(Fault.UNREAD)
         return NetworkError(Code.TOO_LARGE, f"the peer sent {what} that nobody had read")
 
+    def _shed(self) -> None:
+        self.cease()
+        self._hold_partial(0)  # the stream is reset next: neither its reader nor whoever kept parts goes on
+        self.keep(-self._kept_bytes)
+        self._end = NetworkError(
+            Code.TOO_LARGE, "the peers sent more than this node holds unread, this one not the least"
+        )
+
     def _hold(self, length: int) -> None:
         self._unread_bytes += length
-        self._conn.held_bytes += length
+        self._account(length)
 
     def _hold_partial(self, length: int) -> None:
         """Of a frame that is not complete, so many bytes have come."""
-        self._conn.held_bytes += length - self._partial_bytes
-        self._partial_bytes = length
+        more, self._partial_bytes = length - self._partial_bytes, length
+        self._account(more)
+
+    def _account(self, length: int) -> None:
+        self._conn.held_bytes += length
+        self._muxed.hold(length)

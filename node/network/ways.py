@@ -102,6 +102,10 @@ class Ways:
         if self._puncher:
             self._puncher.punch(peer)
 
+    def kept(self) -> set[ID]:
+        """Peers to whom a connection has to stand: relays of this host, and those whose relay it is."""
+        return self._reservations.chosen() | set(self._relay.ledger.reserved if self._relay else ())
+
     def reachability(self) -> Reachability:
         """See `Network.reachability`."""
         carried = self._relay.ledger.carrying if self._relay else (0, 0)

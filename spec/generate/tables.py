@@ -29,6 +29,7 @@ SIGNERS = {
     "shed-order": "grid key",
     "feeder-roster": "grid key",
     "feeder-lease": "lender",
+    "witness": "witness",
 }
 """Who signs a record: the one thing about it that its class does not say."""
 

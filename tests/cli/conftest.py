@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,11 +72,10 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+def mesh(tmp_path_factory: pytest.TempPathFactory, new_home: Callable[[], Path]) -> Iterator[Shell]:
     """Four nodes of four owners, the last a liar, and the shell of a client that knows where to join."""
     directory = tmp_path_factory.mktemp("cli")
-    shell = Shell(directory / "home")
-    shell.json("bundle", "build", "tiny-chat", "tiny-embed")
+    shell = Shell(new_home())
     function.build(shell.home)
     words = ("testnet", "up", "--dir", directory / "net", "--kinds", "host=1,site=1,vehicle=1,robot=1", "--liars", "1")
     with shell.running(*words, "--bundles", f"tiny-chat,tiny-embed,{function.NAME}", "--json") as (process, up):

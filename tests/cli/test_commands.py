@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from fallow.cli import run
+from fallow.cli.clock import judged
 from fallow.cli.commands import COMMANDS, GROUPS, Command
 from fallow.node.engine.sandbox import bubblewrap
 from fallow.node.engine.trial import ATTEMPTS
@@ -232,6 +233,38 @@ def test_doctor_tries_to_break_out_and_says_what_held(shell: Shell) -> None:
     assert report["accelerators"]
     assert set(report["sandbox"]["attempts"]) == set(ATTEMPTS)
     assert report["sandbox"]["holes"] == []
+
+
+def test_doctor_says_how_the_mesh_is_joined_if_it_is_not(shell: Shell) -> None:
+    checks = json.loads(shell("doctor", "--json").stdout)["checks"]
+    assert (checks["mesh"]["good"], checks["node"]["good"]) == (False, None)
+    assert "FALLOW_BOOTSTRAP" in checks["mesh"]["advice"]
+    assert "no peer's time" in checks["clock"]["found"]
+    assert checks["disk"]["good"] is True
+    gone = f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}"
+    assert gone in json.loads(shell("doctor", "--json", "--bootstrap", gone).stdout)["checks"]["mesh"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "ages_s", "good", "words"),
+    [
+        (True, [], True, "no peer's time"),
+        (None, [], None, "no peer's time"),
+        (True, [10, 50, 40], True, "at most 40 s ahead and 260 s behind"),
+        (False, [10, 50, 40], None, "at most 40 s ahead"),
+        (True, [-3, 50, -1], True, "at most 0 s ahead"),
+        (True, [-130, 50, -140], False, "at least 130 s behind"),
+        (True, [430, 50, 440], False, "at least 130 s ahead"),
+        (True, [430, 50, 40], True, "at most 50 s ahead"),  # one that lies moves nothing
+    ],
+)
+def test_a_clock_is_judged_by_the_kernel_and_by_what_peers_signed(
+    kept: bool | None, ages_s: list[int], good: bool | None, words: str
+) -> None:
+    found = judged(kept, [1000 * age for age in ages_s])
+    assert found[0] is good
+    assert words in found[1]
+    assert bool(found[2]) is (good is not True)
 
 
 def test_doctor_says_what_is_missing_and_how_to_get_it(

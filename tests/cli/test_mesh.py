@@ -1,13 +1,17 @@
 """The client's and the owner's commands against real nodes."""
 
+import contextlib
 import json
+import os
+import pty
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from .conftest import Shell
+from .conftest import COMMAND, Shell
 
 ASK = ("generate", "tiny-chat", "hello there", "--max-tokens", "40")
 
@@ -17,6 +21,67 @@ def test_the_network_is_shown(mesh: Shell) -> None:
     assert {node["peer_id"] for node in found} <= {node["peer_id"] for node in mesh.nodes}
     assert all("tiny-chat" in node["bundles"] and node["state"] == "ready" for node in found)
     assert len({node["owner"] for node in found}) == len(found) >= 3
+
+
+def test_nodes_are_shown_as_we_measured_them_and_how_they_are_reached(mesh: Shell) -> None:
+    before = {node["peer_id"]: node for node in mesh.json("nodes", "tiny-chat")["nodes"]}
+    for node in mesh.json("nodes", "tiny-chat")["nodes"]:
+        assert node["rtt_ms"] > 0
+        assert 0 <= node["age_ms"] < 60_000
+        assert (node["reach"], node["way"]) == ("direct", "direct")
+        assert node["answers"] > before[node["peer_id"]]["answers"]  # kept from one command to the next
+        assert node["tries"] >= node["answers"]
+        assert node["jobs_done"] >= 0 <= node["jobs_failed"]
+        assert node["interactive"] in (True, False)
+
+
+def test_watching_says_what_changes_line_by_line_until_ctrl_c(mesh: Shell) -> None:
+    command = [*COMMAND, "nodes", "tiny-chat", "--watch"]
+    state, name = mesh.nodes[2]["folder"], mesh.nodes[2]["peer_id"][-8:]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=mesh.environment
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        lines = iter(process.stdout.readline, "")
+        came = next(line for line in lines if f"+ {name}" in line)
+        assert "ready" in came and "direct" in came and "tiny-chat" in came
+        mesh.json("node", "drive", "--state", state)
+        assert next(line for line in lines if f"~ {name}" in line and " not-eligible (" in line)
+        mesh.json("node", "park", "--state", state)
+        assert next(line for line in lines if f"~ {name}" in line and " ready, " in line)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == ""
+
+
+def test_watching_on_a_terminal_keeps_a_table_up_and_gives_the_terminal_back(mesh: Shell) -> None:
+    master, slave = pty.openpty()
+    command = [*COMMAND, "nodes", "tiny-chat", "--watch"]
+    environment = {**mesh.environment, "TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE, env=environment) as process:
+        os.close(slave)
+        assert process.stderr is not None
+        shown = b""
+        while shown.count(b"its own rtt ms") < 2:
+            shown += os.read(master, 65536)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == b""
+        with contextlib.suppress(OSError):  # a terminal without a program is at its end
+            while more := os.read(master, 65536):
+                shown += more
+    os.close(master)
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")  # the cursor is there again
+    assert mesh.nodes[0]["peer_id"][-8:].encode() in shown
+
+
+def test_watching_for_programs_gives_an_object_for_each_look(mesh: Shell) -> None:
+    with mesh.running("nodes", "tiny-chat", "--watch", "--json") as (process, first):
+        assert process.stdout is not None
+        again = json.loads(process.stdout.readline())
+        assert {node["peer_id"] for node in first["nodes"]} <= {node["peer_id"] for node in again["nodes"]}
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 def test_nodes_are_shown_with_the_profiles_that_they_signed(mesh: Shell) -> None:
@@ -163,6 +228,37 @@ def test_the_owner_takes_the_machine_and_lends_it_again(mesh: Shell) -> None:
         if (now := mesh.json("node", "status", "--state", state)["state"]) == "ready":
             break
     assert now == "ready"
+
+
+def test_doctor_says_whether_a_stranger_finds_the_node_and_gets_through(mesh: Shell) -> None:
+    state = mesh.nodes[1]["folder"]
+    checks = json.loads(mesh("doctor", "--node", state, "--json").stdout)["checks"]
+    connection = ["link", "round trips", "rates"]
+    assert list(checks) == ["node", "mesh", "reach", "found", "clock", *connection, "sandbox", "accelerator", "disk"]
+    assert " peers" in checks["round trips"]["found"]
+    for name, words in (
+        ("node", "runs, and is ready"),
+        ("mesh", "joined as a stranger"),
+        ("reach", "directly"),
+        ("found", "and reaches it directly"),
+        ("disk", "of the disk are free"),
+    ):
+        assert checks[name]["good"] is True, checks[name]
+        assert words in checks[name]["found"]
+    assert "peers signed last, it is at most" in checks["clock"]["found"]
+    assert all(each["advice"] for each in checks.values() if each["good"] is False)
+
+
+def test_doctor_says_what_is_so_where_no_node_runs(mesh: Shell, tmp_path: Path) -> None:
+    shown = mesh("doctor", "--node", tmp_path).stdout
+    assert "NO node" in shown and "No node is running" in shown
+    assert "-> `fallow node run --config node.toml` starts it." in shown
+    assert "joined as a stranger" in shown
+    assert "no node runs whom a stranger could look for" in shown
+    checks = json.loads(mesh("doctor", "--json").stdout)["checks"]
+    assert checks["node"]["good"] is None and "--node STATE" in checks["node"]["advice"]
+    assert checks["reach"]["good"] in (True, None)  # whether peers got through is this machine's affair
+    assert checks["mesh"]["good"] is True
 
 
 def test_the_test_network_shows_its_processes(mesh: Shell) -> None:

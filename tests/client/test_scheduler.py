@@ -9,11 +9,12 @@ import pytest
 from nacl.signing import SigningKey
 
 from fallow.client.discovery import Node
-from fallow.client.scheduler import EXPLORE, Experience, Need, choose, expected_s, ineligible, why_nobody
+from fallow.client.scheduler import BATCH_COST_S, EXPLORE, Experience, Need, choose, expected_s, ineligible, why_nobody
 from fallow.protocol.envelope import sign
 from fallow.protocol.identity import CHECKER, Mandate, WorkerKey
 from fallow.protocol.prices import Price
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
+from fallow.protocol.witness import Witness
 
 BUNDLE = b"\x09" * 32
 NEED = Need(BUNDLE, "generate", 1, 40, 100, 10_000)
@@ -88,6 +89,31 @@ def test_the_preferred_come_first_if_they_can() -> None:
     assert choose([wanted, other], NEED, Experience(), set(), (wanted.key,), 0, Random(1)) is wanted
     assert choose([wanted, other], NEED, Experience(), {wanted.key}, (wanted.key,), 0, Random(1)) is other
     assert choose([], NEED, Experience(), set(), (), 0, Random(1)) is None
+
+
+def test_where_somebody_waits_an_interactive_node_is_taken_and_what_was_not_measured_is_batch() -> None:
+    batch = node(1)
+    figures = replace(node(2).connectivity, rtt_p95_us=150_000, jitter_us=50_000, loss_ppm=20_000)
+    interactive = replace(node(2), connectivity=figures)
+    assert interactive.interactive and not batch.interactive
+    for need, costs in ((NEED, True), (replace(NEED, role=CHECKER), False), (replace(NEED, entry="call"), False)):
+        least, most = (expected_s(each, need, Experience(), 0) for each in (interactive, batch))
+        assert (most - least == BATCH_COST_S) is costs
+    assert choose([batch, interactive], NEED, Experience(), set(), (), 0, Random(1)) is interactive
+    assert choose([batch], NEED, Experience(), set(), (), 0, Random(1)) is batch
+
+
+@pytest.mark.spec("D-27")
+def test_what_the_client_measured_comes_before_witnesses_and_they_before_the_nodes_word() -> None:
+    said = replace(node(2).connectivity, rtt_p95_us=1_000, jitter_us=1_000, loss_ppm=0)
+    claimed = replace(node(2), connectivity=said)
+    far = Witness(b"\x01" * 32, claimed.key, b"mandate", 0, 1, 20, 300_000, 400_000, 1_000, 0)
+    witnessed = replace(claimed, witnesses=(far, replace(far, witness=b"\x02" * 32)))
+    assert claimed.interactive and replace(claimed, witnesses=(far,)).interactive
+    assert not witnessed.interactive
+    assert replace(witnessed, own_rtts_us=(900_000, 9_000, 9_000)).interactive
+    assert not replace(claimed, own_rtts_us=(900_000, 1_000, 900_000)).interactive
+    assert replace(claimed, own_rtts_us=(900_000, 900_000)).interactive
 
 
 def test_nobody_there_is_said_plainly() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,8 +37,8 @@ class Tiny:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    store = BundleStore(tmp_path_factory.mktemp("home") / "store")
+def tiny(new_home: Callable[[], Path]) -> Tiny:
+    store = BundleStore(new_home() / "store")
     return Tiny(store, build("tiny-chat", store), build("tiny-embed", store))
 
 

@@ -28,8 +28,6 @@ HONEST = (3, 1, 4)
 BROKEN = Path(__file__).parent.parent / "fixtures/artifacts"
 """Found by altering bytes at random: MLIR's reader of jaxlib 0.10.2 dies of a few in a thousand."""
 
-MODULE = hostile.exported(hostile.honest).mlir_module_serialized
-
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "native-code": (lambda: hostile.native("evil"), "custom_call 'evil'"),
     "python-callback": (lambda: hostile.native("xla_ffi_python_cpu_callback"), "xla_ffi_python_cpu_callback"),
@@ -53,7 +51,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: hostile.with_module(hostile.exported(lambda _: jnp.zeros((1, 3))).mlir_module_serialized),
         "not those that its artifact describes",
     ),
-    "malformed-stablehlo": (lambda: hostile.with_module(MODULE[:-200]), "cannot be read"),
+    "malformed-stablehlo": (
+        lambda: hostile.with_module(hostile.exported(hostile.honest).mlir_module_serialized[:-200]),
+        "cannot be read",
+    ),
     "no-stablehlo": (lambda: hostile.with_module(b"ML\xefR" + bytes(99)), "cannot be read"),
     "truncated-flatbuffer": (lambda: serialized(hostile.honest)[:-900], "cannot be read"),
     "offsets-into-nowhere": (lambda: struct.pack("<I", 2**31) + serialized(hostile.honest)[4:], "cannot be read"),

@@ -9,9 +9,10 @@ import pytest
 
 from fallow.node.engine import device
 from fallow.node.engine.artifact import Aval, Signature
+from fallow.node.engine.caps import RUN_RATIO, RUN_S_MAX, Caps, Speed, memory_bytes
 from fallow.node.engine.entries import generate
-from fallow.node.engine.kept import FOLDER, Kept, hashed
-from fallow.node.engine.loading import Loaded, load_untrusted, own_grant
+from fallow.node.engine.kept import FOLDER, SPEED, Kept, hashed
+from fallow.node.engine.loading import Grant, Loaded, known_speed, load_untrusted, own_grant, unlimited
 from fallow.node.engine.programs import load as open_model
 from fallow.node.engine.turns import alone
 from fallow.protocol.errors import Code, EngineError
@@ -25,7 +26,8 @@ INPUTS = np.arange(C, dtype=np.int32)[None], np.array([C], np.int32)
 
 
 @pytest.fixture(scope="module")
-def artifact() -> bytes:
+def artifact(tiny: Tiny) -> bytes:
+    device.configure(tiny.store.compile_cache)  # before anything runs
     return serialized(honest)
 
 
@@ -67,6 +69,28 @@ def test_a_program_that_is_not_there_when_it_is_read_ahead_is_compiled(artifact:
     assert only_file(tmp_path).exists()
 
 
+def test_a_run_may_take_what_the_best_speed_says_that_was_seen_of_the_machine(artifact: bytes, tmp_path: Path) -> None:
+    """What was measured in a busy moment holds until somebody sees more: nothing of it stays with the programs."""
+
+    def limit(kept: Kept) -> float:
+        grant = Grant(Caps(memory_bytes(), run_s=0.0), known_speed(kept), unlimited, kept)
+        loaded = load_untrusted("program", artifact, SIGNATURE, flops=HONEST_FLOPS, slots=1, grant=grant)
+        return loaded.run_s_max
+
+    kept = Kept(tmp_path)
+    kept.learn(Speed(100.0, 1e9))
+    slow = limit(kept)
+    assert slow == pytest.approx(RUN_RATIO * HONEST_FLOPS / 100.0, rel=0.01)
+    kept.learn(Speed(10_000.0, 1e3))  # better in one, worse in the other
+    assert limit(Kept(tmp_path)) == pytest.approx(slow / 100, rel=0.01)
+    assert Kept(tmp_path / "own", tmp_path).speed() == Speed(10_000.0, 1e9)
+    for spoilt in (b"", (tmp_path / SPEED).read_bytes()[:-1]):
+        (tmp_path / SPEED).write_bytes(spoilt)
+        assert kept.speed() is None
+    assert limit(kept) <= RUN_S_MAX
+    assert kept.speed() is not None  # measured, and kept
+
+
 @pytest.mark.spec("B-18")
 def test_a_manifest_that_claims_other_flops_of_a_kept_program_is_refused(artifact: bytes, tmp_path: Path) -> None:
     load(artifact, Kept(tmp_path))
@@ -75,7 +99,7 @@ def test_a_manifest_that_claims_other_flops_of_a_kept_program_is_refused(artifac
     assert caught.value.code is Code.BUNDLE_REFUSED
 
 
-HEAD = b'{"isolated": true, "reason": "", "needed_bytes": 1, "run_s_max": 5}\n'
+HEAD = b'{"isolated": true, "reason": "", "needed_bytes": 1, "flops": 5, "moved_bytes": 5, "bounded": true}\n'
 
 
 @pytest.mark.parametrize("content", [b"", b"[]\n", HEAD + b"cut short", HEAD + b"cno.such.module\nname\n."])

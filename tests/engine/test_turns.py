@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,6 +310,46 @@ def test_prefixes_without_any_state_are_bounded_in_number() -> None:
     assert prefixes.find(A, (2, *PROMPT)) is None
     assert prefixes.find(A, (3, *PROMPT)) is not None
     assert prefixes.find(B, (4, *PROMPT)) is None
+
+
+JOBS_AFTER_REHEARSAL = """
+import sys
+from pathlib import Path
+from fallow.node.engine import device
+from fallow.node.engine.bundles import BundleStore
+from fallow.node.engine.entries import run_entry
+from fallow.node.engine.kept import Kept
+from fallow.node.engine.loading import own_grant
+from fallow.node.engine.programs import load
+from fallow.node.engine.sequences import rehearsal
+from fallow.node.engine.turns import Task, Turns
+from fallow.protocol.work import Parameters, Work
+
+store, cache, client = BundleStore(Path(sys.argv[1])), Path(sys.argv[3]), bytes(32)
+device.configure(cache)
+model = load(store.open(sys.argv[2]), own_grant(Kept(store.compile_cache)))
+while model.load_next():
+    pass
+for _ in rehearsal(model):
+    pass
+before, turns, ask = set(cache.iterdir()), Turns([model]), Parameters(max_tokens=40)
+for _ in range(2):  # the second time from what is kept of the first
+    for length in (20, 45, 130, 85):
+        steps = run_entry(model.manifest, "generate", ask, Work((tuple(range(4, 4 + length)),)))
+        turns.add(Task(client, model, ask, steps, lambda step, ran: None, print, credit=1000))
+    while len(turns):
+        turns.run()
+print(len(before), *(path.name for path in set(cache.iterdir()) - before))
+"""
+
+
+def test_nothing_that_is_done_to_states_is_compiled_after_the_rehearsal(tiny: Tiny, tmp_path: Path) -> None:
+    """In a process of its own: this one has compiled it long since."""
+    command = [sys.executable, "-c", JOBS_AFTER_REHEARSAL, str(tiny.store.root), tiny.chat, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    compiled, *later = ended.stdout.split()
+    assert int(compiled) > 10
+    assert later == []
 
 
 def test_a_long_prompt_holds_up_the_others_by_one_short_chunk_a_step(chat: Model) -> None:

@@ -11,8 +11,8 @@ from fallow.node.engine.bundles import Bundle, BundleStore
 
 
 @pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> BundleStore:
-    store = BundleStore(tmp_path_factory.mktemp("home") / "store")
+def tiny_store(new_home: Callable[[], Path]) -> BundleStore:
+    store = BundleStore(new_home() / "store")
     for name in ("tiny-chat", "tiny-chat-q4", "tiny-embed"):
         build(name, store)
     return store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -46,6 +47,12 @@ class Host:
         self.begin(*order)
         return self.answer()
 
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.communicate()
@@ -67,7 +74,7 @@ Start = Callable[..., Host]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts a host in a place: `start(place, 1, bootstrap, way="relayed", mode="client", relay=True)`."""
+    """Starts a host in a place: `start(place, 1, bootstrap, way="relayed", mode="client", relay=True, lan=True)`."""
     with starter() as start:
         yield start
 
@@ -85,11 +92,11 @@ def starter() -> Iterator[Start]:
 
     def start(
         place: Place, number: int, bootstrap: list[str] | None = None, *, way: str = "direct", mode: str = "server",
-        relay: bool = False,
+        relay: bool = False, lan: bool = False,
     ) -> Host:  # fmt: skip
         settings = {
             "seed": bytes([number] * 32).hex(), "listen": [WIRE] if mode == "server" else [],
-            "bootstrap": bootstrap or [], "way": way, "mode": mode, "relay": relay,
+            "bootstrap": bootstrap or [], "way": way, "mode": mode, "relay": relay, "lan": lan,
         }  # fmt: skip
         script = Path(__file__).with_name("peer.py")
         command = place.command([sys.executable, str(script), json.dumps(settings)])

@@ -18,7 +18,7 @@ from fallow.protocol.names import relay_key
 
 ECHO = "/test/echo"
 SETTINGS = json.loads(sys.argv[1])
-"""seed, listen, bootstrap, mode, way, relay"""
+"""seed, listen, bootstrap, mode, way, relay, lan"""
 
 
 async def echo(stream: Stream) -> None:
@@ -58,6 +58,16 @@ async def obey(network: Mesh, order: list[str]) -> object:
             return kinds(network, bytes.fromhex(peer))
         case ["told of", peer]:
             return [str(each) for each in network._host.get_peerstore().addrs(id_of(bytes.fromhex(peer)))]
+        case ["met", peer]:
+            while bytes.fromhex(peer) not in network.peers():  # noqa: ASYNC110 - libp2p tells nobody
+                await trio.sleep(0.05)
+            return True
+        case ["provide", key]:
+            while not await network.provide(key):  # noqa: ASYNC110 - until the neighbour is part of the table
+                await trio.sleep(0.05)
+            return True
+        case ["find", key]:
+            return [provider.peer.hex() for provider in await network.find(key)]
         case ["own"]:
             return [str(each) for each in network._host.get_transport_addrs()]
     raise ValueError(order)
@@ -72,7 +82,7 @@ async def main() -> None:
     rules = profile_rules(wall_ms)
     listen, bootstrap, mode = SETTINGS["listen"], SETTINGS["bootstrap"], SETTINGS["mode"]
     async with open_network(
-        bytes.fromhex(SETTINGS["seed"]), listen, bootstrap, rules, mode=mode, reach=reach
+        bytes.fromhex(SETTINGS["seed"]), listen, bootstrap, rules, mode=mode, reach=reach, lan=SETTINGS["lan"]
     ) as network:
         network.serve(ECHO, echo)
         if SETTINGS["relay"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from fallow.models import build
-from fallow.node.engine.bundles import BundleStore
+from fallow.node import control
 from fallow.protocol.identity import peer_key_untrusted
 from fallow.testnet.natlab import Lab, Nat, Place
 
@@ -21,13 +21,16 @@ from fallow.testnet.natlab import Lab, Nat, Place
 class Daemon:
     """A robot in a home: a node as it comes, but for its one bundle."""
 
-    def __init__(self, place: Place, folder: Path, home: Path, bootstrap: list[str]) -> None:
+    def __init__(self, place: Place, folder: Path, home: Path, bootstrap: list[str], *, slow: bool) -> None:
         folder.mkdir()
         self.state = folder / "state"
         table: dict[str, object] = {
             "state": str(self.state), "home": str(home), "kind": "robot", "settle_s": 0, "bundles": ["tiny-chat"],
             "listen": ["/ip4/0.0.0.0/tcp/0"], "bootstrap": bootstrap, "spare_worker": False,
         }  # fmt: skip
+        if slow:
+            worker = str(Path(__file__).with_name("slow_worker.py"))
+            table |= {"worker_command": [sys.executable, "-P", worker], "sandbox": "off"}
         config = folder / "node.toml"
         config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items()))
         command = place.command([sys.executable, "-P", "-m", "fallow.node", "--config", str(config)])
@@ -41,6 +44,14 @@ class Daemon:
         assert line, "the node did not start"
         self.peer_id = json.loads(line)["peer_id"]
         self.key = peer_key_untrusted(self.peer_id).hex()
+
+    def hold_two_relays(self) -> None:
+        """It can be reached by either."""
+        for _ in range(200):  # each look waits for the node's answer; 20 s
+            if len(str(control.request(self.state, control.STATUS)["relays"]).split(",")) == 2:
+                return
+            time.sleep(0.1)
+        raise AssertionError("the robot found no second relay")
 
 
 class Client:
@@ -56,9 +67,16 @@ class Client:
         return json.loads(self.process.stdout.readline())
 
     def ask(self, executors: list[str], **request: object) -> Any:
+        self.begin(executors, **request)
+        return self.answer()
+
+    def begin(self, executors: list[str], **request: object) -> None:
+        """It has been asked; with `tell`, an answer says by which relays, as soon as the text begins."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({**request, "executors": executors}) + "\n")
         self.process.stdin.flush()
+
+    def answer(self) -> Any:
         answer = self._line()
         assert "error" not in answer, answer
         return answer
@@ -76,14 +94,12 @@ class Street:
 
 
 @pytest.fixture(scope="module")
-def street(built, start_for_all, tmp_path_factory) -> Iterator[Street]:
-    folder = tmp_path_factory.mktemp("street")
-    home = folder / "home"
-    build("tiny-chat", BundleStore(home / "store"))
+def street(built, start_for_all, tmp_path_factory, new_home) -> Iterator[Street]:
+    folder, home = tmp_path_factory.mktemp("street"), new_home()
     first = start_for_all(built.public(), 1, relay=True)
     relays = [first, *(start_for_all(built.public(), number, first.addresses, relay=True) for number in (2, 3))]
     homes = [built.home(nat) for nat in (Nat.PRESERVING, Nat.RANDOM)]
-    robots = [Daemon(place, folder / f"{i}", home, first.addresses) for i, place in enumerate(homes)]
+    robots = [Daemon(place, folder / f"{i}", home, first.addresses, slow=not i) for i, place in enumerate(homes)]
     try:
         for robot in robots:
             robot.ready()
@@ -112,3 +128,39 @@ def test_a_job_between_homes(street, client) -> None:
     for robot in street.robots:
         answer = client.ask([robot.peer_id], prompt="Good morning", tokens=40)
         assert (answer["executors"], answer["tokens"]) == ([robot.key], 40)
+
+
+@pytest.mark.spec("D-31")
+@pytest.mark.parametrize("client", [Nat.PRESERVING], indirect=True)
+def test_what_a_home_has_signed_names_relays_and_no_home(street, client) -> None:
+    relays = {relay.addresses[0].split("/")[2] for relay in street.relays}
+    for robot in street.robots:
+        client.begin([], where=robot.peer_id)
+        addresses = client.answer()
+        assert {address.split("/")[2] for address in addresses} <= relays
+        assert all(f"/p2p-circuit/p2p/{robot.peer_id}" in address for address in addresses)
+
+
+@pytest.mark.parametrize("end", ["freeze", "kill"])
+@pytest.mark.parametrize("client", [Nat.RANDOM], indirect=True)
+def test_a_text_goes_on_at_the_same_node_when_the_relay_between_dies(street, client, end) -> None:
+    robot, other = street.robots
+    control.request(other.state, control.DRIVE)  # nobody else could go on
+    robot.hold_two_relays()
+    whole = client.ask([robot.peer_id], prompt="Good morning", tokens=100)
+    assert (whole["executors"], whole["handovers"]) == ([robot.key], [])
+
+    client.begin([robot.peer_id], prompt="Good morning", tokens=100, tell=True)
+    (relay,) = client.answer()["relays"]
+    carrier = next(each for each in street.relays if each.key == peer_key_untrusted(relay).hex())
+    getattr(carrier, end)()
+    answer = client.answer()
+    if end == "freeze":
+        carrier.thaw()
+    assert (answer["text"], answer["tokens"]) == (whole["text"], 100)
+    (position,) = answer["handovers"]
+    assert 0 < position < 100
+    assert answer["executors"] == [robot.key]
+    assert answer["owed"] == whole["paid"] + answer["paid"]
+    # No token is paid for twice: what more it costs is that the text so far was read again, at 1 ucr a token.
+    assert answer["paid"] <= whole["paid"] + answer["prompt"] + position

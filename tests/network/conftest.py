@@ -117,16 +117,21 @@ def start_peer(nursery: trio.Nursery) -> Callable[..., Awaitable[Peer]]:
 
 @pytest.fixture
 def start_node(nursery: trio.Nursery) -> Callable[..., Awaitable[Mesh]]:
-    """Starts a node in this process: `await start_node(1, bootstrap, mode="client", listen="")`."""
+    """Starts a node in this process: `await start_node(1, bootstrap, mode="client", listen="")`. Its number makes its
+    seed, or is its seed."""
 
     async def start(
-        number: int,
+        number: int | bytes,
         bootstrap: Sequence[str] = (),
         listen: str = LOOPBACK,
         mode: Any = "server",
         reach: Reach = ITSELF,
+        rules: Validator = VALIDATOR,
+        known: Sequence[str] = (),
     ) -> Mesh:
-        network = open_network(_seed(number), [listen] if listen else [], bootstrap, VALIDATOR, mode=mode, reach=reach)
+        seed = _seed(number) if isinstance(number, int) else number
+        where = [listen] if listen else []
+        network = open_network(seed, where, bootstrap, rules, mode=mode, reach=reach, known=known)
         with trio.fail_after(30):
             mesh: Mesh = await nursery.start(_hold, network)
         return mesh

@@ -73,6 +73,7 @@ async def test_a_node_behind_relays_is_found_and_reached_through_two_of_them(sta
     assert (found.peer, set(found.addresses)) == (home.key, set(addresses))
 
 
+@pytest.mark.spec("D-31")
 async def test_what_a_node_tells_of_itself_holds_no_address_of_its_own(start_node, start_relay) -> None:
     relay = await start_relay(1)
     home = await start_node(4, relay.addresses(), reach=BEHIND)
@@ -94,6 +95,7 @@ async def test_what_a_node_tells_of_itself_holds_no_address_of_its_own(start_nod
     assert all("/p2p-circuit" in each for each in told())
 
 
+@pytest.mark.spec("D-31")
 async def test_a_node_without_a_relay_tells_nothing(start_node) -> None:
     first = await start_node(1)
     home = await start_node(4, first.addresses(), reach=BEHIND)
@@ -126,6 +128,7 @@ async def test_a_reservation_is_renewed_before_it_ends(start_node, start_relay) 
     assert home.reachability().relays == (relay.key,)
 
 
+@pytest.mark.spec("D-33")
 async def test_a_full_relay_refuses_with_its_reason(start_node, start_relay) -> None:
     relay = await start_relay(1, reservations=1)
     home = await start_node(4, relay.addresses(), reach=BEHIND)
@@ -166,6 +169,7 @@ async def test_a_circuit_ends_with_its_bytes(start_node, start_relay) -> None:
     assert relay.reachability().circuits <= 1
 
 
+@pytest.mark.spec("D-32")
 async def test_nobody_but_a_relay_of_its_own_choice_brings_connections(start_node, start_relay) -> None:
     relay = await start_relay(1)
     home = await start_node(4, relay.addresses(), reach=BEHIND)

@@ -61,3 +61,18 @@ def test_the_place_of_a_lost_relay_goes_to_another() -> None:
     relays.granted(first, ("way",), 100, 0)
     relays.lost(first, 10)
     assert asked(relays, 10) == [({A, B} - {first}).pop()]
+
+
+def test_a_machine_that_moves_comes_back_to_the_relays_that_it_had() -> None:
+    for seed in range(20):
+        relays = Relays(Random(seed))
+        relays.found([(bytes([n]) * 32, at(f"198.{n}.0.1")) for n in range(1, 9)], 0)
+        held = asked(relays, 0)
+        for relay in held:
+            relays.granted(relay, ("way",), 1000, 0)
+        relays.lost(held[0], 100)
+        relays.lost(held[1], 101)
+        assert sorted(asked(relays, 101)) == sorted(held)
+        relays.failed(held[0], 105)  # this one was gone after all
+        (other,) = asked(relays, 105)
+        assert other not in held

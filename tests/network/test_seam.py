@@ -22,5 +22,5 @@ print(sorted(missing))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert (
-        done.stdout.strip() == "['find', 'get', 'key', 'provide', 'put', 'reachability']"
-    )  # these six are set when one is made
+        done.stdout.strip() == "['find', 'get', 'key', 'provide', 'put', 'reachability', 'request']"
+    )  # these seven are set when one is made

@@ -119,6 +119,29 @@ async def test_one_live_bootstrap_is_enough(start_node) -> None:
     assert second.peers() == [first.key]
 
 
+async def test_who_was_known_before_is_joined_by_if_nobody_else_answers(start_node) -> None:
+    gone = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
+    first = await start_node(1)
+    other = await start_node(2)
+    assert (await start_node(3, other.addresses(), known=first.addresses())).peers() == [other.key]
+    for number, bootstrap in ((4, []), (5, [gone])):
+        assert (await start_node(number, bootstrap, known=[gone, *first.addresses()])).peers()[0] == first.key
+    assert (await start_node(6, known=[gone])).peers() == []
+    for bootstrap in ([], [gone]):
+        with pytest.raises(NetworkError, match="known from before") as caught:
+            await start_node(7, bootstrap, listen="", mode="client", known=[gone])
+        assert caught.value.code is Code.BOOTSTRAP_UNREACHABLE
+
+
+async def test_a_peer_is_where_it_was_dialled_and_a_client_is_nowhere(start_node) -> None:
+    server = await start_node(1)
+    client = await start_node(2, server.addresses(), listen="", mode="client")
+    assert server.addresses()[0] in client.whereabouts(server.key)
+    assert server.whereabouts(client.key) == ()
+    assert client.whereabouts(bytes(32)) == ()
+    assert not client.relayed(server.key) and not client.relayed(bytes(32))
+
+
 async def test_listening_anywhere_announces_an_address_that_can_be_dialled(start_node) -> None:
     first = await start_node(1, listen="/ip4/0.0.0.0/tcp/0")
     [address] = first.addresses()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import inspect
 import struct
+from hashlib import sha256
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from libp2p.identity.identify import identify
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.network import swarm
 from libp2p.peer.peerinfo import PeerInfo
+from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.relay.circuit_v2 import dcutr, protocol
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID
@@ -26,7 +28,6 @@ from libp2p.stream_muxer.yamux.yamux import YAMUX_HEADER_FORMAT, Yamux
 from multiaddr import Multiaddr
 
 from fallow.node.network.identity import id_of
-from fallow.node.network.kad import KAD_ID
 from fallow.node.network.muxer import Muxer
 
 LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
@@ -85,34 +86,17 @@ async def test_a_header_that_is_no_utf8_raises_what_nobody_catches() -> None:
         await MultiselectCommunicator(Bytes(b"\x03\xff\xfe\n")).read()
 
 
-def test_the_protocol_prefix_of_the_table_is_ignored() -> None:
-    """`kad.KAD_ID`."""
+def test_upstreams_table_takes_the_first_providers_and_ignores_its_prefix() -> None:
+    """`index`, `dht` instead of upstream's table."""
     host = new_host(key_pair=create_new_key_pair(bytes(32)))
-    KadDHT(host, DHTMode.SERVER, protocol_prefix=TProtocol("/elsewhere"))
-    assert [name for name in host.get_mux().handlers if "kad" in str(name)] == [KAD_ID]
-
-
-async def test_upstreams_search_answers_from_its_own_copy(start_node) -> None:
-    """`dht.Table.get` and `find` instead of upstream's."""
-    first = await start_node(1)
-    second, third = await start_node(2, first.addresses()), await start_node(3, first.addresses())
-    with trio.fail_after(20):
-        await first.put("/fallow/x", b"ok 1")
-        upstream = third._table._kad.upstream
-        assert await upstream.get_value("/fallow/x") == b"ok 1"
-        upstream.value_store.store = dict(upstream.value_store.store)
-        for node in (first, second):
-            node._table._kad.upstream.value_store.store.clear()
-        third._table._kad.upstream.host.remove_stream_handler(KAD_ID)  # the update does not reach it
-        await second.put("/fallow/x", b"ok 2")
-        assert await upstream.get_value("/fallow/x") == b"ok 1"
-        assert await third.get("/fallow/x") == b"ok 2"
-
-        await second.provide("serve/x")
-        await third.provide("serve/x")
-        upstream.provider_store.providers[b"serve/x"].pop(second._host.get_id().to_base58(), None)
-        assert [info.peer_id for info in await upstream.find_providers("serve/x")] == [third._host.get_id()]
-        assert [provider.peer for provider in await third.find("serve/x")] == [second.key]
+    table = KadDHT(host, DHTMode.SERVER, protocol_prefix=TProtocol("/elsewhere"))
+    assert [name for name in host.get_mux().handlers if "kad" in str(name)] == ["/ipfs/kad/1.0.0"]
+    for number in range(30):
+        table.provider_store.add_provider(b"x", PeerInfo(id_of(bytes([number]) * 32), [LOOPBACK]))
+    assert len(table.provider_store.get_providers(b"x")) == 20
+    for number in range(1000):
+        table.provider_store.add_provider(b"x%d" % number, PeerInfo(id_of(bytes(32)), [LOOPBACK]))
+    assert table.provider_store.size() == 1020
 
 
 class Wire:
@@ -252,3 +236,20 @@ def test_an_inbound_connection_keeps_its_slot_when_it_has_ended() -> None:
     """`door` instead of upstream's way in."""
     source = inspect.getsource(swarm.Swarm._do_handle_inbound_connection)
     assert source.index("upgrade_inbound_raw_conn") < source.rindex("await self.manager.wait_finished()")
+
+
+def test_a_host_that_met_a_thousand_peers_forgets_its_own_key() -> None:
+    """`acquaintances.bound_acquaintances`."""
+    host = new_host(key_pair=create_new_key_pair(bytes(32)))
+    for number in range(1001):
+        host.get_peerstore().add_addrs(id_of(sha256(b"%d" % number).digest()), [], 3600)
+    with pytest.raises(PeerStoreError):
+        host.get_private_key()
+
+
+def test_a_connector_that_never_ran_remembers_everybody_who_left() -> None:
+    """`acquaintances.bound_acquaintances`."""
+    connector = new_host(key_pair=create_new_key_pair(bytes(32))).get_network().auto_connector
+    for number in range(2000):
+        connector.record_disconnect(id_of(sha256(b"%d" % number).digest()))
+    assert len(connector._recent_disconnects) == 2000

@@ -39,8 +39,8 @@ class Home:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    path = tmp_path_factory.mktemp("home")
+def home(new_home: Callable[[], Path]) -> Home:
+    path = new_home()
     store = BundleStore(path / "store")
     return Home(path, build("tiny-chat", store), build("tiny-embed", store))
 

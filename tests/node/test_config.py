@@ -11,6 +11,7 @@ from nacl.signing import SigningKey
 from fallow.node import config
 from fallow.node.keys import load_or_create
 from fallow.node.mandates import Authority, current_mandate
+from fallow.node.network.reach import Caps
 from fallow.node.trust import TrustList
 from fallow.protocol.bundle import File, Manifest, Program, Tolerance
 from fallow.protocol.envelope import sign
@@ -36,6 +37,13 @@ BAD = {
     "max_bytes_sec_up": {"max_bytes_sec_up": "fast"},
     "daily_xfer_limit_mb": {"daily_xfer_limit_mb": 2**60},
     "daily_xfer_period_days": {"daily_xfer_period_days": 0},
+    "reach": {"reach": "hidden"},
+    "announce": {"announce": ["/ip4/192.0.2.1/udp/1"]},
+    "relays": {"relays": 5},
+    "hole_punching": {"hole_punching": "no"},
+    "relay": {"relay": 5},
+    "relay.circuits": {"relay": {"circuits": 0}},
+    "relay.speed": {"relay": {"speed": 1}},
     "prices": {"prices": 5},
     "prices.draw": {"prices": {"draw": {}}},
     "prices.generate.input_token_ucr": {"prices": {"generate": {"input_token_ucr": -1}}},
@@ -49,6 +57,60 @@ def test_a_bad_setting_is_named(setting: str) -> None:
     with pytest.raises(ConfigError, match=f"`{setting}`") as error:
         config.parse(table, Path("/base"))
     assert error.value.code == "bad_config"
+
+
+BAD_ANNOUNCED = [
+    "192.0.2.1:4001", "/ip4/192.0.2.1", "/ip4/192.0.2.1/tcp/x", "/ip4/192.0.2.1/tcp/1/p2p/12D3KooW",
+    "/ip4/192.0.2.1/tcp/1/p2p-circuit", "/onion3/x/tcp/1", "/ip4//tcp/1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", BAD_ANNOUNCED)
+def test_what_cannot_be_dialled_is_not_announced(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"`announce`.* is not of the form"):
+        config.parse({"state": "s", "announce": [address]}, Path("/base"))
+    with pytest.raises(ConfigError, match="`announce`"):
+        config.parse({"state": "s", "announce": address}, Path("/base"))
+
+
+def test_a_node_is_reached_as_its_kind_is_unless_its_owner_says_otherwise() -> None:
+    def reach(**table: object) -> str:
+        return config.parse({"state": "s", **table}, Path("/base")).reach
+
+    assert [reach(kind=kind) for kind in config.KINDS] == ["relayed", "relayed", "direct", "direct"]
+    assert reach() == "direct"
+    for way in ("direct", "relayed", "auto"):
+        assert reach(kind="vehicle", reach=way) == reach(reach=way) == way
+
+
+def test_what_is_lent_as_a_relay_and_how_relays_are_used_is_the_owners_to_say() -> None:
+    settings = config.parse({"state": "s"}, Path("/base"))
+    assert (settings.is_relay, settings.relay, settings.relays, settings.hole_punching) == (False, Caps(), 2, True)
+    assert settings.announce == ()
+    caps = {"reservations": 1, "circuit_bytes": 2**30}
+    table = {
+        "roles": ["relay"], "relay": caps, "relays": 4, "hole_punching": False,
+        "announce": ["/ip4/192.0.2.1/tcp/4001", "/ip6/2001:db8::1/tcp/4001", "/dns/example.org/tcp/1", "/dns4/a/tcp/2"],
+    }  # fmt: skip
+    settings = config.parse({"state": "s", **table}, Path("/base"))
+    assert settings.is_relay
+    assert settings.relay == Caps(reservations=1, circuit_bytes=2**30)
+    assert (settings.relays, settings.hole_punching, len(settings.announce)) == (4, False, 4)
+    for relays in (0, 5, True, "2"):
+        with pytest.raises(ConfigError, match="`relays`"):
+            config.parse({"state": "s", "relays": relays}, Path("/base"))
+    for name in Caps.__dataclass_fields__:
+        for value in (0, -1, 2**60, True, "1"):
+            with pytest.raises(ConfigError, match=f"`relay.{name}`"):
+                config.parse({"state": "s", "relay": {name: value}}, Path("/base"))
+
+
+@pytest.mark.parametrize("kind", ["vehicle", "robot"])
+def test_who_is_reached_through_relays_cannot_be_one(kind: str) -> None:
+    for table in ({"kind": kind}, {"reach": "relayed"}):
+        with pytest.raises(ConfigError, match=r"`roles`.*cannot be one"):
+            config.parse({"state": "s", "roles": ["relay"], **table}, Path("/base"))
+    assert config.parse({"state": "s", "roles": ["relay"], "kind": kind, "reach": "direct"}, Path("/base")).is_relay
 
 
 def test_a_file_that_is_no_toml_or_not_there_is_said(tmp_path: Path) -> None:
@@ -245,3 +307,12 @@ def test_an_issuer_that_does_not_hold_is_said(tmp_path: Path, changes: dict[str,
     (tmp_path / "issuer.cose").unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
         Authority.load(settings, 10**12)
+
+
+@pytest.mark.parametrize(
+    ("table", "lan"),
+    [({}, False), ({"kind": "vehicle"}, False), ({"kind": "robot"}, False), ({"kind": "site"}, True), ({"kind": "host"}, True),
+     ({"kind": "host", "lan": False}, False), ({"kind": "vehicle", "lan": True}, True)],
+)  # fmt: skip
+def test_what_stays_where_it_is_is_found_on_its_lan(table: dict[str, object], lan: bool, tmp_path: Path) -> None:
+    assert config.parse({"state": "s", **table}, tmp_path).lan is lan

@@ -11,10 +11,13 @@ import pytest
 import trio
 
 from fallow.node import control
+from fallow.node.log import wall_ms
 from fallow.node.store import earnings
 from fallow.protocol.errors import ConfigError
+from fallow.protocol.identity import peer_id
 from fallow.protocol.job import JobState
 from fallow.protocol.receipts import YIELDED
+from fallow.protocol.witness import heard_untrusted
 from fallow.protocol.work import Work
 
 from .conftest import Daemon, Home, Start, client_network, failure, launch
@@ -121,10 +124,13 @@ async def test_nodes_know_each_other_and_measure_their_links(start: Start) -> No
         async with client_network([second.address]) as network:
             node = await network.connect(second.address)
             profile = await profile_of(network, node)
-            while not profile.connectivity.vantage_peers:  # measured right after the start, but not before it
+            # Measured right after the start, but not before it; what the other one found is signed and comes with a probe.
+            while not (profile.connectivity.vantage_peers and profile.reply.witnesses):
                 profile = await profile_of(network, node)
     assert profile.connectivity.vantage_peers == 1  # the client is no vantage point
     assert profile.connectivity.rtt_p95_us is not None
+    (found,) = heard_untrusted(profile.reply.witnesses, node, profile.mandate.record.owner, wall_ms())
+    assert peer_id(found.witness) == first.ready["peer_id"] and found.rtt_p95_us > 0
     assert (profile.capability.region, profile.capability.kind) == ("u33", "site")
 
 

@@ -14,6 +14,7 @@ from fallow.protocol.payment import Channel, Voucher
 from fallow.protocol.prices import Price
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
 from fallow.protocol.receipts import Receipt
+from fallow.protocol.witness import Witness
 from fallow.protocol.work import Parameters
 
 KEY = SigningKey(b"\x01" * 32)
@@ -60,4 +61,5 @@ RECORDS = (
     ShedOrder("depot", "heat", 1, False, 2, 5_000, NOW_MS, NOW_MS + 1000, NOW_MS, "a hot evening"),
     FeederRoster("t-17", 3, 9_000, (FeederMember(B, 4_000), FeederMember(A, 5_000)), NOW_MS, NOW_MS + 1000),
     FeederLease(HASH, A, B, 1_500, NOW_MS, NOW_MS + 1000, b"n" * 16),
+    Witness(A, B, b"mandate", NOW_MS, NOW_MS + 1000, 24, 20_000, 90_000, 5_000, 0),
 )  # fmt: skip

@@ -29,8 +29,12 @@ from fallow.protocol.messages import (
     FailedMessage,
     HeartbeatMessage,
     OrderMessage,
+    Probe,
+    ProbeReply,
     ProfileReply,
     ProfileRequest,
+    RateReply,
+    RateRequest,
     ReceiptMessage,
     RefuseMessage,
     VoucherMessage,
@@ -57,7 +61,8 @@ MESSAGES = (
     ReceiptMessage(E), AttestationMessage(E), VoucherMessage(E), HeartbeatMessage(), CancelMessage("enough"),
     DeclineMessage("false"), YieldMessage("home"), FailedMessage("worker_died", "gone"), ProfileRequest(),
     ProfileReply(E, E, E, E, "ready", ("warm",), 1), VoucherRequest(E, E), VoucherReply(bytes(32)), BlobRequest(bytes(32)),
-    BlobReply(b"content"),
+    BlobReply(b"content"), Probe(bytes(16), E), ProbeReply(bytes(16)), RateRequest(bytes(16), b"up", 2),
+    RateReply(bytes(32), b"down"),
 )  # fmt: skip
 PLAINTEXTS = (
     Work(((1, 2, 3), (4,)), 1),

@@ -17,6 +17,7 @@ from fallow.client.bundles import Bundles
 from fallow.client.discovery import Discovery, Node
 from fallow.node import config
 from fallow.node.availability import Availability
+from fallow.node.book import Book
 from fallow.node.mandates import Authority
 from fallow.node.network.seam import Network, Provider, Stream
 from fallow.node.presence import Presence
@@ -41,6 +42,7 @@ from fallow.protocol.messages import (
 from fallow.protocol.names import profile_key, provider_key
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle, check_profile
 from fallow.protocol.published import Profiles, check_published_untrusted, newest
+from fallow.protocol.witness import Witness
 
 OWNER, NODE, STRANGER, AGENT = (SigningKey(bytes([number] * 32)) for number in range(1, 5))
 OWNER_KEY, NODE_KEY, STRANGER_KEY, AGENT_KEY = (bytes(key.verify_key) for key in (OWNER, NODE, STRANGER, AGENT))
@@ -166,15 +168,22 @@ class FakeNetwork:
     def peers(self) -> list[bytes]:
         return list(self.answers)
 
+    def drop(self, peer: bytes) -> bool:
+        return False
+
     async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
         await trio.lowlevel.checkpoint()
         if peer not in self.answers:
             raise NetworkError(Code.PEER_UNREACHABLE, "it does not answer")
         return self.answers[peer]
 
-    async def find(self, key: str) -> list[Provider]:
+    async def find(self, key: str, tell: Callable[[Provider], None] | None = None) -> list[Provider]:
         await trio.lowlevel.checkpoint()
-        return [Provider(peer, ("/ip4/192.0.2.1/tcp/1",)) for peer in self._providers]
+        found = [Provider(peer, ("/ip4/192.0.2.1/tcp/1",)) for peer in self._providers]
+        for provider in found:
+            if tell is not None:
+                tell(provider)
+        return found
 
     async def get(self, key: str) -> bytes | None:
         await trio.lowlevel.checkpoint()
@@ -244,6 +253,30 @@ def reply(
 
 def mandated(key: SigningKey = OWNER, **changes: Any) -> Signed[Mandate]:
     return sign(replace(MANDATE.record, **changes), key)
+
+
+def told(*witnesses: bytes) -> bytes:
+    message = decode_message_untrusted(reply())
+    assert isinstance(message, ProfileReply)
+    return encode_message(replace(message, witnesses=witnesses))
+
+
+def witness(key: SigningKey, owner: SigningKey, subject: bytes = NODE_KEY) -> bytes:
+    public = bytes(key.verify_key)
+    mandate = sign(replace(MANDATE.record, node=public, owner=bytes(owner.verify_key)), owner).envelope
+    return sign(Witness(public, subject, mandate, NOW_MS, NOW_MS + 1000, 20, 1, 2, 3, 4), key).envelope
+
+
+@pytest.mark.spec("D-26")
+async def test_witnesses_count_once_for_each_owner_but_the_nodes_own() -> None:
+    answer = told(
+        witness(STRANGER, STRANGER),
+        witness(AGENT, STRANGER),
+        witness(AGENT, OWNER),
+        witness(AGENT, AGENT, AGENT_KEY[::-1]),
+    )
+    _, (node,) = await asked({NODE_KEY: answer}, NODE_KEY)
+    assert node and [each.witness for each in node.witnesses] == [STRANGER_KEY]
 
 
 async def asked(answers: dict[bytes, bytes], *keys: bytes) -> tuple[Discovery, list[Node | None]]:
@@ -341,6 +374,35 @@ async def test_whom_the_dht_names_is_asked_and_offered_only_if_it_answers() -> N
         assert await discovery.find(BUNDLE, lambda nodes: False) == []
         assert discovery.known(BUNDLE) == []
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.spec("D-13", "I-18")
+async def test_whom_a_client_met_before_is_asked_and_offered_only_if_it_answers() -> None:
+    book, answers = Book(), {NODE_KEY: reply(mandated(epoch=9))}
+
+    async def found() -> list[bytes]:
+        """By a client that begins with the book, and whom the DHT tells nothing."""
+        async with trio.open_nursery() as nursery:
+            network = FakeNetwork(answers)
+            discovery = Discovery(cast(Network, network), lambda: NOW_MS, nursery, book)
+            assert discovery.known(BUNDLE) == []
+            nodes = [node.key for node in await discovery.find(BUNDLE, lambda nodes: False)]
+            assert nodes == list(discovery.nodes)
+            nursery.cancel_scope.cancel()
+        return nodes
+
+    assert await found() == []
+    async with trio.open_nursery() as nursery:
+        assert await Discovery(cast(Network, FakeNetwork(answers)), lambda: NOW_MS, nursery, book).ask(NODE_KEY)
+    assert await found() == [NODE_KEY]
+    answers[NODE_KEY] = reply(mandated(epoch=8))  # what voids it was seen in an earlier life
+    assert await found() == []
+    answers[NODE_KEY] = reply(mandated(epoch=9))
+    assert await found() == []  # it would answer now, but nobody says so: it failed when it was last asked
+    async with trio.open_nursery() as nursery:
+        network = FakeNetwork(answers, [NODE_KEY])
+        assert await Discovery(cast(Network, network), lambda: NOW_MS, nursery, book).find(BUNDLE, lambda nodes: False)
+    assert await found() == [NODE_KEY]
 
 
 @pytest.mark.spec("D-15")

@@ -42,6 +42,7 @@ READERS: dict[str, Callable[..., dict[str, Any]]] = {
     "sortition": rules.sortition,
     "mandate": rules.mandate,
     "profile": rules.profile,
+    "witness": rules.witness,
     "order": rules.order,
     "job": rules.job,
     "delivery": rules.delivery,

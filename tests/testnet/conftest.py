@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,16 +10,11 @@ import pytest
 
 from fallow.testnet.processes import ProcessId, process_of
 
-TINY = ("tiny-chat", "tiny-embed")
-
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(new_home: Callable[[], Path]) -> Path:
     """A home directory whose store holds both tiny bundles, trusted there."""
-    path = tmp_path_factory.mktemp("home")
-    command = [sys.executable, "-m", "fallow.cli", "bundle", "build", *TINY]
-    subprocess.run(command, env={**os.environ, "FALLOW_HOME": str(path)}, check=True, stdout=subprocess.DEVNULL)
-    return path
+    return new_home()
 
 
 @pytest.fixture

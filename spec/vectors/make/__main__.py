@@ -27,6 +27,7 @@ from . import (
     settlements,
     trust,
     verdicts,
+    witnesses,
 )  # fmt: skip
 from .notation import Case, file_text
 from .requirements import by_case
@@ -52,6 +53,7 @@ KINDS: dict[str, tuple[str, Callable[[], Iterator[Case]]]] = {
     "sortition": ("Whom chance calls to a committee.", chance.sortition),
     "mandate": ("For whom a node works.", trust.mandate),
     "profile": ("What a node says of itself, and whether a person can wait for it.", trust.profile),
+    "witness": ("What others say of a node's connection, and what a client goes by.", witnesses.witness),
     "order": ("Orders, held against a node's terms.", trust.order),
     "job": ("Moves of one job, seen by one side.", jobs.job),
     "delivery": ("What came under an order, and the receipts for it, seen by the client.", deliveries.delivery),

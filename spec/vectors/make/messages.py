@@ -29,16 +29,20 @@ MESSAGES: dict[str, Fields] = {
     "profile-request": {},
     "profile": {
         "mandate": _ENVELOPE, "capability": _ENVELOPE, "connectivity": _ENVELOPE, "worker_key": _ENVELOPE,
-        "state": "ready", "reasons": ["plugged in", "parked"], "jobs_running": 1,
+        "state": "ready", "reasons": ["plugged in", "parked"], "jobs_running": 1, "witnesses": [_ENVELOPE],
     },
     "voucher-request": {"channel": _SHORT, "voucher": _SHORT},
     "voucher-reply": {"voucher": HASH},
     "blob-request": {"hash": HASH},
     "blob": {"content": b"a chunk"},
+    "probe": {"nonce": world.NONCE, "witness": _ENVELOPE},
+    "probed": {"nonce": world.NONCE},
+    "rate-request": {"nonce": world.NONCE, "content": b"up", "wanted_bytes": 2**20},
+    "rate": {"received": HASH, "content": b"down"},
 }  # fmt: skip
 """Every message by its kind, with all its fields."""
 
-OPTIONAL = {"order": "voucher", "profile": "worker_key", "blob": "content"}
+OPTIONAL = {"order": "voucher", "profile": "worker_key", "blob": "content", "probe": "witness", "rate": "content"}
 
 
 def message() -> Iterator[Case]:
@@ -69,6 +73,8 @@ def message() -> Iterator[Case]:
         ("refuse-without-word", "A code without letters.", "refuse", {**MESSAGES["refuse"], "code": ""}),
         ("cancel-wordy", "A reason of 1025 bytes.", "cancel", {"reason": "x" * 1025}),
         ("profile-reasons", "More than 16 reasons.", "profile", {**MESSAGES["profile"], "reasons": [""] * 17}),
+        ("profile-witnesses", "More than 4.", "profile", {**MESSAGES["profile"], "witnesses": [_ENVELOPE] * 5}),
+        ("rate-too-much", "More than 1 MiB.", "rate-request", {**MESSAGES["rate-request"], "wanted_bytes": 2**20 + 1}),
         ("blob-request-short", "A hash of 31 bytes.", "blob-request", {"hash": HASH[:31]}),
     ):
         yield _wrong(words, about, kind, fields)

@@ -6,6 +6,8 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
+from blake3 import blake3
+
 from . import world
 from .cbor import encode
 from .notation import Case, refused
@@ -97,7 +99,57 @@ def names() -> Iterator[Case]:
         key = f"serve/{cid(HASH)}/{region}/{shard}"
         words = f"provider-key-{'world' if region == '-' else region}-{shard}"
         yield Case(words, "Where the nodes that serve a bundle are found.", given, {"provider_key": key})
+    yield from _shards()
     yield from _versions()
+
+
+def _shard_of(node: bytes, depth: int) -> int:
+    bits = "".join(f"{byte:08b}" for byte in node)[:depth]
+    return 2**depth - 1 + (int(bits, 2) if bits else 0)
+
+
+def _lot(node: bytes) -> int:
+    hour = NOW_MS // 3_600_000
+    return int.from_bytes(blake3(b"fallow/1/shard" + hour.to_bytes(8, "big") + node).digest()[:4], "big")
+
+
+def _population(shard: int, found: list[bytes]) -> int:
+    depth = len(f"{shard + 1:b}") - 1
+    lots = sorted(_lot(node) for node in set(found) if _shard_of(node, depth) == shard)
+    return len(lots) if len(lots) <= 16 else max(len(lots), 15 * 2**32 // lots[15])
+
+
+def _safe_depth(shard: int, found: list[bytes]) -> int:
+    crowd = _population(shard, found) * 2 ** (len(f"{shard + 1:b}") - 1)
+    return next(depth for depth in range(25) if crowd <= 128 * 2**depth or depth == 24)
+
+
+def _shards() -> Iterator[Case]:
+    for words, node, depth in (
+        ("root", NODE.key, 0),
+        ("low-bits", bytes(32), 5),
+        ("high-bits", b"\xff" * 32, 3),
+        ("seven-bits", NODE.key, 7),
+        ("deepest", OTHER.key, 24),
+        *((f"lot-{number}", bytes([number]) * 32, 9) for number in range(12)),
+    ):
+        above = [level for level in range(depth) if _lot(node) < 2 ** (32 - depth + level)]
+        found = [_shard_of(node, depth), *(_shard_of(node, level) for level in reversed(above))]
+        given = {"node": node, "depth": depth, "now_ms": NOW_MS}
+        yield Case(f"shards-{words}", "Where a node stands, its own shard first.", given, {"shards": found})
+    crowd = [blake3(bytes([number % 256, number // 256])).digest() for number in range(300)]
+    for words, shard, found in (
+        ("of-nobody", 0, []),
+        ("of-sixteen", 0, crowd[:16]),
+        ("of-seventeen", 0, crowd[:17]),
+        ("of-many", 0, crowd),
+        ("twice-and-of-elsewhere", 1, [*crowd[:40], *crowd[:20]]),
+        ("by-its-lots", 0, [node for node in crowd if _lot(node) < 2**29]),
+        ("by-its-lots-below", 2, [node for node in crowd if _lot(node) < 2**30]),
+    ):
+        told = {"population": _population(shard, found), "safe_depth": _safe_depth(shard, found)}
+        given = {"shard": shard, "found": found, "now_ms": NOW_MS}
+        yield Case(f"crowd-{words}", "How many nodes are in a shard and below it.", given, told)
 
 
 def _versions() -> Iterator[Case]:

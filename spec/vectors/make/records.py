@@ -131,6 +131,7 @@ def _allowed() -> Iterator[tuple[str, str, str, Fields]]:
         world.shed_order(issued_ms=NOW_MS - 7 * DAY_MS, end_ms=NOW_MS + DAY_MS),
     )
     yield "full", "Shares that use up the cap.", "feeder-roster", world.roster(cap_w=9_000)
+    yield "longest", "A statement lasts half an hour.", "witness", world.witness(expires_ms=NOW_MS + 1_800_000)
     yield "longest", "A lease lasts at most an hour.", "feeder-lease", world.lease(expires_ms=NOW_MS + HOUR_MS)
 
 
@@ -286,6 +287,9 @@ def _forbidden() -> Iterator[tuple[str, str, str, Fields]]:
         world.roster(members=[{**shares[0], "guaranteed_w": 1}] * 2),
     )
     yield "too-long", "More than seven days.", "feeder-roster", world.roster(expires_ms=NOW_MS + 7 * DAY_MS + 1)
+    yield "of-itself", "Nobody is a witness of itself.", "witness", world.witness(subject=NODE.key)
+    yield "too-long", "More than half an hour.", "witness", world.witness(expires_ms=NOW_MS + 1_800_001)
+    yield "of-no-time", "It ends as it begins.", "witness", world.witness(expires_ms=NOW_MS)
     yield "to-itself", "Nobody borrows from itself.", "feeder-lease", world.lease(borrower=NODE.key)
     yield "too-long", "More than an hour.", "feeder-lease", world.lease(expires_ms=NOW_MS + HOUR_MS + 1)
     yield "of-nothing", "A lease of no watts.", "feeder-lease", world.lease(lent_w=0)

@@ -102,7 +102,12 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "profile/about-another",
         "profile/asked-for-another",
     ),
-    "D-8": ("profile/link-*",),
+    "D-8": ("profile/link-*", "witness/believed-*"),
+    "D-25": ("record/witness-*",),
+    "D-26": ("witness/*",),
+    "D-27": ("witness/believed-*",),
+    "D-34": ("names/shards-*", "names/crowd-*"),
+    "D-35": ("names/crowd-*",),
     # 03: jobs
     "J-1": ("names/version-*",),
     "J-3": ("framing/too-large*", "framing/largest-length"),

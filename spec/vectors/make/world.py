@@ -65,6 +65,15 @@ def connectivity(**changes: Any) -> Fields:
     }  # fmt: skip
 
 
+def witness(**changes: Any) -> Fields:
+    """What NODE has measured of OTHER."""
+    return {
+        "witness": NODE.key, "subject": OTHER.key, "mandate": OWNER.sign("mandate", mandate()).whole,
+        "issued_ms": NOW_MS, "expires_ms": NOW_MS + 600_000, "probes": 24, "rtt_p50_us": 20_000, "rtt_p95_us": 90_000,
+        "jitter_us": 5_000, "loss_ppm": 0, **changes,
+    }  # fmt: skip
+
+
 def file_of(*chunks: bytes, length_bytes: int = 3) -> Fields:
     return {"length_bytes": length_bytes, "chunks": list(chunks) or [HASH]}
 
@@ -196,5 +205,6 @@ EXAMPLES: dict[str, tuple[Signer, Fields]] = {
     "shed-order": (GRID, shed_order()),
     "feeder-roster": (GRID, roster()),
     "feeder-lease": (NODE, lease()),
+    "witness": (NODE, witness()),
 }
 """Every signed record by its name: who signs the example, and its fields."""

@@ -12,6 +12,7 @@ import {
   ROSTER_MS_MAX,
   SHED_AHEAD_MS_MAX,
   SHED_MS_MAX,
+  WITNESS_MS_MAX,
   WORKER_KEY_MS_MAX,
 } from './limits.js'
 
@@ -71,6 +72,10 @@ export const CROSS_RULES = {
     return guaranteed > r.cap_w ? 'the guaranteed shares exceed the cap' : window(r, ROSTER_MS_MAX)
   },
   'feeder-lease': (l) => (equal(l.lender, l.borrower) ? 'nobody borrows from itself' : window(l, LEASE_MS_MAX)),
+  witness: (w) =>
+    equal(w.witness, w.subject)
+      ? 'nobody is a witness of itself'
+      : lasting(w.issued_ms, w.expires_ms, WITNESS_MS_MAX),
   work: (w) => {
     if (w.sequences.length > 0 === w.arrays.length > 0) return 'sequences and arrays both, or neither'
     if (w.sequences.some((sequence) => sequence.length === 0)) return 'an empty sequence'

@@ -16,6 +16,7 @@ const AUTHOR = {
   'worker-key': 'node',
   channel: 'payer',
   'feeder-lease': 'lender',
+  witness: 'witness',
 }
 
 /**

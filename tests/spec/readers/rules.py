@@ -24,7 +24,9 @@ from fallow.protocol.profiles import ConnectivityProfile, check_profile
 from fallow.protocol.published import check_published_untrusted
 from fallow.protocol.receipts import Delivery
 from fallow.protocol.schema import from_map_untrusted
+from fallow.protocol.shards import population, safe_depth, shards_of
 from fallow.protocol.versions import negotiate_untrusted
+from fallow.protocol.witness import believed, check_witness_untrusted, heard_untrusted
 from fallow.protocol.work import transcript_next, transcript_start
 from tests.spec.readers.records import Fields, signed
 
@@ -53,6 +55,11 @@ def _did_key(key: bytes) -> str:
 
 def names(**given: Any) -> Fields:
     match given:
+        case {"depth": depth}:
+            return {"shards": shards_of(given["node"], depth, given["now_ms"])}
+        case {"found": found}:
+            seen = (given["shard"], found, given["now_ms"])
+            return {"population": population(*seen), "safe_depth": safe_depth(*seen)}
         case {"node": node}:
             return {"profile_key": profile_key(node)}
         case {"bundle": bundle}:
@@ -112,6 +119,15 @@ def profile(profile: bytes, record: str, node: bytes, now_ms: int) -> Fields:
     read = signed(record, profile, node)
     check_profile(read, node, now_ms)
     return {"interactive": read.record.interactive} if isinstance(read.record, ConnectivityProfile) else {}
+
+
+def witness(node: bytes, now_ms: int, **given: Any) -> Fields:
+    if "witness" in given:
+        return {"owner": check_witness_untrusted(given["witness"], node, now_ms).owner}
+    heard = heard_untrusted(given["witnesses"], node, given["owner"], now_ms)
+    found = believed(from_map_untrusted(ConnectivityProfile, given["profile"]), heard, given.get("own_rtt_us"))
+    figures = {name: getattr(found, name) for name in ("rtt_p50_us", "rtt_p95_us", "jitter_us", "loss_ppm")}
+    return {"figures": figures, "interactive": found.interactive}
 
 
 def order(order: Fields, terms: Fields, now_ms: int) -> Fields:

@@ -1,0 +1,63 @@
+"""Connections that nobody uses any more end: each costs its two ends a few tasks, and a ping now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+import trio
+from libp2p.host.basic_host import BasicHost
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
+
+from .boundary import Tasks
+from .host import swarm_of
+from .kad import KAD_ID
+from .muxer import Muxer
+
+NODE_IDLE_S: Final = 600.0
+"""To a peer that keeps its part of the table: it is asked something new every few minutes."""
+
+CLIENT_IDLE_S: Final = 120.0
+"""To any other. A client that works asks its nodes every ten seconds; one that does not is back in 50 ms."""
+
+LOOK_S: Final = 15.0
+"""How often is looked."""
+
+
+class Trimmer:
+    """The unused connections of one host. `spared` are peers to whom a connection is kept though nothing is said on it."""
+
+    def __init__(self, host: BasicHost, tasks: Tasks, spared: Callable[[], Collection[ID]]) -> None:
+        self._host = host
+        self._tasks = tasks
+        self._spared = spared
+
+    async def run(self) -> None:
+        """Unused connections end, until cancelled."""
+        while True:
+            await trio.sleep(LOOK_S)
+            self.trim(trio.current_time())
+
+    def trim(self, now: float) -> None:
+        """Those that are unused by then are on their way out."""
+        for muxed in self.unused(now):
+            self._tasks.spawn(muxed.close)
+
+    def unused(self, now: float) -> list[Muxer]:
+        """Connections without anything under way, for longer than their kind is kept."""
+        spared = self._spared()
+        found = []
+        for peer, connections in swarm_of(self._host).get_connections_map().items():
+            idle_s = NODE_IDLE_S if self._is_node(peer) else CLIENT_IDLE_S
+            for connection in connections:
+                muxed = connection.muxed_conn
+                if isinstance(muxed, Muxer) and not muxed.busy and now - muxed.used_at > idle_s and peer not in spared:
+                    found.append(muxed)
+        return found
+
+    def _is_node(self, peer: ID) -> bool:
+        try:
+            return KAD_ID in self._host.get_peerstore().get_protocols(peer)
+        except PeerStoreError:
+            return False

@@ -1,0 +1,216 @@
+"""Probes over standing streams: this node's to a few peers, and others' to it.
+
+    drawn --opened--> probed --answers--> probed       one probe each `EVERY_S`, the first few at once
+      ^                 |--silent three times, or gone--.
+      '-- after a while ---------------------------------'
+
+libp2p's own ping gives whole milliseconds only. With a probe goes, now and then, what was measured so far: the peer may
+show it to its clients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Final
+
+import trio
+from nacl.signing import SigningKey
+
+from ..protocol.envelope import sign
+from ..protocol.errors import Code, NetworkError, RemoteProtocolError
+from ..protocol.limits import WITNESS_MS_MAX
+from ..protocol.messages import PROBE_PROTOCOL, Probe, ProbeReply, decode_message_untrusted, encode_message
+from ..protocol.witness import Witness
+from .log import wall_ms
+from .network.seam import Network, Stream
+from .questions import answer_each
+from .vantage import WINDOWS_MAX, Measured, Window, summary
+from .witnesses import Witnesses
+
+PEERS_MAX: Final = 5
+"""Probed at one time."""
+FIRST: Final = 10
+FIRST_EVERY_S: Final = 0.05
+"""So many probes at once, and there are figures half a second after the start; each waits for the one before."""
+EVERY_S: Final = 10.0
+"""Between two probes to one peer: with frames and headers some 150 bytes a second for all five."""
+METERED_EVERY_S: Final = 25.0
+"""The same where each byte costs: as seldom as the stream still stands (`questions.IDLE_S`)."""
+ANSWER_S: Final = 2.0
+"""Later than this, an answer counts as lost: a person has given up on it."""
+LOST_MAX: Final = 3
+"""Lost in a row, and another peer is drawn."""
+LOOK_S: Final = 5.0
+"""How often new peers are drawn while there are fewer than could be probed."""
+AGAIN_S: Final = 300.0
+"""A peer that would not, or fell silent, is not drawn for so long; most of them are clients."""
+PASSED_OVER_MAX: Final = 1024
+WITNESS_PROBES: Final = 8
+"""Answers before this node says anything of a peer: with the first probes the first statement goes out."""
+WITNESS_EVERY_S: Final = 600.0
+"""Between two statements about one peer, each good for `WITNESS_MS_MAX`: one that is lost does no harm."""
+PROBERS_MAX: Final = 256
+"""Streams on which others probe this node; beyond, they draw somebody else."""
+PROBER_STREAMS_MAX: Final = 2
+"""Of one peer: a standing one, and the one that replaces it."""
+PROBES_MAX: Final = 8192
+"""On one stream: a day's."""
+
+
+class Probing:
+    """What this node's probes have found, and its answers to others'."""
+
+    def __init__(
+        self,
+        network: Network,
+        key: SigningKey,
+        mandate: Callable[[], bytes],
+        witnesses: Witnesses,
+        changed: Callable[[], None] = lambda: None,
+        metered: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`mandate` is the envelope of this node's as of now; `changed` is told of each new round trip."""
+        self._network = network
+        self._key = key
+        self._mandate = mandate
+        self._witnesses = witnesses
+        self._changed = changed
+        self._metered = metered
+        self._windows: dict[bytes, Window] = {}
+        self._active: set[bytes] = set()
+        self._not_before: dict[bytes, float] = {}
+        self._probers: Counter[bytes] = Counter()
+        self._random = SystemRandom()
+
+    @property
+    def peers(self) -> list[bytes]:
+        """Those that are being probed and have answered: nodes, not clients."""
+        return [peer for peer in self._active if peer in self._windows]
+
+    def measured(self) -> Measured | None:
+        """The figures as of now. None if nobody answered."""
+        now = trio.current_time()
+        return summary([times for window in self._windows.values() if (times := window.times(now))])
+
+    async def run(self) -> None:
+        """A few peers are probed, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                for peer in self._drawn():
+                    self._active.add(peer)
+                    nursery.start_soon(self._keep_probing, peer)
+                await trio.sleep(LOOK_S)
+
+    async def answer(self, stream: Stream) -> None:
+        """`/fallow/probe/1`: each probe has got its answer, until the prober ended the stream."""
+        peer = stream.peer
+        if self._probers.total() >= PROBERS_MAX or self._probers[peer] >= PROBER_STREAMS_MAX:
+            return
+        self._probers[peer] += 1
+
+        async def reply(probe: Probe) -> ProbeReply:
+            if probe.witness is not None:
+                self._witnesses.take_untrusted(probe.witness, peer)
+            return ProbeReply(probe.nonce)
+
+        try:
+            await answer_each(stream, Probe, reply, PROBES_MAX)
+        finally:
+            self._probers[peer] -= 1
+            self._probers += Counter()  # without those that have none left
+
+    def _drawn(self) -> list[bytes]:
+        now = trio.current_time()
+        self._not_before = {peer: at for peer, at in self._not_before.items() if at > now}
+        free = [each for each in self._network.peers() if each not in self._active and each not in self._not_before]
+        return self._random.sample(free, min(len(free), PEERS_MAX - len(self._active)))
+
+    async def _keep_probing(self, peer: bytes) -> None:
+        """The peer has gone, does not answer, or is no node."""
+        try:
+            with trio.fail_after(ANSWER_S):
+                stream = await self._network.open(peer, PROBE_PROTOCOL)
+            try:
+                standing = _Standing(stream)
+                if await standing.ask(None) is not None:  # it includes the opening, and is not counted
+                    await self._probe(peer, standing)
+            finally:
+                with trio.CancelScope(shield=True), trio.move_on_after(1):
+                    await stream.reset()
+        except (NetworkError, RemoteProtocolError, trio.TooSlowError):
+            pass  # not a node, or no longer there: another one is drawn
+        finally:
+            self._active.discard(peer)
+            if len(self._not_before) < PASSED_OVER_MAX:
+                self._not_before[peer] = trio.current_time() + AGAIN_S
+
+    async def _probe(self, peer: bytes, standing: _Standing) -> None:
+        window = self._window(peer)
+        said_at = -WITNESS_EVERY_S
+        lost = asked = 0
+        while lost < LOST_MAX:
+            witness = None
+            if trio.current_time() - said_at >= WITNESS_EVERY_S and (witness := self._witness(peer, window)):
+                said_at = trio.current_time()
+            took_s = await standing.ask(witness)
+            window.add(trio.current_time(), took_s)
+            lost = lost + 1 if took_s is None else 0
+            self._changed()
+            asked += 1
+            every_s = METERED_EVERY_S if self._metered() else EVERY_S
+            await trio.sleep(FIRST_EVERY_S if asked < FIRST else every_s * self._random.uniform(0.8, 1.2))
+
+    def _window(self, peer: bytes) -> Window:
+        """The peer's, the newest of them; the one not used for longest makes place."""
+        self._windows[peer] = self._windows.pop(peer, Window())
+        while len(self._windows) > WINDOWS_MAX:
+            del self._windows[next(iter(self._windows))]
+        return self._windows[peer]
+
+    def _witness(self, peer: bytes, window: Window) -> bytes | None:
+        times = window.times(trio.current_time())
+        figures = summary([times])
+        if figures is None or len(times) - times.count(None) < WITNESS_PROBES:
+            return None
+        now_ms = wall_ms()
+        statement = Witness(
+            witness=bytes(self._key.verify_key), subject=peer, mandate=self._mandate(), issued_ms=now_ms,
+            expires_ms=now_ms + WITNESS_MS_MAX, probes=len(times), rtt_p50_us=figures.rtt_p50_us,
+            rtt_p95_us=figures.rtt_p95_us, jitter_us=figures.jitter_us, loss_ppm=figures.loss_ppm,
+        )  # fmt: skip
+        return sign(statement, self._key).envelope
+
+
+class _Standing:
+    """The prober's end of one stream. Answers that come too late are known by their nonces, and passed over."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._late: set[bytes] = set()
+
+    async def ask(self, witness: bytes | None) -> float | None:
+        """Seconds there and back, on our own clock; None if no answer came within `ANSWER_S`.
+
+        Raises `NetworkError` or `RemoteProtocolError` if the stream is of no more use.
+        """
+        nonce = os.urandom(16)
+        question = encode_message(Probe(nonce, witness))
+        began = trio.current_time()
+        with trio.move_on_after(ANSWER_S):
+            await self._stream.send(question)
+            while (found := await self._answer_untrusted()) != nonce:
+                if found not in self._late:
+                    raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The peer answered what it was not asked.")
+                self._late.discard(found)
+            return trio.current_time() - began
+        self._late.add(nonce)
+        return None
+
+    async def _answer_untrusted(self) -> bytes:
+        reply = decode_message_untrusted(await self._stream.receive())
+        if not isinstance(reply, ProbeReply):
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The peer answered something else than a probe.")
+        return reply.nonce

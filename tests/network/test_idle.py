@@ -1,0 +1,106 @@
+"""Which connections end because nobody uses them, and which stay."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from fallow.node.network.identity import id_of
+from fallow.node.network.idle import CLIENT_IDLE_S, NODE_IDLE_S, Trimmer
+from fallow.node.network.mesh import Mesh
+from fallow.node.network.reach import Caps, Reach
+from fallow.protocol.names import relay_key
+
+
+async def echo(stream) -> None:
+    while True:
+        await stream.send(await stream.receive())
+
+
+def unused(node: Mesh, after_s: float, spared=frozenset) -> set[bytes]:
+    """The peers whose connections to the node would end if so long passed from now on."""
+    trimmer = Trimmer(node._host, node._tasks, spared)
+    ids = {muxed.peer_id for muxed in trimmer.unused(trio.current_time() + after_s)}
+    return {peer for peer in node.peers() if id_of(peer) in ids}
+
+
+async def settled(*nodes: Mesh) -> None:
+    """What follows a connection (identify, for one) is over."""
+    with trio.fail_after(20):
+        while any(muxed.busy for node in nodes for _, muxed in node._door._standing()):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+@pytest.fixture
+async def client_and_node(start_node) -> tuple[Mesh, Mesh]:
+    node = await start_node(1)
+    node.serve("/test/echo", echo)
+    client = await start_node(2, node.addresses(), mode="client", listen="")
+    with trio.fail_after(20):
+        await client.request(node.key, "/test/echo", b"the control stream stays open")
+    await settled(client, node)
+    return client, node
+
+
+async def test_a_client_that_is_not_heard_of_goes_before_a_node(client_and_node) -> None:
+    client, node = client_and_node
+    assert unused(node, CLIENT_IDLE_S - 20) == set()
+    assert unused(node, CLIENT_IDLE_S + 1) == {client.key}
+    assert unused(client, CLIENT_IDLE_S + 1) == set()
+    assert unused(client, NODE_IDLE_S + 1) == {node.key}
+
+
+async def test_a_connection_with_something_under_way_stays(client_and_node) -> None:
+    client, node = client_and_node
+    with trio.fail_after(20):
+        stream = await client.open(node.key, "/test/echo", watched=True)
+        await stream.send(b"under way")
+        await stream.receive()
+        assert unused(node, 10 * NODE_IDLE_S) == unused(client, 10 * NODE_IDLE_S) == set()
+        await stream.close()
+        await settled(client, node)
+        assert unused(node, CLIENT_IDLE_S - 20) == set()
+        assert unused(node, CLIENT_IDLE_S + 1) == {client.key}
+        asked = trio.Event()
+
+        async def wait(stream) -> None:
+            asked.set()
+            await trio.sleep_forever()
+
+        node.serve("/test/wait", wait)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.request, node.key, "/test/wait", b"")
+            await asked.wait()
+            assert unused(node, 10 * NODE_IDLE_S) == unused(client, 10 * NODE_IDLE_S) == set()
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_was_trimmed_is_there_again_when_it_is_needed(client_and_node) -> None:
+    client, node = client_and_node
+    with trio.fail_after(20):
+        node._trimmer.trim(trio.current_time() + CLIENT_IDLE_S + 1)
+        while client.peers() or node.peers():
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert await client.request(node.key, "/test/echo", b"back") == b"back"
+
+
+async def test_neighbours_in_the_table_are_spared(start_node) -> None:
+    first = await start_node(1)
+    second = await start_node(2, first.addresses())
+    await settled(first, second)
+    assert unused(second, NODE_IDLE_S + 1) == {first.key}
+    assert unused(second, NODE_IDLE_S + 1, second._trimmer._spared) == set()
+
+
+async def test_relays_and_those_who_reserved_are_spared(start_node) -> None:
+    relay = await start_node(1, reach=Reach(relay=Caps()))
+    await relay.provide(relay_key())
+    home = await start_node(2, relay.addresses(), reach=Reach("relayed", relay_keys=(relay_key(),)))
+    with trio.fail_after(20):
+        while home.reachability().relays != (relay.key,):
+            await home.moved(home.addresses())
+    await settled(relay, home)
+    for node, other in ((relay, home), (home, relay)):
+        assert unused(node, 10 * NODE_IDLE_S) == {other.key}
+        assert unused(node, 10 * NODE_IDLE_S, node._ways.kept) == set()
