@@ -29,6 +29,8 @@ INSTRUMENTED = [
     "fallow.node.network.control",
     "fallow.node.network.yamux",
     "fallow.node.network.punching",
+    "fallow.node.network.index",
+    "fallow.node.network.entries",
 ]
 """Where atheris counts what an input reaches."""
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgpack
+from libp2p.kad_dht.pb.kademlia_pb2 import Message, Record
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 from multiaddr import Multiaddr
 from targets import KEYS, NOW_MS, STRUCTS
 
 from fallow.node.engine import messages as engine
 from fallow.node.network import control, yamux
+from fallow.node.network.identity import id_of
 from fallow.protocol import messages
 from fallow.protocol.codec import Value, encode
 from fallow.protocol.envelope import sign
@@ -72,6 +74,7 @@ def seeds() -> dict[str, list[bytes]]:
         "yamux": [b"\x10" + b"".join(_frames())],
         "control": [control.encode(word) for word in _words()],
         "punching": [_addresses()],
+        "table": _questions(profiles),
         "lan": [encode([f"/ip4/192.168.1.7/tcp/4001/p2p/{peer_id(FIRST)}".encode(), b"/ip4/192.0.2.1/tcp/1"])],
         "engine": [b"\xff" + engine.encode(message) for message in engine_messages],
         "engine-fields": [encode(msgpack.unpackb(engine.encode(message)[4:])) for message in engine_messages],
@@ -124,6 +127,17 @@ def _addresses() -> bytes:
 
 def _one(records: tuple[Any, ...], kind: type[Any]) -> Any:
     return next(record for record in records if type(record) is kind)
+
+
+def _questions(profiles: bytes) -> list[bytes]:
+    """Each kind that the table knows, the values and the provider as an honest node says them."""
+    key = profile_key(FIRST).encode()
+    told = Message(type=Message.PUT_VALUE, key=key, record=Record(key=key, value=profiles))
+    provided = Message(type=Message.ADD_PROVIDER, key=b"serve/bundle/-/0")
+    address = Multiaddr("/ip4/192.0.2.1/tcp/4001").to_bytes()
+    provided.providerPeers.add(id=id_of(SECOND).to_bytes(), addrs=[address])
+    asked = [Message(type=kind, key=key) for kind in (Message.GET_VALUE, Message.GET_PROVIDERS, Message.FIND_NODE)]
+    return [bytes(each.SerializeToString()) for each in (told, provided, *asked, Message(type=Message.PING))]
 
 
 def _profiles(records: tuple[Any, ...]) -> bytes:

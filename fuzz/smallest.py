@@ -22,6 +22,8 @@ WATCHED = (
     f"{ROOT}node/network/control.py",
     f"{ROOT}node/network/yamux.py",
     f"{ROOT}node/network/punching.py",
+    f"{ROOT}node/network/index.py",
+    f"{ROOT}node/network/entries.py",
     "<string>",
 )
 """The last one is what `protocol.reading` writes for each record."""

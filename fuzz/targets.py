@@ -9,16 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 import msgpack
 from google.protobuf.message import DecodeError
+from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 from nacl.signing import SigningKey
 
 from fallow.node.engine.messages import FrameBuffer
 from fallow.node.engine.messages import encode as encode_engine_message
 from fallow.node.network import control, lan, punching, yamux
+from fallow.node.network.entries import Sender
+from fallow.node.network.identity import id_of
+from fallow.node.network.index import Index
+from fallow.node.network.kad import peer_untrusted
+from fallow.node.network.standing import Fault
+from fallow.node.network.table_rules import profile_rules
 from fallow.protocol import messages, opening, published, work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
@@ -239,6 +247,23 @@ def _lan(given: bytes) -> None:
         assert address.encode() in texts
 
 
+def _table(given: bytes) -> None:
+    """What an index node is asked and told: nothing that breaks a rule changes what it holds."""
+    own, other = (id_of(key).to_bytes() for key in KEYS)
+    index, sender = Index(own, profile_rules(lambda: NOW_MS), Random(0)), Sender(other, "192.0.2.0/24")
+    peer_untrusted(given)
+    assert peer_untrusted(other) is not None
+    try:
+        question = Message.FromString(given)
+    except DecodeError:
+        return
+    answer = index.answer_untrusted(question, sender, 0.0)
+    if isinstance(answer, Fault):
+        assert not len(index.values) and not index.providers.named(question.key, 0.0)
+    else:
+        assert (answer.type, answer.key) == (question.type, question.key if question.type != Message.PING else b"")
+
+
 def _engine(given: bytes) -> None:
     buffer = FrameBuffer()
     for read in _in_reads(given):
@@ -286,6 +311,15 @@ TARGETS: dict[str, Target] = {
             "node.network.control._part_untrusted",
         ),
         _control,
+    ),
+    "table": Target(
+        (
+            "node.network.index.Index.answer_untrusted",
+            "node.network.index.Index._put_untrusted",
+            "node.network.index.Index._provide_untrusted",
+            "node.network.kad.peer_untrusted",
+        ),
+        _table,
     ),
     "punching": Target(("node.network.punching._addresses_untrusted",), _punching),
     "lan": Target(("node.network.lan.addresses_untrusted",), _lan),

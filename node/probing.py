@@ -45,8 +45,10 @@ LOST_MAX: Final = 3
 """Lost in a row, and another peer is drawn."""
 LOOK_S: Final = 5.0
 """How often new peers are drawn while there are fewer than could be probed."""
+AGAIN_FIRST_S: Final = 10.0
+"""A peer that would not, or fell silent, is not drawn for so long: it may be a node that is still starting."""
 AGAIN_S: Final = 300.0
-"""A peer that would not, or fell silent, is not drawn for so long; most of them are clients."""
+"""Each further time it is twice as long, up to this; most of them are clients."""
 PASSED_OVER_MAX: Final = 1024
 WITNESS_PROBES: Final = 8
 """Answers before this node says anything of a peer: with the first probes the first statement goes out."""
@@ -81,7 +83,8 @@ class Probing:
         self._metered = metered
         self._windows: dict[bytes, Window] = {}
         self._active: set[bytes] = set()
-        self._not_before: dict[bytes, float] = {}
+        self._passed_over: dict[bytes, tuple[float, float]] = {}
+        """Until when, and for how long that was."""
         self._probers: Counter[bytes] = Counter()
         self._random = SystemRandom()
 
@@ -124,8 +127,9 @@ class Probing:
 
     def _drawn(self) -> list[bytes]:
         now = trio.current_time()
-        self._not_before = {peer: at for peer, at in self._not_before.items() if at > now}
-        free = [each for each in self._network.peers() if each not in self._active and each not in self._not_before]
+        self._passed_over = {peer: (at, s) for peer, (at, s) in self._passed_over.items() if at + AGAIN_S > now}
+        passed_over = {peer for peer, (at, _) in self._passed_over.items() if at > now}
+        free = [each for each in self._network.peers() if each not in self._active and each not in passed_over]
         return self._random.sample(free, min(len(free), PEERS_MAX - len(self._active)))
 
     async def _keep_probing(self, peer: bytes) -> None:
@@ -144,8 +148,13 @@ class Probing:
             pass  # not a node, or no longer there: another one is drawn
         finally:
             self._active.discard(peer)
-            if len(self._not_before) < PASSED_OVER_MAX:
-                self._not_before[peer] = trio.current_time() + AGAIN_S
+            self._pass_over(peer)
+
+    def _pass_over(self, peer: bytes) -> None:
+        _, before_s = self._passed_over.get(peer, (0.0, AGAIN_FIRST_S / 2))
+        if peer in self._passed_over or len(self._passed_over) < PASSED_OVER_MAX:
+            wait_s = min(2 * before_s, AGAIN_S)
+            self._passed_over[peer] = trio.current_time() + wait_s, wait_s
 
     async def _probe(self, peer: bytes, standing: _Standing) -> None:
         window = self._window(peer)
