@@ -56,6 +56,7 @@ CHURN_S: Final = 15.0
 """Between two hosts that go and come."""
 WARM: Final = 1 / 3
 """Of the run, in which caches fill: not looked at."""
+WINDOWS: Final = 12
 SIGMAS: Final = 3.0
 """A slope that noise alone would give less often than once in a hundred runs."""
 
@@ -169,7 +170,7 @@ def report(watched: Sequence[Watched], factor: float, minutes: float, visits: in
 def slope(watched: Watched, kind: Kind) -> bool:
     """Whether it grew: the line through its samples rises, by more than noise and by more than the slack."""
     end = watched.samples[-1][0]
-    points = [(at, kind.of(state)) for at, state in watched.samples if at >= end * WARM]
+    points = floors([(at, kind.of(state)) for at, state in watched.samples if at >= end * WARM])
     rise, error = fitted(points)
     span = points[-1][0] - points[0][0]
     grew = rise > SIGMAS * error and rise * span > kind.slack
@@ -181,6 +182,12 @@ def slope(watched: Watched, kind: Kind) -> bool:
         not grew,
     )
     return grew
+
+
+def floors(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The least of each of `WINDOWS` spans: what is under way comes and goes with the load, and what leaks stays."""
+    size = max(1, len(points) // WINDOWS)
+    return [min(points[index : index + size], key=lambda point: point[1]) for index in range(0, len(points), size)]
 
 
 def fitted(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ NODES_MAX = 4
 """For one beginning: a conversation's executor, and those who checked it last."""
 
 
-class Kept:
+class Affinity:
     """Nodes by what they have read. A beginning is known by a hash: no text stands here."""
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import SystemRandom
+from statistics import median_high
 
 import trio
 
@@ -41,6 +42,8 @@ SEARCH_S = 2.0
 WARM_S = 60.0
 """So long after the last work, known nodes are kept fresh, so that a handover finds its next node without a question."""
 ASKED_AT_ONCE = 64
+OWN_RTTS, OWN_RTTS_MIN = 8, 3
+"""Round trips of our own that are kept of each node, and from how many on they count: one alone may have met a busy moment."""
 EPOCHS_MAX = 65_536
 """Nodes and owners whose latest epoch is at hand, in a few megabytes; who was not met for longest gives way."""
 
@@ -63,8 +66,13 @@ class Node:
     asked_at: float
     witnesses: tuple[Witness, ...] = ()
     """What nodes of other owners say of its connection."""
-    own_rtt_us: int | None = None
-    """Of our last question over a connection that stood already; None if there was none."""
+    own_rtts_us: tuple[int, ...] = ()
+    """Of our last questions over a connection that stood already, the newest last; at most `OWN_RTTS`."""
+
+    @property
+    def own_rtt_us(self) -> int | None:
+        """Their median; None while they are too few to say anything."""
+        return median_high(self.own_rtts_us) if len(self.own_rtts_us) >= OWN_RTTS_MIN else None
 
     @property
     def interactive(self) -> bool:
@@ -266,8 +274,12 @@ class Discovery:
             took_s * 1000,
             trio.current_time(),
             heard_untrusted(reply.witnesses, key, mandate.record.owner, now_ms),
-            round(took_s * 1_000_000) if stood else None,
+            self._own_rtts(key, took_s, stood),
         )
+
+    def _own_rtts(self, key: bytes, took_s: float, stood: bool) -> tuple[int, ...]:
+        before = known.own_rtts_us if (known := self.nodes.get(key)) else ()
+        return (*before, round(took_s * 1_000_000))[-OWN_RTTS:] if stood else before
 
     def _mandate_untrusted(self, envelope: bytes, profile: CapabilityProfile, now_ms: int) -> Signed[Mandate]:
         """The mandate that the node itself names in its profile, of no epoch that a later one has voided.

@@ -17,7 +17,7 @@ from ..protocol.errors import RemoteProtocolError
 from ..protocol.identity import CHECKER, EXECUTOR
 from ..protocol.prices import amount_ucr_max, find_price
 from ..protocol.profiles import State
-from .affinity import Kept
+from .affinity import Affinity
 from .discovery import Node
 
 EXPLORE = 0.05
@@ -60,7 +60,7 @@ class Experience:
     """Output tokens per second as they arrived here."""
     failures: dict[bytes, tuple[float, float]] = field(default_factory=dict)
     """Node -> (weight, when)."""
-    kept: Kept = field(default_factory=Kept)
+    kept: Affinity = field(default_factory=Affinity)
     """Who read which text."""
 
     def measured(self, node: bytes, bundle: bytes, tokens_per_s: float) -> None:

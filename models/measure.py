@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocol.bundle import Cheat, Tensor, Tolerance
+from ..protocol.distance import MILLION, distance, exact
 from .program import Draft
 from .recipe import Model
 from .rounded import ROUNDINGS, rounded
@@ -29,6 +30,8 @@ ROOM: Final = 10
 """A tolerance is so many times the largest honest difference: other devices, whose sums were not measured, need some."""
 CHEATS: Final = ("bfloat16", "int8")
 _SEED: Final = 11
+_PARTS: Final = 10**6
+"""Of a millionth, to which distances are rounded up here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +86,11 @@ def distances(model: Model, samples: Sequence[Inputs]) -> Distances:
 
 
 def distance_ppm(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """10^6 * (1 - the lesser of their cosine and the ratio of their lengths), exact where both round to 1."""
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(x), np.linalg.norm(y)
-    if not all(math.isfinite(each) and each > 0 for each in lengths):
+    """As judgements measure it, and finer: honest ones are far below a millionth. Infinite where one is no number."""
+    if not np.isfinite(a).all() or not np.isfinite(b).all():
         return math.inf
-    angle = np.square(x / lengths[0] - y / lengths[1]).sum() / 2
-    return float(max(angle, abs(lengths[0] - lengths[1]) / max(lengths)) * 1e6)
+    apart = distance(exact([a.tolist()]), exact([b.tolist()]), MILLION * _PARTS)
+    return math.inf if apart is None else apart / _PARTS
 
 
 def random_inputs(tensors: Sequence[Tensor], examples: Inputs | None, count: int) -> list[Inputs]:

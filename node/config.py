@@ -27,6 +27,7 @@ SETTLE_S = {"vehicle": 300, "robot": 60}
 """A driver who only moves the car, or a robot between two errands, should not cost a model load each time."""
 REACH = {"vehicle": RELAYED, "robot": RELAYED}
 """What moves or lives with people is not to be found by its address."""
+LISTEN = ("/ip4/127.0.0.1/tcp/0",)
 LAN_KINDS = ("site", "host")
 """What stays where it is tells its neighbours nothing by being there. A vehicle would tell each car park that it has come."""
 RELAYS_MAX = 4
@@ -68,7 +69,7 @@ class Config:
     """Signs this node's mandates: the owner's own key or, with `issuer`, one that the owner has entitled to."""
     issuer: Path | None = None
     """The record by which the owner entitled it."""
-    listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    listen: tuple[str, ...] = LISTEN
     bootstrap: tuple[str, ...] = ()
     """Whom to join by. Where the file says nothing, `FALLOW_BOOTSTRAP` does; none: the node begins a mesh of its own."""
     kind: str | None = None
@@ -118,7 +119,8 @@ class Config:
     starlink: bool = False
     """A Starlink dish is asked for its status, at its own address on the network behind it."""
     lan: bool = False
-    """Nodes on the same LAN find this one, and it them, by multicast DNS. Sites and hosts do unless this says otherwise."""
+    """Nodes on the same LAN find this one, and it them, by multicast DNS. Sites and hosts that listen on more than this machine
+    do unless this says otherwise."""
     relay: Caps = field(default_factory=Caps)
     """What it lends to others as a relay, if that is among its `roles`."""
 
@@ -173,7 +175,7 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         store=_directory(table, "store", base, home / "store"),
         owner_key=_path(table, "owner_key", base, state / "owner.key"),
         issuer=_path(table, "issuer", base, None) if "issuer" in table else None,
-        listen=_texts(table, "listen", ("/ip4/127.0.0.1/tcp/0",), 16),
+        listen=_texts(table, "listen", LISTEN, 16),
         bootstrap=_texts(table, "bootstrap", default_bootstrap(), 64),
         kind=kind,
         region=_region(table),
@@ -201,7 +203,7 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         hole_punching=_flag(table, "hole_punching", default=True),
         unmetered_only=_flag(table, "unmetered_only"),
         starlink=_flag(table, "starlink"),
-        lan=_flag(table, "lan", default=kind in LAN_KINDS),
+        lan=_flag(table, "lan", default=kind in LAN_KINDS and not _listens_here_only(table)),
         relay=_caps(table),
     )
 
@@ -287,6 +289,12 @@ def _reach(table: Mapping[str, object], kind: str | None) -> str:
     if reach == RELAYED and RELAY in _roles(table):
         raise _bad("roles", 'a node that is reached through relays cannot be one; set `reach = "direct"` if it can be')
     return reach
+
+
+def _listens_here_only(table: Mapping[str, object]) -> bool:
+    """Whether no other machine can dial it: a test network keeps to itself, whatever else is on the LAN."""
+    listen = _texts(table, "listen", LISTEN, 16)
+    return all(address.startswith(("/ip4/127.", "/ip6/::1/")) for address in listen)
 
 
 def _addresses(table: Mapping[str, object], name: str) -> tuple[str, ...]:

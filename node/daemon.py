@@ -15,7 +15,7 @@ import trio
 from nacl.signing import SigningKey
 
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
-from ..protocol.identity import cid, peer_id, short
+from ..protocol.identity import peer_id, short
 from ..protocol.messages import (
     BLOB_PROTOCOL,
     JOB_PROTOCOL,
@@ -30,6 +30,7 @@ from .accounts import Accounts
 from .availability import Availability
 from .blobs import Blobs
 from .book import BOOK, Book
+from .commands import Commands
 from .config import Config
 from .connection import Survey, link_rule
 from .delivery import now_ms
@@ -43,14 +44,13 @@ from .log import EventLog, wall_ms
 from .mandates import Authority
 from .network.mesh import open_network
 from .network.reach import Reach
-from .network.seam import Handler, Network, Reachability, Stream
+from .network.seam import Handler, Network, Stream
 from .network.table_rules import profile_rules
 from .owner import Keeper
 from .presence import Presence, regions
 from .profiles import Offer, make_offer
 from .serving import Executor
 from .settling import Settling
-from .starlink import dish_status
 from .store import Journal
 from .trust import is_foreign
 
@@ -84,6 +84,9 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         closing.callback(book.close)
         library = Library(config, EventLog(config.state))
         closing.callback(library.close)
+        availability = Availability(settle_ms=config.settle_s * 1000, jobs_max=config.jobs_max)
+        availability.start()
+        library.lent = lambda: availability.parked
         bundles = list(await trio.to_thread.run_sync(library.open))
         await trio.to_thread.run_sync(_sandbox_policy, config, bundles)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -110,6 +113,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     lan=config.lan,
                 ) as network:
                     whole.start_soon(book.keep, network)
+                    commands = Commands(config, network, library, bundles, availability)
+                    await whole.start(control.serve, config.state, commands.answer)
                     arrivals = library.arrivals(network)
                     if not bundles:
                         bundles.append(await _first(arrivals, library))
@@ -124,10 +129,14 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                             policy=lambda: _sandbox_policy(config, bundles),
                             spare=config.spare_worker,
                             options=_worker_options(config),
+                            start=False,
                         ) as engine,
                         trio.open_nursery() as nursery,
                     ):
-                        node = _Node(config, key, authority, journal, library, bundles, network, engine)
+                        await commands.start_worker(engine)
+                        node = _Node(
+                            config, key, authority, journal, library, bundles, network, engine, availability, commands
+                        )
                         running.append(node.keeper)
                         await node.start(nursery)
                         task_status.started(node.ready())
@@ -139,7 +148,7 @@ class _Node:
 
     def __init__(
         self, config: Config, key: SigningKey, authority: Authority, journal: Journal, library: Library,
-        bundles: list[Bundle], network: Network, engine: Engine,
+        bundles: list[Bundle], network: Network, engine: Engine, availability: Availability, commands: Commands,
     ) -> None:  # fmt: skip
         self._config = config
         self._library = library
@@ -147,7 +156,7 @@ class _Node:
         self._engine = engine
         self._bundles = bundles
         self._log = EventLog(config.state)
-        self._availability = Availability(settle_ms=config.settle_s * 1000, jobs_max=config.jobs_max)
+        self._availability = availability
 
         def offer() -> Offer:
             return make_offer(config, key, engine, {each.hash: each.manifest for each in bundles}, wall_ms())
@@ -189,9 +198,10 @@ class _Node:
             self._network.go_direct,
         )
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
+        commands.hand_over(self.keeper, self._survey)
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """Orders are taken, the owner's commands too, and the mesh knows it."""
+        """Orders are taken, and the mesh knows it."""
         self._serve(JOB_PROTOCOL, self._executor.serve)
         self._serve(PROFILE_PROTOCOL, self._presence.answer)
         self._serve(VOUCHER_PROTOCOL, self._settling.answer)
@@ -207,7 +217,6 @@ class _Node:
         self._serve(PROBE_PROTOCOL, self._survey.probing.answer)
         self._serve(RATE_PROTOCOL, self._survey.rates.answer)
         await nursery.start(self.keeper.run)
-        await nursery.start(control.serve, self._config.state, self._command)
         await self._presence.announce()
         nursery.start_soon(self._presence.keep, self._log)
         nursery.start_soon(self._survey.run)
@@ -266,62 +275,6 @@ class _Node:
                 raise
 
         self._network.serve(protocol, logged, watched=protocol == JOB_PROTOCOL)
-
-    async def _command(self, command: str) -> control.Reply:
-        if command == control.DRIVE:
-            await self.keeper.drive()
-        elif command == control.PARK:
-            self.keeper.park()
-        now = now_ms()
-        return {
-            "peer_id": peer_id(self._network.key),
-            "pid": os.getpid(),
-            "state": str(self._availability.state(now)),
-            "reasons": list(self._availability.reasons(now)),
-            "jobs_running": self._availability.jobs,
-            "addresses": list(self._network.addresses()),
-            "peers": len(self._network.peers()),
-            "bootstrap": list(self._config.bootstrap),
-            **_reached(self._network.reachability()),
-            **_connected(self._survey),
-            "bundles": [bundle.manifest.name for bundle in self._bundles],
-            "refused": [f"{cid(bundle)}: {error.message}" for bundle, error in self._engine.refused.items()],
-            "sandbox": list(self._engine.measures) or ["none"],
-            "fetching": [f"{name}: {stage}" for name, stage in self._library.missing.items()],
-            "store": str(self._config.store),
-            "store_bytes_max": self._config.store_bytes_max,
-        }
-
-
-def _reached(found: Reachability) -> control.Reply:
-    return {
-        "reach": "relayed" if found.relayed else "direct",
-        "dialled_back": {None: "not asked", True: "yes", False: "no"}[found.dialled],
-        "relays": [peer_id(relay) for relay in found.relays],
-        "relays_why": found.why,
-        "relay_reservations": found.relays_for,
-        "relay_circuits": found.circuits,
-    }
-
-
-def _connected(survey: Survey) -> control.Reply:
-    found, dish = survey.now(), survey.dish
-    measured, link = found.measured, found.link
-    metered = {None: "metered or not is not known", True: "metered", False: "not metered"}[link.metered]
-    rates = {"up": found.up_kbit_per_s, "down": found.down_kbit_per_s}
-    said = [f"{name} {rate / 1000:.1f} Mbit/s" for name, rate in rates.items() if rate is not None]
-    return {
-        "link": f"not known: {link.why}" if link.why else f"{', '.join(link.kinds) or 'no default route'}; {metered}",
-        "round_trips": (
-            f"{measured.rtt_p50_us / 1000:.1f} to {measured.rtt_p95_us / 1000:.1f} ms, "
-            f"{measured.loss_ppm / 10_000:.1f} % lost, over {measured.peers} peers"
-            if measured
-            else "not measured: no node is connected"
-        ),
-        "rates": ", ".join(said) or "not measured",
-        "witnesses": len(survey.witnesses.shown()),
-        **({"dish": dish_status(dish)} if dish else {}),
-    }
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isfinite, isqrt
+from math import isfinite
 
 from ..protocol.bundle import Tolerance
+from ..protocol.distance import Rows, exact
 from ..protocol.work import Piece
-
-_MILLION = 1_000_000
-_EXACT = 2.0**149
-"""Every float32 is a whole multiple of 2^-149."""
 
 
 def values_disagreement(one: Sequence[int], other: Sequence[int], tolerance: Tolerance) -> str | None:
@@ -39,14 +35,6 @@ def choice_disagreement(
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The rows of a function's output as whole multiples of 2^-149, and the sum of each one's squares."""
-
-    rows: tuple[tuple[int, ...], ...]
-    squares: tuple[int, ...]
-
-
 def numbers_of(piece: Piece) -> tuple[tuple[float, ...], ...] | None:
     """The output of a `call`, row by row; None if its bytes are not finite numbers of the shape that it names."""
     if len(piece.shape) != 2 or not all(piece.shape) or len(piece.tensor) != 4 * piece.shape[0] * piece.shape[1]:
@@ -59,38 +47,5 @@ def numbers_of(piece: Piece) -> tuple[tuple[float, ...], ...] | None:
 
 def rows_of(piece: Piece) -> Rows | None:
     """The output of a `call` as it is compared; None if it is no array of numbers."""
-    rows = tuple(tuple(int(number * _EXACT) for number in row) for row in numbers_of(piece) or ())
-    squares = tuple(_dot(row, row) for row in rows)
-    return Rows(rows, squares) if rows else None
-
-
-def distance_ppm(one: Rows, other: Rows) -> int | None:
-    """How far two outputs lie apart in millionths, rounded up; None if their shapes differ.
-
-    The largest over the rows of 1 - cosine, and of 1 - the shorter's length over the longer's; a row of zeros is as any other
-    row of zeros, and nothing like what is none.
-    """
-    if len(one.rows) != len(other.rows) or len(one.rows[0]) != len(other.rows[0]):
-        return None
-    worst = 0
-    for a, square_a, b, square_b in zip(one.rows, one.squares, other.rows, other.squares, strict=True):
-        if not square_a or not square_b:
-            worst = max(worst, _MILLION if square_a or square_b else 0)
-            continue
-        cosine = _root_ppm(_dot(a, b), square_a * square_b)
-        stretch = isqrt(_MILLION**2 * min(square_a, square_b) // max(square_a, square_b))
-        worst = max(worst, _MILLION - min(cosine, stretch))
-    return worst
-
-
-def _dot(a: Sequence[int], b: Sequence[int]) -> int:
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def _root_ppm(dot: int, squares: int) -> int:
-    """dot / sqrt(squares) in millionths, rounded down."""
-    scaled = (_MILLION * dot) ** 2
-    root = isqrt(scaled // squares)
-    if dot >= 0:
-        return root
-    return -root if root * root * squares == scaled else -root - 1
+    numbers = numbers_of(piece)
+    return exact(numbers) if numbers else None

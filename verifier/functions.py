@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..protocol.bundle import Tolerance
 from ..protocol.checks import Outcome, Standing
+from ..protocol.distance import distance
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, RemoteProtocolError
 from ..protocol.limits import QUORUM_MAX
@@ -13,7 +14,7 @@ from ..protocol.policy import AUDIT, COMMITTEE
 from ..protocol.receipts import FINAL, Receipt
 from ..protocol.work import Piece
 from .case import Case, Part
-from .compare import distance_ppm, rows_of
+from .compare import rows_of
 from .quorum import PARTY, FunctionJudgement, Result, Standings, judge_results
 from .ruling import UNDECIDED_REASON, Ruling, drawn
 
@@ -93,7 +94,7 @@ def _asked_about(case: Case, receipt: Signed[Receipt] | None) -> list[Part]:
 
 def _agrees(own: Piece, majority: Piece, tolerance: Tolerance) -> bool:
     one, other = rows_of(own), rows_of(majority)
-    apart = distance_ppm(one, other) if one and other else None
+    apart = distance(one, other) if one and other else None
     return apart is not None and apart <= tolerance.value_micro
 
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 from ..protocol.bundle import Tolerance
 from ..protocol.checks import Attestation, Outcome
+from ..protocol.distance import Rows, distance
 from ..protocol.envelope import Signed
 from ..protocol.policy import COMMITTEE, Policy
 from ..protocol.receipts import Receipt
 from ..protocol.work import Piece
-from .compare import Rows, choice_disagreement, distance_ppm, numbers_of, rows_of, values_disagreement
+from .compare import choice_disagreement, numbers_of, rows_of, values_disagreement
 
 PARTY = "is a party to the job"
 SILENT = "gave no finding"
@@ -262,7 +263,7 @@ class _Distances:
         pair = (min(one.place, other.place), max(one.place, other.place))
         if pair not in self._known:
             same = one.piece == other.piece  # as honest results of one class and one variant are
-            self._known[pair] = 0 if same else distance_ppm(self._of(one), self._of(other))
+            self._known[pair] = 0 if same else distance(self._of(one), self._of(other))
         return self._known[pair]
 
     def _of(self, given: _Given) -> Rows:

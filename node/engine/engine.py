@@ -35,6 +35,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def loading(self) -> bytes | None:
+        """The bundle that a worker which starts is loading, by the hash in its CID."""
+        ...
+
+    @property
     def served(self) -> Mapping[bytes, Served]:
         """What the worker offers, by the hash in the bundle's CID; empty while none is ready."""
         ...
@@ -102,8 +107,11 @@ async def open_engine(
     policy: Callable[[], Policy] = lambda: Policy.PREFERRED,
     spare: bool = False,
     options: Sequence[str] = (),
+    start: bool = True,
 ) -> AsyncIterator[Engine]:
     """A worker is ready and serves the bundles; when the block ends it is dead and reaped.
+
+    Without `start` none runs yet: `restart` starts the first one, too.
 
     With `spare` the next worker is always started ahead of its time. `options` are further arguments of the worker.
     `cids` is read anew for each worker: what is appended to it meanwhile is served from the next `restart` on.
@@ -120,7 +128,8 @@ async def open_engine(
         async with trio.open_nursery() as nursery:
             engine = WorkerEngine(spawner, max_jobs)
             nursery.start_soon(engine.keep)
-            await engine.restart()
+            if start:
+                await engine.restart()
             yield engine
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:

@@ -37,6 +37,7 @@ class WorkerEngine:
         self._process: WorkerProcess | None = None
         self._hearing: Hearing | None = None
         self._hpke_key = b""
+        self._loading: bytes | None = None
         self._served: dict[bytes, Served] = {}
         self._rates: dict[bytes, Rates] = {}
         """As first measured: a worker that has to be there at once does not measure them again."""
@@ -55,6 +56,10 @@ class WorkerEngine:
     @property
     def hpke_key(self) -> bytes:
         return self._hpke_key
+
+    @property
+    def loading(self) -> bytes | None:
+        return self._loading
 
     @property
     def served(self) -> Mapping[bytes, Served]:
@@ -162,8 +167,13 @@ class WorkerEngine:
         try:
             await process.begin(Begin(tuple(KnownRates(bundle, rates) for bundle, rates in self._rates.items())))
             ready = await until_ready(
-                process, self._blame, lambda: self._process is not process, spare=self._spawner.gave_spare
+                process,
+                self._blame,
+                lambda: self._process is not process,
+                self._begin_loading,
+                spare=self._spawner.gave_spare,
             )
+            self._loading = None
             if self._process is process:
                 self._hpke_key = ready.hpke_key
                 around = [BUBBLEWRAP] * process.boxed + [CGROUP] * process.bounded
@@ -179,10 +189,14 @@ class WorkerEngine:
                     self._conclude(await self._hearing.until_end(), process)
                     nursery.cancel_scope.cancel()
         finally:
+            self._loading = None
             if self._process is process:
                 self._let_go("The worker did not get ready.")
                 self._announce()
             await process.kill_and_reap()
+
+    def _begin_loading(self, bundle: bytes) -> None:
+        self._loading = bundle
 
     async def _start_next(self) -> None:
         """The next worker is on its way, but not while this one's first answer needs the processors."""

@@ -19,15 +19,15 @@ reshapes after which slots are no longer whole runs of one axis.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NoReturn, TypeAlias
+from typing import Final
 
 from jaxlib.mlir import ir
-from jaxlib.mlir.dialects import stablehlo
 
 from .artifact import Artifact, callee
 from .operations import ELEMENTWISE
+from .slot_rules import RULES, NotProvenError, Slots, State, same, shape_of, stop
 
 STEPS_MAX: Final = 1_000_000
 """Operations looked at; loops inside of loops are looked at again and again. A decode program takes 10 000."""
@@ -41,18 +41,6 @@ class Isolation:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """Where a value's slots lie."""
-
-    axis: int
-    inner: int = 1
-    """So many neighbours along the axis are of one slot: more than 1 after another axis was merged into it."""
-
-
-State: TypeAlias = Slots | None
-
-
 def prove(artifact: Artifact, slots: int) -> Isolation:
     """Whether no slot of `main` sees another. Of an admitted module only: this trusts its types and its calls."""
     if slots == 1:
@@ -63,19 +51,15 @@ def prove(artifact: Artifact, slots: int) -> Isolation:
     proof = _Proof(artifact, slots)
     try:
         for argument, state in zip(main.arguments, begin, strict=True):
-            if state and _shape(argument)[:1] != [slots]:
-                raise _NotProvenError(f"an argument of shape {_shape(argument)} has no axis of {slots} slots in front")
+            if state and shape_of(argument)[:1] != [slots]:
+                raise NotProvenError(f"an argument of shape {shape_of(argument)} has no axis of {slots} slots in front")
         shapes = [list(aval.shape) for aval in artifact.exported.out_avals]
         for index, state in enumerate(proof.block(main, begin)):
             if state and (state != Slots(0) or shapes[index][0] != slots):
-                raise _NotProvenError(f"result {index} does not have the slots in front")
-    except _NotProvenError as error:
+                raise NotProvenError(f"result {index} does not have the slots in front")
+    except NotProvenError as error:
         return Isolation(False, str(error))
     return Isolation(True, "each result was followed back to its own slot")
-
-
-class _NotProvenError(Exception):
-    """The proof ends here."""
 
 
 class _Proof:
@@ -94,7 +78,7 @@ class _Proof:
             if operation.name in ("stablehlo.return", "func.return"):
                 return self._of(operation.operands)
             self._states.update(zip(operation.results, self._results(operation), strict=True))
-        raise _NotProvenError("a block has no end")
+        raise NotProvenError("a block has no end")
 
     def _of(self, values: Iterable[ir.Value[ir.Type]]) -> list[State]:
         return [self._states[value] for value in values]
@@ -102,14 +86,14 @@ class _Proof:
     def _results(self, operation: ir.Operation) -> list[State]:
         self._steps += 1
         if self._steps > STEPS_MAX:
-            _stop(operation, f"the program takes more than {STEPS_MAX} steps to follow")
+            stop(operation, f"the program takes more than {STEPS_MAX} steps to follow")
         states = self._of(operation.operands)
         match operation.name:
             case "stablehlo.while":
                 return self._loop(operation, states)
             case "stablehlo.case" | "stablehlo.if":
                 branches = [self.block(region.blocks[0], ()) for region in operation.regions]
-                return [_same(operation, results) for results in zip(*branches, strict=True)]
+                return [same(operation, results) for results in zip(*branches, strict=True)]
             case "func.call":
                 return self._call(operation, states)
             case "stablehlo.composite":
@@ -127,16 +111,16 @@ class _Proof:
 
     def _named(self, name: str, operation: ir.Operation, states: list[State]) -> list[State]:
         if name in ELEMENTWISE:
-            return [_same(operation, states)] * len(operation.results)
-        if rule := _RULES.get(name):
+            return [same(operation, states)] * len(operation.results)
+        if rule := RULES.get(name):
             return [rule(operation, states)] * len(operation.results)
-        _stop(operation, "nothing is known of where it leaves the slots")
+        stop(operation, "nothing is known of where it leaves the slots")
 
     def _loop(self, operation: ir.Operation, states: list[State]) -> list[State]:
         condition, body = (region.blocks[0] for region in operation.regions)
         while True:  # each turn but the last finds at least one more state that is slotted
             self.block(condition, states)
-            after = [_same(operation, pair) for pair in zip(states, self.block(body, states), strict=True)]
+            after = [same(operation, pair) for pair in zip(states, self.block(body, states), strict=True)]
             if after == states:
                 return states
             states = after
@@ -153,7 +137,7 @@ class _Proof:
         """A compiler may do what the function does, or what its name says."""
         done = self._call(operation, states)
         if any(states) and done != self._named(ir.StringAttr(operation.attributes["name"]).value, operation, states):
-            _stop(operation, "its name says something else than it does")
+            stop(operation, "its name says something else than it does")
         return done
 
     def _check_regions(self, operation: ir.Operation) -> None:
@@ -162,260 +146,15 @@ class _Proof:
             for block in region.blocks:
                 for view in block.operations:
                     if any(self._states.get(value) for value in view.operation.operands):
-                        _stop(operation, "its inner function reads slots from outside")
+                        stop(operation, "its inner function reads slots from outside")
                     self._check_regions(view.operation)
 
     def _reshaped(self, operation: ir.Operation, state: Slots) -> Slots:
         """Order in memory stays, so a slot is a run of the same length before and after."""
-        before, after = _shape(operation.operands[0]), _shape(operation.results[0])
+        before, after = shape_of(operation.operands[0]), shape_of(operation.results[0])
         run = state.inner * math.prod(before[state.axis + 1 :])
         for axis, length in enumerate(after):
             behind = math.prod(after[axis + 1 :])
             if behind and run % behind == 0 and length * behind % (run * self._slots) == 0 and length > 1:
                 return Slots(axis, run // behind)
-        _stop(operation, "it splits the slots over several axes")
-
-
-def _same(operation: ir.Operation, states: Sequence[State]) -> State:
-    """The one place where all of them that have slots have them."""
-    found = {state for state in states if state}
-    if len(found) > 1:
-        _stop(operation, "it brings different slots together")
-    return found.pop() if found else None
-
-
-def _keeps(operation: ir.Operation, states: Sequence[State], axes: Iterable[int], why: str) -> Slots:
-    """The slots are where they were, unless they lie along one of these axes."""
-    state = _same(operation, states)
-    assert state
-    if state.axis in axes:
-        _stop(operation, why)
-    return state
-
-
-def _broadcast(operation: ir.Operation, states: Sequence[State]) -> State:
-    state = _keeps(operation, states, (), "")
-    return Slots(_ints(operation, "broadcast_dimensions")[state.axis], state.inner)
-
-
-def _transpose(operation: ir.Operation, states: Sequence[State]) -> State:
-    state = _keeps(operation, states, (), "")
-    return Slots(_ints(operation, "permutation").index(state.axis), state.inner)
-
-
-def _bitcast(operation: ir.Operation, states: Sequence[State]) -> State:
-    joined = len(_shape(operation.results[0])) < (rank := len(_shape(operation.operands[0])))
-    return _keeps(operation, states, [rank - 1] if joined else [], "it joins the bits of several slots")
-
-
-def _concatenate(operation: ir.Operation, states: Sequence[State]) -> State:
-    along = ir.IntegerAttr(operation.attributes["dimension"]).value
-    return _keeps(operation, states, [along], "it moves slots along their axis")
-
-
-def _reverse(operation: ir.Operation, states: Sequence[State]) -> State:
-    return _keeps(operation, states, _ints(operation, "dimensions"), "it reverses the slots")
-
-
-def _sort(operation: ir.Operation, states: Sequence[State]) -> State:
-    along = ir.IntegerAttr(operation.attributes["dimension"]).value
-    return _keeps(operation, states, [along], "it sorts the slots")
-
-
-def _top_k(operation: ir.Operation, states: Sequence[State]) -> State:
-    return _keeps(operation, states, [len(_shape(operation.operands[0])) - 1], "it chooses among the slots")
-
-
-def _slice(operation: ir.Operation, states: Sequence[State]) -> State:
-    shape, strides = _shape(operation.operands[0]), _ints(operation, "strides")
-    bounds = list(zip(_ints(operation, "start_indices"), _ints(operation, "limit_indices"), strict=True))
-    cut = [axis for axis, length in enumerate(shape) if bounds[axis] != (0, length) or strides[axis] != 1]
-    return _keeps(operation, states, cut, "it takes some of the slots")
-
-
-def _pad(operation: ir.Operation, states: Sequence[State]) -> State:
-    pads = [_ints(operation, name) for name in ("edge_padding_low", "edge_padding_high", "interior_padding")]
-    return _keeps(
-        operation, states, [axis for axis, pad in enumerate(zip(*pads, strict=True)) if any(pad)], "it moves slots"
-    )
-
-
-def _dynamic_slice(operation: ir.Operation, states: Sequence[State]) -> State:
-    shape, sizes = _shape(operation.operands[0]), _ints(operation, "slice_sizes")
-    cut = [axis for axis, length in enumerate(shape) if sizes[axis] != length]
-    return _keeps(operation, states, cut, "it takes some of the slots, from a computed place on")
-
-
-def _dynamic_update_slice(operation: ir.Operation, states: Sequence[State]) -> State:
-    whole, part = _shape(operation.operands[0]), _shape(operation.operands[1])
-    cut = [axis for axis, length in enumerate(whole) if part[axis] != length]
-    return _keeps(operation, states, cut, "it writes to some of the slots, from a computed place on")
-
-
-def _reduce(operation: ir.Operation, states: Sequence[State]) -> State:
-    gone = _ints(operation, "dimensions")
-    state = _keeps(operation, states, gone, "it reduces over the slots")
-    return Slots(state.axis - sum(axis < state.axis for axis in gone), state.inner)
-
-
-def _reduce_window(operation: ir.Operation, states: Sequence[State]) -> State:
-    rank = len(_shape(operation.operands[0]))
-    names = ("window_dimensions", "window_strides", "base_dilations", "window_dilations")
-    widths = [_ints(operation, name) if name in operation.attributes else [1] * rank for name in names]
-    padding = _elements(operation, "padding") if "padding" in operation.attributes else [0] * (2 * rank)
-    still = [
-        all(width[axis] == 1 for width in widths) and padding[2 * axis] == padding[2 * axis + 1] == 0
-        for axis in range(rank)
-    ]
-    return _keeps(operation, states, [axis for axis in range(rank) if not still[axis]], "its window spans slots")
-
-
-def _dot(operation: ir.Operation, states: Sequence[State]) -> State:
-    numbers = stablehlo.DotDimensionNumbers(operation.attributes["dot_dimension_numbers"])
-    sides = [
-        (list(numbers.lhs_batching_dimensions), list(numbers.lhs_contracting_dimensions)),
-        (list(numbers.rhs_batching_dimensions), list(numbers.rhs_contracting_dimensions)),
-    ]
-    free = [
-        [axis for axis in range(len(_shape(operand))) if axis not in batching and axis not in contracted]
-        for operand, (batching, contracted) in zip(operation.operands, sides, strict=True)
-    ]
-    places: list[State] = []
-    for side, state in enumerate(states):
-        if state is None:
-            continue
-        batching, contracted = sides[side]
-        if state.axis in contracted:
-            _stop(operation, "it sums products over the slots")
-        if state.axis in batching:
-            places.append(Slots(batching.index(state.axis), state.inner))
-        else:
-            before = len(batching) + (len(free[0]) if side else 0)
-            places.append(Slots(before + free[side].index(state.axis), state.inner))
-    return _same(operation, places)
-
-
-def _custom_call(operation: ir.Operation, states: Sequence[State]) -> State:
-    """The one kernel that is admitted: rows of its first operand by what all of them read."""
-    rows, *read = states
-    if any(read) or rows is None or rows.axis != 0:
-        _stop(operation, "the slots are not its rows")
-    return rows
-
-
-def _convolution(operation: ir.Operation, states: Sequence[State]) -> State:
-    layout = stablehlo.ConvDimensionNumbers(operation.attributes["dimension_numbers"])
-    image, kernel = states
-    grouped = ir.IntegerAttr(operation.attributes["batch_group_count"]).value != 1
-    if kernel or grouped or image is None or image.axis != layout.input_batch_dimension:
-        _stop(operation, "the slots are not its batch")
-    return Slots(layout.output_batch_dimension, image.inner)
-
-
-def _gather(operation: ir.Operation, states: Sequence[State]) -> State:
-    numbers = stablehlo.GatherDimensionNumbers(operation.attributes["dimension_numbers"])
-    source, index = states
-    offsets, sizes = list(numbers.offset_dims), _ints(operation, "slice_sizes")
-    shape = _shape(operation.operands[0])
-    batch = [axis for axis in range(len(_shape(operation.results[0]))) if axis not in offsets]
-    rows = _but(len(_shape(operation.operands[1])), numbers.index_vector_dim)
-    paired = dict(zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True))
-    if index and index.axis not in rows:
-        _stop(operation, "its places are made of several slots")
-    if source is None:
-        assert index
-        return Slots(batch[rows.index(index.axis)], index.inner)
-    if (row := paired.get(source.axis)) is not None:
-        if index not in (None, Slots(row, source.inner)):
-            _stop(operation, "it takes from other slots than those of its places")
-        return Slots(batch[rows.index(row)], source.inner)
-    kept = [axis for axis in range(len(shape)) if axis not in numbers.collapsed_slice_dims and axis not in paired]
-    if index or source.axis not in kept or sizes[source.axis] != shape[source.axis]:
-        _stop(operation, "it takes from computed places among the slots")
-    return Slots(offsets[kept.index(source.axis)], source.inner)
-
-
-def _scatter(operation: ir.Operation, states: Sequence[State]) -> State:
-    numbers = stablehlo.ScatterDimensionNumbers(operation.attributes["scatter_dimension_numbers"])
-    arrays = len(states) // 2
-    target, index, update = _same(operation, states[:arrays]), states[arrays], _same(operation, states[arrays + 1 :])
-    whole, part = _shape(operation.operands[0]), _shape(operation.operands[arrays + 1])
-    windows, dropped = list(numbers.update_window_dims), set(numbers.inserted_window_dims)
-    rows = _but(len(_shape(operation.operands[arrays])), numbers.index_vector_dim)
-    scattered = [axis for axis in range(len(part)) if axis not in windows]
-    places: dict[int, tuple[int | None, int]] = {}
-    """For each axis of the target along which writing stays in place: the same axis of the places and of the updates."""
-    batching = dict(zip(numbers.input_batching_dims, numbers.scatter_indices_batching_dims, strict=True))
-    for axis, row in batching.items():
-        places[axis] = row, scattered[rows.index(row)]
-    kept = [axis for axis in range(len(whole)) if axis not in dropped and axis not in batching]
-    for axis, window in zip(kept, windows, strict=True):
-        if axis not in numbers.scattered_dims_to_operand_dims and whole[axis] == part[window]:
-            places[axis] = None, window
-    for axis, (row_of, window) in places.items():
-        inner = next(state.inner for state in (target, index, update) if state)
-        fits = (
-            target in (None, Slots(axis, inner))
-            and index in ((None,) if row_of is None else (None, Slots(row_of, inner)))
-            and update in (None, Slots(window, inner))
-        )
-        if fits:
-            return Slots(axis, inner)
-    _stop(operation, "it writes to computed places among the slots")
-
-
-def _leading(last: Callable[[ir.Operation], int]) -> Callable[[ir.Operation, Sequence[State]], State]:
-    """A rule for what works along so many last axes, once for each index of the others."""
-
-    def rule(operation: ir.Operation, states: Sequence[State]) -> State:
-        rank = len(_shape(operation.operands[0]))
-        return _keeps(operation, states, range(rank - last(operation), rank), "it works along the slots")
-
-    return rule
-
-
-_RULES: Final[dict[str, Callable[[ir.Operation, Sequence[State]], State]]] = {
-    "stablehlo.bitcast_convert": _bitcast,
-    "stablehlo.broadcast_in_dim": _broadcast,
-    "stablehlo.cholesky": _leading(lambda _: 2),
-    "stablehlo.concatenate": _concatenate,
-    "stablehlo.convolution": _convolution,
-    "stablehlo.custom_call": _custom_call,
-    "stablehlo.dot_general": _dot,
-    "stablehlo.dynamic_slice": _dynamic_slice,
-    "stablehlo.dynamic_update_slice": _dynamic_update_slice,
-    "stablehlo.fft": _leading(lambda operation: len(_ints(operation, "fft_length"))),
-    "stablehlo.gather": _gather,
-    "stablehlo.pad": _pad,
-    "stablehlo.reduce": _reduce,
-    "stablehlo.reduce_window": _reduce_window,
-    "stablehlo.reverse": _reverse,
-    "stablehlo.scatter": _scatter,
-    "stablehlo.slice": _slice,
-    "stablehlo.sort": _sort,
-    "stablehlo.transpose": _transpose,
-    "stablehlo.triangular_solve": _leading(lambda _: 2),
-    "chlo.top_k": _top_k,
-}
-
-
-def _stop(operation: ir.Operation, why: str) -> NoReturn:
-    operands = ", ".join(str(value.type)[:48] for value in list(operation.operands)[:3])
-    raise _NotProvenError(f"{operation.name}({operands}): {why}")
-
-
-def _shape(value: ir.Value[ir.Type]) -> list[int]:
-    return list(ir.RankedTensorType(value.type).shape)
-
-
-def _ints(operation: ir.Operation, name: str) -> list[int]:
-    return list(ir.DenseI64ArrayAttr(operation.attributes[name]))
-
-
-def _elements(operation: ir.Operation, name: str) -> list[int]:
-    elements = ir.DenseIntElementsAttr(operation.attributes[name])
-    return [int(elements[index]) for index in range(len(elements))]
-
-
-def _but(rank: int, axis: int) -> list[int]:
-    return [each for each in range(rank) if each != axis]
+        stop(operation, "it splits the slots over several axes")

@@ -28,11 +28,17 @@ IMPORT_S_MAX: Final = 30.0
 
 
 async def until_ready(
-    process: WorkerProcess, blame: Blame, stopped: Callable[[], bool], *, spare: bool = False
+    process: WorkerProcess,
+    blame: Blame,
+    stopped: Callable[[], bool],
+    loading: Callable[[bytes], None],
+    *,
+    spare: bool = False,
 ) -> Ready:
     """What the worker says when it is ready. Raises `EngineError` with what it says, or its log, if it is not.
 
-    A bundle over which it ends goes to `blame`, unless we have `stopped` the worker. A `spare` has had its time for imports
+    A bundle over which it ends goes to `blame`, unless we have `stopped` the worker. Of each that it loads, `loading` is told.
+    A `spare` has had its time for imports
     and has to answer at once: one that is frozen is found out in seconds, and another is started.
     """
     now = trio.current_time()
@@ -47,6 +53,7 @@ async def until_ready(
             match message:
                 case Loading() if message.bundle in process.bundles[len(loaded) : len(loaded) + 1]:
                     loaded.append(message.bundle)
+                    loading(message.bundle)
                 case Unserved() if message.bundle in loaded[-1:] and message.bundle not in unserved:
                     unserved.add(message.bundle)
                     blame.refuses(message.bundle, error_untrusted(message), believed=len(loaded) == 1)

@@ -21,6 +21,7 @@ from ...protocol.work import (
     transcript_next,
     transcript_start,
 )
+from . import heap
 from .areas import Areas
 from .confinement import Confinement
 from .device import close_cache
@@ -57,6 +58,9 @@ LATE: Final = 10.0
 LATE_S_MAX: Final = 30.0
 """Where somebody always waits, the next program is loaded this many times later than the one before took, at most so many
 seconds: a tenth of the time goes there, and however busy a worker is, it comes to have all programs and is sealed."""
+
+TRIM_AFTER_S: Final = 2.0
+"""Longer than a client thinks between two windows of a text: what is given back has to be paged in again."""
 
 
 class _Job:
@@ -127,6 +131,7 @@ class Workbench:
         """When one more program is loaded even if somebody waits."""
         self._tasks: dict[bytes, Task] = {}
         self._silent = True
+        self._grown = True
 
     def announce(self, served: tuple[Served, ...]) -> None:
         """The daemon knows our key, what we serve, and what confines us."""
@@ -141,10 +146,12 @@ class Workbench:
             self._load_while_idle(inbox)
             if time.monotonic() >= self._late:
                 self._load_next()
+            self._trim_when_idle(inbox)
             for message in inbox.take(wait=not self._turns.waiting):
                 self._handle(message)
             self._tasks = {id: task for id, task in self._tasks.items() if task.request is not None}
             self._silent = True
+            self._grown |= self._turns.waiting
             self._turns.run()
             if self._silent and self._turns.waiting:
                 self._send(Beat())
@@ -185,6 +192,15 @@ class Workbench:
                 return
             kept_waiting_s = (time.monotonic() - wall) - (time.process_time() - own)
             inbox.wait(min(PATIENCE_S_MAX, PATIENCE * max(0.0, kept_waiting_s)))
+
+    def _trim_when_idle(self, inbox: Inbox) -> None:
+        """After jobs, and after loading: once nothing has come for a while, the machine has back what is not used any more."""
+        if not self._grown or self._turns.waiting:
+            return
+        inbox.wait(TRIM_AFTER_S)
+        if inbox.empty:
+            heap.trim()
+            self._grown = False
 
     def _load_next(self) -> bool:
         """One more program is loaded, wider or longer ones last, or a chore done. After the last, nothing is written any more,

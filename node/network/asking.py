@@ -39,9 +39,15 @@ class Asking:
         """See `Network.request`."""
         known = id_of(peer)
         where = bare_addresses(known, addresses)
+        again = True
         while len(frame) <= QUESTION_BYTES_MAX and (asker := await self._asker(known, where)):
             if await asker.has_room():
-                return await asker.ask(protocol, frame)
+                try:
+                    return await asker.ask(protocol, frame)
+                except NetworkError:
+                    if asker.connected or not again:
+                        raise
+                again = False  # a connection that turns out to be dead is replaced, once
         return await self._over_its_own_stream(known, protocol, frame, where)
 
     def leave(self, peer: ID) -> None:
@@ -126,9 +132,14 @@ class Asker:
         stream.set_working(False)
 
     @property
+    def connected(self) -> bool:
+        """Whether the connection below stands."""
+        return self._stream.connected
+
+    @property
     def usable(self) -> bool:
         """Whether a question can be asked on it."""
-        return self._end is None and self._newest < NUMBER_MAX
+        return self._end is None and self._newest < NUMBER_MAX and self.connected
 
     async def has_room(self) -> bool:
         """One more question may be asked now. False if none can be any more: another stream is needed."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from libp2p.abc import INetConn, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.host.exceptions import StreamFailure
+from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 
@@ -37,18 +38,19 @@ class Dialler:
 
     def connected(self, peer: ID) -> bool:
         """Whether a connection stands, as far as this side knows."""
-        return any(not connection.is_closed for connection in self._swarm.get_connections(peer))
+        return bool(self.standing(peer))
 
     def standing(self, peer: ID) -> list[Muxer]:
         """The connections that stand."""
         found = (getattr(each, "muxed_conn", None) for each in self._swarm.get_connections(peer))
-        return [muxed for muxed in found if isinstance(muxed, Muxer) and not muxed.is_closed]
+        return [muxed for muxed in found if isinstance(muxed, Muxer) and muxed.is_established]
 
     async def connect(self, peer: ID, addresses: Sequence[Multiaddr]) -> None:
         """The peer is connected, at one of the given addresses or of those known. Raises `peer_unreachable`.
 
         Whoever else is about to connect to the peer gives his addresses to the same race.
         """
+        self._forget_ended(peer)
         if self.connected(peer):
             return
         if peer == self._host.get_id():
@@ -64,6 +66,13 @@ class Dialler:
         if race.winner is None and not self.connected(peer):
             failures = "; ".join(race.failures) or "no address known"
             raise NetworkError(Code.PEER_UNREACHABLE, f"cannot reach {peer} ({failures})")
+
+    def _forget_ended(self, peer: ID) -> None:
+        """The swarm does not use what has ended and is still saying goodbye: network/swarm.py:1708 takes it for open."""
+        for connection in list(self._swarm.get_connections(peer)):
+            muxed = getattr(connection, "muxed_conn", None)
+            if isinstance(muxed, Muxer) and not muxed.is_established:
+                self._swarm.remove_conn(cast(SwarmConn, connection))
 
     async def _run(self, peer: ID, race: Race[INetConn]) -> None:
         try:

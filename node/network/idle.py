@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Final
 
 import trio
@@ -42,7 +43,7 @@ class Trimmer:
     def trim(self, now: float) -> None:
         """Those that are unused by then are on their way out."""
         for muxed in self.unused(now):
-            self._tasks.spawn(muxed.close)
+            self._tasks.spawn(partial(_close, muxed))
 
     def unused(self, now: float) -> list[Muxer]:
         """Connections without anything under way, for longer than their kind is kept."""
@@ -61,3 +62,8 @@ class Trimmer:
             return KAD_ID in self._host.get_peerstore().get_protocols(peer)
         except PeerStoreError:
             return False
+
+
+async def _close(muxed: Muxer) -> None:
+    if not muxed.busy:  # still: something may have begun since
+        await muxed.close()

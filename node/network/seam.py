@@ -157,7 +157,8 @@ class Network(Protocol):
     async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
         """One frame out, one frame back, beside any number of others to the peer on one standing stream.
 
-        It ends within two seconds of the peer's last word. The peer may have done what was asked though no answer came.
+        It ends within two seconds of the peer's last word. If the connection turns out to be dead, it is asked again, once,
+        over another: the peer may have been asked twice, and may have done what was asked though no answer came.
         Raises as `open`, `send` and `receive` do.
         """
 

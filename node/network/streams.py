@@ -93,6 +93,11 @@ class FrameStream:
         self.cease()
         await self._abort()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the connection below stands."""
+        return self._conn.is_established
+
     def set_working(self, working: bool, *, watched: bool = False) -> None:
         """Whether anything is under way here, as `Muxer.set_working` has it; and whether that is watched, as in `open`."""
         self._conn.set_working(self._muxed, working)

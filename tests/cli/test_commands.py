@@ -143,6 +143,10 @@ def test_a_folder_s_model_is_built_and_listed(shell: Shell, tmp_path: Path) -> N
     (folder / "tokenizer.json").write_text(Tokenizer(WordLevel({"a": 0, "?": 1}, unk_token="?")).to_str())
     assert "--licence" in failing(shell("bundle", "build", folder), "unsupported_model")
     failing(shell("bundle", "build", folder, folder, "--name", "one"), "bad_config")
+    failing(shell("bundle", "build", "tiny-chat", "--devices", "2"), "bad_config")
+    assert "from 1 to 64" in failing(shell("bundle", "build", folder, "--devices", "65"), "bad_config")
+    divided = failing(shell("bundle", "build", folder, "--licence", "MIT", "--devices", "2"), "unsupported_model")
+    assert "only llama over several devices" in divided
     built = shell.json("bundle", "build", folder, "--licence", "MIT", "--context", "32")["bundles"]
     (listed,) = shell.json("bundle", "list")["bundles"]
     assert built == {"some-bert": listed["cid"]}

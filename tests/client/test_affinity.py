@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from fallow.client.affinity import BLOCK_TOKENS, BLOCKS_MAX, NODES_MAX, Kept
+from fallow.client.affinity import BLOCK_TOKENS, BLOCKS_MAX, NODES_MAX, Affinity
 from fallow.client.discovery import Node
 from fallow.client.scheduler import EXPLORE, REDRAWN, Experience, Need, choose
 from fallow.protocol.identity import CHECKER
@@ -19,7 +19,7 @@ TEXT = tuple(range(100, 100 + 10 * BLOCK_TOKENS))
 
 
 def test_a_beginning_is_found_as_far_as_it_is_the_same() -> None:
-    kept = Kept()
+    kept = Affinity()
     kept.note(A, BUNDLE, TEXT)
     kept.note(B, BUNDLE, TEXT[: 3 * BLOCK_TOKENS + 1])
     assert kept.find(BUNDLE, TEXT) == {A: 10 * BLOCK_TOKENS, B: 3 * BLOCK_TOKENS}
@@ -31,7 +31,7 @@ def test_a_beginning_is_found_as_far_as_it_is_the_same() -> None:
 
 
 def test_the_latest_are_remembered_and_the_oldest_text_is_forgotten() -> None:
-    kept = Kept()
+    kept = Affinity()
     nodes = [bytes([number]) * 32 for number in range(NODES_MAX + 1)]
     for each in (*nodes, nodes[1]):
         kept.note(each, BUNDLE, TEXT)

@@ -111,8 +111,9 @@ def test_what_the_client_measured_comes_before_witnesses_and_they_before_the_nod
     witnessed = replace(claimed, witnesses=(far, replace(far, witness=b"\x02" * 32)))
     assert claimed.interactive and replace(claimed, witnesses=(far,)).interactive
     assert not witnessed.interactive
-    assert replace(witnessed, own_rtt_us=9_000).interactive
-    assert not replace(claimed, own_rtt_us=900_000).interactive
+    assert replace(witnessed, own_rtts_us=(900_000, 9_000, 9_000)).interactive
+    assert not replace(claimed, own_rtts_us=(900_000, 1_000, 900_000)).interactive
+    assert replace(claimed, own_rtts_us=(900_000, 900_000)).interactive
 
 
 def test_nobody_there_is_said_plainly() -> None:

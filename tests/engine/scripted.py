@@ -46,6 +46,8 @@ def main() -> None:
     given = [cid_hash_untrusted(sys.argv[place + 1]) for place, word in enumerate(sys.argv) if word == "--bundle"]
     for bundle in given if behaviour != "never ready" else []:
         control.sendall(encode(Loading(bundle)))
+        if behaviour == "hang in loading":
+            signal.pause()
         if behaviour == "die of loading":
             os.kill(os.getpid(), signal.SIGKILL)
         if bundle == OTHER and behaviour == "die of loading the other":

@@ -6,18 +6,21 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 import trio
 from jax import Array, export, lax
 from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
-from fallow.models import build
+from fallow.models import build, bundle
 from fallow.models.export import PLATFORMS
 from fallow.node.engine.admission import admit_untrusted
 from fallow.node.engine.artifact import Aval, Signature
+from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.engine.engine import open_engine
 from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.identity import cid_hash_untrusted
@@ -59,6 +62,30 @@ async def test_two_devices_answer_as_one_does_in_one_worker(tiny: Tiny, over_two
 
 
 @pytest.mark.spec("B-31")
+async def test_a_publisher_s_own_function_lies_over_two_devices(tmp_path: Path) -> None:
+    store, generator = BundleStore(tmp_path / "store"), np.random.default_rng(5)
+    params = {"w": generator.normal(size=(6, 4)).astype(np.float32), "shift": np.ones(4, np.float32)}
+    x = np.arange(6, dtype=np.float32)
+
+    def score(params: Any, x: jax.Array) -> jax.Array:
+        return x @ params["w"] + params["shift"]
+
+    def made(divided: dict[str, int]) -> Bundle:
+        named = {"name": "wide", "licence": "MIT"}
+        return bundle(score, params, [x], **named, store=store, slots=(1,), devices=2, divided=divided)
+
+    wide = made({"w": 1})
+    assert wide.manifest.devices == 2
+    with trio.fail_after(150):
+        async with open_engine(store, [wide.cid], log_path=tmp_path / "log", options=TWO) as engine:
+            assert engine.served[wide.hash].numerics_class.split("/")[3].startswith("2x")
+            (piece,) = await Asked(Work(arrays=(x.tobytes(),)), wide.cid, "call", Parameters()).answer(engine)
+    np.testing.assert_allclose(np.frombuffer(piece.tensor, "<f4"), x @ params["w"] + 1, rtol=1e-5)
+    for wrong, why in (({"gone": 0}, "`divided` names 'gone'"), ({"w": 2}, "does not divide by 2 along dimension 2")):
+        with pytest.raises(EngineError, match=why):
+            made(wrong)
+
+
 async def test_a_worker_of_one_device_says_how_many_a_bundle_wants(tiny: Tiny, over_two: str, tmp_path: Path) -> None:
     with trio.fail_after(100):
         async with open_engine(tiny.store, [tiny.embed, over_two], log_path=tmp_path / "log") as engine:

@@ -158,4 +158,5 @@ def test_distances_are_the_judgements() -> None:
     assert distance_ppm(a, np.array([0.0, 1.0], np.float32)) == pytest.approx(1e6)
     assert distance_ppm(a, 2 * a) == pytest.approx(5e5)
     assert distance_ppm(a, np.array([1.0, 1e-3], np.float32)) == pytest.approx(0.5, rel=1e-3)
-    assert distance_ppm(a, 0 * a) == np.inf
+    assert distance_ppm(a, 0 * a) == 1e6
+    assert distance_ppm(a, np.inf * a[:1]) == np.inf

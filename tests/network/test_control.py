@@ -206,6 +206,25 @@ async def test_whoever_gives_up_a_question_lets_the_other_side_go_on_with_others
         await waiting.until(5, 5)
 
 
+async def test_askers_that_are_cancelled_at_any_step_leave_nothing_open(start_node) -> None:
+    asker, answerer = await start_node(1), await start_node(2)
+    answerer.serve("/test/echo", echo)
+    answerer.serve("/test/long", long)
+    with trio.fail_after(60):
+        for steps in range(40):
+            async with trio.open_nursery() as nursery:
+                for protocol in ("/test/echo", "/test/long"):
+                    nursery.start_soon(asker.request, answerer.key, protocol, bytes(20_000), answerer.addresses())
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            answer = await asker.request(answerer.key, "/test/echo", b"%d" % steps, answerer.addresses())
+            assert answer == b"%d" % steps
+        while any(muxer_of(node, other).busy for node, other in ((asker, answerer), (answerer, asker))):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert muxer_of(asker, answerer).held_bytes == asker._door.memory.held_bytes == 0
+
+
 async def test_a_question_ends_with_its_stream_and_the_next_one_finds_another(start_node) -> None:
     asker, answerer, waiting = await start_node(1), await start_node(2), Waiting()
     answerer.serve("/test/echo", echo)
@@ -220,9 +239,22 @@ async def test_a_question_ends_with_its_stream_and_the_next_one_finds_another(st
 
             nursery.start_soon(ask)
             await waiting.until(1, 0)
-            await asker._host.disconnect(id_of(answerer.key))
-        await waiting.until(1, 1)
+            await muxer_of(asker, answerer).close()
+            await waiting.until(2, 1)  # asked again, once
+            await muxer_of(asker, answerer).close()
+        await waiting.until(2, 2)
         assert await asker.request(answerer.key, "/test/echo", b"again", answerer.addresses()) == b"again"
+
+
+async def test_a_question_on_a_connection_that_is_dead_is_asked_again_on_another(start_node) -> None:
+    asker, answerer = await start_node(1), await start_node(2)
+    answerer.serve("/test/echo", echo)
+    with trio.fail_after(20):
+        assert await asker.request(answerer.key, "/test/echo", b"one", answerer.addresses()) == b"one"
+        dead = muxer_of(asker, answerer)
+        await dead.secured_conn.close()  # what is below is gone, and nobody has noticed
+        assert await asker.request(answerer.key, "/test/echo", b"two", answerer.addresses()) == b"two"
+        assert muxer_of(asker, answerer) is not dead
 
 
 async def test_a_peer_without_control_streams_is_asked_over_fresh_ones(start_node) -> None:

@@ -63,7 +63,7 @@ async def test_silent_addresses_delay_the_good_one_by_a_gap_each(autojump_clock)
     dials = Dials(at3=0.05)
     assert (await _race(dials, *addresses))[0] == addresses[3]
     assert list(dials.begun.values()) == [pytest.approx(index * GAP_S) for index in range(4)]
-    assert dials.cancelled == addresses[:3]
+    assert set(dials.cancelled) == set(addresses[:3])
 
 
 async def test_after_a_failure_the_next_one_starts_at_once(autojump_clock) -> None:

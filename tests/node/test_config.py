@@ -28,6 +28,8 @@ BAD = {
     "roles": {"roles": ["boss"]},
     "jobs_max": {"jobs_max": 0},
     "sandbox": {"sandbox": "please"},
+    "accelerator": {"accelerator": 64},
+    "accelerators": {"accelerators": [0, 64]},
     "settle_s": {"settle_s": True},
     "bundles": {"bundles": [1]},
     "fetch": {"fetch": "always"},
@@ -142,6 +144,14 @@ def test_the_mesh_of_the_environment_is_joined_unless_the_file_says_otherwise(mo
     monkeypatch.setenv("FALLOW_BOOTSTRAP", "/dns4/a/tcp/1/p2p/x, /dns4/b/tcp/1/p2p/y,")
     assert config.parse({"state": "s"}, Path("/base")).bootstrap == ("/dns4/a/tcp/1/p2p/x", "/dns4/b/tcp/1/p2p/y")
     assert config.parse({"state": "s", "bootstrap": []}, Path("/base")).bootstrap == ()
+
+
+def test_a_node_uses_one_accelerator_or_names_several_once() -> None:
+    assert config.parse({"state": "s"}, Path("/base")).accelerators == ()
+    assert config.parse({"state": "s", "accelerators": [2, 0]}, Path("/base")).accelerators == (2, 0)
+    for wrong in ({"accelerators": [1, 1]}, {"accelerators": [0], "accelerator": 0}, {"accelerators": [True]}):
+        with pytest.raises(ConfigError, match="`accelerators`"):
+            config.parse({"state": "s", **wrong}, Path("/base"))
 
 
 def test_a_home_that_cannot_be_a_directory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +322,8 @@ def test_an_issuer_that_does_not_hold_is_said(tmp_path: Path, changes: dict[str,
 @pytest.mark.parametrize(
     ("table", "lan"),
     [({}, False), ({"kind": "vehicle"}, False), ({"kind": "robot"}, False), ({"kind": "site"}, True), ({"kind": "host"}, True),
+     ({"kind": "site", "listen": ["/ip4/127.0.0.1/tcp/4001"]}, False),
      ({"kind": "host", "lan": False}, False), ({"kind": "vehicle", "lan": True}, True)],
 )  # fmt: skip
 def test_what_stays_where_it_is_is_found_on_its_lan(table: dict[str, object], lan: bool, tmp_path: Path) -> None:
-    assert config.parse({"state": "s", **table}, tmp_path).lan is lan
+    assert config.parse({"state": "s", "listen": ["/ip4/0.0.0.0/tcp/4001"], **table}, tmp_path).lan is lan

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from fallow.protocol.receipts import YIELDED
 from fallow.protocol.witness import heard_untrusted
 from fallow.protocol.work import Work
 
-from .conftest import Daemon, Home, Start, client_network, failure, launch
+from .conftest import READY_S, Daemon, Home, Start, client_network, failure, launch
 from .raw_client import Ask, Conversation, Payer, profile_of
 
 PROMPT = Work(((1, 40, 41, 42, 43),))
@@ -225,3 +228,39 @@ def _worker_of(node: Daemon) -> int:
     pid = node.process.pid
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(child)
+
+
+def test_before_its_first_bundle_is_loaded_a_node_says_so_and_gives_the_machine_back_too(
+    home: Home, tmp_path: Path
+) -> None:
+    scripted = Path(__file__).parent.parent / "engine" / "scripted.py"
+    command = [sys.executable, str(scripted), "hang in loading"]
+    process = launch(tmp_path, home, worker_command=command, settle_s=0)
+
+    def until(reasons: list[str], word: str = control.STATUS) -> None:
+        """The command is carried out, and in the end the node says that of itself."""
+        deadline, said = time.monotonic() + READY_S, None
+        while said != reasons:
+            assert time.monotonic() < deadline, said
+            with suppress(ConfigError):  # it has not come so far yet
+                said, word = control.request(tmp_path / "state", word)["reasons"], control.STATUS
+
+    try:
+        until(["loading tiny-chat"])
+        until(["the owner needs the machine"], control.DRIVE)
+        while offspring(process.pid):
+            pass  # gone before the test's own time limit
+        until(["loading tiny-chat"], control.PARK)
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20)[0] == ""  # it never took an order
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def offspring(pid: int) -> list[str]:
+    """Process ids of its children."""
+    with suppress(OSError):  # a thread has just ended
+        return [child for each in Path(f"/proc/{pid}/task").glob("*/children") for child in each.read_text().split()]
+    return ["unknown"]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from nacl.signing import SigningKey
 
 from fallow.protocol.bundle import Tolerance
+from fallow.protocol.distance import distance
 from fallow.protocol.envelope import sign
 from fallow.protocol.errors import RemoteProtocolError
 from fallow.protocol.opening import decode_opening_untrusted, open_untrusted
@@ -18,7 +19,7 @@ from fallow.protocol.records import identify_untrusted
 from fallow.protocol.schema import from_map_untrusted, to_map
 from fallow.protocol.work import Piece
 from fallow.verifier.case import Question, gather
-from fallow.verifier.compare import distance_ppm, rows_of
+from fallow.verifier.compare import rows_of
 from fallow.verifier.quorum import Check, Member, Result, Standings, Window, judge_results, judge_window
 from fallow.verifier.settlement import settle
 from fallow.verifier.verdict import judge
@@ -33,7 +34,7 @@ _FINAL = sign(Receipt(bytes(32), 0, None, 0, 0, bytes(32), (), "", 0, "final"), 
 def agreement(**given: Any) -> Fields:
     if "one" in given:
         one, other = (rows_of(from_map_untrusted(Piece, given[name])) for name in ("one", "other"))
-        return {"distance_ppm": distance_ppm(one, other) if one and other else None}
+        return {"distance_ppm": distance(one, other) if one and other else None}
     policy, tolerance = Policy.parse(given["policy"]), from_map_untrusted(Tolerance, given["tolerance"])
     who = Standings(frozenset(given["parties"]), frozenset(given["anchors"]))
     if "results" in given:

@@ -1,0 +1,146 @@
+"""The owner's commands, from the moment on that the node is in the mesh: also before its first bundle is there, and loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import trio
+
+from ..protocol.errors import EngineError
+from ..protocol.identity import cid, peer_id
+from . import control
+from .availability import Availability
+from .config import Config
+from .connection import Survey
+from .delivery import now_ms
+from .engine.bundles import Bundle
+from .engine.engine import Engine
+from .library import Library
+from .network.seam import Network, Reachability
+from .owner import OWNER, Keeper
+from .starlink import dish_status
+
+
+class Commands:
+    """Carries them out: by itself until there is a keeper, which needs a worker's offer to begin with."""
+
+    def __init__(
+        self, config: Config, network: Network, library: Library, bundles: Sequence[Bundle], availability: Availability
+    ) -> None:
+        self._keeper: Keeper | None = None
+        self._survey: Survey | None = None
+        self._config = config
+        self._network = network
+        self._library = library
+        self._bundles = bundles
+        self._availability = availability
+        self._engine: Engine | None = None
+        self._drives = 0
+        self._parked = trio.Event()
+
+    async def start_worker(self, engine: Engine) -> None:
+        """The first worker is ready, as soon as the owner lets it be. Raises `EngineError` if it cannot be started."""
+        self._engine = engine
+        while True:
+            while not self._availability.wants_worker(now_ms()):
+                await self._parked.wait()
+                await trio.sleep_until((self._availability.settled_ms + 1) / 1000)
+            drives = self._drives
+            try:
+                return await engine.restart()
+            except EngineError:
+                if self._drives == drives:
+                    raise
+
+    def hand_over(self, keeper: Keeper, survey: Survey) -> None:
+        """They carry commands out, and measure what is said of the connection, from now on. To be called without a checkpoint
+        since `start_worker` returned: nobody has killed that worker."""
+        self._keeper, self._survey = keeper, survey
+
+    async def answer(self, command: str) -> control.Reply:
+        """The command is carried out; what the node then says of itself."""
+        if command == control.DRIVE:
+            await self._drive()
+        elif command == control.PARK:
+            self._park()
+        return self._status()
+
+    async def _drive(self) -> None:
+        if self._keeper:
+            return await self._keeper.drive()
+        self._drives += 1
+        self._parked = trio.Event()
+        self._availability.drive(OWNER)
+        if self._engine:
+            self._engine.kill()
+        self._availability.yielded()
+
+    def _park(self) -> None:
+        if self._keeper:
+            return self._keeper.park()
+        self._availability.park(now_ms())
+        self._parked.set()
+
+    def _status(self) -> control.Reply:
+        if self._keeper is None:
+            self._availability.worker(False, self._doing())
+        now, engine = now_ms(), self._engine
+        return {
+            "peer_id": peer_id(self._network.key),
+            "pid": os.getpid(),
+            "state": str(self._availability.state(now)),
+            "reasons": list(self._availability.reasons(now)),
+            "jobs_running": self._availability.jobs,
+            "addresses": list(self._network.addresses()),
+            "peers": len(self._network.peers()),
+            "bootstrap": list(self._config.bootstrap),
+            **_reached(self._network.reachability()),
+            **(_connected(self._survey) if self._survey else {}),
+            "bundles": [bundle.manifest.name for bundle in self._bundles],
+            "refused": [f"{cid(bundle)}: {error.message}" for bundle, error in engine.refused.items()]
+            if engine
+            else [],
+            "sandbox": list(engine.measures if engine else ()) or ["none"],
+            "fetching": [f"{name}: {stage}" for name, stage in self._library.missing.items()],
+            "store": str(self._config.store),
+            "store_bytes_max": self._config.store_bytes_max,
+        }
+
+    def _doing(self) -> str:
+        """What there is to wait for before the first worker is ready."""
+        if self._engine is None:
+            return "no bundle is here yet"
+        names = {bundle.hash: bundle.manifest.name for bundle in self._bundles}
+        return f"loading {names[self._engine.loading]}" if self._engine.loading in names else ""
+
+
+def _reached(found: Reachability) -> control.Reply:
+    return {
+        "reach": "relayed" if found.relayed else "direct",
+        "dialled_back": {None: "not asked", True: "yes", False: "no"}[found.dialled],
+        "relays": [peer_id(relay) for relay in found.relays],
+        "relays_why": found.why,
+        "relay_reservations": found.relays_for,
+        "relay_circuits": found.circuits,
+    }
+
+
+def _connected(survey: Survey) -> control.Reply:
+    found, dish = survey.now(), survey.dish
+    measured, link = found.measured, found.link
+    metered = {None: "metered or not is not known", True: "metered", False: "not metered"}[link.metered]
+    rates = {"up": found.up_kbit_per_s, "down": found.down_kbit_per_s}
+    said = [f"{name} {rate / 1000:.1f} Mbit/s" for name, rate in rates.items() if rate is not None]
+    return {
+        "link": f"not known: {link.why}" if link.why else f"{', '.join(link.kinds) or 'no default route'}; {metered}",
+        "round_trips": (
+            f"{measured.rtt_p50_us / 1000:.1f} to {measured.rtt_p95_us / 1000:.1f} ms, "
+            f"{measured.loss_ppm / 10_000:.1f} % lost, over {measured.peers} peers"
+            if measured
+            else "not measured: no node is connected"
+        ),
+        "rates": ", ".join(said) or "not measured",
+        "witnesses": len(survey.witnesses.shown()),
+        **({"dish": dish_status(dish)} if dish else {}),
+    }
