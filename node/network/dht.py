@@ -55,8 +55,17 @@ class Table:
         self._own = Sender(kad.own, "")
 
     async def join(self, peers: Sequence[ID]) -> None:
-        """The peers, and those closest to this node behind them, know this node and are known to it."""
-        await self._closest(self._kad.own, peers)
+        """An index node and those closest to it know one another. Who keeps no part of the table is nobody's neighbour: one
+        of the peers has told it of others, whom its searches dial when they need them.
+        """
+        if self._kad.serves:
+            await self._closest(self._kad.own, peers)
+            return
+
+        def take(peer: ID, answer: Message) -> None:
+            self._kad.told |= {entry.id: tuple(entry.addrs[:FEW]) for entry in answer.closerPeers[:FANOUT]}
+
+        await self._walk(self._kad.own, Message.FIND_NODE, take, lambda: bool(self._kad.told)).run(peers)
 
     async def maintain(self) -> None:
         """Runs until cancelled: who is near stays known, and what has expired is dropped."""
@@ -181,7 +190,10 @@ class _Searched:
         closest = self._kad.index.buckets.closest(target, FANOUT)
         others = [peer for peer in self._kad.index.buckets.peers() if peer not in closest]
         witnesses = self._random.sample(others, min(WITNESSES, len(others)))
-        return [ID(peer) for peer in (*closest, *witnesses)]
+        begin = [ID(peer) for peer in (*closest, *witnesses)]
+        if any(map(self._kad.connected, begin)):
+            return begin
+        return begin + [peer for name in self._kad.told if (peer := peer_untrusted(name)) is not None]
 
     def late(self, peer: ID) -> None:
         self._kad.frozen(peer)

@@ -58,6 +58,8 @@ class Kad:
         self.serves = serves
         self.own: Final = host.get_id().to_bytes()
         self.index = Index(self.own, rules, random)
+        self.told: dict[bytes, tuple[bytes, ...]] = {}
+        """Whom those by which a client joined have named, and where: to go on by if these are gone. A few answers' worth."""
         self.spawn = tasks.spawn
         self._host = host
         self._dialler = dialler
@@ -132,6 +134,10 @@ class Kad:
                 muxed.blame(fault)
                 return
 
+    def connected(self, peer: ID) -> bool:
+        """Whether a connection to the peer stands."""
+        return self._dialler.connected(peer)
+
     def lost(self, peer: ID) -> None:
         """The peer did not answer: it is no index node to us, but for one that only had no room for another stream."""
         if not self._dialler.connected(peer):
@@ -164,8 +170,9 @@ class Kad:
         return True
 
     def _known(self, peer: ID) -> list[Multiaddr]:
-        contact = self.index.buckets.get(peer.to_bytes())
-        return readable(peer, contact.addresses) if contact else []
+        name = peer.to_bytes()
+        contact = self.index.buckets.get(name)
+        return readable(peer, contact.addresses if contact else self.told.get(name, ()))
 
     def _record(self) -> bytes:
         return env_to_send_in_RPC(self._host)[0]

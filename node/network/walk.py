@@ -54,7 +54,8 @@ class Known(Protocol):
     """What a search has to know and to tell of the routing table."""
 
     def start(self, target: bytes) -> Sequence[ID]:
-        """The `FANOUT` peers of the table closest to the target, and `WITNESSES` others."""
+        """The `FANOUT` peers of the table closest to the target, and `WITNESSES` others; if none of them is connected any
+        more, those too of whom others told."""
 
     def late(self, peer: ID) -> None:
         """The peer did not answer within `PEER_S`."""
