@@ -35,8 +35,9 @@ PEERS_MAX: Final = 5
 FIRST: Final = 10
 FIRST_EVERY_S: Final = 0.05
 """So many probes at once, and there are figures half a second after the start; each waits for the one before."""
-EVERY_S: Final = 10.0
-"""Between two probes to one peer: with frames and headers some 150 bytes a second for all five."""
+EVERY_S: Final = 20.0
+"""Between two probes to one peer, as many as its window holds: with frames and headers some 75 bytes a second for all
+five."""
 METERED_EVERY_S: Final = 25.0
 """The same where each byte costs: as seldom as the stream still stands (`questions.IDLE_S`)."""
 ANSWER_S: Final = 2.0
