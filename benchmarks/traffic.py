@@ -32,7 +32,7 @@ from nacl.signing import SigningKey
 
 from fallow.node.log import wall_ms
 from fallow.node.network.identity import id_of
-from fallow.node.network.idle import NODE_IDLE_S
+from fallow.node.network.idle import IDLE_S
 from fallow.node.network.mesh import open_network
 from fallow.node.network.table_rules import profile_rules
 from fallow.node.network.walk import FANOUT
@@ -59,7 +59,7 @@ RELAYS: Final = 2
 """Connections that a car keeps while nothing happens."""
 SHARD_PROVIDERS: Final = 128
 """Under one key, at most: half of what an index node keeps of one, so that it may double before anybody looks again."""
-LINGER_S: Final = NODE_IDLE_S
+LINGER_S: Final = IDLE_S
 """For so long a connection stays after its last use; it costs `idle_s` meanwhile."""
 INDEX_ADDRESS: Final = "/ip4/198.51.100.1/tcp/40404"
 RELAYED_ADDRESSES: Final = (f"{INDEX_ADDRESS}/p2p/{id_of(bytes(32))}/p2p-circuit",) * RELAYS

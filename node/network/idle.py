@@ -9,18 +9,14 @@ from typing import Final
 import trio
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
-from libp2p.peer.peerstore import PeerStoreError
 
 from .boundary import Tasks
 from .host import swarm_of
-from .kad import KAD_ID
 from .muxer import Muxer
 
-NODE_IDLE_S: Final = 600.0
-"""To a peer that keeps its part of the table: it is asked something new every few minutes."""
-
-CLIENT_IDLE_S: Final = 120.0
-"""To any other. A client that works asks its nodes every ten seconds; one that does not is back in 50 ms."""
+IDLE_S: Final = 120.0
+"""In that time an unused connection costs as many bytes as a new one. A client that works asks its nodes every ten seconds,
+and a node is asked again by its neighbours in the table after some ten minutes; whoever is not there is back in 50 ms."""
 
 LOOK_S: Final = 15.0
 """How often is looked."""
@@ -46,22 +42,15 @@ class Trimmer:
             self._tasks.spawn(partial(_close, muxed))
 
     def unused(self, now: float) -> list[Muxer]:
-        """Connections without anything under way, for longer than their kind is kept."""
+        """Connections without anything under way, for longer than they are kept."""
         spared = self._spared()
         found = []
         for peer, connections in swarm_of(self._host).get_connections_map().items():
-            idle_s = NODE_IDLE_S if self._is_node(peer) else CLIENT_IDLE_S
             for connection in connections:
                 muxed = connection.muxed_conn
-                if isinstance(muxed, Muxer) and not muxed.busy and now - muxed.used_at > idle_s and peer not in spared:
+                if isinstance(muxed, Muxer) and not muxed.busy and now - muxed.used_at > IDLE_S and peer not in spared:
                     found.append(muxed)
         return found
-
-    def _is_node(self, peer: ID) -> bool:
-        try:
-            return KAD_ID in self._host.get_peerstore().get_protocols(peer)
-        except PeerStoreError:
-            return False
 
 
 async def _close(muxed: Muxer) -> None:

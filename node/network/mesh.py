@@ -178,7 +178,7 @@ async def open_network(
                 nursery.start_soon(table.maintain)
                 ways = Ways(reach, told, host, tasks, dialler, table, dialled)
                 door.spared = lambda: ways.kept().union(map(ID, kad.index.buckets.closest(kad.own)))
-                trimmer = Trimmer(host, tasks, door.spared)
+                trimmer = Trimmer(host, tasks, ways.kept)
                 nursery.start_soon(trimmer.run)
                 yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
             finally:
