@@ -23,7 +23,7 @@ from ..verifier.verdict import recompute, same
 from .environment import AsJson, usable
 from .output import Json, line, print_json, stdout
 
-PEERS = {"node", "executor", "payee"}
+PEERS = {"node", "executor", "payee", "witness"}
 """Fields whose key is a node's, written as its peer id. Other keys are written in hex."""
 TIMES = {"issued_ms", "created_ms", "opened_ms", "not_before_ms", "expires_ms"}
 """Fields of milliseconds since 1970; others are durations."""

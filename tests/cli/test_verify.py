@@ -24,6 +24,7 @@ from fallow.protocol.payment import Channel, Voucher
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile
 from fallow.protocol.receipts import Receipt
 from fallow.protocol.records import RECORDS, contradiction, identify_untrusted
+from fallow.protocol.witness import Witness
 from fallow.protocol.work import Parameters
 
 NODE, OWNER, CLIENT = (SigningKey(bytes([n]) * 32) for n in (1, 2, 3))
@@ -80,6 +81,7 @@ SAMPLES: tuple[tuple[Record, SigningKey], ...] = (
     (FeederRoster("t-17", 1, 9, (FeederMember(HASH, 4),), 0, 10), OWNER),
     (FeederLease(HASH, key(NODE), HASH, 1, 0, 10, bytes(16)), NODE),
     (Evidence("equivocation", key(NODE), (receipt().envelope, OTHER_RECEIPT.envelope), ""), CLIENT),
+    (Witness(key(NODE), key(OWNER), b"mandate", 0, 1000, 24, 20_000, 90_000, 5_000, 0), NODE),
 )
 
 
