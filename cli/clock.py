@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
-from ..node.presence import ANNOUNCE_S
+from ..node.presence import ANNOUNCE_S, JITTER
 from ..protocol.limits import SKEW_MS
 
 _TIMEX_BYTES: Final = 256
@@ -34,7 +34,7 @@ def bounds_ms(ages_ms: Sequence[int]) -> tuple[int, int] | None:
     if not ages_ms:
         return None
     middle_ms = round(median(ages_ms))
-    return middle_ms - round(ANNOUNCE_S * 1000), middle_ms
+    return middle_ms - round(ANNOUNCE_S * (1 + JITTER) * 1000), middle_ms
 
 
 def judged(kept: bool | None, ages_ms: Sequence[int]) -> tuple[bool | None, str, str]:

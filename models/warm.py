@@ -17,9 +17,9 @@ from ..protocol.errors import FallowError
 def main(root: str, cid: str) -> int:
     """Exits 1, with the reason on stderr's last line, if the bundle cannot be run."""
     store = BundleStore(Path(root))
-    bundle = store.open(cid)
-    configure(store.compile_cache, devices=bundle.manifest.devices or 1)
     try:
+        bundle = store.open(cid)
+        configure(store.compile_cache, devices=bundle.manifest.devices or 1)
         model = load(bundle, own_grant(Kept(store.compile_cache)))
         while model.load_next():
             pass

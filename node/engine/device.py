@@ -37,7 +37,8 @@ def configure(compile_cache: Path, *, beside: Path | None = None, devices: int =
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the owner's own programs use the GPU too
     update: Callable[[str, object], None] = jax.config.update
-    update("jax_num_cpu_devices", devices)
+    if devices > 1:  # JAX has one of itself, and takes no word on it once something ran
+        update("jax_num_cpu_devices", devices)
     update("jax_compilation_cache_dir", str(compile_cache))
     update("jax_persistent_cache_min_compile_time_secs", 0.0)
     kernels.register(beside or compile_cache)
