@@ -51,15 +51,10 @@ SMALL_QUEUED_MAX: Final = 4096
 """Small frames waiting for the socket. They are not waited for, else two full sockets could wait for each other; a peer
 that lets so many pile up has not read for a long time, and the connection is given up."""
 
-TICK_S: Final = 2.0
-DEAD_S: Final = 8.0
+TICK_S: Final = 2.5
+DEAD_S: Final = 7.5
 """Silence in whole ticks, with questions asked in it, after which the peer is gone: ten seconds after its last word at
 most. Only ticks count, so that our own loop held up for ten seconds is no silence of the peer's."""
-
-ASK_S: Final = 4.0
-ASK_OTHER_S: Final = 6.0
-"""Silence after which whoever has dialled asks whether the peer is there, and after which the other one does: so that only
-one of them asks, and what stands idle costs some 45 bytes a second."""
 
 STREAM_TICK_S: Final = 0.5
 STREAM_DEAD_S: Final = 1.5
@@ -107,7 +102,6 @@ class Muxer(IMuxedConn):
         """When a stream last began or ended."""
         self.event_started, self.event_closed = trio.Event(), trio.Event()
         self._initiator = secured_conn.is_initiator if is_initiator is None else is_initiator
-        self._ask_s = ASK_S if self._initiator else ASK_OTHER_S
         self._next_id = 1 if self._initiator else 2
         self._streams: dict[int, MuxedStream] = {}
         self._inbound = self._watched = 0
@@ -392,7 +386,7 @@ class Muxer(IMuxedConn):
             if self.silent_s >= STREAM_DEAD_S:
                 for stream in [each for each in self._streams.values() if each.watched]:
                     stream.abandon()
-            if self.silent_s >= (tick_s if self._watched else self._ask_s):
+            if self.silent_s:
                 self._flight.marked(self._marks + 1, 0, trio.current_time())
                 self.say(self._mark())
             for stream in [each for each in self._streams.values() if each.closed_s() > HALF_CLOSED_S]:
