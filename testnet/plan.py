@@ -16,7 +16,7 @@ BUNDLES = ("smollm2-135m-instruct", "minilm-l6")
 KIND_COUNTS: Mapping[str, int] = {"vehicle": 2, "robot": 2, "site": 1, "host": 1}
 NODES_MAX = 32
 """A node and its worker hold about half a gigabyte beside the shared weights."""
-LIAR_COMMAND = [sys.executable, "-P", "-m", f"{__package__}.liar"]
+LIAR_COMMAND = [sys.executable, "-P", "-m", f"{__package__}.adversaries.liar", "wrong"]
 _ORDER = ("host", "site", "vehicle", "robot")
 """The first node is the one that all others join by, so those that stay come first."""
 
