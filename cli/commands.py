@@ -200,6 +200,31 @@ COMMANDS: Final = (
         "Stop a test network.",
         "fallow testnet down --dir /tmp/net",
     ),
+    Command(
+        "testnet fault",
+        "testnet:fault",
+        "Make one of a test network's nodes fail: "
+        "kill, restart, freeze, drive-away, full-disk, clock-skew, blackhole, partition, slow, lossy.",
+        "fallow testnet fault 2-vehicle freeze --dir /tmp/net --seconds 5",
+    ),
+    Command(
+        "testnet heal",
+        "testnet:heal",
+        "Mend what `fault` broke.",
+        "fallow testnet heal 2-vehicle --dir /tmp/net",
+    ),
+    Command(
+        "testnet logs",
+        "testnet:log",
+        "Show what a test network's nodes wrote down, in one order of time.",
+        "fallow testnet logs 2-vehicle,network --dir /tmp/net --follow",
+    ),
+    Command(
+        "testnet chaos",
+        "chaos:chaos",
+        "Run a test network under random faults with clients beside it, and report what came of it.",
+        "fallow testnet chaos --dir /tmp/chaos --minutes 10 --seed 7 --adversaries liar=1",
+    ),
 )
 
 GROUPS: Final = {

@@ -155,18 +155,19 @@ async def _live(whole: _Run, coming: Sequence[Fault], progress: Progress) -> Non
     """Faults come and go, clients ask; then all is mended, and the clients have left."""
     seconds = whole.options.minutes * 60
     send, receive = trio.open_memory_channel[LocalNode](_ENDED_MAX)
-    async with asking(whole.crowd, whole.testnet) as broken, trio.open_nursery() as nursery:
-        began = trio.current_time()
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(watching.watch, whole.directory, whole.folder / watching.LOG, send)
         nursery.start_soon(_keep_up, whole, receive)
         nursery.start_soon(days.live, whole.directory, whole.options.plan)
-        async with trio.open_nursery() as befalling:
-            for fault in coming:
-                befalling.start_soon(_befall, whole, fault, began)
-            while (passed := trio.current_time() - began) < seconds:
-                progress(f"{len(whole.befell)} kinds of faults, {whole.befell.total()} so far", passed / seconds)
-                await trio.sleep(min(1.0, seconds - passed))
-        progress("clients leave", None)
+        async with asking(whole.crowd, whole.testnet) as broken:
+            began = trio.current_time()
+            async with trio.open_nursery() as befalling:
+                for fault in coming:
+                    befalling.start_soon(_befall, whole, fault, began)
+                while (passed := trio.current_time() - began) < seconds:
+                    progress(f"{whole.befell.total()} faults so far", passed / seconds)
+                    await trio.sleep(min(1.0, seconds - passed))
+            progress("clients leave", None)
         nursery.cancel_scope.cancel()
     whole.broken += broken
 
