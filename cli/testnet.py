@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -209,8 +209,9 @@ async def log(
     for found in await trio.to_thread.run_sync(logs.merged, directory, names):
         show(found)
     if follow:
-        async for found in logs.follow(directory, names):
-            show(found)
+        async with aclosing(logs.follow(directory, names)) as coming:
+            async for found in coming:
+                show(found)
 
 
 def planned(

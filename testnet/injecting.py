@@ -10,6 +10,7 @@ import json
 import resource
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +21,9 @@ from ..node.log import wall_ms
 from ..protocol.errors import Code, ConfigError
 from . import clock, record, shaping, starting
 from .faults import FAULTS, Fault
-from .processes import ProcessId
 from .record import LocalNode, Network
 
 LOG: Final = "faults.jsonl"
-_UNBOUNDED: Final = resource.RLIM_INFINITY
 
 
 async def begin(directory: Path, fault: Fault) -> None:
@@ -58,7 +57,7 @@ async def _begin(directory: Path, network: Network, nodes: Sequence[LocalNode], 
         case "drive-away":
             await _each(drive, nodes)
         case "full-disk":
-            _limit_files(nodes, 0)
+            _fill_disk(nodes, full=True)
         case "clock-skew":
             for node in nodes:
                 clock.set_skew(node.folder, fault.amount)
@@ -78,7 +77,7 @@ async def _end(directory: Path, network: Network, nodes: Sequence[LocalNode], fa
         case "drive-away":
             await _each(park, nodes)
         case "full-disk":
-            _limit_files(nodes, _UNBOUNDED)
+            _fill_disk(nodes, full=False)
         case "clock-skew":
             for node in nodes:
                 clock.set_skew(node.folder, 0)
@@ -101,21 +100,18 @@ def thaw(node: LocalNode) -> None:
     node.process.send(signal.SIGCONT)
 
 
-def _limit_files(nodes: Sequence[LocalNode], bytes_max: int) -> None:
-    """No file grows beyond that by a node's hand, nor by its worker's: the kernel says EFBIG where a full disk says ENOSPC.
+def _fill_disk(nodes: Sequence[LocalNode], *, full: bool) -> None:
+    """No file grows by a node's hand, nor by its worker's: the kernel says EFBIG where a full disk says ENOSPC.
 
     It is a process's own limit, and needs neither a disk of its own for each node nor any privilege. What it also stops, and
     a full disk would not, are files in memory: a worker cannot be started meanwhile.
     """
     for node in nodes:
         for process in (node.process, *node.process.descendants()):
-            _limit(process, bytes_max)
-
-
-def _limit(process: ProcessId, bytes_max: int) -> None:
-    if process.running:
-        _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (bytes_max, hard))
+            with suppress(ProcessLookupError):  # it has just ended
+                if process.running:
+                    _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0 if full else most, most))
 
 
 async def _each(do: Callable[[LocalNode], Awaitable[object]], nodes: Sequence[LocalNode]) -> None:

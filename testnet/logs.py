@@ -27,6 +27,9 @@ LINES_MAX: Final = 10_000
 """Of one log, read at one look while following: the rest comes at the next."""
 
 
+_EVER: Final = 2**62
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Event:
     """One line of one log."""
@@ -44,8 +47,10 @@ class _Log:
     path: Path
     node: str
     skews: list[tuple[int, int, int]] = field(default_factory=list)
-    """(from, to, by how much its clock is off), in true milliseconds."""
+    """(from, to, by how much its clock is off), in true milliseconds, one after another."""
     offset: int = 0
+    _clock: int = 0
+    """Which of the skews the last event was written in: later ones are of that one, or of one after it."""
 
     def read(self, lines_max: int | None = None) -> Iterator[Event]:
         """What is new, whole lines only. A log that began anew is read from its beginning."""
@@ -72,8 +77,9 @@ class _Log:
         return Event(self._true_ms(said), self.node, event, fields)
 
     def _true_ms(self, said_ms: int) -> int:
-        for begin, end, skew_ms in self.skews:
+        for index, (begin, end, skew_ms) in enumerate(self.skews[self._clock :], self._clock):
             if begin <= said_ms - skew_ms < end:
+                self._clock = index
                 return said_ms - skew_ms
         return said_ms
 
@@ -116,14 +122,12 @@ def _logs(directory: Path, nodes: Collection[str]) -> list[_Log]:
 
 
 def _skews(path: Path) -> dict[str, list[tuple[int, int, int]]]:
-    """By node: when its clock was off."""
+    """By node whose clock was ever off: by how much it is, from when to when."""
     found: dict[str, list[tuple[int, int, int]]] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         noted = json.loads(line)
         for node in noted["nodes"] if noted["fault"] == "clock-skew" else ():
-            skews = found.setdefault(node, [])
-            if noted["act"] == "begin":
-                skews.append((noted["time_ms"], 2**62, noted["amount"]))
-            elif skews:
-                skews[-1] = (skews[-1][0], noted["time_ms"], skews[-1][2])
+            skews = found.setdefault(node, [(0, _EVER, 0)])
+            skews[-1] = (skews[-1][0], noted["time_ms"], skews[-1][2])
+            skews.append((noted["time_ms"], _EVER, noted["amount"] if noted["act"] == "begin" else 0))
     return found
