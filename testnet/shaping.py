@@ -1,8 +1,9 @@
-"""Faults of a node's link, where it leaves its own network for the wire that all share: drops by nft, rates by tc.
+"""Faults of a node's link, on the wire that all share: drops by nft, rates by tc.
 
-They are made from outside the node, at the gate of its home or at its own end of the wire, and in both directions. Each kind
-has a table of its own, so that several may befall one node. The rate is a token bucket's: the kernel's other way to make a
-link slow, `netem`, is not everywhere, and a bucket with a queue behind it delays as real links do, by being full.
+They are made from outside the node, at its port of the wire's bridge and, of what it sends, at its own end: its machine does
+not know why nothing comes. Each kind has a table of its own, so that several may befall one node. The rate is a token
+bucket's: the kernel's other way to make a link slow, `netem`, is not everywhere, and a bucket with a queue behind it delays
+as real links do, by being full.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ def begin(fault: str, amount: int, network: Network, nodes: Sequence[LocalNode])
     for place in _places(nodes):
         match fault:
             case "blackhole":
-                _drop(place, fault, "", "")
+                _drop(network, place, fault)
             case "lossy":
-                _drop(place, fault, *2 * (f"numgen random mod 1000 < {amount}",))
+                _drop(network, place, fault, *2 * (f"numgen random mod 1000 < {amount}",))
             case "partition":
                 others = ", ".join(_beyond(network, nodes))
-                _drop(place, fault, f"ip saddr {{ {others} }}", f"ip daddr {{ {others} }}")
+                _drop(network, place, fault, f"ip daddr {{ {others} }}", f"ip saddr {{ {others} }}")
             case "slow":
                 for way in _ways(network, place):
                     run([*way[0], "replace", *way[1], "root", "tbf", *_bucket(amount)])
@@ -45,7 +46,7 @@ def end(fault: str, network: Network, nodes: Sequence[LocalNode]) -> None:
                 if _is_slow(way):
                     run([*way[0], "del", *way[1], "root"])
         else:
-            _nft(place, f"table inet {_table(fault)} {{}}\ndelete table inet {_table(fault)}\n")
+            _nft(network, _without(place, fault))
 
 
 def _places(nodes: Sequence[LocalNode]) -> list[Place]:
@@ -59,32 +60,32 @@ def _beyond(network: Network, nodes: Sequence[LocalNode]) -> list[str]:
     return sorted({*(place.outside for place in _places(network.nodes)), *clients} - inside)
 
 
-def _drop(place: Place, fault: str, coming: str, going: str) -> None:
-    """What meets the conditions is dropped, before the router's own rules see it and after they have."""
-    table = _table(fault)
+def _drop(network: Network, place: Place, fault: str, going: str = "", coming: str = "") -> None:
+    """Of what the node sends, and of what is sent to it, whatever meets the condition is dropped."""
     rules = f"""
-table inet {table} {{}}
-delete table inet {table}
-table inet {table} {{
-    chain coming {{
-        type filter hook prerouting priority -400;
-        iifname "outside" {coming} drop
-    }}
-    chain going {{
-        type filter hook postrouting priority 400;
-        oifname "outside" {going} drop
+table bridge {_table(place, fault)} {{
+    chain passing {{
+        type filter hook forward priority 0
+        iifname "{place.port}" {going} drop
+        oifname "{place.port}" {coming} drop
     }}
 }}
 """
-    _nft(place, rules)
+    _nft(network, _without(place, fault) + rules)
 
 
-def _nft(place: Place, rules: str) -> None:
-    run(["ip", "netns", "exec", place.gate, "nft", "-f", "-"], rules)
+def _without(place: Place, fault: str) -> str:
+    """Rules by which there is no such table, whether there was one or not."""
+    table = _table(place, fault)
+    return f"table bridge {table} {{}}\ndelete table bridge {table}\n"
 
 
-def _table(fault: str) -> str:
-    return f"fallow_{fault}"
+def _nft(network: Network, rules: str) -> None:
+    run(["ip", "netns", "exec", network.ground.wire, "nft", "-f", "-"], rules)
+
+
+def _table(place: Place, fault: str) -> str:
+    return f"{fault}_{place.port}"
 
 
 def _ways(network: Network, place: Place) -> list[tuple[list[str], list[str]]]:

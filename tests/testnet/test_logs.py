@@ -48,13 +48,8 @@ def test_a_log_that_began_anew_is_whole(tmp_path: Path) -> None:
 
 def test_a_clock_that_was_wrong_is_set_right(tmp_path: Path) -> None:
     hour = 3_600_000
-    write(
-        tmp_path / "0-host" / "node.log",
-        event(1_000, "a"),
-        event(2_500 + hour, "b"),
-        event(5_500 - hour, "c"),
-        event(7_000, "d"),
-    )
+    written = event(1_000, "a"), event(2_500 + hour, "b"), event(4_000, "c"), event(5_500 - hour, "d")
+    write(tmp_path / "0-host" / "node.log", *written)
     write(
         tmp_path / "faults.jsonl",
         fault(2_000, "begin", "clock-skew", "0-host", hour),
