@@ -23,6 +23,8 @@ from .local import Testnet
 CLIENTS: Final = "clients"
 """Of a run's folder: the clients' homes."""
 SAID: Final = "said.log"
+GOT_AWAY: Final = 1
+"""Status of an adversary whom nothing stopped."""
 TOLD_S: Final = load.FINISH_S + load.SETTLE_S + 10.0
 """For a client that was told to leave."""
 
@@ -66,6 +68,9 @@ async def asking(crowd: Crowd, testnet: Testnet) -> AsyncIterator[list[str]]:
         with trio.move_on_after(TOLD_S):
             for process in (*running, *wicked):
                 await _ended(process)
+        for name, process in zip(testnet.plan.clients, wicked, strict=True):
+            if process.poll() == GOT_AWAY:
+                broken.append(f"{name} got away with it; what it did is in {crowd.folder / CLIENTS}")
         for home, process in zip(crowd.homes, running, strict=True):
             if process.poll() != 0:
                 what = "did not leave" if process.returncode is None else f"ended with status {process.returncode}"
