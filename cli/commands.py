@@ -200,6 +200,18 @@ COMMANDS: Final = (
         "Stop a test network.",
         "fallow testnet down --dir /tmp/net",
     ),
+    Command(
+        "testnet watch",
+        "watch:watch",
+        "Watch a test network live, in the terminal or as a page.",
+        "fallow testnet watch --dir /tmp/net --web",
+    ),
+    Command(
+        "testnet export",
+        "export:export",
+        "Write a test network for a cluster: Kubernetes manifests, or a compose file.",
+        "fallow testnet export --kubernetes --nodes 1000 --out cluster/",
+    ),
 )
 
 GROUPS: Final = {
