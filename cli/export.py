@@ -12,6 +12,7 @@ from ..testnet.export.cluster import (
     BUNDLES,
     IMAGE,
     Cluster,
+    check_load,
     check_names,
     parse_counts,
     parse_regions,
@@ -49,6 +50,7 @@ def export(
         raise ConfigError(Code.BAD_CONFIG, "Say for what it is to be written: --kubernetes or --compose.")
     names = tuple(filter(None, map(str.strip, bundles.split(","))))
     check_names(namespace, image, names)
+    check_load(minutes, clients)
     shares = parse_counts(kinds, "KIND") if kinds is not None else None
     groups = plan_groups(nodes, shares, parse_counts(adversaries, "ADVERSARY"))
     cluster = Cluster(groups, names, parse_regions(regions), image, minutes, clients)

@@ -30,6 +30,9 @@ CPU_MILLI, MEMORY_MIB = 250, 640
 CPU_MILLI_MAX, MEMORY_MIB_MAX = 1000, 1536
 """Allowed: a compile takes a core and another half gigabyte."""
 LOAD_CPU_MILLI, LOAD_MEMORY_MIB = 500, 512
+MINUTES_MAX: Final = 24 * 60
+CLIENTS_MAX: Final = 256
+"""Side by side in one process: each holds a text and its checks."""
 DISK_MIB_MAX: Final = 2048
 """Journal, logs and what is compiled."""
 
@@ -136,6 +139,12 @@ def check_names(namespace: str, image: str, bundles: Sequence[str]) -> None:
         raise bad(f"{image[:80]!r} is no name of an image")
     if not bundles or not all(re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", name) for name in bundles):
         raise bad("bundles are names with commas between")
+
+
+def check_load(minutes: int, clients: int) -> None:
+    """Raises `ConfigError(bad_config)` for a load that nobody would wait for, or that one pod cannot make."""
+    if not (1 <= minutes <= MINUTES_MAX and 1 <= clients <= CLIENTS_MAX):
+        raise bad(f"its load takes 1 to {MINUTES_MAX} minutes, with 1 to {CLIENTS_MAX} clients")
 
 
 def bad(problem: str) -> ConfigError:

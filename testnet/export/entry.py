@@ -28,11 +28,11 @@ from typing import Final
 from ...node.keys import SEED_BYTES
 from ...protocol.errors import Code, ConfigError, FallowError
 from ..adversaries import find
+from .cluster import PORT, STATE
 
 RESOLVE_S: Final = 120.0
 RESOLVE_AGAIN_S: Final = 1.0
 """A cluster starts all pods at once: until the first one is placed, its name stands for nothing."""
-STATE: Final = "/var/lib/fallow"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,7 +60,7 @@ def prepare(told: Mapping[str, str]) -> list[str]:
     if first:
         _place_key(Path(told["FALLOW_KEY"]), state / "node.key")
     ip = told.get("FALLOW_IP") or _resolved(socket.gethostname())
-    port = told.get("FALLOW_PORT", "4001")
+    port = told.get("FALLOW_PORT", str(PORT))
     adversary = find(told["FALLOW_ADVERSARY"]) if told.get("FALLOW_ADVERSARY") else None
     settings: dict[str, object] = {
         "state": str(state),
@@ -87,7 +87,7 @@ def prepare(told: Mapping[str, str]) -> list[str]:
 def bootstrap_of(told: Mapping[str, str]) -> str:
     """The first node's address, once its name stands for one. Raises `ConfigError(bad_config)`."""
     ip = _resolved(_needed(told, "FALLOW_BOOTSTRAP_HOST"))
-    return f"/ip4/{ip}/tcp/{told.get('FALLOW_PORT', '4001')}/p2p/{_needed(told, 'FALLOW_BOOTSTRAP_PEER')}"
+    return f"/ip4/{ip}/tcp/{told.get('FALLOW_PORT', PORT)}/p2p/{_needed(told, 'FALLOW_BOOTSTRAP_PEER')}"
 
 
 def _resolved(host: str) -> str:

@@ -22,12 +22,10 @@ import trio
 from ...client import connect
 from ...client.mesh import Mesh
 from ...protocol.errors import Code, ConfigError, FallowError, NetworkError
-from .entry import STATE
+from .cluster import CLIENTS_MAX, MINUTES_MAX, STATE
 
 PROMPT: Final = "Go on."
 TOKENS: Final = 48
-CLIENTS_MAX: Final = 256
-SECONDS_MAX: Final = 24 * 3600
 JOIN_S: Final = 300.0
 """For nodes to be pulled, started and found: a load that begins before its network waits."""
 AGAIN_S: Final = 2.0
@@ -55,7 +53,7 @@ class Tally:
 
 def run(told: Mapping[str, str], bootstrap: str) -> int:
     """The load ran, and its summary is on stdout; 0 if anything was completed. Raises `FallowError`."""
-    seconds = _count(told, "FALLOW_LOAD_S", 600, SECONDS_MAX)
+    seconds = _count(told, "FALLOW_LOAD_S", 600, 60 * MINUTES_MAX)
     clients = _count(told, "FALLOW_LOAD_CLIENTS", 8, CLIENTS_MAX)
     bundle, assurance = told.get("FALLOW_BUNDLE", ""), told.get("FALLOW_ASSURANCE", "quorum:2/3")
     home = own_home(Path(told.get("FALLOW_STATE", STATE)), Path(told.get("FALLOW_HOME", "")))

@@ -23,7 +23,7 @@ from fallow.node.keys import load
 from fallow.protocol.errors import ConfigError
 from fallow.protocol.identity import peer_id
 from fallow.testnet.export import cluster, entry
-from fallow.testnet.export.cluster import Cluster, check_names, parse_counts, parse_regions, plan_groups
+from fallow.testnet.export.cluster import Cluster, check_load, check_names, parse_counts, parse_regions, plan_groups
 from fallow.testnet.export.compose import KEY_FILE, compose_files
 from fallow.testnet.export.kubernetes import manifests
 from fallow.testnet.export.yaml_text import to_yaml
@@ -124,6 +124,8 @@ def test_yaml_is_read_as_what_was_meant(value: Any) -> None:
         lambda: check_names("Bad_Name", "image", ["tiny-chat"]),
         lambda: check_names("n", "image: x", ["tiny-chat"]),
         lambda: check_names("n", "image", ["a b"]),
+        lambda: check_load(0, 8),
+        lambda: check_load(10, 10**6),
     ],
 )
 def test_what_no_cluster_would_take_is_refused(plan: Any) -> None:
