@@ -3,7 +3,6 @@ reads as the same."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -55,6 +54,14 @@ def _scalar(value: Value) -> str:
 
 
 def _text(text: str) -> str:
-    """As it is where nobody can take it for something else; else in quotes, as JSON, which is YAML too."""
+    """As it is where nobody can take it for something else; else in double quotes."""
     plain = _PLAIN.fullmatch(text) and text.lower() not in _RESERVED
-    return text if plain else json.dumps(text, ensure_ascii=True)
+    return text if plain else f'"{"".join(map(_letter, text))}"'
+
+
+def _letter(letter: str) -> str:
+    """Printable ASCII as it is; the rest by its number, whole: JSON's pairs of surrogates are not put together by all."""
+    number = ord(letter)
+    if letter in '"\\':
+        return f"\\{letter}"
+    return letter if 0x20 <= number < 0x7F else f"\\U{number:08X}"
