@@ -225,6 +225,18 @@ COMMANDS: Final = (
         "Run a test network under random faults with clients beside it, and report what came of it.",
         "fallow testnet chaos --dir /tmp/chaos --minutes 10 --seed 7 --adversaries liar=1",
     ),
+    Command(
+        "testnet watch",
+        "watch:watch",
+        "Watch a test network live, in the terminal or as a page.",
+        "fallow testnet watch --dir /tmp/net --web",
+    ),
+    Command(
+        "testnet export",
+        "export:export",
+        "Write a test network for a cluster: Kubernetes manifests, or a compose file.",
+        "fallow testnet export --kubernetes --nodes 1000 --out cluster/",
+    ),
 )
 
 GROUPS: Final = {

@@ -1,27 +1,21 @@
 """Each adversary against a small real mesh: it is caught by the rule that is said to stop it, nobody is paid wrongly, and
 the job still ends. One mesh for all: starting a node takes longer than an attack.
-
-Two honest owners; a node that is each adversary in turn, as the order's seed says (`many_faces`); another one of the same
-owner, which runs int8 weights; and a second hostile owner, who colludes and is honest otherwise.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
 from fallow.client import Answer, Rejected, connect
+from fallow.client.execution import Broken, execute
 from fallow.client.mesh import Mesh
 from fallow.node import store
 from fallow.protocol.envelope import Signed, verify_untrusted
@@ -37,91 +31,11 @@ from fallow.testnet.adversaries import ADVERSARIES, Seat, find
 from fallow.testnet.adversaries.customer import customer
 from fallow.testnet.adversaries.double_spender import spend
 from fallow.testnet.adversaries.non_payer import take
-from fallow.testnet.plan import NodePlan, settings
 
 from .many_faces import seed_of
+from .small_mesh import BUNDLE, SmallMesh
 
-BUNDLE, PROMPT = "tiny-chat", "Go on."
-FACES = [sys.executable, str(Path(__file__).with_name("many_faces.py"))]
-READY_S = 120
-
-
-@dataclass(frozen=True)
-class Running:
-    peer_id: str
-    owner: Path
-    state: Path
-    addresses: list[str]
-
-    def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.state / "node.log").read_text().splitlines()]
-
-
-@dataclass
-class SmallMesh:
-    home: Path
-    nodes: dict[str, Running] = field(default_factory=dict)
-    strangers: int = 0
-
-    @property
-    def bootstrap(self) -> list[str]:
-        return self.nodes["honest"].addresses
-
-    def stranger(self, folder: Path) -> Path:
-        """A home with this machine's bundles and trust, and keys and wallet of its own."""
-        folder.mkdir()
-        for name in ("store", "trust.toml"):
-            if (self.home / name).exists():
-                (folder / name).symlink_to(self.home / name)
-        return folder
-
-
-@pytest.fixture(scope="module")
-def small_mesh(new_home: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallMesh]:
-    mesh, folder = SmallMesh(new_home()), tmp_path_factory.mktemp("mesh")
-    started: dict[str, subprocess.Popen[bytes]] = {}
-    owner_x = folder / "faces" / "owner.key"
-
-    def start(name: str, worker: list[str], node: list[str], owner: Path | None = None) -> None:
-        state = folder / name
-        state.mkdir()
-        bootstrap = mesh.bootstrap if mesh.nodes else []
-        text = settings(NodePlan(name, "host", False), state, mesh.home, [BUNDLE], bootstrap)
-        text += f"exit_with_stdin = true\nowner_key = {json.dumps(str(owner or state / 'owner.key'))}\n"
-        text += f"worker_command = {json.dumps([*FACES, *worker])}\n" if worker else ""
-        (state / "node.toml").write_text(text)
-        with (state / "stderr.log").open("wb") as errors:
-            started[name] = subprocess.Popen(
-                [*(node or [sys.executable, "-P", "-m", "fallow.node"]), "--config", str(state / "node.toml")],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            )  # fmt: skip
-
-    def ready(name: str, owner: Path | None = None) -> None:
-        pipe = started[name].stdout
-        assert pipe is not None
-        line = pipe.readline()
-        assert line, (folder / name / "stderr.log").read_text()
-        said = json.loads(line)
-        own = owner or folder / name / "owner.key"
-        mesh.nodes[name] = Running(said["peer_id"], own, folder / name, said["addresses"])
-
-    try:
-        start("honest", [], [])
-        ready("honest")
-        start("honest-too", [], [])
-        start("faces", ["worker", "all"], [*FACES, "node"])
-        start("quantiser", ["rounded", "sybil"], [], owner_x)
-        start("colluder", ["worker", "colluder"], [])
-        for name in ("honest-too", "faces", "quantiser", "colluder"):
-            ready(name, owner_x if name == "quantiser" else None)
-        yield mesh
-    finally:
-        for process in started.values():
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.close()
-        for process in started.values():
-            process.wait(20)
-            process.stdout.close()  # type: ignore[union-attr]  # asserted above
+PROMPT = "Go on."
 
 
 @pytest.fixture(scope="module")
@@ -241,12 +155,14 @@ async def test_who_breaks_off_costs_a_reader_time_and_no_word_and_takers_get_two
         answers[name] = await ask(mesh, small_mesh, name)
 
     with trio.fail_after(90):
-        async with connect(small_mesh.bootstrap, home=small_mesh.stranger(tmp_path / "home")) as mesh:
-            async with trio.open_nursery() as nursery:
-                for name in ("equivocator", "denier", "denier-disowns", "staller"):
-                    nursery.start_soon(suffer, mesh, name)
-                async with customer(mesh, BUNDLE) as taker:
-                    (taken,) = await take(taker, peer_key_untrusted(victim.peer_id))
+        async with (
+            connect(small_mesh.bootstrap, home=small_mesh.stranger(tmp_path / "home")) as mesh,
+            customer(mesh, BUNDLE) as taker,
+            trio.open_nursery() as nursery,
+        ):
+            for name in ("equivocator", "denier", "denier-disowns", "staller"):
+                nursery.start_soon(suffer, mesh, name)
+            (taken,) = await take(taker, peer_key_untrusted(victim.peer_id))
     for name, answer in answers.items():
         assert answer.text == honest_text, name
         assert answer.verdict is not None and answer.verdict.outcome == "accepted"
@@ -284,12 +200,15 @@ async def test_a_promise_is_spent_once(small_mesh: SmallMesh, tmp_path: Path) ->
 
 async def test_two_receipts_for_one_window_prove_it_to_anybody(small_mesh: SmallMesh, tmp_path: Path) -> None:
     node = peer_key_untrusted(small_mesh.nodes["faces"].peer_id)
-    async with connect(small_mesh.bootstrap, home=small_mesh.stranger(tmp_path / "home")) as mesh:
-        async with customer(mesh, BUNDLE) as buyer:
-            heard: list[Signed[Receipt]] = []
+    heard: list[Signed[Receipt]] = []
+    with trio.fail_after(30):
+        async with (
+            connect(small_mesh.bootstrap, home=small_mesh.stranger(tmp_path / "home")) as mesh,
+            customer(mesh, BUNDLE) as buyer,
+        ):
             seller, request = await buyer.node(wanted=node), buyer.request(40)
             request = replace(request, parameters=replace(request.parameters, seed=seed_of("equivocator")))
-            async with buyer.job(seller, request) as execution:
+            async with execute(buyer.desk, seller, request) as execution:
                 receive = execution.stream.receive
 
                 async def hear() -> bytes:
@@ -299,9 +218,9 @@ async def test_two_receipts_for_one_window_prove_it_to_anybody(small_mesh: Small
                     return frame
 
                 execution.stream.receive = hear  # type: ignore[method-assign]  # it listens, and changes nothing
-                with trio.fail_after(20):
-                    async for _ in execution.events:
-                        pass
+                async for event in execution.events:
+                    if isinstance(event, Broken):
+                        break
     proven = prove(heard[:2])
     assert proven is not None and (proven.fault, proven.accused) == (Fault.EQUIVOCATION, node)
 
