@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from ..client.mesh import one_error
 from ..node import control
 from ..node.log import wall_ms
 from ..protocol.errors import Code, ConfigError
@@ -118,9 +119,10 @@ async def _each(do: Callable[[LocalNode], Awaitable[object]], nodes: Sequence[Lo
     async def one(node: LocalNode) -> None:
         await do(node)
 
-    async with trio.open_nursery() as nursery:
-        for node in nodes:
-            nursery.start_soon(one, node)
+    with one_error():
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                nursery.start_soon(one, node)
 
 
 def note(directory: Path, fault: Fault, act: str) -> None:
