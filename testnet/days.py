@@ -17,6 +17,7 @@ from typing import Final
 
 import trio
 
+from ..node.log import wall_ms
 from ..protocol.errors import FallowError
 from . import injecting
 from .plan import Plan, bad
@@ -104,6 +105,6 @@ async def _act(directory: Path, moment: Moment) -> None:
         said = ""
     except FallowError as error:  # a fault has it: the owner comes too late, or in vain
         said = str(error.code)
-    line = {"time_ms": injecting.wall_ms(), "node": moment.node, "act": moment.what, "failed": said}
+    line = {"time_ms": wall_ms(), "node": moment.node, "act": moment.what, "failed": said}
     with (directory / LOG).open("a") as log:
         log.write(json.dumps(line) + "\n")

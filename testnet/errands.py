@@ -52,7 +52,7 @@ class Job:
     first_token_ms: int = 0
     """Of a text; 0 of vectors."""
     gaps_ms: tuple[int, ...] = ()
-    """Of each handover: between the reader's last token before and the first after."""
+    """Of each handover in mid-text: between the reader's last token before and the first after."""
     handovers: tuple[str, ...] = ()
     """Why the node before could not go on."""
     executors: tuple[str, ...] = ()

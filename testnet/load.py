@@ -93,8 +93,8 @@ async def _text(load: Load, job: Job) -> Job:
     return replace(
         job,
         first_token_ms=first_ms or _ms_since(began),
-        gaps_ms=tuple(each.gap_ms for each in answer.handovers),
-        handovers=tuple(each.reason for each in answer.handovers),
+        gaps_ms=tuple(each.gap_ms for each in answer.handovers if each.position),
+        handovers=tuple(each.reason for each in answer.handovers if each.position),
         executors=tuple(dict.fromkeys(each.executor for each in answer.receipts if each.role == "executor")),
         verdict=answer.verdict.outcome if answer.verdict else "",
         tokens=answer.tokens,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -89,7 +89,7 @@ def merged(directory: Path, nodes: Collection[str] = ()) -> list[Event]:
     return list(heapq.merge(*(sorted(log.read()) for log in _whole(directory, nodes))))
 
 
-async def follow(directory: Path, nodes: Collection[str] = ()) -> AsyncIterator[Event]:
+async def follow(directory: Path, nodes: Collection[str] = ()) -> AsyncGenerator[Event, None]:
     """What is written from now on, each look's events in their order, until cancelled."""
     logs = _logs(directory, nodes)
     for log in logs:

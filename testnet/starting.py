@@ -61,8 +61,9 @@ async def start(directory: Path, state: Path, place: Place | None, command: Sequ
                 pid = _parsed(await lines.next()).get("pid")
                 process = process_of(pid) if isinstance(pid, int) else None
                 said = _parsed(await lines.next())
-                if process and "peer_id" in said:
-                    return Started(process, str(said["peer_id"]), tuple(map(str, said["addresses"])))
+                addresses = said.get("addresses")
+                if process and isinstance(addresses, list):
+                    return Started(process, str(said["peer_id"]), tuple(map(str, addresses)))
     except BaseException:
         await _give_up(process)
         raise

@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _serve(listening: socket.socket, *, lifeline: bool) -> None:
     end, held = os.pipe()
     while True:
-        told, _, _ = select.select([listening, *([0] if lifeline else [])], [], [])
+        waited_for = [listening.fileno(), 0] if lifeline else [listening.fileno()]
+        told, _, _ = select.select(waited_for, [], [])
         if 0 in told:
             return
         connection, _ = listening.accept()
