@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +65,9 @@ async def chaos(
         options, faults = running.Options.load(replay), running.recorded(replay)
     else:
         chosen = planned(nodes, liars, kinds, adversaries, bundles, owners, regions, namespaces, day_s, token_ms, plan)
-        options = running.Options(chosen, minutes, seed, rate, assurance, clients, at_once, pause_ms)
+        options = running.Options(
+            replace(chosen, seed=seed), minutes, seed, rate, assurance, clients, at_once, pause_ms
+        )
     found: list[Report] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)
@@ -118,7 +121,7 @@ def _show_growth(report: Report) -> None:
             f"{each.first / unit:.0f} to {each.last / unit:.0f} ({each.rise / unit:+.1f})"
         )
     rows = [
-        (node, *(found[what] for what in ("daemon_bytes", "worker_bytes", "descriptors")))
+        (node, *(found.get(what, "") for what in ("daemon_bytes", "worker_bytes", "descriptors")))
         for node, found in by_node.items()
     ]
     table(("node", "daemon, MiB (line)", "worker, MiB (line)", "descriptors (line)"), rows)

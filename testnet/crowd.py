@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -23,8 +24,6 @@ from .local import Testnet
 CLIENTS: Final = "clients"
 """Of a run's folder: the clients' homes."""
 SAID: Final = "said.log"
-GOT_AWAY: Final = 1
-"""Status of an adversary whom nothing stopped."""
 TOLD_S: Final = load.FINISH_S + load.SETTLE_S + 10.0
 """For a client that was told to leave."""
 
@@ -68,9 +67,11 @@ async def asking(crowd: Crowd, testnet: Testnet) -> AsyncIterator[list[str]]:
         with trio.move_on_after(TOLD_S):
             for process in (*running, *wicked):
                 await _ended(process)
-        for name, process in zip(testnet.plan.clients, wicked, strict=True):
-            if process.poll() == GOT_AWAY:
-                broken.append(f"{name} got away with it; what it did is in {crowd.folder / CLIENTS}")
+        for number, name in enumerate(testnet.plan.clients):
+            said = _wicked_home(crowd, number, name) / SAID
+            broken += [
+                f"{name} got away with this: {line}" for line in said.read_text().splitlines() if _got_away(line)
+            ]
         for home, process in zip(crowd.homes, running, strict=True):
             if process.poll() != 0:
                 what = "did not leave" if process.returncode is None else f"ended with status {process.returncode}"
@@ -95,12 +96,24 @@ def _start(crowd: Crowd, testnet: Testnet, number: int, home: Path) -> subproces
 
 
 def _start_adversary(crowd: Crowd, testnet: Testnet, number: int, name: str) -> subprocess.Popen[bytes]:
-    home = crowd.folder / CLIENTS / f"{name}-{number}"
+    home = _wicked_home(crowd, number, name)
     words = [
         *adversaries.find(name).command(), "--bootstrap", _bootstrap(testnet), "--home", str(home),
         "--bundle", testnet.plan.bundles[0],
     ]  # fmt: skip
     return _spawn(crowd, testnet, words, home)
+
+
+def _wicked_home(crowd: Crowd, number: int, name: str) -> Path:
+    return crowd.folder / CLIENTS / f"{name}-{number}"
+
+
+def _got_away(line: str) -> bool:
+    """Whether the adversary says of a trick that nothing stopped it. (One that a fault broke off says something else.)"""
+    try:
+        return json.loads(line).get("stopped_by") == ""
+    except (ValueError, AttributeError):
+        return False
 
 
 def _spawn(crowd: Crowd, testnet: Testnet, words: Sequence[str], home: Path) -> subprocess.Popen[bytes]:

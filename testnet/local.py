@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -64,7 +65,7 @@ class Testnet:
         """
         plan = plan or Plan(tuple(plan_nodes(nodes, liars, kinds)), tuple(bundles))
         if plan.namespaces:
-            plan = Plan(housed(plan.nodes), plan.bundles, True, plan.day_s, plan.seed)
+            plan = replace(plan, nodes=housed(plan.nodes))
             if why := natlab.missing():
                 raise ConfigError(Code.BAD_CONFIG, f"No network namespaces can be made here: {why}.")
         directory = _claimed(directory)

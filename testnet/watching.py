@@ -42,6 +42,12 @@ class Sample:
     """Of the worker, its sandbox, and a spare one."""
     descriptors: int
     """Of the daemon."""
+    worker_pid: int = 0
+    """0: there is none."""
+
+    def life(self, what: str) -> int:
+        """The process that `what` is of."""
+        return self.worker_pid if what == "worker_bytes" else self.pid
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,10 @@ def look(node: LocalNode) -> Sample | None:
     process = node.process
     if not process.running:
         return None
-    workers = sum(each.memory_bytes for each in process.descendants())
-    return Sample(wall_ms(), node.name, node.pid, process.memory_bytes, workers, _descriptors(process))
+    workers = process.descendants()
+    workers_bytes = sum(each.memory_bytes for each in workers)
+    pid = workers[-1].pid if workers else 0
+    return Sample(wall_ms(), node.name, node.pid, process.memory_bytes, workers_bytes, _descriptors(process), pid)
 
 
 async def watch(directory: Path, log: Path, ended: trio.MemorySendChannel[LocalNode]) -> None:
@@ -88,15 +96,13 @@ def read(log: Path) -> list[Sample]:
 
 
 def growth(samples: Iterable[Sample]) -> list[Growth]:
-    """For each node, of the process of it that lived longest: each thing that it takes, first and last."""
-    lives: dict[tuple[str, int], list[Sample]] = {}
+    """For each node, of the daemon and of the worker of it that lived longest: each thing that it takes, first and last."""
+    lives: dict[tuple[str, str], dict[int, list[Sample]]] = {}
     for sample in samples:
-        lives.setdefault((sample.node, sample.pid), []).append(sample)
-    longest: dict[str, list[Sample]] = {}
-    for (node, _), life in lives.items():
-        if len(life) > len(longest.get(node, ())):
-            longest[node] = life
-    return [_grown(node, life, what) for node, life in sorted(longest.items()) for what in SLACK]
+        for what in SLACK:
+            if pid := sample.life(what):
+                lives.setdefault((sample.node, what), {}).setdefault(pid, []).append(sample)
+    return [_grown(node, max(found.values(), key=len), what) for (node, what), found in sorted(lives.items())]
 
 
 def _grown(node: str, life: Sequence[Sample], what: str) -> Growth:

@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from fallow.testnet.chaos import Options, recorded
+from fallow.testnet.natlab import missing
 from fallow.testnet.processes import ProcessId
+from fallow.testnet.record import read_network
 from fallow.testnet.report import LINE
 
 Find = Callable[[Path], list[ProcessId]]
+NAMESPACES = [] if missing() else ["--namespaces"]
+"""Faults of links, homes and relays among the rest, where there can be any."""
 TINY = ("--bundles", "tiny-chat,tiny-embed", "--token-ms", "10", "--clients", "1")
 
 
@@ -34,7 +38,21 @@ def chaos(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A short run's folder, and what the command said."""
     folder = tmp_path_factory.mktemp("chaos") / "run"
-    words = ("--minutes", "0.3", "--rate", "20", "--seed", "5", "--nodes", "6", "--liars", "1", *TINY, "--json")
+    words = (
+        "--minutes",
+        "0.3",
+        "--rate",
+        "20",
+        "--seed",
+        "5",
+        "--nodes",
+        "6",
+        "--liars",
+        "1",
+        *TINY,
+        *NAMESPACES,
+        "--json",
+    )
     return folder, chaos(home, "--dir", str(folder), *words)
 
 
@@ -66,12 +84,15 @@ def test_a_run_is_made_again_from_its_folder_and_ctrl_c_leaves_no_process(
     ) as again:
         while not (folder / "jobs.jsonl").exists():  # a client has begun
             assert again.poll() is None
+        namespaces = read_network(folder / "nodes").ground.namespaces
         again.send_signal(signal.SIGINT)
         assert again.wait(60) == 130
     assert Options.load(folder) == Options.load(run[0])
     assert recorded(folder) == recorded(run[0])
     assert processes_of(folder / "nodes") == []
     assert processes_of(folder / "jobs.jsonl") == []
+    assert bool(namespaces) == bool(NAMESPACES)
+    assert not {path.name for path in Path("/run/netns").glob("*")} & set(namespaces)
 
 
 def test_a_run_that_cannot_be_is_refused_before_anything_starts(home: Path, tmp_path: Path) -> None:

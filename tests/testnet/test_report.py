@@ -89,7 +89,7 @@ def test_the_audits_bound_is_kept_in_so_many_of_a_thousand_runs() -> None:
 def life(node: str, pid: int, grows_bytes: int, count: int = 60) -> list[Sample]:
     chance = random.Random(pid)
     return [
-        Sample(round(n * EVERY_S * 1000), node, pid, 50 * MIB + n * grows_bytes + chance.randrange(MIB), 9 * MIB, 40)
+        Sample(round(n * EVERY_S * 1000), node, pid, 50 * MIB + n * grows_bytes + chance.randrange(MIB), 9 * MIB, 40, 9)
         for n in range(count)
     ]
 
@@ -104,6 +104,14 @@ def test_a_process_that_takes_ever_more_is_found_and_noise_is_not() -> None:
 def test_of_a_node_that_was_restarted_the_longest_life_counts() -> None:
     found = growth([*life("a", 1, MIB, count=30), *life("a", 2, 0, count=60)])
     assert found[0] == Growth("a", "daemon_bytes", found[0].first, found[0].last, found[0].rise, False)
+
+
+def test_a_worker_that_was_replaced_is_not_taken_for_one_that_grew() -> None:
+    """Its owner drove: the daemon stayed, and the next worker took its memory anew."""
+    first, second = life("a", 1, 0, count=30), life("a", 1, 0, count=30)
+    later = [replace(s, time_ms=s.time_ms + 150_000, worker_pid=10, worker_bytes=90 * MIB) for s in second]
+    (worker,) = [each for each in growth([*first, *later]) if each.what == "worker_bytes"]
+    assert not worker.grew and abs(worker.rise) < MIB
 
 
 def test_errands_are_a_function_of_seed_and_client() -> None:
