@@ -111,8 +111,8 @@ def _wicked_home(crowd: Crowd, number: int, name: str) -> Path:
 def _got_away(line: str) -> bool:
     """Whether the adversary says of a trick that nothing stopped it. (One that a fault broke off says something else.)"""
     try:
-        return json.loads(line).get("stopped_by") == ""
-    except (ValueError, AttributeError):
+        return bool(json.loads(line)["stopped_by"] == "")
+    except (ValueError, TypeError, KeyError):
         return False
 
 
