@@ -140,8 +140,8 @@ class Network(Protocol):
     async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = (), *, watched: bool = False) -> Stream:
         """A fresh stream, dialling only if there is no connection: the given addresses first, then those known.
 
-        A watched one ends within two seconds of the peer's last word on any stream; others may outlast a bad moment of
-        the link, and end with the connection, within ten.
+        A watched one ends within two seconds of the peer's last word on any stream, or of its own beginning if that is
+        later; others may outlast a bad moment of the link, and end with the connection, within ten.
 
         Raises `peer_unreachable`, `protocol_unsupported`, or `stream_closed` when the peer is there but will not.
         """
