@@ -44,6 +44,10 @@ class Stream(Protocol):
     def peer(self) -> bytes:
         """The Ed25519 key that the other side proved to hold."""
 
+    @property
+    def sent_bytes(self) -> int:
+        """Of all that was given to `send`, so much is on its way; a frame that was cancelled half-way counts by half."""
+
     async def send(self, frame: bytes) -> None:
         """The frame is on its way. Cancelled half-way it resets the stream, and only the stream.
 
