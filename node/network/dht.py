@@ -35,6 +35,10 @@ FRESH_NAMES_MAX: Final = PROVIDERS_MAX // FANOUT
 """Providers that one peer's answer brings at once; of its others, those that several peers name come first. So nobody fills
 the list alone."""
 
+PLENTY: Final = 16
+PLENTY_ANSWERS: Final = 3
+"""Providers, and peers that have named some, after which a search for more is in no hurry: whoever asked has its hands full."""
+
 FEW: Final = 4
 """Addresses of one provider that one peer adds: two relays' ways by IPv4 and IPv6, and room for what others say."""
 
@@ -128,7 +132,7 @@ class Table:
         def take(peer: ID, answer: Message) -> None:
             crowd.take([(entry.id, tuple(entry.addrs)) for entry in answer.providerPeers[:NAMED_MAX]])
 
-        await self._walk(raw, Message.GET_PROVIDERS, take).run()
+        await self._walk(raw, Message.GET_PROVIDERS, take, calm=crowd.is_plenty).run()
         return crowd.all()
 
     async def _closest(self, target: bytes, start: Sequence[ID] = ()) -> list[ID]:
@@ -140,6 +144,7 @@ class Table:
         kind: Message.MessageType,
         take: Callable[[ID, Message], None],
         enough: Callable[[], bool] | None = None,
+        calm: Callable[[], bool] = lambda: False,
     ) -> Walk:
         """A search whose answers `take` gets."""
         question = self._kad.message(kind, target)
@@ -150,7 +155,7 @@ class Table:
             closer = ((peer_untrusted(entry.id), tuple(entry.addrs)) for entry in answer.closerPeers[:FANOUT])
             return [(named, where) for named, where in closer if named is not None]
 
-        return Walk(self._kad.own, target, _Searched(self._kad, self._random), ask, enough)
+        return Walk(self._kad.own, target, _Searched(self._kad, self._random), ask, enough, calm)
 
     async def _spread(self, raw: bytes, message: Message) -> int:
         """So many of the peers closest to the key confirmed the message."""
@@ -215,9 +220,15 @@ class _Crowd:
         self._left: dict[bytes, list[bytes]] = {}
         """Named beyond an answer's share."""
         self._votes: Counter[bytes] = Counter()
+        self._answers = 0
+
+    def is_plenty(self) -> bool:
+        """Whether there are enough to go on with."""
+        return len(self._found) >= PLENTY and self._answers >= PLENTY_ANSWERS
 
     def take(self, named: Sequence[tuple[bytes, Sequence[bytes]]]) -> None:
         """One peer's answer."""
+        self._answers += bool(named)
         fresh = 0
         for name, addresses in named:
             if name == self._own:

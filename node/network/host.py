@@ -78,6 +78,7 @@ def make_host(seed: bytes, listen: Sequence[Multiaddr], announce: Announce | Non
     # host/basic_host.py:540 cuts an address at the first id in it: of a way through a relay, the relay would remain.
     vars(host)["get_addrs"] = announced
     vars(host)["new_stream"] = _watched_until_agreed(host)
+    vars(host)["_schedule_identify"] = lambda peer_id, *, reason: None  # not at once, nor always: see `introductions`
     swarm = swarm_of(host)
     swarm.retry_config = RetryConfig(max_retries=0)  # the caller has other addresses, and other peers
     swarm.set_stream_handler(_guard(host))
