@@ -153,7 +153,7 @@ class Discovery:
             inquiry.begin()
             self._nursery.start_soon(self._search, bundle, search)
         connected = set(self._network.peers())
-        with inquiry.looking():
+        with inquiry.looking(lambda: enough(self._serving(bundle))):
             for known in (*self._serving(bundle), *self._book.serving(bundle)[:ASKED_AT_ONCE]):
                 inquiry.again(Provider(known.key, known.addresses), at_once=known.key in connected)
             while inquiry.busy or search.runs:

@@ -48,7 +48,7 @@ class Inquiry:
         self._late: set[bytes] = set()
         self._in_wave = 0
         """Answers."""
-        self._lookers = 0
+        self._lookers: list[Callable[[], bool]] = []
 
     @property
     def busy(self) -> bool:
@@ -67,14 +67,14 @@ class Inquiry:
         self._answered.clear()
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
-        """Somebody looks for nodes: while nobody does, no further one is asked."""
-        self._lookers += 1
+    def looking(self, enough: Callable[[], bool]) -> Iterator[None]:
+        """Somebody looks for nodes until there are enough: while nobody does, no further one is asked."""
+        self._lookers.append(enough)
         self._fill()
         try:
             yield
         finally:
-            self._lookers -= 1
+            self._lookers.remove(enough)
 
     def add(self, provider: Provider) -> None:
         """The search has named the node: it is asked in its turn, unless it has answered already."""
@@ -94,7 +94,7 @@ class Inquiry:
             self._fill()
 
     def _fill(self) -> None:
-        if not self._lookers:
+        if all(enough() for enough in self._lookers):
             return
         if not self.waits:
             self._in_wave = 0

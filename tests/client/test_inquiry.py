@@ -54,7 +54,7 @@ class Nodes:
     async def look(self, enough: Callable[[], bool]) -> float:
         """How long it took."""
         began = trio.current_time()
-        with self.inquiry.looking():
+        with self.inquiry.looking(enough):
             for provider in self.all:
                 self.inquiry.add(provider)
             while self.inquiry.busy and not enough():
@@ -63,11 +63,13 @@ class Nodes:
 
 
 @pytest.fixture
-def start(nursery: trio.Nursery, autojump_clock: MockClock) -> Callable[..., Nodes]:
+def start(nursery: trio.Nursery) -> Callable[..., Nodes]:
     return lambda *counts: Nodes(nursery, *counts)
 
 
-async def test_ten_nodes_cost_one_wave_however_many_are_named(start: Callable[..., Nodes]) -> None:
+async def test_ten_nodes_cost_one_wave_however_many_are_named(
+    start: Callable[..., Nodes], autojump_clock: MockClock
+) -> None:
     nodes = start(400)
     assert await nodes.look(lambda: len(nodes.found) >= 10) == pytest.approx(ANSWER_S)
     await trio.sleep(10 * ASK_S)
@@ -75,7 +77,7 @@ async def test_ten_nodes_cost_one_wave_however_many_are_named(start: Callable[..
 
 
 async def test_the_dead_are_replaced_at_once_and_looked_for_by_nobody_while_others_answer(
-    start: Callable[..., Nodes],
+    start: Callable[..., Nodes], autojump_clock: MockClock
 ) -> None:
     nodes = start(400, 200)
     assert await nodes.look(lambda: len(nodes.found) >= 10) == pytest.approx(ANSWER_S)
@@ -83,7 +85,9 @@ async def test_the_dead_are_replaced_at_once_and_looked_for_by_nobody_while_othe
     assert not nodes.sought
 
 
-async def test_the_frozen_are_replaced_once_they_are_late(start: Callable[..., Nodes]) -> None:
+async def test_the_frozen_are_replaced_once_they_are_late(
+    start: Callable[..., Nodes], autojump_clock: MockClock
+) -> None:
     nodes = start(60, 0, 40)
     took_s = await nodes.look(lambda: len(nodes.found) >= 10)
     assert took_s <= 5 * (LATE_S + ANSWER_S)
@@ -91,7 +95,7 @@ async def test_the_frozen_are_replaced_once_they_are_late(start: Callable[..., N
 
 
 async def test_whoever_is_never_content_gets_everybody_and_the_lost_are_looked_for_at_the_end(
-    start: Callable[..., Nodes],
+    start: Callable[..., Nodes], autojump_clock: MockClock
 ) -> None:
     nodes = start(60, 15, 15)
     await nodes.look(lambda: False)
@@ -101,12 +105,14 @@ async def test_whoever_is_never_content_gets_everybody_and_the_lost_are_looked_f
     assert nodes.seeking_most == SOUGHT_AT_ONCE
 
 
-async def test_who_has_answered_is_not_asked_for_being_named_again(start: Callable[..., Nodes]) -> None:
+async def test_who_has_answered_is_not_asked_for_being_named_again(
+    start: Callable[..., Nodes], autojump_clock: MockClock
+) -> None:
     nodes = start(5)
     await nodes.look(lambda: False)
     await nodes.look(lambda: False)
     assert len(nodes.asked) == 5
-    with nodes.inquiry.looking():
+    with nodes.inquiry.looking(lambda: False):
         nodes.inquiry.again(nodes.all[0], at_once=True)
         nodes.inquiry.again(nodes.all[0])
         while nodes.inquiry.busy:
