@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import trio
+from libp2p.kad_dht.pb.kademlia_pb2 import Message
 
+from fallow.node.network.identity import id_of
+from fallow.node.network.kad import KAD_ID
 from fallow.node.network.seam import Validator
 from fallow.protocol.errors import Code, FallowError, NetworkError
+from fallow.protocol.messages import CONTROL_PROTOCOL
 
 KEY = "/fallow/" + "k" * 43
 
@@ -24,6 +28,33 @@ async def test_the_newest_value_is_what_everybody_gets(start_node) -> None:
             assert await nodes[1].put(KEY, version) == 4
             for node in nodes:
                 assert await node.get(KEY) == version
+
+
+@pytest.mark.spec("D-37")
+async def test_a_question_has_the_same_answer_on_either_kind_of_stream(start_node) -> None:
+    first, *_, node = await _mesh(start_node, 4)
+    table, peer = node._table._kad, id_of(first.key)
+    with trio.fail_after(30):
+        await node.put(KEY, b"ok")
+        await node.provide("serve/x")
+        for kind, key in ((Message.FIND_NODE, b"x"), (Message.GET_VALUE, KEY), (Message.GET_PROVIDERS, "serve/x")):
+            question = table.message(kind, key if isinstance(key, bytes) else key.encode())
+            raw = question.SerializeToString()
+            alike = [
+                await ask(peer, *words, raw, ())
+                for ask, words in ((table._over_its_own_stream, ()), (table._asking.over_control, (KAD_ID,)))
+            ]
+            assert alike[0] == alike[1]
+            assert Message.FromString(alike[0][0]).closerPeers
+
+
+async def test_who_knows_no_control_streams_is_asked_all_the_same(start_node) -> None:
+    nodes = await _mesh(start_node, 4)
+    for node in nodes:
+        node._host.get_mux().handlers.pop(CONTROL_PROTOCOL)
+    with trio.fail_after(30):
+        assert await nodes[1].put(KEY, b"ok") == 3
+        assert await nodes[2].get(KEY) == b"ok"
 
 
 @pytest.mark.spec("D-3")
