@@ -42,8 +42,19 @@ PLENTY_ANSWERS: Final = 3
 FEW: Final = 4
 """Addresses of one provider that one peer adds: two relays' ways by IPv4 and IPv6, and room for what others say."""
 
-REFRESH_S: Final = 600.0
-"""Between searches for this node's own neighbours, which keep the table of who is there fresh: as libp2p has it."""
+REFRESH_S: Final = 1800.0
+"""Between searches for this node's own neighbours, which keep the table of who is there fresh. libp2p has a third of that; here
+every node says its own records every ten minutes, and is heard of by those whom it tells."""
+
+SOUGHT_S: Final = 1500.0
+"""For so long a record is said again to those who took it the last time, without another search for who is closest: in two of
+three rounds. Who came closer meanwhile hears of it in the third, before the others' copies have expired."""
+
+KEEPERS_MIN: Final = 0.75
+"""If fewer of them confirm it, others are sought at once."""
+
+SOUGHT_MAX: Final = 1024
+"""Records of one node: its bundles in two regions."""
 
 SWEEP_S: Final = 60.0
 
@@ -57,6 +68,8 @@ class Table:
         self._validator = validator
         self._random = random
         self._own = Sender(kad.own, "")
+        self._keepers: dict[bytes, tuple[float, list[ID]]] = {}
+        """Of each record of this node: when they were sought, and who they are."""
 
     async def join(self, peers: Sequence[ID]) -> None:
         """An index node and those closest to it know one another. Who keeps no part of the table is nobody's neighbour: one
@@ -159,6 +172,21 @@ class Table:
 
     async def _spread(self, raw: bytes, message: Message) -> int:
         """So many of the peers closest to the key confirmed the message."""
+        sought_at, keepers = self._keepers.pop(raw, (0.0, []))
+        known = min(len(self._kad.index.buckets), FANOUT)
+        if trio.current_time() - sought_at < SOUGHT_S and len(keepers) >= known:
+            confirmed = await self._tell(keepers, message)
+            if confirmed >= max(1.0, KEEPERS_MIN * len(keepers)):
+                self._keepers[raw] = sought_at, keepers
+                return confirmed
+        sought_at, keepers = trio.current_time(), await self._closest(raw)
+        while len(self._keepers) >= SOUGHT_MAX:
+            del self._keepers[next(iter(self._keepers))]
+        self._keepers[raw] = sought_at, keepers
+        return await self._tell(keepers, message)
+
+    async def _tell(self, peers: Sequence[ID], message: Message) -> int:
+        """So many of them confirmed the message."""
         confirmed = 0
 
         async def tell(peer: ID) -> None:
@@ -170,9 +198,8 @@ class Table:
                 except NetworkError:
                     pass  # it has left, or has something newer: the others keep the record
 
-        closest = await self._closest(raw)
         async with trio.open_nursery() as nursery:
-            for peer in closest:
+            for peer in peers:
                 nursery.start_soon(tell, peer)
         return confirmed
 

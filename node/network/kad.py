@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from random import Random
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import trio
 from google.protobuf.message import DecodeError
@@ -76,6 +77,10 @@ class Kad:
         self._dialler = dialler
         self._asking = asking
         self._served: Counter[ID] = Counter()
+        self._said: WeakKeyDictionary[Muxer, bytes] = WeakKeyDictionary()
+        """What the other end knows of where this node is."""
+        self._records: WeakKeyDictionary[Muxer, bytes] = WeakKeyDictionary()
+        """What the other end has said of itself, and what holds for its later messages too."""
         if serves:
             host.set_stream_handler(KAD_ID, self._serve)
 
@@ -91,6 +96,12 @@ class Kad:
         if isinstance(answer, Fault):
             stream.connection.blame(answer)
             raise NetworkError(Code.STREAM_CLOSED, f"the question breaks a rule of the table: {answer.name.lower()}")
+        if self._said.get(stream.connection) == answer.senderRecord:
+            answer.ClearField("senderRecord")
+        else:
+            self._said[stream.connection] = answer.senderRecord
+        if answer.type == Message.PUT_VALUE:
+            answer.ClearField("record")  # the asker has it
         await stream.send(answer.SerializeToString())
 
     async def _serve(self, stream: INetStream) -> None:
@@ -144,9 +155,11 @@ class Kad:
     async def exchange(self, peer: ID, message: Message, addresses: Sequence[Multiaddr] = ()) -> Message:
         """The peer's answer. Raises `peer_unreachable`, `protocol_unsupported` or `stream_closed`."""
         where, question = [*self._known(peer), *addresses], message.SerializeToString()
-        if (answered := await self._asking.over_control(peer, KAD_ID, question, where)) is None:
+        answered = await self._asking.over_control(peer, KAD_ID, self._brief(peer, message) or question, where)
+        if answered is None:
             answered = await self._over_its_own_stream(peer, question, where)
         raw, muxed = answered
+        self._said[muxed] = message.senderRecord or self._said.get(muxed, b"")
         with translated(Code.STREAM_CLOSED, "the peer did not answer as the table does"):
             if len(raw) > ANSWER_BYTES_MAX:
                 raise ValueError(f"{len(raw)} bytes")
@@ -155,6 +168,16 @@ class Kad:
             muxed.blame(Fault.BAD_RECORD)
             raise NetworkError(Code.STREAM_CLOSED, f"{peer} says in another's name where it is")
         return answer
+
+    def _brief(self, peer: ID, message: Message) -> bytes | None:
+        """The message without what the peer has been told on its connection before; None if it has not been."""
+        standing = self._dialler.standing(peer)
+        if not standing or any(self._said.get(muxed) != message.senderRecord for muxed in standing):
+            return None
+        brief = Message()
+        brief.CopyFrom(message)
+        brief.ClearField("senderRecord")
+        return bytes(brief.SerializeToString())
 
     async def _over_its_own_stream(
         self, peer: ID, question: bytes, addresses: Sequence[Multiaddr]
@@ -193,14 +216,16 @@ class Kad:
         self.index.buckets.remove(peer.to_bytes())
 
     def heard(self, muxed: Muxer, message: Message, *, proven: bool) -> bool:
-        """Where the peer at the other end says that it is, is known. False if it did not say so itself."""
-        raw, peer = message.senderRecord, muxed.peer_id
+        """Where the peer at the other end says that it is, or has said on this connection, is known. False if it did not say
+        so itself."""
+        raw, peer = message.senderRecord or self._records.get(muxed, b""), muxed.peer_id
         if not raw:
             return True
         name = peer.to_bytes()
         known = self.index.buckets.get(name)
         if known is not None and known.record == raw:
             known.proven = known.proven or proven
+            self._records[muxed] = raw
             return True
         try:
             with translated(Code.STREAM_CLOSED, "no signed addresses"):
@@ -210,6 +235,7 @@ class Kad:
         addresses = tuple(address.to_bytes() for address in record.addrs[:ADDRESSES_MAX])
         if record.peer_id != peer or any(len(address) > ADDRESS_BYTES_MAX for address in addresses):
             return False
+        self._records[muxed] = raw
         if addresses:
             self.index.buckets.add(Contact(name, addresses, raw, sender_of(muxed).network, proven))
         return True

@@ -40,12 +40,40 @@ async def test_a_question_has_the_same_answer_on_either_kind_of_stream(start_nod
         for kind, key in ((Message.FIND_NODE, b"x"), (Message.GET_VALUE, KEY), (Message.GET_PROVIDERS, "serve/x")):
             question = table.message(kind, key if isinstance(key, bytes) else key.encode())
             raw = question.SerializeToString()
-            alike = [
-                await ask(peer, *words, raw, ())
+            answers = [
+                Message.FromString((await ask(peer, *words, raw, ()))[0])
                 for ask, words in ((table._over_its_own_stream, ()), (table._asking.over_control, (KAD_ID,)))
             ]
-            assert alike[0] == alike[1]
-            assert Message.FromString(alike[0][0]).closerPeers
+            assert answers[0].senderRecord and not answers[1].senderRecord  # it has said so before
+            answers[0].ClearField("senderRecord")
+            assert answers[0] == answers[1]
+            assert answers[0].closerPeers
+
+
+async def test_a_record_is_said_again_to_those_who_took_it_until_some_are_gone(start_node) -> None:
+    nodes = await _mesh(start_node, 5)
+    table = nodes[1]._table
+    searches: list[bytes] = []
+    closest = table._closest
+
+    async def counted(target: bytes, start=()) -> list:
+        searches.append(target)
+        return await closest(target, start)
+
+    table._closest = counted
+    with trio.fail_after(30):
+        assert [await nodes[1].provide("serve/x") for _ in range(3)] == [4] * 3
+        assert len(searches) == 1
+        await start_node(9, nodes[0].addresses())  # somebody came: the table knows of more than took it
+        while await nodes[1].provide("serve/x") < 5:
+            pass
+        before = len(searches)
+        assert await nodes[1].provide("serve/x") == 5
+        assert len(searches) == before
+        for node in nodes[3:]:
+            await node._host.close()
+        assert await nodes[1].provide("serve/x") == 3
+        assert len(searches) == before + 1
 
 
 async def test_who_knows_no_control_streams_is_asked_all_the_same(start_node) -> None:
