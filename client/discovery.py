@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from random import SystemRandom
 from statistics import median_high
 
 import trio
 
 from ..node.book import Book, Profile
+from ..node.machine import chance
 from ..node.network.seam import Network, Provider
 from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, NetworkError, RemoteProtocolError
@@ -198,7 +198,7 @@ class Discovery:
         return [node for node in self.nodes.values() if node.capability.served_bundle(bundle)]
 
     def _new_search(self) -> _Search:
-        random = SystemRandom()
+        random = chance()
         inquiry = Inquiry(self._nursery, self._ask_well, self._seek, self._tell, random)
         return _Search(Sampler(random), inquiry)
 
