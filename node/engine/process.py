@@ -74,9 +74,14 @@ class WorkerProcess:
         """In trio's time."""
         self.boxed = box is not None
         """Whether it was started in a sandbox."""
+        try:
+            shared = areas.descriptor(max_jobs)
+        except OSError as error:  # no memory or no descriptor left, or a limit on the size of files
+            if group:
+                group.remove()
+            raise EngineError(Code.WORKER_FAILED, f"There is no memory to share with a worker: {error}") from None
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
-        shared = areas.descriptor(max_jobs)
         self.areas = areas.Areas(shared, max_jobs)
         """Where what is large in messages lies."""
         words = [*command, "--max-jobs", str(max_jobs), "--control-fd", str(theirs.fileno()), "--areas-fd", str(shared)]
