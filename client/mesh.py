@@ -389,7 +389,9 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
             )
         rules = profile_rules(_now_ms)
         async with open_network(secrets.token_bytes(32), [], given, rules, mode="client", known=known) as network:
-            desk = Desk(network, wallet, Settler(network), key, _now_ms, book)
+            desk = Desk(network, wallet, Settler(network, wallet.confirmed), key, _now_ms, book)
+            for channel in await wallet.take_over(_now_ms()):
+                desk.settler.add((book.get(channel.channel.record.payee) or Met(b"")).addresses, channel)
             failure: Exception | None = None
             async with trio.open_nursery() as nursery:
                 discovery = Discovery(network, desk.now_ms, nursery, book)
