@@ -69,6 +69,12 @@ COMMANDS: Final = (
         "fallow earnings --state ~/car",
     ),
     Command(
+        "settle",
+        "settle:settle",
+        "Show who owes a node's owner what, and write down what has come in.",
+        "fallow settle 5f0c... 250000 --state ~/car --rail bank --reference 'transfer of 28 November'",
+    ),
+    Command(
         "bundle build",
         "bundle:build",
         "Build bundles on this machine, by name or from a model's file or folder, and trust them.",

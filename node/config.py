@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..protocol.bundle import CALL, GENERATE, SCORE
+from ..protocol.credit import STRANGERS_PPM
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import CHECKER, EXECUTOR, RELAY, ROLES
 from ..protocol.limits import ADDRESSES_MAX, DEVICES_MAX, PRICES_MAX
@@ -33,6 +34,8 @@ LAN_KINDS = ("site", "host")
 RELAYS_MAX = 4
 """Each of them has a place in a profile of 16 addresses, and a connection that is kept open."""
 FETCH = ("trusted", "never")
+FRIENDS_MAX = 256
+"""A household, a club, a small company: whoever lends to more of them wants a history of each."""
 BYTES_MAX = 2**50
 """A pebibyte: no machine that lends itself has more, and no link moves so much in a second."""
 
@@ -93,6 +96,10 @@ class Config:
     exit_with_stdin: bool = False
     """The node ends as by SIGTERM when its standard input does: no test network outlives the one who started it."""
     prices: Mapping[str, EntryPrice] = field(default_factory=lambda: DEFAULT_PRICES)
+    strangers_ppm: int = STRANGERS_PPM
+    """Of what the node can earn in a day, what clients without a settled history may take on credit, all together in a day."""
+    friends: tuple[bytes, ...] = ()
+    """Client keys that need no history here: the owner's own, say."""
     fetch: str = "trusted"
     """Of `bundles` and `fetch_bundles`, what is trusted and not in the store comes from other nodes; or `never`."""
     fetch_bundles: tuple[str, ...] = ()
@@ -190,6 +197,8 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         worker_command=_texts(table, "worker_command", (), 64),
         exit_with_stdin=_flag(table, "exit_with_stdin"),
         prices=_prices(table),
+        strangers_ppm=_integer(table, "strangers_ppm", STRANGERS_PPM, 0, 1_000_000),
+        friends=_friends(table),
         fetch=_word(table, "fetch", FETCH) or "trusted",
         fetch_bundles=_texts(table, "fetch_bundles", (), SERVED_MAX),
         store_bytes_max=_integer(table, "store_bytes_max", 0, 0, BYTES_MAX),
@@ -272,6 +281,13 @@ def _roles(table: Mapping[str, object]) -> tuple[str, ...]:
     if not roles or not set(roles) <= set(ROLES):
         raise _bad("roles", f"must name one or more of {', '.join(ROLES)}")
     return roles
+
+
+def _friends(table: Mapping[str, object]) -> tuple[bytes, ...]:
+    keys = _texts(table, "friends", (), FRIENDS_MAX)
+    if strange := next((key for key in keys if not re.fullmatch("[0-9a-f]{64}", key)), None):
+        raise _bad("friends", f"{strange[:80]!r} is no client's public key in hex")
+    return tuple(map(bytes.fromhex, keys))
 
 
 def _accelerators(table: Mapping[str, object]) -> tuple[int, ...]:

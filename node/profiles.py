@@ -10,6 +10,7 @@ from functools import cached_property
 from nacl.signing import SigningKey
 
 from ..protocol.bundle import SCORE, Manifest
+from ..protocol.credit import STRANGERS_PPM, day_ucr
 from ..protocol.envelope import Signed, sign
 from ..protocol.identity import CHECKER, EXECUTOR, WorkerKey
 from ..protocol.limits import ADDRESSES_MAX, PROFILE_MS_MAX, WORKER_KEY_MS_MAX
@@ -31,6 +32,13 @@ class Offer:
     served: tuple[ServedBundle, ...]
     prices: tuple[Price, ...]
     worker_key: Signed[WorkerKey]
+    strangers_ppm: int = STRANGERS_PPM
+    """Of what it earns in a day, what strangers may take on credit in a day."""
+
+    @cached_property
+    def strangers_ucr(self) -> int:
+        """The same in micro-credits."""
+        return day_ucr(self.served, self.prices) * self.strangers_ppm // 1_000_000
 
     @cached_property
     def terms(self) -> Terms:
@@ -62,7 +70,7 @@ def make_offer(
     prices = tuple(_price(bundle.bundle, entry, config.prices[entry]) for bundle in served for entry in bundle.entries)
     node = bytes(key.verify_key)
     worker_key = WorkerKey(node, engine.hpke_key, now_ms, now_ms + WORKER_KEY_MS_MAX)
-    return Offer(node, manifests, served, prices, sign(worker_key, key))
+    return Offer(node, manifests, served, prices, sign(worker_key, key), config.strangers_ppm)
 
 
 def _plays(roles: Sequence[str], entry: str) -> bool:

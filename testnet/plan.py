@@ -69,6 +69,7 @@ def settings(plan: NodePlan, state: Path, home: Path, bundles: Sequence[str], bo
         "bootstrap": list(bootstrap),
         "reach": "direct",  # all are on one machine: nobody is kept from anybody, nor has a place to hide
         "spare_worker": False,  # many nodes share this machine's memory
+        "strangers_ppm": 1_000_000,  # nobody settles a test's debts
         "settle_s": 0,  # whoever parks in a test network wants to see it
     }
     if plan.liar:

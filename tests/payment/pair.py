@@ -41,7 +41,6 @@ from fallow.protocol.work import (
     Piece,
     Work,
     decode_input_untrusted,
-    decode_work_untrusted,
     transcript_next,
     transcript_start,
 )
@@ -56,7 +55,7 @@ MANIFEST = Manifest(
     FILE, None, 4096, (), Tolerance(1, 1, 1, 0, 0, (), "-"),
 )  # fmt: skip
 PRICE = Price(BUNDLE, "generate", 0, 1, 4, 0)
-SERVED = ServedBundle(BUNDLE, ("generate",), "class", 1_000_000, 1_000_000, 0)
+SERVED = ServedBundle(BUNDLE, ("generate",), "class", 1_000, 1_000, 0)
 _BYE = 2**32 - 1
 """A length that no frame has: the other side has ended the stream in good order."""
 
@@ -153,22 +152,34 @@ class Script:
         """Awaited before each piece, with its index."""
 
     def submit(self, job: EngineJob) -> Any:
-        return self._answer(job)
+        return Scripted(job, self)
 
     def cancel(self, job: bytes) -> None:
         pass
 
-    async def _answer(self, job: EngineJob) -> Any:
+
+class Scripted:
+    """One job's pieces."""
+
+    def __init__(self, job: EngineJob, script: Script) -> None:
         asked = decode_input_untrusted(open_input(WORKER, job.id, job.sealed))
-        decode_work_untrusted(asked.work)
-        sealer, transcript = PieceSealer(asked.reply_secret, job.id), transcript_start(asked.salt, job.id)
-        count = job.parameters.max_tokens
-        for index in range(count):
-            await self.pace(index)
-            encoded = Piece(tokens=(5,), values_micro=(-7,)).encode()
-            transcript = transcript_next(transcript, encoded)
-            end = LENGTH if index == count - 1 else ""
-            yield EnginePiece(job.id, index, sealer.seal(index, encoded), 1, (-7,), transcript, end)
+        self._job, self._script, self._index = job, script, 0
+        self._sealer = PieceSealer(asked.reply_secret, job.id)
+        self._transcript = transcript_start(asked.salt, job.id)
+
+    def __aiter__(self) -> Scripted:
+        return self
+
+    async def __anext__(self) -> EnginePiece:
+        index, count = self._index, self._job.parameters.max_tokens
+        if index == count:
+            raise StopAsyncIteration
+        self._index += 1
+        await self._script.pace(index)
+        encoded = Piece(tokens=(5,), values_micro=(-7,)).encode()
+        self._transcript = transcript_next(self._transcript, encoded)
+        end = LENGTH if index == count - 1 else ""
+        return EnginePiece(self._job.id, index, self._sealer.seal(index, encoded), 1, (-7,), self._transcript, end)
 
 
 async def _at_once(index: int) -> None:
