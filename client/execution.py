@@ -21,7 +21,7 @@ from ..protocol.claims import Claim, claim_of
 from ..protocol.envelope import Signed, sign, verify_untrusted
 from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
 from ..protocol.job import Event, Job, JobState, Role
-from ..protocol.limits import SILENCE_MS_MAX, WINDOW_TOKENS
+from ..protocol.limits import SILENCE_MS_MAX, WINDOW_TOKENS, YIELD_MS_MAX
 from ..protocol.messages import (
     JOB_PROTOCOL,
     AcceptMessage,
@@ -45,7 +45,7 @@ from ..protocol.opening import Opening
 from ..protocol.orders import Accept, Continuation, JobOrder
 from ..protocol.payment import Voucher
 from ..protocol.prices import amount_ucr_max, find_price
-from ..protocol.receipts import FINAL, OPEN, Delivery, Receipt
+from ..protocol.receipts import CANCELLED, FINAL, OPEN, Delivery, Receipt
 from ..protocol.work import (
     Input,
     Parameters,
@@ -200,6 +200,19 @@ class Execution:
         else:
             await self._send(Event.CANCEL, CancelMessage(reason[:200]))
 
+    async def _pay_the_rest(self) -> None:
+        """What was delivered until the executor heard that the client has enough is paid: it was nobody's fault.
+
+        Unless our caller had a receipt and left it unpaid: then that was why it left.
+        """
+        with trio.move_on_after(YIELD_MS_MAX / 1000):
+            while not self.job.ended:
+                event = await self.events.receive()
+                if isinstance(event, Receipted):
+                    if self._unpaid[0] is not event.receipt:
+                        return
+                    await self.pay(event)
+
     async def _begin(self, order: OrderMessage) -> None:
         """The order has gone out, and the job's time counts from here. If the stream is lost, `events` tell why."""
         try:
@@ -339,6 +352,8 @@ class Execution:
         receipt = verify_untrusted(Receipt, envelope, signer=self.node.key)
         if receipt.record.end == OPEN and receipt.record.tokens < WINDOW_TOKENS:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node asks for a voucher before the window is full.")
+        if receipt.record.end == CANCELLED and self.job.state is JobState.RUNNING:
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node counts as cancelled what was not.")
         self.job.receive(Event.RECEIPT if receipt.record.end == OPEN else Event.FINAL, _now())
         before = self.delivery.amount_ucr
         self.delivery.received(receipt)
@@ -405,6 +420,8 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
                 failure = error  # raised below, so that the nursery does not wrap it
             if not execution.job.ended:
                 await execution.stop("the client has left")
+                if failure is None:
+                    await execution._pay_the_rest()
             # A heartbeat cut off half-way would reset the stream, and a voucher under way with it.
             with trio.move_on_after(SILENCE_MS_MAX / 1000):
                 await execution._lock.acquire()

@@ -14,12 +14,12 @@ import trio
 
 from ..protocol.channel import ChannelState, Ground, Party
 from ..protocol.claims import Claims, claim_of
-from ..protocol.credit import Credit, Debtor, credit_of
 from ..protocol.envelope import Signed, verify_untrusted
 from ..protocol.errors import Code, Refused, RemoteProtocolError
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
+from .credit import Credit, Debtor, credit_of
 from .store import Journal, Payment
 
 T = TypeVar("T")
@@ -100,9 +100,15 @@ class Accounts:
         return account
 
     @asynccontextmanager
-    async def lent(self, account: Account, amount_ucr: int, strangers_ucr: int) -> AsyncIterator[None]:
+    async def lent(
+        self, account: Account, amount_ucr: int, strangers_ucr: int, unanswered_ucr: int
+    ) -> AsyncIterator[None]:
         """A job that may come to so much has its credit inside: on its channel, and with the node, which lends all strangers
-        together `strangers_ucr` a day. Raises `Refused`: `credit_exhausted`, `prepay`."""
+        together `strangers_ucr` a day, and nothing to whoever has left more than `unanswered_ucr` of receipts without vouchers.
+
+        Raises `Refused`: `unpaid`, `credit_exhausted`, `prepay`.
+        """
+        self._credit.answers(account.payer, unanswered_ucr)
         with account.reserved(amount_ucr):
             try:
                 self._credit.lend(account.payer, amount_ucr, strangers_ucr, self._clock())
@@ -159,7 +165,9 @@ class Accounts:
                 raise
             if state.adds(voucher):
                 await self._write(lambda: self._journal.add_voucher(voucher, now_ms))
+                before_ucr = state.promised_ucr
                 state.receive(voucher, claim, now_ms)
+                self._credit.promised(state.channel.record.payer, state.promised_ucr - before_ucr)
 
     async def forfeit(self, account: Account, ground: Ground, ucr: int) -> None:
         """So much of what is held is not owed to us any more, and that is on disk. Our caller has judged the ground.
@@ -174,6 +182,7 @@ class Accounts:
             known = ground in state.grounds
             state.forfeit(ground, ucr, now_ms)
             self._credit.claimed(account.payer, 0 if known else -ucr, now_ms)
+            self._credit.promised(account.payer, 0 if known else -ucr)
 
     async def _write(self, task: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(task, limiter=self._writer)

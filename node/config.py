@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..protocol.bundle import CALL, GENERATE, SCORE
-from ..protocol.credit import STRANGERS_PPM
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import CHECKER, EXECUTOR, RELAY, ROLES
 from ..protocol.limits import ADDRESSES_MAX, DEVICES_MAX, PRICES_MAX
+from .credit import STRANGERS_PPM
 from .engine.messages import JOBS_MAX
 from .engine.sandbox import Policy
 from .network.reach import DIRECT, RELAYED, WANTED, WAYS, Caps

@@ -10,7 +10,6 @@ from functools import cached_property
 from nacl.signing import SigningKey
 
 from ..protocol.bundle import SCORE, Manifest
-from ..protocol.credit import STRANGERS_PPM, day_ucr
 from ..protocol.envelope import Signed, sign
 from ..protocol.identity import CHECKER, EXECUTOR, WorkerKey
 from ..protocol.limits import ADDRESSES_MAX, PROFILE_MS_MAX, WORKER_KEY_MS_MAX
@@ -20,6 +19,7 @@ from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBu
 from ..protocol.published import Profiles
 from .config import Config, EntryPrice
 from .connection import HIDES_LINK, Connection
+from .credit import STRANGERS_PPM, day_ucr, windows_ucr
 from .engine.engine import Engine
 
 
@@ -39,6 +39,11 @@ class Offer:
     def strangers_ucr(self) -> int:
         """The same in micro-credits."""
         return day_ucr(self.served, self.prices) * self.strangers_ppm // 1_000_000
+
+    @cached_property
+    def unanswered_ucr(self) -> int:
+        """What a payer may leave without vouchers."""
+        return windows_ucr(self.prices)
 
     @cached_property
     def terms(self) -> Terms:

@@ -138,7 +138,7 @@ class Executor:
         _check_work(record, offer.manifests[record.bundle])
         amount = _check_price(record, find_price(offer.prices, record.bundle, record.entry))
         account = await self._accounts.open(channel)
-        await held.enter_async_context(self._accounts.lent(account, amount, offer.strangers_ucr))
+        await held.enter_async_context(self._accounts.lent(account, amount, offer.strangers_ucr, offer.unanswered_ucr))
         held.enter_context(self._slot())
         latest = None
         if message.voucher is not None:

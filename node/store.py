@@ -16,13 +16,13 @@ from typing import Any, Final
 
 from ..protocol.channel import Ground, forfeited_of, held_of
 from ..protocol.claims import Claim
-from ..protocol.credit import DAY_MS, HOUR_MS, Debtor
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, Refused, StoreError
 from ..protocol.limits import SKEW_MS
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
+from .credit import DAY_MS, HOUR_MS, Debtor
 from .log import wall_ms
 
 JOURNAL = "journal.sqlite"
@@ -280,7 +280,13 @@ class Journal:
                    WHERE c.payer = ? AND r.issued_ms > ? GROUP BY 1""",
                 (HOUR_MS, payer, now_ms - DAY_MS),
             ).fetchall()
-        return Debtor(owed - forfeited, self.settled_ucr(payer), by_hour=dict(hours))
+            promised = self._db.execute(
+                """SELECT max(due_ucr + held_ucr + forfeited_ucr) FROM vouchers
+                   WHERE channel IN (SELECT id FROM channels WHERE payer = ?) GROUP BY channel""",
+                (payer,),
+            ).fetchall()
+        promised_ucr = sum(ucr for (ucr,) in promised) - forfeited
+        return Debtor(owed - forfeited, promised_ucr, self.settled_ucr(payer), by_hour=dict(hours))
 
     def settled_ucr(self, payer: bytes) -> int:
         """What the payer has paid in all."""

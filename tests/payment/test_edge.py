@@ -71,8 +71,7 @@ async def test_a_restart_forgives_nobody(town: Town) -> None:
 @pytest.mark.spec("J-11")
 async def test_jobs_side_by_side_reserve_what_they_may_come_to(town: Town) -> None:
     narrow(town.house, 1)
-    async with town.house.accounts.lent(
-        await town.house.accounts.open((await town.wallet.channel(*WHO, 0, wall_ms())).channel), JOB_UCR, JOB_UCR
-    ):
+    account = await town.house.accounts.open((await town.wallet.channel(*WHO, 0, wall_ms())).channel)
+    async with town.house.accounts.lent(account, JOB_UCR, JOB_UCR, 0):
         assert (await town.refusal()).code is Code.PREPAY
     assert await town.job() == JOB_UCR

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallow.protocol.credit import DAY_MS, HOUR_MS, Credit, Debtor, credit_of, day_ucr
+from fallow.node.credit import DAY_MS, HOUR_MS, Credit, Debtor, credit_of, day_ucr
 from fallow.protocol.errors import Code, Refused
 from fallow.protocol.prices import Price
 from fallow.protocol.profiles import ServedBundle
@@ -115,7 +115,7 @@ def test_whatever_happens_a_day_of_strangers_costs_no_more_than_its_share(
                 hours: dict[int, int] = {}
                 for at_ms, _, claimed in (claim for claim in claims if claim[1] == each):
                     hours[at_ms // HOUR_MS] = hours.get(at_ms // HOUR_MS, 0) + claimed
-                rows[each] = Debtor(sum(hours.values()), settled[each], by_hour=hours)
+                rows[each] = Debtor(sum(hours.values()), 0, settled[each], by_hour=hours)
             credit = credit_of(rows, (), now_ms)
         lost = 0
         for each in (A, B, C):

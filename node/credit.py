@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .errors import Code, Refused
-from .prices import Price
-from .profiles import ServedBundle
+from ..protocol.errors import Code, Refused
+from ..protocol.limits import WINDOW_TOKENS
+from ..protocol.prices import Price
+from ..protocol.profiles import ServedBundle
 
 DAY_MS = 24 * 3600 * 1000
 HOUR_MS = 3600 * 1000
@@ -21,6 +22,21 @@ STRANGERS_PPM = 20_000
 GROWTH = 1
 """A payer may owe so many times what it has settled. At 1, whoever disappears with all its credit has paid for half of what it
 ever got."""
+
+
+UNANSWERED_WINDOWS_MAX = 16
+"""What a payer may leave without a voucher: some crashes' worth, at two windows each, and jobs side by side."""
+UNANSWERED_PPM = 100_000
+"""Or so much of what it has promised, if that is more: a customer of years may have had more crashes."""
+
+
+def windows_ucr(prices: Iterable[Price]) -> int:
+    """What `UNANSWERED_WINDOWS_MAX` windows of the dearest entry come to."""
+    dearest = 0
+    for price in prices:
+        token_ucr = max(price.input_token_ucr, price.output_token_ucr, price.checked_token_ucr)
+        dearest = max(dearest, price.call_ucr + WINDOW_TOKENS * token_ucr)
+    return UNANSWERED_WINDOWS_MAX * dearest
 
 
 def day_ucr(served: Iterable[ServedBundle], prices: Iterable[Price]) -> int:
@@ -44,6 +60,8 @@ class Debtor:
 
     owed_ucr: int = 0
     """Of all receipts, less what was forfeited; whether vouchers promise it or not."""
+    promised_ucr: int = 0
+    """By its vouchers, whether it is due or held."""
     settled_ucr: int = 0
     """What it has paid; more than is owed is paid ahead."""
     reserved_ucr: int = 0
@@ -78,6 +96,15 @@ class Credit:
         """The payer's line in the books."""
         return self.debtors.setdefault(payer, Debtor())
 
+    def answers(self, payer: bytes, allowed_ucr: int) -> None:
+        """Raises `Refused(unpaid)` if the payer has left receipts without vouchers, for more than is allowed anybody."""
+        debtor = self.debtor(payer)
+        allowed_ucr = max(allowed_ucr, debtor.promised_ucr * UNANSWERED_PPM // 1_000_000)
+        unanswered_ucr = debtor.owed_ucr - max(debtor.promised_ucr, debtor.settled_ucr)
+        if unanswered_ucr > allowed_ucr:
+            message = f"Receipts for {unanswered_ucr} ucr have no voucher, and {allowed_ucr} may have none."
+            raise Refused(Code.UNPAID, message)
+
     def lend(self, payer: bytes, ucr: int, strangers_ucr: int, now_ms: int) -> None:
         """So much is reserved for a job of the payer's. Raises `Refused(prepay)` if all strangers together, of whom it may be
         one, would come to more than `strangers_ucr`."""
@@ -107,6 +134,10 @@ class Credit:
             hour = now_ms // HOUR_MS
             debtor.by_hour[hour] = debtor.by_hour.get(hour, 0) + ucr
         self._note(payer, debtor.unproven_ucr(now_ms))
+
+    def promised(self, payer: bytes, ucr: int) -> None:
+        """Vouchers promise so much more, or less: by what was forfeited."""
+        self.debtor(payer).promised_ucr += ucr
 
     def settled(self, payer: bytes, total_ucr: int, now_ms: int) -> None:
         """The payer has paid so much in all."""
