@@ -69,6 +69,12 @@ COMMANDS: Final = (
         "fallow earnings --state ~/car",
     ),
     Command(
+        "statement",
+        "statement:statement",
+        "A month or a year of a node: every credit with its receipt, what is held, what has come in.",
+        "fallow statement --month 2026-11 --state ~/car --hledger",
+    ),
+    Command(
         "settle",
         "settle:settle",
         "Show who owes a node's owner what, and write down what has come in.",
