@@ -69,6 +69,12 @@ COMMANDS: Final = (
         "fallow earnings --state ~/car",
     ),
     Command(
+        "prices",
+        "prices:prices",
+        "Show what a bundle's work goes for, node by node.",
+        "fallow prices smollm2-135m-instruct",
+    ),
+    Command(
         "statement",
         "statement:statement",
         "A month or a year of a node: every credit with its receipt, what is held, what has come in.",

@@ -17,10 +17,12 @@ from ..protocol.orders import Terms
 from ..protocol.prices import Price, price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
 from ..protocol.published import Profiles
-from .config import Config, EntryPrice
+from .config import Config
 from .connection import HIDES_LINK, Connection
+from .costs import EntryPrice, entry_price
 from .credit import STRANGERS_PPM, day_ucr, windows_ucr
 from .engine.engine import Engine
+from .engine.messages import Rates
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,11 @@ def make_offer(
         for bundle, loaded in engine.served.items()
         if any(_plays(config.roles, entry) for entry in manifests[bundle].entries)
     )
-    prices = tuple(_price(bundle.bundle, entry, config.prices[entry]) for bundle in served for entry in bundle.entries)
+    prices = tuple(
+        _price(bundle.bundle, entry, asked(config, entry, engine.served[bundle.bundle].rates))
+        for bundle in served
+        for entry in bundle.entries
+    )
     node = bytes(key.verify_key)
     worker_key = WorkerKey(node, engine.hpke_key, now_ms, now_ms + WORKER_KEY_MS_MAX)
     return Offer(node, manifests, served, prices, sign(worker_key, key), config.strangers_ppm)
@@ -80,6 +86,15 @@ def make_offer(
 
 def _plays(roles: Sequence[str], entry: str) -> bool:
     return (CHECKER if entry == SCORE else EXECUTOR) in roles
+
+
+def asked(config: Config, entry: str, rates: Rates) -> EntryPrice:
+    """As the owner says, or as it follows from what the owner says that an hour costs."""
+    if config.costs is None or entry in config.priced:
+        return config.prices[entry]
+    price = entry_price(entry, rates, config.costs)
+    # Not measured: better the usual price than none.
+    return price if price != EntryPrice() or not config.costs.hour_ucr else config.prices[entry]
 
 
 def _price(bundle: bytes, entry: str, price: EntryPrice) -> Price:
