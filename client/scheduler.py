@@ -79,6 +79,12 @@ class Experience:
         """One more failure."""
         self.failures[node] = (self.recent_failures(node, now_s) + 1.0, now_s)
 
+    def left(self, node: bytes, delivered: int, planned: int, now_s: float) -> None:
+        """It took work and left before the end: as bad as what it left undone. An owner who has just come home may do so again,
+        and whoever takes orders only to yield them has gained nothing by it."""
+        undone = 1.0 - min(max(delivered, 0) / max(planned, 1), 1.0)
+        self.failures[node] = (self.recent_failures(node, now_s) + undone, now_s)
+
     def recent_failures(self, node: bytes, now_s: float) -> float:
         """Failures, each halved every five minutes."""
         weight, when = self.failures.get(node, (0.0, now_s))
