@@ -1,7 +1,7 @@
 """Scenarios as people write them: TOML in, one frozen record out, or an error that names the line and what was meant.
 
-`changed` sets one value by its dotted name (`faults.churn`, `load.jobs_per_hour`, `bundles.chat.held`, `population.0.share`), and a
-last part alone does if it means one thing only (`churn`). Sweeps are made of that.
+`changed` sets one value by its dotted name (`faults.churn`, `bundles.chat.held`, `population.0.share`); a last part alone does
+if it means one thing only (`churn`). Sweeps are made of that.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def _set(record: Any, names: Sequence[str], value: object, path: str) -> Any:
     if isinstance(before, tuple):
         key, *rest = rest
         at = next(n for n, item in enumerate(before) if key in (str(n), getattr(item, "name", None)))
-        after: object = before[:at] + (_set(before[at], rest, value, path),) + before[at + 1 :]
+        after: object = (*before[:at], _set(before[at], rest, value, path), *before[at + 1 :])
     elif rest:
         after = _set(before, rest, value, path)
     else:
