@@ -168,13 +168,15 @@ class Assurance:
 
     policy: str = "adaptive"
     """As `protocol.policy` has it (`none`, `quorum:2/3`, `audit:50000`), or `adaptive`."""
-    floor: float = _share(0.01)
-    """No node is checked less often."""
+    floor: float = _share(0.02)
+    """No node's windows are checked less often."""
+    newcomer: int = field(default=10, metadata={"least": 0, "most": 100_000})
+    """Valid checked results before any is taken unchecked."""
     price_ucr: float = _number(800.0, 0.0, 1e12)
     """Of a job: what a cheat may win by one."""
     held_ucr: float = _number(80_000.0, 1.0, 1e15)
     """What a payee lets its client hold, and so loses."""
-    colluding: float = _number(0.1, 0.0, 0.999)
+    colluding: float = _number(0.2, 0.0, 0.999)
     """The share of checkers assumed to be the executor's friends."""
 
 
@@ -184,9 +186,9 @@ class Event:
 
     what: str = _word(OUTAGE, *EVENT_KINDS)
     """`outage`: no power, no word. `depart`: owners take their machines, and jobs are handed over. `shed`: the grid asks for
-    the load, with the same yield. `partition`: the region is cut off. `appear`: a bundle is published and asked for. `kill`: the
-    process ends without a word. `freeze`: it answers nothing, and its connections stay. `blackhole`: what is sent to it is gone.
-    `slow`, `lossy`: its link. `skew`: its clock."""
+    the load, with the same yield. `partition`: the region is cut off. `appear`: a bundle is published and asked for. `kill`:
+    the process ends without a word. `freeze`: it answers nothing, and its connections stay. `blackhole`: what is sent to it
+    is gone. `slow`, `lossy`: its link. `skew`: its clock."""
     at_h: float = _number(0.0, 0.0, DURATION_H_MAX)
     """Since the simulation's beginning."""
     over_s: float = _number(0.0, 0.0, 86_400.0)
