@@ -67,6 +67,13 @@ class Timeline:
         before = here - 1
         return now | ((before >= self._first[nodes]) & self._covers(before, at_s))
 
+    def silent(self, nodes: Ids, at_s: Floats) -> Bools:
+        """Whether each is down then and says nothing at all. One that yielded still answers that it takes no work."""
+        here = self._seek(nodes, at_s)
+        now = self._within(nodes, here, at_s)
+        now[now] = self.how[here[now]] != YIELDS
+        return now
+
     def next_down(self, nodes: Ids, at_s: Floats) -> tuple[Floats, NDArray[np.int8]]:
         """When each, which is up then, goes next (infinite: not before the end), and how."""
         here = self._seek(nodes, at_s)
