@@ -52,8 +52,10 @@ class Tally:
     """Of all searches, different ones that were asked themselves."""
     ghosts: int = 0
     """Of these, so many said nothing."""
+    lookups: int = 0
+    """Clients that looked for providers, in one search or two."""
     successes: int = 0
-    """Searches that found `PLENTY`, or all that there were."""
+    """Of these, so many that found `PLENTY`, or all that there were."""
     busiest: list[float] = field(default_factory=list)
     """In each step, records and questions a second at the index node that had the most."""
     mean: list[float] = field(default_factory=list)
@@ -126,7 +128,7 @@ class Discovery:
         self._next_at[due] = when + ANNOUNCE_S * (1 + JITTER * (2 * self._chance.random(len(due)) - 1))
         due, when = due[speaks], when[speaks]
         self._said_at[due] = when
-        self._records += np.bincount(self._profile_holders[due].ravel(), minlength=len(self._places))
+        self._put(np.bincount(self._profile_holders[due].ravel(), minlength=len(self._places)), len(due))
         self.tally.announcements += len(due)
         before = self.tally.records
         for tree in self._trees:
@@ -173,13 +175,23 @@ class Discovery:
         nodes[~answers] = NOBODY
         found[asked] = nodes
         enough = np.sum(found != NOBODY, axis=1) >= np.minimum(PLENTY, np.maximum(counts, 1))
+        self.tally.lookups += len(first)
         self.tally.successes += int(enough.sum())
         return found
 
     def _ask(self, tree: _Tree, shards: Ints, counts: Ints) -> None:
         self.tally.searches += len(shards)
         self.tally.named += int(np.minimum(counts, NAMED_MAX).sum()) * FANOUT
-        self._asks += self._spread(tree, shards)
+        self._question(self._spread(tree, shards), len(shards))
+
+    def _put(self, held: Floats, count: int) -> None:
+        """So many records came to each index node, and before them the question who keeps them."""
+        self._records += held
+        self._question(held, count)
+
+    def _question(self, held: Floats, count: int) -> None:
+        """A search asks those who hold the key, and some others on its way."""
+        self._asks += held + count * max(0.0, self.searching.asked - FANOUT) / len(self._places)
 
     def _say(self, tree: _Tree, nodes: Ints) -> None:
         """The nodes' provider records stand."""
@@ -190,7 +202,7 @@ class Discovery:
         if tree.regional:
             shards = shards | self._regions[nodes[who]] << _REGION
         self.tally.records += len(shards)
-        self._records += self._spread(tree, shards)
+        self._put(self._spread(tree, shards), len(shards))
 
     def _spread(self, tree: _Tree, shards: Ints) -> Floats:
         """How many of the shards' records, or questions, each index node gets."""
