@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..testnet.simnet.sweeps import Value
 
 EXTRA = "simulate"
+COLUMNS = 6
+"""Points of a sweep beside each other, on a terminal."""
 TOGETHER = "--shrink and --trace are of one simulation, not of a sweep"
 
 
@@ -132,15 +134,7 @@ def _sweep(
     if as_json:
         print_json({"scenario": scenario.name, "swept": names, "runs": [dict(row) for row in rows]})
     else:
-        found = results.points(rows, names)
-        shown = [
-            name for name in results.SHOWN if any(not math.isnan(results.middle(e, name)[0]) for e in found.values())
-        ]
-        cells = [
-            [*(f"{value:g}" for value in point), *(_cell(results.middle(each, name)) for name in shown)]
-            for point, each in sorted(found.items())
-        ]
-        table([*(f"{name} " for name in names), *(f"{name} " for name in shown)], cells)
+        _table(rows, names)
     if out is not None:
         with usable("--out", out):
             out.mkdir(parents=True, exist_ok=True)
@@ -152,6 +146,18 @@ def _sweep(
     for row in failed[:10]:
         remark(f"seed {row['seed']}: {row['violations']}")
     return 1 if failed else 0
+
+
+def _table(rows: list[dict[str, Value]], swept: list[str]) -> None:
+    """A column for each point of the sweep, with the median over its seeds, the least and the most."""
+    from ..testnet.simnet import results
+
+    found = sorted(results.points(rows, swept).items())
+    for begin in range(0, len(found), COLUMNS):
+        few = found[begin : begin + COLUMNS]
+        titles = [", ".join(f"{name} {value:g}" for name, value in zip(swept, point, strict=True)) for point, _ in few]
+        cells = [[name, *(_cell(results.middle(each, name)) for _, each in few)] for name in results.SHOWN]
+        table(["figure", *(f"{title} " for title in titles)], [row for row in cells if any(row[1:])])
 
 
 def _keep(scenario: Scenario, seed: int, outcome: Outcome, out: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .run import simulate
 from .scenario import Scenario
-from .scenario_file import changed, dumps, parse
+from .scenario_file import changed, checked, dumps, parse
 
 RUNS_MAX: Final = 100_000
 """Of one sweep: a row of its results has some 300 bytes."""
@@ -53,7 +53,8 @@ def planned(scenario: Scenario, seeds: Sequence[int], swept: Sequence[tuple[str,
         pairs = tuple((name, value) for (name, _), value in zip(swept, values, strict=True))
         one = scenario
         for name, value in pairs:
-            one = changed(one, name, value)
+            # As with --nodes: a mesh of another size has clients and jobs in proportion.
+            one = checked(one.scaled(int(value))) if name == "nodes" else changed(one, name, value)
         text = dumps(one)
         runs += [Run(len(runs) + number, text, seed, pairs) for number, seed in enumerate(seeds)]
     return runs
