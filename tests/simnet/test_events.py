@@ -23,18 +23,18 @@ from fallow.testnet.simnet.scenario import Assurance, Bounds, Scenario
 from fallow.testnet.simnet.scenario_file import load, shipped
 from fallow.testnet.simnet.traffic import RELAYS, WIRE, Expected
 
-QUICK = Scenario(nodes=300, start="mon 05:30", duration_h=0.5, index_share=0.1)
+QUICK = Scenario(nodes=300, start="mon 05:30", duration_h=0.25, index_share=0.1)
 
 
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_scenario_holds_when_it_is_small(name: str) -> None:
-    scenario = replace(load(name).scaled(400), duration_h=0.5, index_share=0.1)
-    events = tuple(replace(event, at_h=event.at_h / 20, over_s=event.over_s / 20) for event in scenario.events)
+    scenario = replace(load(name).scaled(400), duration_h=0.25, index_share=0.1)
+    events = tuple(replace(event, at_h=event.at_h / 40, over_s=event.over_s / 40) for event in scenario.events)
     load_ = replace(scenario.load, jobs_per_hour=800.0, clients=20)
     scenario = replace(scenario, events=events, load=load_, bounds=replace(scenario.bounds, wrong_share=1.0))
     outcome = simulate(scenario, 3)
     assert outcome.violations == ()
-    assert outcome.figures.asked == outcome.figures.completed + outcome.figures.lost > 100
+    assert outcome.figures.asked == outcome.figures.completed + outcome.figures.lost > 50
     assert len(outcome.series["t_h"]) == len(outcome.series["up"]) == len(outcome.series["index_busiest"])
 
 
@@ -72,7 +72,7 @@ def test_a_seed_replays_to_the_same_hash_in_every_process() -> None:
 def test_departures_interrupt_jobs_and_none_is_lost() -> None:
     busy = replace(QUICK.load, jobs_per_hour=6000.0, clients=50)
     figures = simulate(replace(QUICK, load=busy, faults=replace(QUICK.faults, churn=6.0, churn_s=60.0)), 2).figures
-    assert figures.interrupted > 20
+    assert figures.interrupted > 10
     # One that is interrupted twice before its next token is resumed once.
     assert 0.9 * figures.interrupted <= figures.resumed <= figures.interrupted
     assert figures.lost == 0
@@ -99,7 +99,7 @@ def test_where_nobody_is_up_jobs_end_with_a_reason() -> None:
 )
 def test_what_is_always_checked_lets_no_lie_through(policy: str, least: float, most: float, accepted: bool) -> None:
     assurance = Assurance(policy=policy)
-    busy = replace(QUICK.load, jobs_per_hour=2000.0, clients=200)
+    busy = replace(QUICK.load, jobs_per_hour=1500.0, clients=200)
     faults = replace(QUICK.faults, newcomer_liars=0.1)
     figures = simulate(replace(QUICK, newcomers=1.0, assurance=assurance, load=busy, faults=faults), 2).figures
     assert figures.verification_overhead is not None
@@ -110,7 +110,8 @@ def test_what_is_always_checked_lets_no_lie_through(policy: str, least: float, m
 
 
 def test_traffic_is_what_the_formulas_say() -> None:
-    scenario = Scenario(nodes=3000, start="mon 00:00", duration_h=2, index_share=0.05)
+    scenario = Scenario(nodes=3000, start="mon 00:00", duration_h=1, index_share=0.05)
+    scenario = replace(scenario, load=replace(scenario.load, jobs_per_hour=100.0))
     figures = simulate(scenario, 1).figures
     assert figures.lookup_peers is not None
     assert figures.node_bytes_s is not None
