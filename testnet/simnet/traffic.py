@@ -202,7 +202,11 @@ class Crowd:
         """Of the table of `own`, those closest to the target: bucket by bucket, from the target's outwards."""
         shared = 256 - (own ^ target).bit_length()
         found: list[int] = []
-        for bits in (*range(shared, 256), *range(shared - 1, -1, -1)):
+        at = bisect_left(self._places, own)
+        beside = [place for place in self._places[max(0, at - 1) : at + 2] if place != own]
+        # Nobody shares more bits with `own` than a neighbour does.
+        deepest = max((256 - (own ^ place).bit_length() for place in beside), default=0)
+        for bits in (*range(shared, deepest + 1), *range(min(shared - 1, deepest), -1, -1)):
             found += self._bucket(own, bits)
             if len(found) >= FANOUT:
                 break
