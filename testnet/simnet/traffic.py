@@ -168,10 +168,8 @@ class Expected:
         return self.popular / float(2**depth) / self.announce_s
 
 
-WIRE: Final = Bytes(
-    ask=2600.0, provider=250.0, put=3900.0, provide=1700.0, connect=3800.0, profile=4000.0, probe=250.0, idle_s=86.0
-)
-"""As measured by `benchmarks/traffic.py`."""
+WIRE: Final = Bytes(ask=2579, provider=149, put=3891, provide=1648, connect=4099, profile=2013, probe=237, idle_s=92)
+"""As measured by `python benchmarks/traffic.py` on 2026-11-28."""
 
 
 def counted(index: int) -> float:
