@@ -110,9 +110,9 @@ class Kad:
         """A question or a record. An index node says with it where it is; who does not say so is none."""
         return Message(type=kind, key=key, senderRecord=self._record() if self.serves else None)
 
-    async def exchange(self, peer: ID, message: Message, addresses: Sequence[Multiaddr] = ()) -> Message:
+    async def exchange(self, peer: ID, message: Message, addresses: Sequence[bytes] = ()) -> Message:
         """The peer's answer. Raises `peer_unreachable`, `protocol_unsupported` or `stream_closed`."""
-        stream = await self._dialler.open(peer, KAD_ID, [*self._known(peer), *addresses])
+        stream = await self._dialler.open(peer, KAD_ID, [*self._known(peer), *readable(peer, addresses)])
         end = stream.reset
         try:
             with translated(Code.STREAM_CLOSED, "the peer did not answer"):
