@@ -1,0 +1,158 @@
+"""What lies between the machines: who can reach whom, and when what is sent arrives.
+
+Streams of the real network run over TCP, so whoever uses one never sees a datagram lost, doubled or out of order: it sees
+that things come later. A lost one costs `RESENT_S` and a round trip, one out of its order the time until the rest is there, a
+doubled one bandwidth; everything behind it on the connection waits. What does come twice is a question whose connection
+broke: `network` asks it again, as the seam says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import pairwise
+from math import inf
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ....protocol.identity import peer_id
+from ..regions import NATS, one_way_ms
+from ..scenario import Faults
+from .log import Log
+
+if TYPE_CHECKING:
+    from .network import SimNetwork
+
+HEAD_BYTES: Final = 90
+"""Around one frame: IP, TCP, noise and yamux."""
+RESENT_S: Final = 0.2
+"""Linux's least time until TCP sends again (RFC 6298 asks for a second, Linux takes 200 ms)."""
+RESENDS_MAX: Final = 6
+BYTES_S: Final = {
+    "commuter": (1.5e6, 4e6),
+    "taxi": (1e6, 4e6),
+    "robot": (3e6, 8e6),
+    "site": (6e6, 2e7),
+    "host": (6e6, 2e7),
+}
+"""Up and down: mobile links, home Wi-Fi, cables. Assumptions."""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where one machine is connected. What runs there may end and begin again; the place stays."""
+
+    number: int
+    key: bytes
+    region: str
+    model: str
+    nat: str
+    ip: str
+    relay: bool = False
+    """It carries connections for those that nobody can dial."""
+    silent: bool = False
+    """Nothing comes in or goes out: frozen, without power, or out of reach."""
+    island: str = ""
+    """Cut off, together with those of the same name."""
+    network: SimNetwork | None = None
+    """Of the process that runs there now."""
+    up_free_s: float = 0.0
+    down_free_s: float = 0.0
+    asked: int = 0
+    """Questions of the table that it answered."""
+    said_bytes: int = 0
+    """Of the table, out of here."""
+
+    @property
+    def dialable(self) -> bool:
+        return NATS[self.nat].dialable
+
+
+class Medium:
+    """All places, and everything that is on its way between them."""
+
+    def __init__(self, faults: Faults, random: Random, log: Log) -> None:
+        self.faults = faults
+        self.random = random
+        self.log = log
+        self.places: list[Place] = []
+        self.by_key: dict[bytes, Place] = {}
+        self.by_address: dict[str, Place] = {}
+        self.by_peer_id: dict[str, Place] = {}
+        self._connections = 0
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._posted = 0
+        self._pause = trio.CancelScope()
+        self._base_s: dict[tuple[str, str, str, str], float] = {}
+
+    def add(self, place: Place) -> None:
+        """The place is there."""
+        self.places.append(place)
+        self.by_key[place.key] = place
+        self.by_address[place.ip] = place
+        self.by_peer_id[peer_id(place.key)] = place
+
+    def next_connection(self) -> int:
+        """A number of its own."""
+        self._connections += 1
+        return self._connections
+
+    def changed(self) -> None:
+        """Places fell silent, or speak again; each network looks who can be reached."""
+        for place in self.places:
+            if place.network is not None:
+                place.network.changed()
+
+    def way_open(self, *places: Place) -> bool:
+        """Whether what is sent from the first by way of the others to the last comes through."""
+        return not any(place.silent for place in places) and len({place.island for place in places}) == 1
+
+    def one_way_s(self, *places: Place) -> float:
+        """The time from the first by way of the others to the last, with nothing else on the way."""
+        return sum(self._leg_s(one, other) for one, other in pairwise(places))
+
+    def takes_s(self, length_bytes: int, *places: Place) -> float:
+        """From now until so many bytes of the first are at the last, by way of the others."""
+        now, faults, draw = trio.current_time(), self.faults, self.random.random
+        length_bytes += HEAD_BYTES
+        if faults.duplication and draw() < faults.duplication:
+            length_bytes *= 2
+        sender, receiver = places[0], places[-1]
+        base_s = self.one_way_s(*places)
+        sender.up_free_s = max(now, sender.up_free_s) + length_bytes / (
+            BYTES_S[sender.model][0] * faults.bandwidth_factor
+        )
+        at = sender.up_free_s + base_s * (1 + faults.jitter * draw())
+        if faults.reordering and draw() < faults.reordering:
+            at += base_s * draw()
+        resends = 0
+        while faults.loss and resends < RESENDS_MAX and draw() < faults.loss:
+            at += RESENT_S * 2**resends + base_s
+            resends += 1
+        down_s = length_bytes / (BYTES_S[receiver.model][1] * faults.bandwidth_factor)
+        receiver.down_free_s = max(at, receiver.down_free_s) + down_s
+        return receiver.down_free_s - now
+
+    def post(self, at: float, task: Callable[[], None]) -> None:
+        """The task is done at that time; of one time, in the order in which they were posted."""
+        self._posted += 1
+        heappush(self._due, (at, self._posted, task))
+        if at < self._pause.deadline:
+            self._pause.deadline = at
+
+    async def run(self) -> None:
+        """What was posted is done, each at its time; until cancelled."""
+        while True:
+            while self._due and self._due[0][0] <= trio.current_time():
+                heappop(self._due)[2]()
+            with trio.CancelScope(deadline=self._due[0][0] if self._due else inf) as self._pause:
+                await trio.sleep_forever()
+
+    def _leg_s(self, one: Place, other: Place) -> float:
+        key = one.region, one.model, other.region, other.model
+        if key not in self._base_s:
+            self._base_s[key] = one_way_ms(*key) / 1000
+        return self._base_s[key] * self.faults.latency_factor

@@ -1,0 +1,206 @@
+"""The table of the simulated network: `node.network`'s own searches, buckets and index, asked over the medium.
+
+Only the exchange of one question for one answer is other than in `node.network.kad`: protobuf's messages are handed over as
+they are, and an index node is told who asks instead of reading it from a signed record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from random import Random
+from typing import Any, Final
+
+import trio
+
+from ....node.network.buckets import Contact
+from ....node.network.dht import Table
+from ....node.network.entries import Sender, network_of
+from ....node.network.identity import Multiaddr, id_of, key_of, split_address
+from ....node.network.index import Index, Message
+from ....node.network.seam import Provider, Validator
+from ....node.network.standing import Fault
+from ....node.network.walk import FANOUT
+from ....protocol.errors import Code, NetworkError
+from .network import SimNetwork
+
+JOIN_S: Final = 20.0
+EXCHANGE_S: Final = 15.0
+"""Then the stream of an exchange is given up (`dialling.STREAM_S`); searches give up long before."""
+
+
+class SimKad:
+    """One machine's part of the table, and the way to ask others: what `node.network.kad.Kad` is."""
+
+    def __init__(self, network: SimNetwork, rules: Validator, random: Random, *, serves: bool) -> None:
+        self.serves = serves
+        self.peer = id_of(network.key)
+        self.index = Index(self.peer.to_bytes(), rules, random)
+        self.told: dict[bytes, tuple[bytes, ...]] = {}
+        self.friends: Sequence[Contact] = ()
+        """If it is hostile: whom alone it names, and it hides who provides what."""
+        self._network = network
+        self._sender = Sender(self.own, network_of(network.place.ip))
+        network.kad = self
+
+    @property
+    def own(self) -> bytes:
+        return self.peer.to_bytes()
+
+    def spawn(self, task: Callable[[], Awaitable[object]]) -> None:
+        async def guarded() -> None:
+            with suppress(NetworkError):
+                await task()
+
+        self._network.spawn(guarded)
+
+    def message(self, kind: Message.MessageType, key: bytes) -> Message:
+        return Message(type=kind, key=key)
+
+    async def exchange(self, peer: Any, message: Message, addresses: Sequence[bytes] = ()) -> Message:
+        network, key = self._network, key_of(peer)
+        contact = self.index.buckets.get(peer.to_bytes())
+        where = contact.addresses if contact else self.told.get(peer.to_bytes(), ())
+        connection = await network.connected(key, [f"{_text(each)}/p2p/{peer}" for each in (*where, *addresses)])
+        far = connection.far(network)
+        connection.ask(exchange := _Exchange())
+        try:
+            # The stream's opening goes with the question: one round trip more, as the real one has it.
+            there, back = connection.places(network), connection.places(far)
+            length = message.ByteSize()
+            trip_s = 2 * network.medium.one_way_s(*there)
+            await exchange.sleep(trip_s + network.medium.takes_s(length, *there))
+            if not connection.open or far.closed or far.kad is None or not far.kad.serves:
+                await exchange.sleep(EXCHANGE_S)
+                raise NetworkError(Code.STREAM_CLOSED, "the peer does not answer")
+            answer = far.kad.answer_untrusted(message, self)
+            network.place.said_bytes += length
+            if isinstance(answer, Fault):
+                raise NetworkError(Code.STREAM_CLOSED, f"the peer refused: {answer.name}")
+            said = answer.ByteSize()
+            far.place.said_bytes += said
+            await exchange.sleep(network.medium.takes_s(said, *back))
+            if not connection.open:
+                await exchange.sleep(EXCHANGE_S)
+                raise NetworkError(Code.STREAM_CLOSED, "the peer does not answer")
+            self._heard(far.kad, proven=True)
+            return answer
+        finally:
+            connection.asked(exchange)
+
+    def answer_untrusted(self, question: Message, asker: SimKad) -> Message | Fault:
+        """As an index node answers, or a hostile one."""
+        network = self._network
+        network.place.asked += 1
+        network.log.write(
+            network.place.number, "asked", asker._network.place.number, question.type, _short(question.key)
+        )
+        if self.friends:
+            return self._lie(question)
+        answer = self.index.answer_untrusted(question, asker._sender, trio.current_time())
+        if not isinstance(answer, Fault):
+            self._heard(asker, proven=False)
+        return answer
+
+    def accuse(self, peer: Any, fault: Fault) -> None:
+        """Nothing is held against it here: `standing` is not simulated."""
+
+    def connected(self, peer: Any) -> bool:
+        return key_of(peer) in self._network.peers()
+
+    def lost(self, peer: Any) -> None:
+        if not self.connected(peer):
+            self.index.buckets.remove(peer.to_bytes())
+
+    def frozen(self, peer: Any) -> None:
+        self.index.buckets.remove(peer.to_bytes())
+
+    def contact(self, *, proven: bool) -> Contact:
+        """This node, as others note it."""
+        addresses = tuple(map(_binary, self._network.addresses()))
+        return Contact(self.own, addresses, b"", self._sender.network, proven)
+
+    def _heard(self, other: SimKad, *, proven: bool) -> None:
+        if not other.serves:
+            return
+        known = self.index.buckets.get(other.own)
+        if known is None:
+            self.index.buckets.add(other.contact(proven=proven))
+        elif proven:
+            known.proven = True
+
+    def _lie(self, question: Message) -> Message:
+        answer = self.message(question.type, question.key)
+        if question.HasField("record"):
+            answer.record.CopyFrom(question.record)  # it says that it keeps it
+        for friend in self.friends[:FANOUT]:
+            answer.closerPeers.add(id=friend.peer, addrs=friend.addresses)
+        return answer
+
+
+class _Exchange:
+    """Under way on a connection: `fail` ends its sleep, since the connection has ended."""
+
+    def __init__(self) -> None:
+        self._scope = trio.CancelScope()
+        self._why = ""
+
+    def fail(self, why: str) -> None:
+        self._why = why
+        self._scope.cancel()
+
+    async def sleep(self, seconds: float) -> None:
+        """So long. Raises `stream_closed` if the connection ended meanwhile."""
+        with self._scope:
+            await trio.sleep(seconds)
+        if self._why:
+            raise NetworkError(Code.STREAM_CLOSED, self._why)
+        self._scope = trio.CancelScope()
+
+
+class TableNetwork(SimNetwork):
+    """A network with its table. `join` before anything is looked up."""
+
+    def begin(self, rules: Validator, random: Random, *, serves: bool) -> SimKad:
+        """It has a part of the table, or at least the way to ask others."""
+        kad = SimKad(self, rules, random, serves=serves)
+        self.table = Table(lambda: tuple(map(_binary, self.addresses())), kad, rules, random)
+        return kad
+
+    async def join(self, contacts: Sequence[str]) -> bool:
+        """Whether one of the contacts answered, and the table knows this machine."""
+        reached = []
+        for address in contacts:
+            with suppress(NetworkError), trio.move_on_after(4.0):
+                reached.append(id_of(await self.connect(address)))
+        if reached:
+            with trio.move_on_after(JOIN_S):
+                await self.table.join(reached)
+        return bool(reached)
+
+    async def put(self, key: str, value: bytes) -> int:
+        return await self.table.put(key, value)
+
+    async def get(self, key: str) -> bytes | None:
+        return await self.table.get(key)
+
+    async def provide(self, key: str) -> int:
+        return await self.table.provide(key)
+
+    async def find(self, key: str, tell: Callable[[Provider], None] | None = None) -> list[Provider]:
+        return await self.table.find(key, tell)
+
+
+@lru_cache(maxsize=65_536)
+def _binary(address: str) -> bytes:
+    return Multiaddr(split_address(address)[0]).to_bytes()
+
+
+@lru_cache(maxsize=65_536)
+def _text(address: bytes) -> str:
+    return str(Multiaddr(address))
+
+
+def _short(key: bytes) -> str:
+    return key[-12:].hex()
