@@ -56,6 +56,24 @@ def absences_of(model: str, seed: int, day: int) -> tuple[tuple[float, float], .
     return tuple(sorted((b, e) for b, e in zip(begins[0].tolist(), ends[0].tolist(), strict=True) if b < float("inf")))
 
 
+def changes(model: str, seed: int, local_s: float, lasts_s: float) -> tuple[bool, list[tuple[float, bool]]]:
+    """One node's day: whether the machine stands at that local time, and each change until `lasts_s` later.
+
+    A change is (seconds since the beginning, whether the machine stands from then on).
+    """
+    until_s = local_s + lasts_s
+    days = range(int(local_s // DAY_S) - 1, int(until_s // DAY_S) + 1)
+    merged: list[tuple[float, float]] = []
+    for begin, end in sorted(each for day in days for each in absences_of(model, seed, day)):
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((begin, end))
+    turns = [(at, stands) for begin, end in merged for at, stands in ((begin, False), (end, True))]
+    stands_now = not any(begin <= local_s < end for begin, end in merged)
+    return stands_now, [(at - local_s, stands) for at, stands in turns if local_s < at <= until_s]
+
+
 def districts(seeds: Seeds) -> NDArray[np.int64]:
     """In which district of its region each node is."""
     return (lots(seeds, 900) * DISTRICTS).astype(np.int64)

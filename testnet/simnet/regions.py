@@ -89,3 +89,14 @@ def nat_of(model: str, lot: float) -> str:
         if lot < below:
             return nat
     return next(reversed(NAT_SHARES[model]))
+
+
+def can_dial(nat: str) -> bool:
+    """Whether others reach a machine behind such a router without its help."""
+    return NATS[nat].dialable
+
+
+def punch_chance(nat: str, other: str) -> float:
+    """How likely a direct way between two machines is that met over a relay. Two symmetric routers never let one through."""
+    one, two = NATS[nat].punched, NATS[other].punched
+    return 0.0 if nat == other == SYMMETRIC else min(one, two)

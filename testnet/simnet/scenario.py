@@ -6,7 +6,7 @@ Shares lie between 0 and 1. What is not said is not there: a scenario without fa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from .days import MODELS
@@ -28,7 +28,8 @@ WORKLOADS: Final[Mapping[str, tuple[int, int]]] = {CHAT: (40, 200), LONG: (1000,
 """Tokens in and out: the two workloads of the design. A function is one call."""
 
 OUTAGE, DEPART, SHED, PARTITION, APPEAR = "outage", "depart", "shed", "partition", "appear"
-EVENT_KINDS: Final = (OUTAGE, DEPART, SHED, PARTITION, APPEAR)
+KILL, FREEZE, BLACKHOLE, SLOW, LOSSY, SKEW = "kill", "freeze", "blackhole", "slow", "lossy", "skew"
+EVENT_KINDS: Final = (OUTAGE, DEPART, SHED, PARTITION, APPEAR, KILL, FREEZE, BLACKHOLE, SLOW, LOSSY, SKEW)
 
 
 def _share(default: float = 0.0) -> Any:
@@ -116,6 +117,10 @@ class Crowd:
     """A weight among the crowds; they need not add up to 1."""
     speed: float = _number(1.0, 0.001, 1000.0)
     """Of its accelerators, times what the bundle says."""
+    jobs_max: int = field(default=4, metadata={"least": 1, "most": 64})
+    """At one time, on each node."""
+    settle_s: float = _number(0.0, 0.0, 86_400.0)
+    """From the owner's leaving the machine until it may work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,9 @@ class Load:
 
     jobs_per_hour: float = _number(1000.0, 0.0, JOBS_PER_HOUR_MAX)
     workload: str = _word(CHAT, *WORKLOADS)
+    input_tokens: int = field(default=0, metadata={"least": 0, "most": 32_768})
+    output_tokens: int = field(default=0, metadata={"least": 0, "most": 4096})
+    """Instead of the workload's, if they are not 0."""
     clients: int = field(default=10, metadata={"least": 1, "most": NODES_MAX})
     """They are where the nodes are, and each has its own view and records."""
     daily: bool = False
@@ -160,13 +168,15 @@ class Assurance:
 
     policy: str = "adaptive"
     """As `protocol.policy` has it (`none`, `quorum:2/3`, `audit:50000`), or `adaptive`."""
-    floor: float = _share(0.01)
-    """No node is checked less often."""
+    floor: float = _share(0.02)
+    """No node's windows are checked less often."""
+    newcomer: int = field(default=10, metadata={"least": 0, "most": 100_000})
+    """Valid checked results before any is taken unchecked."""
     price_ucr: float = _number(800.0, 0.0, 1e12)
     """Of a job: what a cheat may win by one."""
     held_ucr: float = _number(80_000.0, 1.0, 1e15)
     """What a payee lets its client hold, and so loses."""
-    colluding: float = _number(0.1, 0.0, 0.999)
+    colluding: float = _number(0.2, 0.0, 0.999)
     """The share of checkers assumed to be the executor's friends."""
 
 
@@ -176,18 +186,36 @@ class Event:
 
     what: str = _word(OUTAGE, *EVENT_KINDS)
     """`outage`: no power, no word. `depart`: owners take their machines, and jobs are handed over. `shed`: the grid asks for
-    the load, with the same yield. `partition`: the region is cut off. `appear`: a bundle is published and asked for."""
+    the load, with the same yield. `partition`: the region is cut off. `appear`: a bundle is published and asked for. `kill`:
+    the process ends without a word. `freeze`: it answers nothing, and its connections stay. `blackhole`: what is sent to it
+    is gone. `slow`, `lossy`: its link. `skew`: its clock."""
     at_h: float = _number(0.0, 0.0, DURATION_H_MAX)
     """Since the simulation's beginning."""
     over_s: float = _number(0.0, 0.0, 86_400.0)
     """Not all at once, but evenly over so long."""
     lasts_s: float = _number(3600.0, 0.0, 1e7)
     share: float = _share(1.0)
+    amount: float = _number(0.0, 0.0, 1e9)
+    """Of `slow` (times the latency), `lossy` (the share lost), `skew` (milliseconds)."""
     region: str = _word("", "", *REGIONS)
     model: str = _word("", "", *MODELS)
     district: int = field(default=-1, metadata={"least": -1, "most": 63})
     """One district of the region alone, as `days` numbers them."""
     bundle: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the checkers hold against a run, besides what always holds (owner first, no double pay, credits conserved)."""
+
+    index_records_s: float = _number(64.0, 0.0, 1e9)
+    """Records and searches that any index node is asked for in a second, over its busiest minute."""
+    ghost_s: float = _number(1920.0, 0.0, 1e9)
+    """A node that is gone is named no longer than that: a record's 30 minutes, and the tolerance of clocks."""
+    wrong_share: float = _share(1.0)
+    """Of completed jobs, so many may be wrong."""
+    lost_share: float = _share(1.0)
+    """Of jobs asked, so many may end without a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +241,7 @@ class Scenario:
     faults: Faults = field(default_factory=Faults)
     load: Load = field(default_factory=Load)
     assurance: Assurance = field(default_factory=Assurance)
+    bounds: Bounds = field(default_factory=Bounds)
     events: tuple[Event, ...] = ()
 
     @property
@@ -225,6 +254,19 @@ class Scenario:
     @property
     def duration_s(self) -> float:
         return self.duration_h * 3600.0
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """In and out, of one job; of a call, none."""
+        usual_in, usual_out = WORKLOADS[self.load.workload]
+        return self.load.input_tokens or usual_in, self.load.output_tokens or usual_out
+
+    def scaled(self, nodes: int) -> Scenario:
+        """The same with fewer or more nodes, and clients and jobs in proportion."""
+        by = nodes / self.nodes
+        clients = max(1, round(self.load.clients * by))
+        load = replace(self.load, jobs_per_hour=self.load.jobs_per_hour * by, clients=clients)
+        return replace(self, nodes=nodes, load=load)
 
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -6,6 +6,7 @@ if it means one thing only (`churn`). Sweeps are made of that.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,6 +64,11 @@ def parse(text: str, name: str = "the scenario") -> Scenario:
     except tomllib.TOMLDecodeError as error:
         raise _bad(f"{name} is not TOML: {error}") from None
     return checked(_record(Scenario, table, "", _Lines(text, name)), _Lines(text, name))
+
+
+def dumps(scenario: Scenario) -> str:
+    """TOML that reads as the same scenario; what is as usual is left out."""
+    return "\n".join(_written(scenario, "")) + "\n"
 
 
 def changed(scenario: Scenario, name: str, value: object) -> Scenario:
@@ -213,6 +219,24 @@ def _names(record: object, path: str) -> Iterator[str]:
                     yield from _names(item, f"{path}{each.name}.{key}.")
         else:
             yield path + each.name
+
+
+def _written(record: Any, path: str) -> list[str]:
+    usual = type(record)()
+    plain: list[str] = []
+    tables: list[str] = []
+    for each in fields(record):
+        value = getattr(record, each.name)
+        if is_dataclass(value):
+            if written := _written(value, f"{path}{each.name}."):
+                tables += ["", f"[{path}{each.name}]", *written]
+        elif isinstance(value, tuple):
+            for item in value if value != getattr(usual, each.name) else ():
+                tables += ["", f"[[{path}{each.name}]]", *_written(item, f"{path}{each.name}.")]
+        elif value != getattr(usual, each.name):
+            # JSON's strings, numbers and truths are TOML's too.
+            plain.append(f"{each.name} = {json.dumps(value, ensure_ascii=False)}")
+    return plain + tables
 
 
 def _set(record: Any, names: Sequence[str], value: object, path: str) -> Any:
