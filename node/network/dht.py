@@ -128,6 +128,7 @@ class Table:
         own = self._kad.index.value(raw, trio.current_time())
         if own is not None:
             values.append(own)
+        values = [value for value in values if self._valid(key, value)]  # one may have expired while others were asked
         return values[self._validator.select(key, values)] if values else None
 
     async def provide(self, key: str) -> int:

@@ -8,8 +8,9 @@ broke: `network` asks it again, as the seam says.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import pairwise
 from math import inf
@@ -55,14 +56,20 @@ class Place:
     """It carries connections for those that nobody can dial."""
     silent: bool = False
     """Nothing comes in or goes out: frozen, without power, or out of reach."""
+    slow: float = 1.0
+    """Times the latency of its link."""
+    loss: float = 0.0
+    """Of what goes over its link, so much has to be sent again, beside what the scenario loses."""
     island: str = ""
     """Cut off, together with those of the same name."""
     network: SimNetwork | None = None
     """Of the process that runs there now."""
     up_free_s: float = 0.0
     down_free_s: float = 0.0
-    asked: int = 0
-    """Questions of the table that it answered."""
+    gone_since_s: float | None = None
+    """Since when nobody is there; None if somebody is."""
+    asked: Counter[int] = field(default_factory=Counter)
+    """Questions of the table that it was asked, by the minute."""
     said_bytes: int = 0
     """Of the table, out of here."""
 
@@ -83,6 +90,10 @@ class Medium:
         self.by_address: dict[str, Place] = {}
         self.by_peer_id: dict[str, Place] = {}
         self._connections = 0
+        self.named: list[tuple[float, int]] = []
+        """Each time that somebody who is gone was named: for how long gone, and who."""
+        self.named_there = 0
+        """How often somebody was named who is there."""
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._posted = 0
         self._pause = trio.CancelScope()
@@ -112,7 +123,8 @@ class Medium:
 
     def one_way_s(self, *places: Place) -> float:
         """The time from the first by way of the others to the last, with nothing else on the way."""
-        return sum(self._leg_s(one, other) for one, other in pairwise(places))
+        slow = max(place.slow for place in places)
+        return slow * sum(self._leg_s(one, other) for one, other in pairwise(places))
 
     def takes_s(self, length_bytes: int, *places: Place) -> float:
         """From now until so many bytes of the first are at the last, by way of the others."""
@@ -128,8 +140,8 @@ class Medium:
         at = sender.up_free_s + base_s * (1 + faults.jitter * draw())
         if faults.reordering and draw() < faults.reordering:
             at += base_s * draw()
-        resends = 0
-        while faults.loss and resends < RESENDS_MAX and draw() < faults.loss:
+        resends, loss = 0, max(faults.loss, *(place.loss for place in places))
+        while loss and resends < RESENDS_MAX and draw() < loss:
             at += RESENT_S * 2**resends + base_s
             resends += 1
         down_s = length_bytes / (BYTES_S[receiver.model][1] * faults.bandwidth_factor)

@@ -92,7 +92,7 @@ class SimKad:
     def answer_untrusted(self, question: Message, asker: SimKad) -> Message | Fault:
         """As an index node answers, or a hostile one."""
         network = self._network
-        network.place.asked += 1
+        network.place.asked[int(trio.current_time() // 60)] += 1
         network.log.write(
             network.place.number, "asked", asker._network.place.number, question.type, _short(question.key)
         )
@@ -189,7 +189,14 @@ class TableNetwork(SimNetwork):
         return await self.table.provide(key)
 
     async def find(self, key: str, tell: Callable[[Provider], None] | None = None) -> list[Provider]:
-        return await self.table.find(key, tell)
+        found = await self.table.find(key, tell)
+        for provider in found:
+            place = self.medium.by_key[provider.peer]
+            if place.gone_since_s is None:
+                self.medium.named_there += 1
+            else:
+                self.medium.named.append((trio.current_time() - place.gone_since_s, place.number))
+        return found
 
 
 @lru_cache(maxsize=65_536)
