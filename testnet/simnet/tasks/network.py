@@ -59,7 +59,7 @@ class Connection:
         """Streams and questions under way."""
         self.ended = False
         self._streams: dict[SimStream, None] = {}
-        self._questions: dict[Waiting, None] = {}
+        self._questions: dict[Waits, None] = {}
         self._last_at = {one: 0.0, other: 0.0}
         """When the last that each side sent arrives: nothing overtakes it."""
         self._held: list[tuple[SimNetwork, int, Callable[[], None]]] = []
@@ -105,13 +105,13 @@ class Connection:
             self.busy -= 1
             self.used_at = trio.current_time()
 
-    def ask(self, question: Waiting) -> None:
+    def ask(self, question: Waits) -> None:
         """The question is under way."""
         self._questions[question] = None
         self.busy += 1
         self.used_at = trio.current_time()
 
-    def asked(self, question: Waiting) -> None:
+    def asked(self, question: Waits) -> None:
         """It has its answer, or nobody waits for it."""
         if question in self._questions:
             del self._questions[question]
@@ -164,7 +164,7 @@ class Connection:
             question.fail(why)
 
 
-class Waiting(Protocol):
+class Waits(Protocol):
     """What waits for something on a connection."""
 
     def fail(self, why: str) -> None:
@@ -322,7 +322,7 @@ class SimNetwork:
         """One try; whoever is dialable is simply dialled by the other."""
         here, there = NATS[self.place.nat], NATS[connection.far(self).place.nat]
         chance = 1.0 if here.dialable or there.dialable else here.punched * there.punched
-        await trio.sleep(PUNCH_S)
+        await self.medium.wait(PUNCH_S)
         works = self.medium.random.random() < chance and self.medium.way_open(self.place, connection.far(self).place)
         if works and not connection.ended:
             connection.relay = None
@@ -412,12 +412,12 @@ class SimNetwork:
 
     async def connected(self, peer: bytes, addresses: Sequence[str] = ()) -> Connection:
         """A connection to the peer, dialled if there is none. Raises `peer_unreachable`."""
-        if (standing := self._standing(peer)) is not None:
+        if (standing := self.standing(peer)) is not None:
             await trio.lowlevel.checkpoint_if_cancelled()
             return standing
         lock = self._dialling.setdefault(peer, trio.Lock())
         async with lock:
-            if (standing := self._standing(peer)) is not None:
+            if (standing := self.standing(peer)) is not None:
                 return standing
             ways = tuple(dict.fromkeys((*addresses, *self._ways.get(peer, ()))))
             why = "nobody has said where it is"
@@ -428,7 +428,8 @@ class SimNetwork:
                     why = error.message
             raise NetworkError(Code.PEER_UNREACHABLE, f"peer {peer.hex()[:8]} cannot be reached: {why}")
 
-    def _standing(self, peer: bytes) -> Connection | None:
+    def standing(self, peer: bytes) -> Connection | None:
+        """The connection to the peer that can be used, if there is one."""
         connection = self._connections.get(peer)
         if connection is None or self._is_idle(connection):
             return None
@@ -440,18 +441,18 @@ class SimNetwork:
             raise NetworkError(Code.PEER_UNREACHABLE, f"somebody else is at {address}")
         way = (self.place, place) if relay is None else (self.place, relay, place)
         if not self.medium.way_open(*way) or (relay is None and not place.dialable):
-            await trio.sleep(ADDRESS_S)
+            await self.medium.wait(ADDRESS_S)
             raise NetworkError(Code.PEER_UNREACHABLE, f"no answer from {address}")
         trip_s = 2 * self.medium.one_way_s(*way)
         if place.network is None or (relay is not None and not _reserved(relay, peer)):
-            await trio.sleep(trip_s)  # a closed port, or a relay that has no place for it, says so at once
+            await self.medium.wait(trip_s)  # a closed port, or a relay that has no place for it, says so at once
             raise NetworkError(Code.PEER_UNREACHABLE, f"refused at {address}")
         takes_s = self.medium.takes_s(HANDSHAKE_BYTES, *way) + (HANDSHAKE_TRIPS - 0.5) * trip_s
-        await trio.sleep(takes_s)
+        await self.medium.wait(takes_s)
         far = place.network
         if far is None or far.closed or not self.medium.way_open(*way):
             raise NetworkError(Code.PEER_UNREACHABLE, f"the handshake at {address} was not finished")
-        if (standing := self._standing(peer)) is not None:
+        if (standing := self.standing(peer)) is not None:
             return standing  # it has dialled us meanwhile
         if (old := self._connections.get(peer)) is not None:
             old.end("nobody had used the connection")
@@ -479,8 +480,9 @@ class SimNetwork:
     def _is_idle(self, connection: Connection) -> bool:
         if connection.ended:
             return True
-        idle = not connection.busy and trio.current_time() - connection.used_at > IDLE_S
-        return idle and connection not in self._kept()
+        if connection.busy or trio.current_time() - connection.used_at <= IDLE_S:
+            return False
+        return connection not in self._kept()
 
     def _kept(self) -> list[Connection]:
         """With relays, and for those that hold reservations here."""

@@ -23,6 +23,8 @@ from ....node.network.seam import Provider, Validator
 from ....node.network.standing import Fault
 from ....node.network.walk import FANOUT
 from ....protocol.errors import Code, NetworkError
+from ....protocol.identity import peer_id
+from .medium import Waiting
 from .network import SimNetwork
 
 JOIN_S: Final = 20.0
@@ -60,19 +62,22 @@ class SimKad:
 
     async def exchange(self, peer: Any, message: Message, addresses: Sequence[bytes] = ()) -> Message:
         network, key = self._network, key_of(peer)
-        contact = self.index.buckets.get(peer.to_bytes())
-        where = contact.addresses if contact else self.told.get(peer.to_bytes(), ())
-        connection = await network.connected(key, [f"{_text(each)}/p2p/{peer}" for each in (*where, *addresses)])
+        connection = network.standing(key)
+        if connection is None:
+            contact = self.index.buckets.get(peer.to_bytes())
+            where = contact.addresses if contact else self.told.get(peer.to_bytes(), ())
+            name = peer_id(key)
+            connection = await network.connected(key, [f"{_text(each)}/p2p/{name}" for each in (*where, *addresses)])
         far = connection.far(network)
-        connection.ask(exchange := _Exchange())
+        connection.ask(exchange := Waiting())
         try:
             # The stream's opening goes with the question: one round trip more, as the real one has it.
             there, back = connection.places(network), connection.places(far)
             length = message.ByteSize()
             trip_s = 2 * network.medium.one_way_s(*there)
-            await exchange.sleep(trip_s + network.medium.takes_s(length, *there))
+            await network.medium.wait(trip_s + network.medium.takes_s(length, *there), exchange)
             if not connection.open or far.closed or far.kad is None or not far.kad.serves:
-                await exchange.sleep(EXCHANGE_S)
+                await network.medium.wait(EXCHANGE_S, exchange)
                 raise NetworkError(Code.STREAM_CLOSED, "the peer does not answer")
             answer = far.kad.answer_untrusted(message, self)
             network.place.said_bytes += length
@@ -80,9 +85,9 @@ class SimKad:
                 raise NetworkError(Code.STREAM_CLOSED, f"the peer refused: {answer.name}")
             said = answer.ByteSize()
             far.place.said_bytes += said
-            await exchange.sleep(network.medium.takes_s(said, *back))
+            await network.medium.wait(network.medium.takes_s(said, *back), exchange)
             if not connection.open:
-                await exchange.sleep(EXCHANGE_S)
+                await network.medium.wait(EXCHANGE_S, exchange)
                 raise NetworkError(Code.STREAM_CLOSED, "the peer does not answer")
             self._heard(far.kad, proven=True)
             return answer
@@ -107,7 +112,7 @@ class SimKad:
         """Nothing is held against it here: `standing` is not simulated."""
 
     def connected(self, peer: Any) -> bool:
-        return key_of(peer) in self._network.peers()
+        return self._network.standing(key_of(peer)) is not None
 
     def lost(self, peer: Any) -> None:
         if not self.connected(peer):
@@ -137,26 +142,6 @@ class SimKad:
         for friend in self.friends[:FANOUT]:
             answer.closerPeers.add(id=friend.peer, addrs=friend.addresses)
         return answer
-
-
-class _Exchange:
-    """Under way on a connection: `fail` ends its sleep, since the connection has ended."""
-
-    def __init__(self) -> None:
-        self._scope = trio.CancelScope()
-        self._why = ""
-
-    def fail(self, why: str) -> None:
-        self._why = why
-        self._scope.cancel()
-
-    async def sleep(self, seconds: float) -> None:
-        """So long. Raises `stream_closed` if the connection ended meanwhile."""
-        with self._scope:
-            await trio.sleep(seconds)
-        if self._why:
-            raise NetworkError(Code.STREAM_CLOSED, self._why)
-        self._scope = trio.CancelScope()
 
 
 class TableNetwork(SimNetwork):

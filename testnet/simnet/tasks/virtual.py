@@ -7,6 +7,7 @@ it: with that, and its generator seeded, the order is the same in every process.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -17,6 +18,8 @@ import trio._core._run as core
 
 T = TypeVar("T")
 
+COLLECTED_AFTER: Final = 200_000
+"""Objects, some 20 MB."""
 IDLE_MAX: Final = 1000
 """So often in a row may nobody wait for any time: trio wakes itself through a socket when it ends."""
 
@@ -54,8 +57,19 @@ def run_virtual(main: Callable[[], Awaitable[T]], seed: int) -> T:
 
     Nothing in it may wait for a thread or for the operating system.
     """
-    with _ordered(seed):
+    with _ordered(seed), _seldom_collected():
         return trio.run(main, clock=VirtualClock())
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Python looks for garbage in circles less often: tasks make few, and looking through all machines takes long."""
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECTED_AFTER, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager
