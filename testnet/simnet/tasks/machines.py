@@ -27,6 +27,7 @@ from ....node.connection import Survey
 from ....node.log import EventLog
 from ....node.machine import HERE, Machine, wall_ms
 from ....node.mandates import Authority
+from ....node.network.buckets import Contact
 from ....node.network.seam import Handler, Stream
 from ....node.network.table_rules import profile_rules
 from ....node.owner import Keeper
@@ -69,6 +70,8 @@ class World:
     folder: Path
     contacts: Sequence[str] = ()
     """Addresses of index nodes by which a machine joins."""
+    hostile: Sequence[Contact] = ()
+    """Index nodes that name one another alone."""
 
     def machine(self, chance: Random, skew_ms: Callable[[], float]) -> Machine:
         """A machine whose clock is off by so much."""
@@ -161,6 +164,8 @@ class NodeLife:
         world, spec = self._world, self._spec
         self.network = network
         kad = network.begin(profile_rules(wall_ms), chance, serves=spec.index)
+        if spec.hostile:
+            kad.friends = world.hostile
         if not spec.place.dialable:
             nursery.start_soon(network.keep_relays)
             with trio.move_on_after(RELAYS_S):

@@ -114,6 +114,8 @@ class Medium:
         self._connections = 0
         self.named: list[tuple[float, int]] = []
         """Each time that somebody who is gone was named: for how long gone, and who."""
+        self.ordered_gone: list[tuple[float, int]] = []
+        """The same of orders that were to go to somebody who is gone."""
         self.named_there = 0
         """How often somebody was named who is there."""
         self._due: list[tuple[float, int, Callable[[], None]]] = []

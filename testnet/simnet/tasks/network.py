@@ -343,6 +343,8 @@ class SimNetwork:
     async def open(
         self, peer: bytes, protocol: str, addresses: Sequence[str] = (), *, watched: bool = False
     ) -> SimStream:
+        if watched and (gone_since_s := self.medium.by_key[peer].gone_since_s) is not None:
+            self.medium.ordered_gone.append((trio.current_time() - gone_since_s, self.medium.by_key[peer].number))
         connection = await self.connected(peer, addresses)
         far = connection.far(self)
         stream = SimStream(connection, self, peer, watched=watched)

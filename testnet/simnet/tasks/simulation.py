@@ -12,6 +12,7 @@ from typing import Final
 import trio
 from nacl.signing import SigningKey
 
+from ....protocol.identity import peer_id
 from ..days import MODELS
 from ..figures import Figures, Outcome, Spread, spread
 from ..population import CHARACTERS as NAMES
@@ -28,6 +29,7 @@ from .log import Log
 from .machines import ClientSpec, NodeSpec, World, run_client
 from .medium import Medium, Place
 from .remembering import remembered
+from .table import contact_of
 from .virtual import run_virtual
 
 WARM_S: Final = 20.0
@@ -75,10 +77,9 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
     bundles = [make_bundle(each, seed) for each in scenario.bundles]
     nodes = [_node(scenario, population, number, bundles, seed, medium) for number in range(len(population))]
     clients = [_client(scenario, population, number, seed, medium) for number in range(scenario.load.clients)]
-    index = [each.place for each in nodes if each.index]
-    world.contacts = [
-        f"/ip4/{p.ip}/tcp/4001/p2p/{name}" for name, p in medium.by_peer_id.items() if p in index[:CONTACTS]
-    ]
+    index = [each for each in nodes if each.index]
+    world.contacts = [_address(each.place) for each in index if not each.hostile][:CONTACTS]
+    world.hostile = [contact_of(e.place, [_address(e.place)], proven=True) for e in index if e.hostile]
     load = Load(scenario, bundles, log)
     async with trio.open_nursery() as everything:
         everything.start_soon(medium.run)
@@ -127,6 +128,10 @@ def _client(scenario: Scenario, population: Population, number: int, seed: int, 
     place = Place(number, bytes(own.verify_key), region, "host", CONE, _ip(number))
     medium.add(place)
     return ClientSpec(place, key)
+
+
+def _address(place: Place) -> str:
+    return f"/ip4/{place.ip}/tcp/4001/p2p/{peer_id(place.key)}"
 
 
 def _ip(number: int) -> str:

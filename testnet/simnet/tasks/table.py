@@ -24,7 +24,7 @@ from ....node.network.standing import Fault
 from ....node.network.walk import FANOUT
 from ....protocol.errors import Code, NetworkError
 from ....protocol.identity import peer_id
-from .medium import Waiting
+from .medium import Place, Waiting
 from .network import SimNetwork
 
 JOIN_S: Final = 20.0
@@ -123,8 +123,7 @@ class SimKad:
 
     def contact(self, *, proven: bool) -> Contact:
         """This node, as others note it."""
-        addresses = tuple(map(_binary, self._network.addresses()))
-        return Contact(self.own, addresses, b"", self._sender.network, proven)
+        return contact_of(self._network.place, self._network.addresses(), proven=proven)
 
     def _heard(self, other: SimKad, *, proven: bool) -> None:
         if not other.serves:
@@ -182,6 +181,12 @@ class TableNetwork(SimNetwork):
             else:
                 self.medium.named.append((trio.current_time() - place.gone_since_s, place.number))
         return found
+
+
+def contact_of(place: Place, addresses: Sequence[str], *, proven: bool) -> Contact:
+    """The machine there as index nodes note it."""
+    where = tuple(map(_binary, addresses))
+    return Contact(id_of(place.key).to_bytes(), where, b"", network_of(place.ip), proven)
 
 
 @lru_cache(maxsize=65_536)
