@@ -100,3 +100,13 @@ def punch_chance(nat: str, other: str) -> float:
     """How likely a direct way between two machines is that met over a relay. Two symmetric routers never let one through."""
     one, two = NATS[nat].punched, NATS[other].punched
     return 0.0 if nat == other == SYMMETRIC else min(one, two)
+
+
+LINK_MBIT: Final[Mapping[str, tuple[float, float]]] = {
+    "commuter": (20.0, 100.0),
+    "taxi": (10.0, 50.0),
+    "robot": (20.0, 100.0),
+    "site": (100.0, 500.0),
+    "host": (200.0, 500.0),
+}
+"""Up and down, of a day's machines where they stand: assumptions."""

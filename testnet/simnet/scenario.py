@@ -208,7 +208,7 @@ class Event:
 class Bounds:
     """What the checkers hold against a run, besides what always holds (owner first, no double pay, credits conserved)."""
 
-    index_records_s: float = _number(64.0, 0.0, 1e9)
+    index_records_s: float = _number(200.0, 0.0, 1e9)
     """Records and searches that any index node is asked for in a second, over its busiest minute."""
     ghost_s: float = _number(1920.0, 0.0, 1e9)
     """A node that is gone is named no longer than that: a record's 30 minutes, and the tolerance of clocks."""

@@ -61,11 +61,15 @@ class Timeline:
         """Of each node, its interval that ends next, as of the last time it was asked for."""
 
     def down(self, nodes: Ids, at_s: Floats) -> Bools:
-        """Whether each of these nodes is down then. For one node, times must not fall by more than an interval."""
+        """Whether each of these nodes is down then."""
+        return self._within(nodes, self._seek(nodes, at_s), at_s)
+
+    def silent(self, nodes: Ids, at_s: Floats) -> Bools:
+        """Whether each is down then and says nothing at all. One that yielded still answers that it takes no work."""
         here = self._seek(nodes, at_s)
         now = self._within(nodes, here, at_s)
-        before = here - 1
-        return now | ((before >= self._first[nodes]) & self._covers(before, at_s))
+        now[now] = self.how[here[now]] != YIELDS
+        return now
 
     def next_down(self, nodes: Ids, at_s: Floats) -> tuple[Floats, NDArray[np.int8]]:
         """When each, which is up then, goes next (infinite: not before the end), and how."""
@@ -89,15 +93,28 @@ class Timeline:
         down_s = np.minimum(self.ends, duration_s) - np.maximum(self.begins, 0.0)
         return 1.0 - float(down_s.sum()) / duration_s / len(self._at)
 
+    def speaking_mean(self, duration_s: float) -> float:
+        """The share of nodes that says something if asked, over time: all but those gone or frozen."""
+        mute = self.how != YIELDS
+        down_s = np.minimum(self.ends[mute], duration_s) - np.maximum(self.begins[mute], 0.0)
+        return 1.0 - float(down_s.sum()) / duration_s / len(self._at)
+
     def _seek(self, nodes: Ids, at_s: Floats) -> Ids:
+        """Of each, the interval that ends next after that time; the last one's successor, if none does."""
         here = self._at[nodes]
-        last = self._first[nodes + 1]
+        first, last = self._first[nodes], self._first[nodes + 1]
         while True:
             over = here < last
             over[over] = self.ends[here[over]] <= at_s[over]
             if not over.any():
                 break
             here[over] += 1
+        while True:
+            early = here > first
+            early[early] = self.ends[here[early] - 1] > at_s[early]
+            if not early.any():
+                break
+            here[early] -= 1
         self._at[nodes] = here
         return here
 
@@ -105,12 +122,6 @@ class Timeline:
         there = here < self._first[nodes + 1]
         there[there] = self.begins[here[there]] <= at_s[there]
         return there
-
-    def _covers(self, interval: Ids, at_s: Floats) -> Bools:
-        safe = np.maximum(interval, 0)
-        if not len(self.begins):
-            return np.zeros(len(interval), dtype=np.bool_)
-        return (self.begins[safe] <= at_s) & (at_s < self.ends[safe])
 
 
 def _merged(
