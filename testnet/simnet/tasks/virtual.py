@@ -18,47 +18,52 @@ import trio._core._run as core
 
 T = TypeVar("T")
 
+LOOK_S: Final = 1e-9
+"""By so much it is later after each look at the clock: whoever looks again and again until it is late enough, as rounding to
+milliseconds has some do, does not look for ever."""
 COLLECTED_AFTER: Final = 200_000
 """Objects, some 20 MB."""
-IDLE_MAX: Final = 1000
-"""So often in a row may nobody wait for any time: trio wakes itself through a socket when it ends."""
+FOREVER_S: Final = 1e9
+"""Thirty years: nobody waits for so long, so that when it comes, all wait for one another."""
 
 
 class VirtualClock(trio.abc.Clock):
-    """Time stands still while anybody can run; when nobody can, it is at once the time that the first of them waits for.
+    """Time all but stands still while anybody can run; when nobody can, it is at once what the first of them waits for.
 
     trio asks how long to sleep exactly then. Its own `MockClock` does the same in two more rounds of the loop.
     """
 
     def __init__(self) -> None:
         self._now_s = 0.0
-        self._idle = 0
 
     def start_clock(self) -> None:
         """It stands at 0."""
 
     def current_time(self) -> float:
         """Virtual seconds since the beginning."""
+        self._now_s += LOOK_S
         return self._now_s
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """0: by the time that trio looks, it has come. Raises `RuntimeError` if nobody waits for any time."""
-        self._idle = self._idle + 1 if deadline == inf else 0
-        if self._idle > IDLE_MAX:
-            raise RuntimeError("every task waits for another one: the simulation can never go on")
-        if self._idle:
-            return 0.0
-        self._now_s = max(self._now_s, deadline)
+        """0: by the time that trio looks, it has come."""
+        if deadline < inf:  # trio wakes itself through a socket when it ends
+            self._now_s = max(self._now_s, deadline)
         return 0.0
 
 
 def run_virtual(main: Callable[[], Awaitable[T]], seed: int) -> T:
     """What `main` returned, in virtual time from 0 on.
 
-    Nothing in it may wait for a thread or for the operating system.
+    Nothing in it may wait for a thread or for the operating system. Raises `RuntimeError` if all wait for one another.
     """
+
+    async def ends() -> T:
+        with trio.CancelScope(deadline=FOREVER_S):
+            return await main()
+        raise RuntimeError("every task waits for another one: the simulation can never go on")
+
     with _ordered(seed), _seldom_collected():
-        return trio.run(main, clock=VirtualClock())
+        return trio.run(ends, clock=VirtualClock())
 
 
 @contextmanager
