@@ -200,6 +200,12 @@ COMMANDS: Final = (
         "Stop a test network.",
         "fallow testnet down --dir /tmp/net",
     ),
+    Command(
+        "simulate",
+        "simulate:simulate",
+        "Simulate the mesh under virtual time, from a scenario and a seed: once, or over many seeds and settings.",
+        "fallow simulate steady --seed 5 --sweep churn=0.1:0.5:5 --seeds 20 --out results",
+    ),
 )
 
 GROUPS: Final = {

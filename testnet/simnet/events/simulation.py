@@ -20,7 +20,7 @@ from .discovery import STEP_S, Discovery
 from .jobs import Jobs
 from .searching import sampled
 from .spreading import serves_from
-from .timeline import Timeline
+from .timeline import YIELDS, Timeline
 
 POINTS: Final = 144
 """Of a series: ten minutes of a day."""
@@ -95,8 +95,12 @@ def _traffic(
     costs = Expected(n, float(discovery.searching.asked), WIRE, index_share=share)
     keys = tally.records / max(tally.announcements, 1)
     announcing = costs.announcements(tally.announcements, tally.records) / duration_s / n
-    returns = int(((timeline.ends > 0) & (timeline.ends < duration_s)).sum())
-    returning = returns * (costs.join + costs.announcements(1, keys)) / duration_s / n
+    # Whoever was gone joins anew. Whoever only worked for its owner has gone on announcing; it may have moved, and comes back
+    # to the relays that it had.
+    back = (timeline.ends > 0) & (timeline.ends < duration_s)
+    moved, began = int((back & (timeline.how == YIELDS)).sum()), int((back & (timeline.how != YIELDS)).sum())
+    returning = began * (costs.join + costs.announcements(1, keys)) + moved * RELAYS * WIRE.connect
+    returning /= duration_s * n
     speaking = timeline.speaking_mean(duration_s)
     standing = RELAYS + min(1.0, costs.linger_s / costs.announce_s) * (1 + keys) * costs.asked
     node = announcing + returning + speaking * (PEERS_MAX * WIRE.probe / EVERY_S + standing * WIRE.idle_s)
