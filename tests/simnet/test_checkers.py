@@ -1,6 +1,7 @@
 """Each checker objects to the fault that it is for: the faults are planted into the real code."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from fallow.client import discovery, execution, text
 from fallow.node import presence
 from fallow.protocol.claims import Claim, claim_of
-from fallow.testnet.simnet.scenario import Assurance, Bounds, Event, Faults, Scenario
+from fallow.protocol.feeders import allowance_w
+from fallow.testnet.simnet.scenario import Assurance, Bounds, Event, Faults, Load, Scenario
+from fallow.testnet.simnet.tasks import feeders
 from fallow.testnet.simnet.tasks.checkers import quantile, wrong_share
 from fallow.testnet.simnet.tasks.engine import SimEngine
 from fallow.testnet.simnet.tasks.shrinking import NODES_MIN, shrink
@@ -78,6 +81,30 @@ def test_nodes_that_announce_themselves_all_the_time(calm: Scenario, monkeypatch
     monkeypatch.setattr(presence, "ANNOUNCE_S", 1.0)
     monkeypatch.setattr(presence, "SPREAD_S", 0.1)
     assert "index_load_bounded" in _objections(replace(calm, bounds=Bounds(index_records_s=8)))
+
+
+def test_members_of_a_feeder_lend_and_the_cap_holds(calm: Scenario, tmp_path: Path) -> None:
+    faults = Faults(loss=0.2, duplication=0.2, reordering=0.3, clock_skew_ms=60_000, freezes_per_day=50)
+    members = replace(calm, nodes=6, duration_h=0.6, feeders=True, load=Load(0.0), faults=faults)
+    outcome = simulate_tasks(members, 1, tmp_path / "trace")
+    assert (tmp_path / "trace").read_text().count(" lends ") > 10
+    assert outcome.violations == ()
+
+
+def test_a_member_who_draws_what_it_has_lent(calm: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(rosters: Any, leases: Any, member: bytes, now_ms: int) -> int:
+        return allowance_w(rosters, [each for each in leases if each.signer != member], member, now_ms)
+
+    monkeypatch.setattr(feeders, "allowance_w", forgetful)
+    assert "caps_hold" in _objections(replace(calm, nodes=6, duration_h=0.4, feeders=True, load=Load(0.0)))
+
+
+def test_a_site_that_does_not_shed(calm: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeders, "min", lambda wanted, may, told: wanted, raising=False)
+    assert any(
+        "than it was told" in each
+        for each in simulate_tasks(replace(calm, nodes=6, duration_h=0.4, feeders=True, load=Load(0.0)), 1).violations
+    )
 
 
 def test_a_failure_is_made_smaller(calm: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:

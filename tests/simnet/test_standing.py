@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from fallow.protocol import shards as protocol
 from fallow.testnet.simnet.events.standing import Shards, next_depths, safe_depths, shards_of, stands
 

@@ -99,6 +99,16 @@ def index_load_bounded(run: Run) -> Iterator[str]:
             yield f"index node {node.place.number} was asked {busiest:.1f} times a second, and {bound:.1f} are the bound"
 
 
+def caps_hold(run: Run) -> Iterator[str]:
+    """No feeder carries more than its cap, and no site draws more than a shed order that has reached it allows."""
+    for feeder in run.feeders:
+        if feeder.most_w > feeder.cap_w:
+            yield f"feeder {feeder.number} carried {feeder.most_w} W, and {feeder.cap_w} W is its cap"
+        for member in feeder.members:
+            if member.over_cap_w > 0:
+                yield f"node {member.spec.place.number} drew {member.over_cap_w} W more than it was told"
+
+
 CHECKERS: Final[tuple[Callable[[Run], Iterator[str]], ...]] = (
     owner_first,
     credits_conserved,
@@ -106,6 +116,7 @@ CHECKERS: Final[tuple[Callable[[Run], Iterator[str]], ...]] = (
     every_job_ends,
     ghosts_vanish,
     index_load_bounded,
+    caps_hold,
 )
 
 

@@ -73,9 +73,13 @@ class World:
     hostile: Sequence[Contact] = ()
     """Index nodes that name one another alone."""
 
+    def begins_ms(self) -> int:
+        """The true time at the beginning."""
+        return (EPOCH_S + round(self.begin_s)) * 1000
+
     def machine(self, chance: Random, skew_ms: Callable[[], float]) -> Machine:
         """A machine whose clock is off by so much."""
-        began_ns = (EPOCH_S + round(self.begin_s)) * 1_000_000_000
+        began_ns = self.begins_ms() * 1_000_000
 
         def wall_ns() -> int:
             return began_ns + round(trio.current_time() * 1e9) + round(skew_ms() * 1e6)

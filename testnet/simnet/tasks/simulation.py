@@ -23,6 +23,7 @@ from .bundles import SimBundle, make_bundle
 from .chance import chance_for
 from .characters import CHARACTERS
 from .checkers import check
+from .feeders import Feeder, make_feeders, run_member
 from .happenings import Mesh, happen
 from .load import Job, Load
 from .log import Log
@@ -51,6 +52,7 @@ class Run:
     nodes: Sequence[NodeSpec]
     clients: Sequence[ClientSpec]
     jobs: Sequence[Job]
+    feeders: Sequence[Feeder]
     ended_s: float
 
     @property
@@ -85,6 +87,10 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
         everything.start_soon(medium.run)
         mesh = Mesh(world, nodes, everything)
         everything.start_soon(happen, mesh, scenario, population, seed)
+        feeders = make_feeders(world, nodes) if scenario.feeders else []
+        for feeder in feeders:
+            for member in feeder.members:
+                everything.start_soon(run_member, world, feeder, member)
         await trio.sleep(WARM_S)
         for client in clients:
             number = client.place.number
@@ -94,7 +100,7 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
         await trio.sleep_until(max(trio.current_time(), scenario.duration_s) + SETTLE_S)
         ended_s = trio.current_time()
         everything.cancel_scope.cancel()
-    return Run(scenario, world, nodes, clients, load.jobs, ended_s)
+    return Run(scenario, world, nodes, clients, load.jobs, feeders, ended_s)
 
 
 def _node(
