@@ -53,6 +53,8 @@ from .table import TableNetwork
 EPOCH_S: Final = 1_767_571_200
 """Monday 2026-01-05 00:00 UTC: week 0 of every scenario."""
 THREADS: Final = 8
+OTHERS_FIRST: Final = 0.25
+"""The chance that something else comes before what is run beside."""
 WALLET: Final = "wallet.db"
 RELAYS_S: Final = 20.0
 """A node that cannot be dialled waits so long for a relay before it goes on without."""
@@ -84,13 +86,15 @@ class World:
         def wall_ns() -> int:
             return began_ns + round(trio.current_time() * 1e9) + round(skew_ms() * 1e6)
 
-        return Machine(wall_ns, chance, _at_once, lambda: THREADS)
+        async def at_once(task: Callable[[], Any], limiter: trio.CapacityLimiter | None) -> Any:
+            """A disk that takes no time; now and then others run before it, as with a thread."""
+            if chance.random() < OTHERS_FIRST:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            return task()
 
-
-async def _at_once(task: Callable[[], Any], limiter: trio.CapacityLimiter | None) -> Any:
-    """A disk that takes no time; others may run before it, as with a thread."""
-    await trio.lowlevel.checkpoint()
-    return task()
+        return Machine(wall_ns, chance, at_once, lambda: THREADS)
 
 
 class MachineLog(EventLog):

@@ -9,11 +9,8 @@ broke: `network` asks it again, as the seam says.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 from itertools import pairwise
-from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +22,7 @@ from ....protocol.identity import peer_id
 from ..regions import NATS, one_way_ms
 from ..scenario import Faults
 from .log import Log
+from .virtual import VirtualClock
 
 if TYPE_CHECKING:
     from .network import SimNetwork
@@ -104,6 +102,9 @@ class Medium:
     """All places, and everything that is on its way between them."""
 
     def __init__(self, faults: Faults, random: Random, log: Log) -> None:
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, VirtualClock), "there is a medium in virtual time only"
+        self.post = clock.post
         self.faults = faults
         self.random = random
         self.log = log
@@ -118,9 +119,6 @@ class Medium:
         """The same of orders that were to go to somebody who is gone."""
         self.named_there = 0
         """How often somebody was named who is there."""
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
-        self._posted = 0
-        self._pause = trio.CancelScope()
         self._base_s: dict[tuple[str, str, str, str], float] = {}
 
     def add(self, place: Place) -> None:
@@ -172,13 +170,6 @@ class Medium:
         receiver.down_free_s = max(at, receiver.down_free_s) + down_s
         return receiver.down_free_s - now
 
-    def post(self, at: float, task: Callable[[], None]) -> None:
-        """The task is done at that time; of one time, in the order in which they were posted."""
-        self._posted += 1
-        heappush(self._due, (at, self._posted, task))
-        if at < self._pause.deadline:
-            self._pause.deadline = at
-
     async def wait(self, seconds: float, waiting: Waiting | None = None) -> None:
         """So long: as `trio.sleep`, for a fraction of its price. `waiting` is cut short by its `fail`."""
         sleeper = waiting or Waiting()
@@ -194,14 +185,6 @@ class Medium:
         await trio.lowlevel.wait_task_rescheduled(abort)
         if sleeper.why:
             raise NetworkError(Code.STREAM_CLOSED, sleeper.why)
-
-    async def run(self) -> None:
-        """What was posted is done, each at its time; until cancelled."""
-        while True:
-            while self._due and self._due[0][0] <= trio.current_time():
-                heappop(self._due)[2]()
-            with trio.CancelScope(deadline=self._due[0][0] if self._due else inf) as self._pause:
-                await trio.sleep_forever()
 
     def _leg_s(self, one: Place, other: Place) -> float:
         key = one.region, one.model, other.region, other.model

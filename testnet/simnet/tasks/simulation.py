@@ -84,7 +84,6 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
     world.hostile = [contact_of(e.place, [_address(e.place)], proven=True) for e in index if e.hostile]
     load = Load(scenario, bundles, log)
     async with trio.open_nursery() as everything:
-        everything.start_soon(medium.run)
         mesh = Mesh(world, nodes, everything)
         everything.start_soon(happen, mesh, scenario, population, seed)
         feeders = make_feeders(world, nodes) if scenario.feeders else []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from heapq import heappop, heappush
 from math import inf
 from typing import Any, Final, TypeVar
 
@@ -35,6 +36,8 @@ class VirtualClock(trio.abc.Clock):
 
     def __init__(self) -> None:
         self._now_s = 0.0
+        self._posted = 0
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
 
     def start_clock(self) -> None:
         """It stands at 0."""
@@ -46,9 +49,21 @@ class VirtualClock(trio.abc.Clock):
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """0: by the time that trio looks, it has come."""
-        if deadline < inf:  # trio wakes itself through a socket when it ends
+        if self._due and self._due[0][0] <= deadline:
+            self._now_s = max(self._now_s, self._due[0][0])
+            while self._due and self._due[0][0] <= self._now_s:
+                heappop(self._due)[2]()
+        elif deadline < inf:  # trio wakes itself through a socket when it ends
             self._now_s = max(self._now_s, deadline)
         return 0.0
+
+    def post(self, at: float, task: Callable[[], None]) -> None:
+        """The task is done at that time, before whoever waits for it; of one time, in the order in which they were posted.
+
+        No task of trio's runs meanwhile: it may wake or start some, and must not raise.
+        """
+        self._posted += 1
+        heappush(self._due, (at, self._posted, task))
 
 
 def run_virtual(main: Callable[[], Awaitable[T]], seed: int) -> T:
