@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from random import SystemRandom
 from statistics import median_high
 
 import trio
 
 from ..node.book import Book, Profile
+from ..node.machine import chance
 from ..node.network.seam import Network, Provider
 from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, NetworkError, RemoteProtocolError
@@ -196,7 +196,7 @@ class Discovery:
 
     async def _search(self, bundle: bytes) -> None:
         """Everybody whom the DHT names is being asked, each as soon as it is named."""
-        sampler = self._samplers.setdefault(bundle, Sampler(SystemRandom()))
+        sampler = self._samplers.setdefault(bundle, Sampler(chance()))
         try:
             with trio.move_on_after(FIND_S):
                 for _ in range(LOOKUPS_MAX):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from nacl.signing import SigningKey
 
 from ..node.book import Book
 from ..node.engine.sealing import PieceSealer, seal_input
+from ..node.machine import chance
 from ..node.network.seam import Network, Stream
 from ..protocol.bundle import CALL, GENERATE, SCORE, Manifest
 from ..protocol.channel import ChannelState
@@ -147,6 +147,8 @@ class Desk:
     now_ms: Callable[[], int]
     """Wall clock, for what is signed; durations are counted on trio's own."""
     book: Book = field(default_factory=Book)
+    seal: Callable[[bytes, bytes, bytes], bytes] = seal_input
+    """An input to the worker with a key, for an order."""
 
 
 @dataclass
@@ -362,10 +364,10 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
     price = find_price(node.capability.prices, request.bundle, request.entry)
     needed = amount_ucr_max(price, request.calls, request.work.input_tokens, request.planned_tokens)
     channel = await desk.wallet.channel(node.key, node.owner, needed, desk.now_ms())
-    work = Input(secrets.token_bytes(32), secrets.token_bytes(32), request.work.encode())
+    work = Input(chance().randbytes(32), chance().randbytes(32), request.work.encode())
     order = sign(_order(desk, node, request, channel, work.digest), desk.key)
     assert node.worker_key is not None
-    sealed = seal_input(node.worker_key.record.hpke_key, order.id, work.encode())
+    sealed = desk.seal(node.worker_key.record.hpke_key, order.id, work.encode())
     stream = await _open(desk, node)
     out, events = trio.open_memory_channel[ExecutionEvent](request.planned_tokens + EVENTS_SPARE)
     execution = Execution(
@@ -454,7 +456,7 @@ def _order(desk: Desk, node: Node, request: Request, channel: ChannelState, dige
         channel=channel.channel.id,
         amount_ucr_max=amount_ucr_max(price, request.calls, request.work.input_tokens, request.planned_tokens),
         created_ms=desk.now_ms(),
-        nonce=secrets.token_bytes(16),
+        nonce=chance().randbytes(16),
         first_chunk_ms_max=first_chunk_ms_max,
         gap_ms_max=gap_ms_max,
         check_commitment=request.check_commitment,

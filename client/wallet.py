@@ -5,7 +5,6 @@ Written before it is sent: a voucher that a node holds is always known here too.
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TypeVar
 import trio
 from nacl.signing import SigningKey
 
+from ..node.machine import beside, chance
 from ..protocol.channel import ChannelState, Ground, Party
 from ..protocol.checks import Verdict
 from ..protocol.claims import Claim
@@ -100,7 +100,7 @@ class Wallet:
                 owner,
                 LEDGER,
                 CREDIT_LIMIT_UCR,
-                secrets.token_bytes(16),
+                chance().randbytes(16),
                 now_ms,
                 now_ms + CHANNEL_MS,
                 CLOSE_GRACE_MS,
@@ -184,7 +184,7 @@ class Wallet:
 async def _in_thread(limiter: trio.CapacityLimiter, call: Callable[[], T]) -> T:
     """A commit waits for the disk, so it may not run in the loop; and once begun it is not abandoned."""
     try:
-        return await trio.to_thread.run_sync(call, limiter=limiter)
+        return await beside(call, limiter)
     except sqlite3.DatabaseError as error:
         raise StoreError(
             Code.CORRUPT_STORE, f"The wallet could not be written ({error}); what it held before is kept."

@@ -19,6 +19,7 @@ from ..protocol.errors import Code, Refused, RemoteProtocolError
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
+from .machine import beside
 from .store import Journal
 
 T = TypeVar("T")
@@ -142,7 +143,7 @@ class Accounts:
             state.forfeit(ground, ucr, now_ms)
 
     async def _write(self, task: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(task, limiter=self._writer)
+        return await beside(task, self._writer)
 
     def _load(self, channel: Signed[Channel]) -> tuple[ChannelState, int]:
         row = self._journal.channel(channel.id)

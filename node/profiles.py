@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from ..protocol.published import Profiles
 from .config import Config, EntryPrice
 from .connection import HIDES_LINK, Connection
 from .engine.engine import Engine
+from .machine import threads
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def make_profiles(
         kind=config.kind,
         region=config.region,
         roles=config.roles,
-        accelerators=tuple(sorted({f"{_device(s.numerics_class)}, {os.cpu_count()} threads" for s in offer.served})),
+        accelerators=tuple(sorted({f"{_device(s.numerics_class)}, {threads()} threads" for s in offer.served})),
         served=offer.served,
         prices=offer.prices,
         jobs_max=config.jobs_max,

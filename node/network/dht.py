@@ -11,18 +11,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 import trio
-from libp2p.host.basic_host import BasicHost
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.id import ID
 
 from ...protocol.errors import Code, FallowError, NetworkError
 from ...protocol.limits import ADDRESSES_MAX
-from .entries import NAMED_MAX, Sender
+from .entries import NAMED_MAX, Addresses, Sender
 from .identity import full_addresses, key_of
-from .kad import Kad, peer_untrusted, readable
+from .index import Index
+from .kad import peer_untrusted, readable
 from .seam import KEY_BYTES_MAX, PROVIDERS_MAX, VALUE_BYTES_MAX, Provider, Validator
 from .standing import Fault
 from .walk import FANOUT, PEER_S, WITNESSES, Named, Walk
@@ -44,11 +44,32 @@ REFRESH_S: Final = 600.0
 SWEEP_S: Final = 60.0
 
 
+class Exchanges(Protocol):
+    """This node's part of the table, and the way to ask others: `kad.Kad`, or the simulator's."""
+
+    serves: bool
+    index: Index
+    told: dict[bytes, tuple[bytes, ...]]
+
+    @property
+    def own(self) -> bytes: ...
+    def spawn(self, task: Callable[[], Awaitable[object]]) -> None: ...
+    def message(self, kind: Message.MessageType, key: bytes) -> Message: ...
+    async def exchange(self, peer: ID, message: Message, addresses: Sequence[bytes] = ()) -> Message: ...
+    def accuse(self, peer: ID, fault: Fault) -> None: ...
+    def connected(self, peer: ID) -> bool: ...
+    def lost(self, peer: ID) -> None: ...
+    def frozen(self, peer: ID) -> None: ...
+
+
 class Table:
     """Searches in the table, and this node's entries in it."""
 
-    def __init__(self, host: BasicHost, kad: Kad, validator: Validator, random: Random) -> None:
-        self._host = host
+    def __init__(
+        self, addresses: Callable[[], Addresses], kad: Exchanges, validator: Validator, random: Random
+    ) -> None:
+        """`addresses` are this node's, as of now, in their binary form."""
+        self._addresses = addresses
         self._kad = kad
         self._validator = validator
         self._random = random
@@ -107,12 +128,13 @@ class Table:
         own = self._kad.index.value(raw, trio.current_time())
         if own is not None:
             values.append(own)
+        values = [value for value in values if self._valid(key, value)]  # one may have expired while others were asked
         return values[self._validator.select(key, values)] if values else None
 
     async def provide(self, key: str) -> int:
         """See `Network.provide`."""
         raw = _checked(key)
-        addresses = tuple(address.to_bytes() for address in self._host.get_addrs())
+        addresses = self._addresses()
         message = self._kad.message(Message.ADD_PROVIDER, raw)
         message.providerPeers.add(id=self._kad.own, addrs=addresses)
         if self._kad.serves:
@@ -145,7 +167,7 @@ class Table:
         question = self._kad.message(kind, target)
 
         async def ask(peer: ID, addresses: Sequence[bytes]) -> list[Named]:
-            answer = await self._kad.exchange(peer, question, readable(peer, addresses))
+            answer = await self._kad.exchange(peer, question, addresses)
             take(peer, answer)
             closer = ((peer_untrusted(entry.id), tuple(entry.addrs)) for entry in answer.closerPeers[:FANOUT])
             return [(named, where) for named, where in closer if named is not None]
@@ -182,7 +204,7 @@ class Table:
 class _Searched:
     """The routing table as a search sees it."""
 
-    def __init__(self, kad: Kad, random: Random) -> None:
+    def __init__(self, kad: Exchanges, random: Random) -> None:
         self._kad = kad
         self._random = random
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from random import Random
 from typing import Final
 
@@ -47,6 +48,10 @@ SERVED_PER_PEER_MAX: Final = 16
 SERVED_S: Final = 10.0
 """Streams of the table that one peer may hold open, and for how long. A client that looks for several bundles at once
 opens some; what all peers together may open, their number bounds."""
+
+
+TEXTS_REMEMBERED: Final = 4096
+"""Addresses that are not read again, at some 300 bytes each: every search hears the same few from twenty peers."""
 
 
 class Kad:
@@ -110,9 +115,9 @@ class Kad:
         """A question or a record. An index node says with it where it is; who does not say so is none."""
         return Message(type=kind, key=key, senderRecord=self._record() if self.serves else None)
 
-    async def exchange(self, peer: ID, message: Message, addresses: Sequence[Multiaddr] = ()) -> Message:
+    async def exchange(self, peer: ID, message: Message, addresses: Sequence[bytes] = ()) -> Message:
         """The peer's answer. Raises `peer_unreachable`, `protocol_unsupported` or `stream_closed`."""
-        stream = await self._dialler.open(peer, KAD_ID, [*self._known(peer), *addresses])
+        stream = await self._dialler.open(peer, KAD_ID, [*self._known(peer), *readable(peer, addresses)])
         end = stream.reset
         try:
             with translated(Code.STREAM_CLOSED, "the peer did not answer"):
@@ -203,10 +208,13 @@ def peer_untrusted(name: bytes) -> ID | None:
 
 def readable(peer: ID, addresses: Sequence[bytes]) -> list[Multiaddr]:
     """Those of the addresses that can be read and name this peer or nobody, at most `ADDRESSES_MAX`."""
-    texts = []
-    for raw in addresses[:ADDRESSES_MAX]:
-        try:
-            texts.append(str(Multiaddr(raw)))
-        except (ValueError, MultiaddrError):
-            continue  # [IGNORE] an address of a kind that we do not know
-    return bare_addresses(peer, texts)
+    texts = map(_text, addresses[:ADDRESSES_MAX])
+    return bare_addresses(peer, [text for text in texts if text is not None])
+
+
+@lru_cache(maxsize=TEXTS_REMEMBERED)
+def _text(address: bytes) -> str | None:
+    try:
+        return str(Multiaddr(address)) if len(address) <= ADDRESS_BYTES_MAX else None
+    except (ValueError, MultiaddrError):
+        return None  # [IGNORE] an address of a kind that we do not know, or longer than any

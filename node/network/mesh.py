@@ -23,6 +23,7 @@ from .circuit import relayed
 from .dht import Table
 from .dialling import Dialler
 from .door import Door
+from .entries import Addresses
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
 from .idle import Trimmer
@@ -170,7 +171,7 @@ async def open_network(
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
                 serves = mode == "server" and not told.relayed
                 kad = Kad(host, tasks, dialler, validator, SystemRandom(), serves=serves)
-                table = Table(host, kad, validator, SystemRandom())
+                table = Table(partial(_own, host), kad, validator, SystemRandom())
                 if reached:
                     with trio.move_on_after(JOIN_S):
                         await table.join(reached)
@@ -184,6 +185,10 @@ async def open_network(
             finally:
                 tasks.close()
                 stop.set()
+
+
+def _own(host: BasicHost) -> Addresses:
+    return tuple(address.to_bytes() for address in host.get_addrs())
 
 
 async def _reach(dialler: Dialler, neighbours: Neighbours, bootstrap: Sequence[str], known: Sequence[str]) -> list[ID]:

@@ -236,6 +236,8 @@ class Scenario:
     """Of the nodes, so many keep the table: sites and hosts that can be dialled, if there are as many."""
     vouched: float = _share(1.0)
     """Of the nodes, so many have an owner of their own; the others share one with another node."""
+    feeders: bool = False
+    """Nodes are members of feeders, lend one another shares, and are told to shed (with every task only)."""
     population: tuple[Crowd, ...] = (Crowd(),)
     bundles: tuple[Bundle, ...] = (Bundle(),)
     faults: Faults = field(default_factory=Faults)
