@@ -80,11 +80,9 @@ class SimKad:
                 await network.medium.wait(EXCHANGE_S, exchange)
                 raise NetworkError(Code.STREAM_CLOSED, "the peer does not answer")
             answer = far.kad.answer_untrusted(message, self)
-            network.place.said_bytes += length
             if isinstance(answer, Fault):
                 raise NetworkError(Code.STREAM_CLOSED, f"the peer refused: {answer.name}")
             said = answer.ByteSize()
-            far.place.said_bytes += said
             await network.medium.wait(network.medium.takes_s(said, *back), exchange)
             if not connection.open:
                 await network.medium.wait(EXCHANGE_S, exchange)
@@ -97,7 +95,9 @@ class SimKad:
     def answer_untrusted(self, question: Message, asker: SimKad) -> Message | Fault:
         """As an index node answers, or a hostile one."""
         network = self._network
-        network.place.asked[int(trio.current_time() // 60)] += 1
+        minute = int(trio.current_time() // 60)
+        network.place.asked[minute] += 1
+        network.place.told[minute] += question.type in (Message.PUT_VALUE, Message.ADD_PROVIDER)
         network.log.write(
             network.place.number, "asked", asker._network.place.number, question.type, _short(question.key)
         )
