@@ -168,10 +168,8 @@ class Expected:
         return self.popular / float(2**depth) / self.announce_s
 
 
-WIRE: Final = Bytes(
-    ask=2600.0, provider=250.0, put=3900.0, provide=1700.0, connect=3800.0, profile=4000.0, probe=250.0, idle_s=86.0
-)
-"""As measured by `benchmarks/traffic.py`."""
+WIRE: Final = Bytes(ask=2579, provider=149, put=3891, provide=1648, connect=4099, profile=2013, probe=237, idle_s=92)
+"""As measured by `python benchmarks/traffic.py` on 2026-11-28."""
 
 
 def counted(index: int) -> float:
@@ -202,7 +200,11 @@ class Crowd:
         """Of the table of `own`, those closest to the target: bucket by bucket, from the target's outwards."""
         shared = 256 - (own ^ target).bit_length()
         found: list[int] = []
-        for bits in (*range(shared, 256), *range(shared - 1, -1, -1)):
+        at = bisect_left(self._places, own)
+        beside = [place for place in self._places[max(0, at - 1) : at + 2] if place != own]
+        # Nobody shares more bits with `own` than a neighbour does.
+        deepest = max((256 - (own ^ place).bit_length() for place in beside), default=0)
+        for bits in (*range(shared, deepest + 1), *range(min(shared - 1, deepest), -1, -1)):
             found += self._bucket(own, bits)
             if len(found) >= FANOUT:
                 break

@@ -23,7 +23,7 @@ from .spreading import serves_from
 from .timeline import YIELDS, Timeline
 
 POINTS: Final = 144
-"""Of a series: ten minutes of a day."""
+"""Of a series, about: ten minutes of a day. Each is of whole steps of discovery, by which jobs arrive."""
 
 
 def simulate_events(scenario: Scenario, seed: int) -> Outcome:
@@ -118,9 +118,11 @@ def _series(
     serves: Floats,
 ) -> dict[str, Sequence[float]]:
     """Over time, for plots: shares, and rates an hour."""
-    edges = np.linspace(0.0, scenario.duration_s, POINTS + 1)
+    width_s = STEP_S * np.ceil(scenario.duration_s / POINTS / STEP_S)
+    edges = np.append(np.arange(0.0, scenario.duration_s - width_s / 2, width_s), scenario.duration_s)
+    points = len(edges) - 1
     middles = (edges[:-1] + edges[1:]) / 2
-    width_h = (edges[1] - edges[0]) / 3600
+    width_h = np.diff(edges) / 3600
     series: dict[str, Sequence[float]] = {"t_h": (middles / 3600).tolist(), "up": timeline.up_share(middles).tolist()}
     for model in np.unique(population.model):
         series[f"up_{MODELS[model]}"] = timeline.up_share(middles, population.model == model).tolist()
@@ -133,9 +135,9 @@ def _series(
     series["overhead"] = (sums["check_s"] / np.maximum(sums["work_s"], 1e-9)).tolist()
     asked_at = np.concatenate(jobs.count.first_at or [np.zeros(0)])
     first_ms = np.concatenate(jobs.count.first or [np.zeros(0)])
-    place = np.minimum(np.searchsorted(edges, asked_at, side="right") - 1, POINTS - 1)
+    place = np.minimum(np.searchsorted(edges, asked_at, side="right") - 1, points - 1)
     order = np.lexsort((first_ms, place))
-    ends = np.searchsorted(place[order], np.arange(POINTS + 1))
+    ends = np.searchsorted(place[order], np.arange(points + 1))
     for quantile in (50, 95):
         series[f"first_token_ms_p{quantile}"] = [
             float(first_ms[order[begin + (end - begin) * quantile // 100]]) if end > begin else float("nan")
