@@ -67,7 +67,8 @@ def _words() -> bytes:
     vocabulary = {f"w{token}": token for token in range(model.VOCABULARY)}
     parts = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w0"}
     nothing: dict[str, object] = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
-    whole: dict[str, object] = {
+    words: dict[str, object] = {"pre_tokenizer": {"type": "Whitespace"}, "model": parts}
+    whole = {"version": "1.0", "added_tokens": [], **words, **nothing}
         "version": "1.0",
         "added_tokens": [],
         "pre_tokenizer": {"type": "Whitespace"},
