@@ -69,6 +69,24 @@ COMMANDS: Final = (
         "fallow earnings --state ~/car",
     ),
     Command(
+        "prices",
+        "prices:prices",
+        "Show what a bundle's work goes for, node by node.",
+        "fallow prices smollm2-135m-instruct",
+    ),
+    Command(
+        "statement",
+        "statement:statement",
+        "A month or a year of a node: every credit with its receipt, what is held, what has come in.",
+        "fallow statement --month 2026-11 --state ~/car --hledger",
+    ),
+    Command(
+        "settle",
+        "settle:settle",
+        "Show who owes a node's owner what, and write down what has come in.",
+        "fallow settle 5f0c... 250000 --state ~/car --rail bank --reference 'transfer of 28 November'",
+    ),
+    Command(
         "bundle build",
         "bundle:build",
         "Build bundles on this machine, by name or from a model's file or folder, and trust them.",
@@ -199,6 +217,12 @@ COMMANDS: Final = (
         "testnet:down",
         "Stop a test network.",
         "fallow testnet down --dir /tmp/net",
+    ),
+    Command(
+        "simulate",
+        "simulate:simulate",
+        "Simulate the mesh under virtual time, from a scenario and a seed: once, or over many seeds and settings.",
+        "fallow simulate steady --seed 5 --sweep churn=0.1:0.5:5 --seeds 20 --out results",
     ),
     Command(
         "testnet fault",

@@ -168,6 +168,7 @@ def settings(
         "bundles": list(bundles),
         "bootstrap": list(bootstrap),
         "spare_worker": False,  # many nodes share this machine's memory
+        "strangers_ppm": 1_000_000,  # nobody settles a test's debts
         "settle_s": 0,  # whoever parks in a test network wants to see it
         "lan": False,
     }
