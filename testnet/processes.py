@@ -74,14 +74,19 @@ class ProcessId:
 
     @contextmanager
     def _handle(self) -> Iterator[int | None]:
-        """A descriptor of this process and no other; None if it has ended."""
+        """A descriptor of this process and no other; None if nothing is left of it.
+
+        One whose first thread has ended may have others that have not: they still hold its files. Of that one the descriptor
+        is, and becomes readable with the last (pidfd_open(2)).
+        """
         try:
             handle = os.pidfd_open(self.pid)
         except ProcessLookupError:
             yield None
             return
         try:  # checked after opening: from here on the number cannot change hands
-            yield handle if self.running else None
+            stat = _stat(self.pid)
+            yield handle if stat and stat[0] == self.started_ticks else None
         finally:
             os.close(handle)
 

@@ -66,12 +66,12 @@ class Growth:
 def look(node: LocalNode) -> Sample | None:
     """The node as it is now; None if its process has ended."""
     process = node.process
-    if not process.running:
+    if not process.running or not (daemon_bytes := process.memory_bytes):
         return None
     workers = process.descendants()
     workers_bytes = sum(each.memory_bytes for each in workers)
     pid = workers[-1].pid if workers else 0
-    return Sample(wall_ms(), node.name, node.pid, process.memory_bytes, workers_bytes, _descriptors(process), pid)
+    return Sample(wall_ms(), node.name, node.pid, daemon_bytes, workers_bytes, _descriptors(process), pid)
 
 
 async def watch(directory: Path, log: Path, ended: trio.MemorySendChannel[LocalNode]) -> None:
