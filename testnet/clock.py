@@ -9,8 +9,11 @@ from __future__ import annotations
 import mmap
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+from ..node.machine import HERE
 
 FILE = "clock"
 """In a node's state folder: milliseconds, signed, little-endian."""
@@ -44,3 +47,4 @@ def install(path: Path) -> None:
 
     time.time_ns = time_ns
     time.time = lambda: time_ns() / 1e9
+    HERE.set(replace(HERE.get(), wall_ns=time_ns))
