@@ -188,11 +188,13 @@ class Watcher:
 
     def _node(self, node: LocalNode, faults: int) -> NodeLook:
         log, reply = self._logs[node.peer_id], self._replies.get(node.peer_id)
+        reasons: tuple[str, ...] = ()
+        jobs = 0
         claimed_ucr, promised_ucr = self._money.get(node.peer_id, (0, 0))
         if not node.process.running:
-            state, reasons, jobs = "gone", (), 0
+            state = "gone"
         elif reply is None:
-            state, reasons, jobs = "silent", ("it has not answered",), 0
+            state, reasons = "silent", ("it has not answered",)
         else:
             state, reasons, jobs = str(reply.get("state")), _texts(reply.get("reasons")), _count(reply)
         return NodeLook(

@@ -24,6 +24,8 @@ from fallow.testnet.watch.web import READERS_MAX, serve
 
 from .small_mesh import BUNDLE, SmallMesh
 
+pytestmark = pytest.mark.timeout(400)  # the first one starts five nodes, perhaps beside other tests
+
 HOSTILE = "<script>alert(1)</script>\x1b[2J"
 
 
