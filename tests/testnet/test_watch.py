@@ -109,7 +109,7 @@ async def test_the_page_is_served_to_this_machine_and_follows(small_mesh: SmallM
                 :2
             ]
             assert second["point"][0] > first["point"][0]
-            assert "<script>alert" not in first["html"] and len(first["point"]) == 8
+            assert "<script>alert" not in first["state"] + first["events"] and len(first["point"]) == 8
             await _crowd(port)
             nursery.cancel_scope.cancel()
 

@@ -3,6 +3,7 @@
 (() => {
   const POINTS_MAX = 900;
   const state = document.getElementById("state");
+  const events = document.getElementById("events");
   const link = document.getElementById("link");
   // Columns: time_ms, ready, jobs, tokens, yields, accepted, rejected, promised_ucr.
   const columns = JSON.parse(document.getElementById("history").textContent);
@@ -42,7 +43,8 @@
   source.onerror = () => { link.textContent = "not connected"; link.className = ""; };
   source.onmessage = (event) => {
     const look = JSON.parse(event.data);
-    state.innerHTML = look.html;
+    state.innerHTML = look.state;
+    events.innerHTML = look.events;
     const times = columns[0];
     if (times.length && look.point[0] <= times[times.length - 1]) return;
     look.point.forEach((value, i) => {
