@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from ..node.engine.bundles import BundleStore
+from ..node.machine import beside
 from ..node.network.seam import Network
 from ..node.trust import TrustEntry, TrustList
 from ..protocol.bundle import File, Manifest
@@ -85,7 +87,7 @@ class Bundles:
             if file.length_bytes > TOKENIZER_BYTES_MAX:
                 raise Refused(Code.TOO_LARGE, f"The tokenizer of {name} is larger than any in use.")
             encoded = await self._file(file, nodes)
-            tokenizer = await trio.to_thread.run_sync(Tokenizer, signed.record, encoded)
+            tokenizer = await beside(lambda: Tokenizer(signed.record, encoded))
         self._open[name] = ClientBundle(name, signed, tokenizer)
         return self._open[name]
 
@@ -99,7 +101,7 @@ class Bundles:
 
     async def _blob(self, wanted: bytes, nodes: Sequence[Node]) -> bytes:
         """Content by its hash: from the machine's bundle store, this client's cache, or a node."""
-        if (kept := await trio.to_thread.run_sync(self._kept, wanted)) is not None:
+        if (kept := await beside(lambda: self._kept(wanted))) is not None:
             return kept
         for node in nodes:
             if node.key in self.wrong:
@@ -114,7 +116,7 @@ class Bundles:
             if not isinstance(reply, BlobReply) or reply.content is None:
                 continue
             if content_hash(reply.content) == wanted:
-                await trio.to_thread.run_sync(self._keep, wanted, reply.content)
+                await beside(partial(self._keep, wanted, reply.content))
                 return reply.content
             self.wrong.add(node.key)
             self._on_wrong(node.key)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
-import trio
-
+from ..node.machine import beside, chance
 from ..protocol.bundle import Manifest
 from ..protocol.checks import Standing, Verdict
 from ..protocol.envelope import Signed
@@ -29,7 +27,7 @@ class Dossier:
         self.policy = policy
         self.receipts: list[PaidReceipt] = []
         self._manifest = manifest
-        self._nonce = secrets.token_bytes(32)
+        self._nonce = chance().randbytes(32)
         self._executions: dict[bytes, Execution] = {}
         self._records: dict[bytes, Signed[Any]] = {manifest.id: manifest}
 
@@ -63,7 +61,7 @@ class Dossier:
         question = Question(wallet.payer, self._manifest.id, self.policy, self._nonce)
         records, openings = self._all(), [execution.opening() for execution in self._executions.values()]
         # Beside the event loop: the largest functions' results take seconds, and other jobs would fall silent.
-        verdict = await trio.to_thread.run_sync(lambda: judge(gather(question, records, openings)))
+        verdict = await beside(lambda: judge(gather(question, records, openings)))
         signed = wallet.sign_verdict(verdict)
         self.keep(signed)
         await wallet.keep_verdict(signed)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import trio
-
+from ..node.machine import beside
 from ..protocol.bundle import CALL
 from ..protocol.checks import Outcome, Verdict
 from ..protocol.errors import Code, Refused
@@ -73,7 +72,7 @@ class CallJob:
         ]
         policy, tolerance = self._request.policy, self._request.bundle.manifest.tolerance
         who = Standings(frozenset({self._team.desk.wallet.payer})) if policy.checked else None
-        return await trio.to_thread.run_sync(judge_results, results, policy, tolerance, who)
+        return await beside(lambda: judge_results(results, policy, tolerance, who))
 
     def _note(self, place: Place) -> None:
         if place.final is not None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from random import SystemRandom
 from typing import Protocol
 
 import trio
 
 from ..node.book import BOOK, Book, Met
 from ..node.keys import load_or_create
+from ..node.machine import chance, wall_ms
 from ..node.network.seam import CIRCUIT
 from ..node.network.table_rules import profile_rules
 from ..node.trust import TrustList
@@ -239,7 +237,7 @@ class Mesh:
             max_tokens=min(max_tokens, room),
             temperature_milli=round(temperature * 1000),
             top_p_ppm=round(top_p * 1_000_000),
-            seed=secrets.randbelow(SEEDS) if seed is None and temperature > 0 else (seed or 0),
+            seed=chance().randrange(SEEDS) if seed is None and temperature > 0 else (seed or 0),
         )
         return TextRequest(opened, tokens, parameters, tuple(stop), policy, price_max_ucr, _keys(executors))
 
@@ -381,21 +379,23 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
     folder = Path(home or os.environ.get("FALLOW_HOME") or Path.home() / ".fallow")
     key = load_or_create(folder / "keys" / "client")
     trust = TrustList.load(folder)
-    with closing(Wallet(folder / "wallet.db", key)) as wallet, closing(Book(folder / BOOK, _now_ms)) as book:
+    with closing(Wallet(folder / "wallet.db", key)) as wallet, closing(Book(folder / BOOK, wall_ms)) as book:
         given, known = list(bootstrap), book.ways_in()
         if not given and not known:
             raise NetworkError(
                 Code.BOOTSTRAP_UNREACHABLE, "No bootstrap address was given, and no node was met before."
             )
-        rules = profile_rules(_now_ms)
-        async with open_network(secrets.token_bytes(32), [], given, rules, mode="client", known=known) as network:
-            desk = Desk(network, wallet, Settler(network), key, _now_ms, book)
+        rules = profile_rules(wall_ms)
+        async with open_network(chance().randbytes(32), [], given, rules, mode="client", known=known) as network:
+            desk = Desk(network, wallet, Settler(network, wallet.confirmed), key, wall_ms, book)
+            for channel in await wallet.take_over(wall_ms()):
+                desk.settler.add((book.get(channel.channel.record.payee) or Met(b"")).addresses, channel)
             failure: Exception | None = None
             async with trio.open_nursery() as nursery:
                 discovery = Discovery(network, desk.now_ms, nursery, book)
-                experience = Experience()
+                experience = Experience(met=book.get)
                 bundles = Bundles(folder, trust, network, lambda node: experience.failed(node, trio.current_time()))
-                mesh = Mesh(Team(desk, discovery, experience, SystemRandom()), bundles, trust, nursery)
+                mesh = Mesh(Team(desk, discovery, experience, chance()), bundles, trust, nursery)
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
                 nursery.start_soon(book.keep, network)
@@ -425,10 +425,6 @@ def ungrouped(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _keys(peer_ids: Sequence[str]) -> tuple[bytes, ...]:

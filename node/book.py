@@ -11,6 +11,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,6 +19,7 @@ import trio
 
 from .book_file import Note, Peer, opened, split
 from .log import wall_ms
+from .machine import beside
 from .network.seam import CIRCUIT, Network
 
 T = TypeVar("T")
@@ -174,7 +176,7 @@ class Book:
         while True:
             await trio.sleep(NOTE_S)
             self.look(network)
-            await trio.to_thread.run_sync(self._write, self._taken())
+            await beside(partial(self._write, self._taken()))
 
     def close(self) -> None:
         """What was noted is in the file."""

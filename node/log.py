@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Final
+
+from .machine import wall_ms as wall_ms
 
 LOG = "node.log"
 LOG_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -28,8 +29,3 @@ class EventLog:
                 stream.write(line + "\n")
         except OSError:
             pass
-
-
-def wall_ms() -> int:
-    """Milliseconds since 1970 on this machine's clock, as records carry them."""
-    return time.time_ns() // 1_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final
@@ -22,6 +21,7 @@ from .config import Config
 from .connection import Connection
 from .delivery import now_ms
 from .log import EventLog, wall_ms
+from .machine import beside, chance
 from .mandates import Authority, current_mandate
 from .network.seam import Network, Stream
 from .profiles import Offer, make_profiles
@@ -106,7 +106,7 @@ class Presence:
         machine that moves change when it does. A failure waits for the next round.
         """
         while True:
-            with trio.move_on_after(ANNOUNCE_S * random.uniform(1 - JITTER, 1 + JITTER)):
+            with trio.move_on_after(ANNOUNCE_S * chance().uniform(1 - JITTER, 1 + JITTER)):
                 while self._hides():
                     await self._network.moved(self._network.addresses())
                 await self._network.moved(self._announced)
@@ -127,7 +127,7 @@ class Presence:
         await self._network.put(profile_key(self._node), self._published().encode())
         where = regions(self._config)
         served = [served.bundle for served in self._public.served]
-        held = await trio.to_thread.run_sync(self._held)
+        held = await beside(self._held)
         keys = [relay_key(region) for region in where if self._config.is_relay]
         keys += [holder_key(bundle) for bundle in held if bundle not in served]
         await self._announcer.say([(bundle, region) for bundle in served for region in where], keys, spread_s)

@@ -10,10 +10,8 @@ show it to its clients.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
-from random import SystemRandom
 from typing import Final
 
 import trio
@@ -25,6 +23,7 @@ from ..protocol.limits import WITNESS_MS_MAX
 from ..protocol.messages import PROBE_PROTOCOL, Probe, ProbeReply, decode_message_untrusted, encode_message
 from ..protocol.witness import Witness
 from .log import wall_ms
+from .machine import chance
 from .network.seam import Network, Stream
 from .questions import answer_each
 from .vantage import WINDOWS_MAX, Measured, Window, summary
@@ -87,7 +86,7 @@ class Probing:
         self._passed_over: dict[bytes, tuple[float, float]] = {}
         """Until when, and for how long that was."""
         self._probers: Counter[bytes] = Counter()
-        self._random = SystemRandom()
+        self._random = chance()
 
     @property
     def peers(self) -> list[bytes]:
@@ -206,7 +205,7 @@ class _Standing:
 
         Raises `NetworkError` or `RemoteProtocolError` if the stream is of no more use.
         """
-        nonce = os.urandom(16)
+        nonce = chance().randbytes(16)
         question = encode_message(Probe(nonce, witness))
         began = trio.current_time()
         with trio.move_on_after(ANSWER_S):

@@ -157,7 +157,8 @@ class Providers:
     def __init__(self, own: int, random: Random) -> None:
         self._random = random
         self._shelf: Shelf[Addresses] = Shelf(own, PROVIDED_S, PROVIDED_MAX, PROVIDED_BYTES_MAX, PROVIDED_SENDER_MAX)
-        self._keys: dict[bytes, set[bytes]] = {}
+        self._keys: dict[bytes, dict[bytes, None]] = {}
+        """Of each key, the peers in the order in which they came: chance alone decides, and no set's order."""
 
     def __len__(self) -> int:
         return len(self._shelf)
@@ -176,11 +177,11 @@ class Providers:
                 room -= len(address)
         if not fitting:
             return False
-        peers = self._keys.setdefault(key, set())
+        peers = self._keys.setdefault(key, {})
         length_bytes = len(key) + len(sender.peer) + PROVIDER_BYTES_MAX - room
         name = (key, sender.peer)
         if self._shelf.put(name, key, tuple(fitting), length_bytes, sender, now_s):
-            peers.add(sender.peer)
+            peers[sender.peer] = None
         if len(peers) > PROVIDED_KEY_MAX or not peers:
             self._settle(key, now_s)
         return self._shelf.get(name, now_s) is not None
@@ -208,7 +209,7 @@ class Providers:
 
     def _settle(self, key: bytes, now_s: float) -> None:
         """The key lists exactly those that are kept, at most `PROVIDED_KEY_MAX`."""
-        peers = {peer for peer in self._keys.pop(key, ()) if self._shelf.get((key, peer), now_s) is not None}
+        peers = {peer: None for peer in self._keys.pop(key, ()) if self._shelf.get((key, peer), now_s) is not None}
         while len(peers) > PROVIDED_KEY_MAX:
             crowds = Counter(self._shelf.sender((key, peer)).network for peer in peers)
             [(network, _)] = crowds.most_common(1)
@@ -216,6 +217,6 @@ class Providers:
             theirs.sort(key=lambda peer: (self._shelf.since_s((key, peer)), peer))
             leaving = self._random.choice(theirs[len(theirs) // 2 :])
             self._shelf.drop((key, leaving))
-            peers.discard(leaving)
+            del peers[leaving]
         if peers:
             self._keys[key] = peers

@@ -133,7 +133,7 @@ def test_in_one_network_the_senior_stay_and_newcomers_have_a_chance() -> None:
     for number in range(PROVIDED_KEY_MAX + 1000):
         providers.add(b"key", WHERE, _sender(number), float(number) / 1000)
     kept = providers._keys[b"key"]
-    assert {_sender(number).peer for number in range(PROVIDED_KEY_MAX // 2)} <= kept
+    assert {_sender(number).peer for number in range(PROVIDED_KEY_MAX // 2)} <= kept.keys()
     assert sum(_sender(number).peer in kept for number in range(1000, PROVIDED_KEY_MAX + 1000)) > 10
 
 

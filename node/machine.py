@@ -1,0 +1,63 @@
+"""What the code takes from the machine that it runs on: the time of day, chance, and threads for what blocks.
+
+A node or client of the simulator has a machine of its own, with a clock that is off and chance that a seed decides. It is
+found by the task that asks, and tasks inherit it from the one that started them; so nobody has to hand it on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
+from typing import Any, Final, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+Beside = Callable[[Callable[[], Any], "trio.CapacityLimiter | None"], Awaitable[Any]]
+
+
+async def _in_thread(task: Callable[[], Any], limiter: trio.CapacityLimiter | None) -> Any:
+    return await trio.to_thread.run_sync(task, limiter=limiter)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine, as the code on it sees it."""
+
+    wall_ns: Callable[[], int] = time.time_ns
+    """Nanoseconds since 1970, by its own clock."""
+    chance: Random = field(default_factory=SystemRandom)
+    beside: Beside = _in_thread
+    """Runs what blocks beside the event loop: never half done when cancelled."""
+    threads: Callable[[], int | None] = os.cpu_count
+
+
+_REAL: Final = Machine()
+HERE: Final = ContextVar("HERE", default=_REAL)
+"""The machine of the task that asks."""
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970 on this machine's clock, as records carry them."""
+    return HERE.get().wall_ns() // 1_000_000
+
+
+def chance() -> Random:
+    """Where this machine's random numbers and bytes come from: its operating system, but in the simulator."""
+    return HERE.get().chance
+
+
+async def beside(task: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
+    """What the task gave, run where it may block; once begun, it is not abandoned."""
+    result: T = await HERE.get().beside(task, limiter)
+    return result
+
+
+def threads() -> int | None:
+    """How many the machine runs at a time, if that is known."""
+    return HERE.get().threads()

@@ -1,0 +1,311 @@
+"""One simulated machine: a node or a client of the real parts, with a clock and chance of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, closing
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import trio
+from nacl.signing import SigningKey
+
+from ....client.discovery import Discovery
+from ....client.execution import Desk
+from ....client.scheduler import Experience
+from ....client.settling import Settler
+from ....client.team import Team
+from ....client.wallet import Wallet
+from ....node.accounts import Accounts
+from ....node.availability import Availability
+from ....node.book import BOOK, Book
+from ....node.config import Config
+from ....node.connection import Survey
+from ....node.log import EventLog
+from ....node.machine import HERE, Machine, wall_ms
+from ....node.mandates import Authority
+from ....node.network.buckets import Contact
+from ....node.network.seam import Handler, Stream
+from ....node.network.table_rules import profile_rules
+from ....node.owner import Keeper
+from ....node.presence import Presence
+from ....node.profiles import Offer, make_offer
+from ....node.serving import Executor
+from ....node.settling import Settling
+from ....node.store import Journal
+from ....protocol.errors import FallowError, NetworkError
+from ....protocol.identity import CHECKER, EXECUTOR, RELAY
+from ....protocol.messages import JOB_PROTOCOL, PROBE_PROTOCOL, PROFILE_PROTOCOL, VOUCHER_PROTOCOL
+from ....protocol.profiles import State
+from ..days import KINDS
+from ..regions import REGIONS
+from .bundles import SimBundle
+from .chance import chance_for
+from .characters import Character
+from .engine import SimEngine
+from .log import Log
+from .medium import Medium, Place
+from .sealing import seal_openly
+from .table import TableNetwork
+
+EPOCH_S: Final = 1_767_571_200
+"""Monday 2026-01-05 00:00 UTC: week 0 of every scenario."""
+THREADS: Final = 8
+OTHERS_FIRST: Final = 0.25
+"""The chance that something else comes before what is run beside."""
+WALLET: Final = "wallet.db"
+RELAYS_S: Final = 20.0
+"""A node that cannot be dialled waits so long for a relay before it goes on without."""
+
+
+@dataclass
+class World:
+    """What all machines of one simulation share."""
+
+    medium: Medium
+    log: Log
+    seed: int
+    begin_s: float
+    """Of the scenario, since Monday 00:00 UTC."""
+    folder: Path
+    contacts: Sequence[str] = ()
+    """Addresses of index nodes by which a machine joins."""
+    hostile: Sequence[Contact] = ()
+    """Index nodes that name one another alone."""
+
+    def begins_ms(self) -> int:
+        """The true time at the beginning."""
+        return (EPOCH_S + round(self.begin_s)) * 1000
+
+    def machine(self, chance: Random, skew_ms: Callable[[], float]) -> Machine:
+        """A machine whose clock is off by so much."""
+        began_ns = self.begins_ms() * 1_000_000
+
+        def wall_ns() -> int:
+            return began_ns + round(trio.current_time() * 1e9) + round(skew_ms() * 1e6)
+
+        async def at_once(task: Callable[[], Any], limiter: trio.CapacityLimiter | None) -> Any:
+            """A disk that takes no time; now and then others run before it, as with a thread."""
+            if chance.random() < OTHERS_FIRST:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            return task()
+
+        return Machine(wall_ns, chance, at_once, lambda: THREADS)
+
+
+class MachineLog(EventLog):
+    """A node's event log, as part of what happened."""
+
+    def __init__(self, log: Log, number: int) -> None:
+        self._log = log
+        self._number = number
+
+    def write(self, event: str, **fields: str | int | tuple[str, ...]) -> None:
+        self._log.write(self._number, event, *(f"{name}={value}".replace(" ", "_") for name, value in fields.items()))
+
+
+@dataclass
+class NodeSpec:
+    """One node, over all its lives."""
+
+    place: Place
+    key: SigningKey
+    owner: SigningKey
+    bundles: Sequence[SimBundle]
+    speed: float
+    jobs_max: int
+    index: bool
+    character: Character
+    lies: float = 1.0
+    lies_after_jobs: int = 0
+    skew_ms: float = 0.0
+    hostile: bool = False
+    wants_since_s: float | None = None
+    """Since when its owner wants the machine; None if it may be lent."""
+    lives: int = 0
+    worked: list[float] = field(default_factory=list)
+    """When its accelerator worked though the owner wanted it, in seconds after the owner's word."""
+    busy_s: dict[str, float] = field(default_factory=dict)
+    life: NodeLife | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether it would take work now."""
+        if self.life is None or self.place.silent:
+            return False
+        return self.life.availability.state(round(trio.current_time() * 1000)) in (State.READY, State.BUSY)
+
+
+class NodeLife:
+    """One run of a node's process."""
+
+    def __init__(self, world: World, spec: NodeSpec) -> None:
+        self._world = world
+        self._spec = spec
+        self._context: Context | None = None
+        self.keeper: Keeper | None = None
+        self.network: TableNetwork | None = None
+        self.availability = Availability(settle_ms=0, jobs_max=spec.jobs_max)
+        self.scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        """The node ran until `scope` was cancelled."""
+        world, spec = self._world, self._spec
+        spec.lives += 1
+        chance = chance_for(world.seed, "node", spec.place.number, spec.lives)
+        HERE.set(world.machine(chance, lambda: spec.skew_ms))
+        self._context = copy_context()
+        state = world.folder / f"node-{spec.place.number}"
+        state.mkdir(exist_ok=True)
+        with self.scope, ExitStack() as held:
+            journal = held.enter_context(closing(Journal(state)))
+            book = held.enter_context(closing(Book(state / BOOK)))
+            async with trio.open_nursery() as nursery:
+                network = TableNetwork(world.medium, spec.place, self._context, nursery)
+                held.callback(network.close)
+                try:
+                    await self._live(nursery, network, state, journal, book, chance)
+                    await trio.sleep_forever()
+                finally:
+                    network.close()
+
+    async def _live(
+        self, nursery: trio.Nursery, network: TableNetwork, state: Path, journal: Journal, book: Book, chance: Random
+    ) -> None:
+        world, spec = self._world, self._spec
+        self.network = network
+        kad = network.begin(profile_rules(wall_ms), chance, serves=spec.index)
+        if spec.hostile:
+            kad.friends = world.hostile
+        if not spec.place.dialable:
+            nursery.start_soon(network.keep_relays)
+            with trio.move_on_after(RELAYS_S):
+                await network.moved(())
+        await network.join([*world.contacts, *book.ways_in()])
+        nursery.start_soon(network.table.maintain)
+        nursery.start_soon(book.keep, network)
+        manifests = {each.signed.id: each.signed.record for each in spec.bundles}
+        rates = {each.signed.id: (each.given.name, each.rates(spec.speed)) for each in spec.bundles}
+        engine = SimEngine(
+            rates, spec.jobs_max, chance, spec.place.number, spec.character, nursery, self._works,
+            lies=spec.lies, lies_after_jobs=spec.lies_after_jobs,
+        )  # fmt: skip
+        engine.busy_s = spec.busy_s or engine.busy_s
+        spec.busy_s = engine.busy_s
+        config = self._config(state)
+        authority = Authority(bytes(spec.owner.verify_key), spec.owner)
+        await engine.restart()
+        key, log = spec.key, MachineLog(world.log, spec.place.number)
+
+        def offer() -> Offer:
+            return make_offer(config, key, engine, manifests, wall_ms())
+
+        survey = Survey(
+            config, key, authority.owner, network, lambda: presence.mandate.envelope, lambda: False,
+            lambda: presence.refresh(), lambda link: None, log,
+        )  # fmt: skip
+        presence = Presence(
+            config, key, authority, network, self.availability, offer(), connection=survey.now,
+            witnesses=survey.witnesses.shown,
+        )  # fmt: skip
+        accounts = Accounts(journal, wall_ms)
+        executor = Executor(
+            key, authority.owner, accounts, engine, self.availability, lambda: presence.mandate.id, log,
+            network.go_direct,
+        )  # fmt: skip
+        self.keeper = Keeper(engine, self.availability, executor, presence, offer, log)
+        self._serve(network, JOB_PROTOCOL, executor.serve, log, watched=True)
+        self._serve(network, PROFILE_PROTOCOL, presence.answer, log)
+        self._serve(network, VOUCHER_PROTOCOL, Settling(network.key, authority.owner, accounts).answer, log)
+        self._serve(network, PROBE_PROTOCOL, survey.probing.answer, log)
+        await nursery.start(self.keeper.run)
+        if spec.wants_since_s is not None:
+            await self.keeper.drive()
+        try:
+            await presence.announce()
+        except NetworkError as error:
+            log.write("announce_failed", code=error.code)
+        nursery.start_soon(presence.keep, log)
+        nursery.start_soon(survey.probing.run)
+        log.write("ready", serves=int(kad.serves))
+
+    def drive(self) -> None:
+        """The owner takes the machine."""
+        if self.keeper is not None and self.network is not None:
+            self.network.spawn(self.keeper.drive)
+
+    def park(self) -> None:
+        """The owner leaves it."""
+        if self.keeper is not None and self._context is not None:
+            self._context.run(self.keeper.park)
+
+    def _works(self) -> None:
+        since = self._spec.wants_since_s
+        if since is not None:
+            self._spec.worked.append(trio.current_time() - since)
+
+    def _config(self, state: Path) -> Config:
+        place = self._spec.place
+        roles = (EXECUTOR, CHECKER, RELAY) if place.relay else (EXECUTOR, CHECKER)
+        return Config(
+            state=state, bundles=tuple(each.given.name for each in self._spec.bundles), home=state, store=state,
+            owner_key=state / "owner.key", kind=KINDS[place.model], region=REGIONS[place.region].geohash, roles=roles,
+            jobs_max=self._spec.jobs_max,
+        )  # fmt: skip
+
+    def _serve(
+        self, network: TableNetwork, protocol: str, handler: Handler, log: EventLog, *, watched: bool = False
+    ) -> None:
+        """As the daemon does: what broke a stream is in the log."""
+
+        async def logged(stream: Stream) -> None:
+            try:
+                await handler(stream)
+            except* FallowError:
+                log.write("stream_broken", protocol=protocol)
+                raise
+
+        network.serve(protocol, logged, watched=watched)
+
+
+@dataclass
+class ClientSpec:
+    """One client."""
+
+    place: Place
+    key: SigningKey
+    skew_ms: float = 0.0
+    team: Team | None = None
+    done: trio.Event = field(default_factory=trio.Event)
+    """Everything that it asked for has ended."""
+
+
+async def run_client(world: World, spec: ClientSpec, ask: Callable[[Team], Awaitable[None]]) -> None:
+    """The client has asked for all that `ask` asks for, and runs on until cancelled."""
+    chance = chance_for(world.seed, "client", spec.place.number)
+    HERE.set(world.machine(chance, lambda: spec.skew_ms))
+    state = world.folder / f"client-{spec.place.number}"
+    state.mkdir(exist_ok=True)
+    with closing(Wallet(state / WALLET, spec.key)) as wallet, closing(Book(state / BOOK)) as book:
+        async with trio.open_nursery() as nursery:
+            network = TableNetwork(world.medium, spec.place, copy_context(), nursery)
+            try:
+                network.begin(profile_rules(wall_ms), chance, serves=False)
+                await network.join(world.contacts)
+                desk = Desk(network, wallet, Settler(network), spec.key, wall_ms, book, seal_openly)
+                discovery = Discovery(network, wall_ms, nursery, book)
+                spec.team = Team(desk, discovery, Experience(), chance)
+                nursery.start_soon(discovery.keep_fresh)
+                nursery.start_soon(desk.settler.run)
+                nursery.start_soon(book.keep, network)
+                nursery.start_soon(network.table.maintain)
+                await ask(spec.team)
+                spec.done.set()
+                await trio.sleep_forever()
+            finally:
+                network.close()

@@ -1,0 +1,193 @@
+"""What lies between the machines: who can reach whom, and when what is sent arrives.
+
+Streams of the real network run over TCP, so whoever uses one never sees a datagram lost, doubled or out of order: it sees
+that things come later. A lost one costs `RESENT_S` and a round trip, one out of its order the time until the rest is there, a
+doubled one bandwidth; everything behind it on the connection waits. What does come twice is a question whose connection
+broke: `network` asks it again, as the seam says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import trio
+from trio.lowlevel import Abort, RaiseCancelT
+
+from ....protocol.errors import Code, NetworkError
+from ....protocol.identity import peer_id
+from ..regions import NATS, one_way_ms
+from ..scenario import Faults
+from .log import Log
+from .virtual import VirtualClock
+
+if TYPE_CHECKING:
+    from .network import SimNetwork
+
+HEAD_BYTES: Final = 90
+"""Around one frame: IP, TCP, noise and yamux."""
+RESENT_S: Final = 0.2
+"""Linux's least time until TCP sends again (RFC 6298 asks for a second, Linux takes 200 ms)."""
+RESENDS_MAX: Final = 6
+BYTES_S: Final = {
+    "commuter": (1.5e6, 4e6),
+    "taxi": (1e6, 4e6),
+    "robot": (3e6, 8e6),
+    "site": (6e6, 2e7),
+    "host": (6e6, 2e7),
+}
+"""Up and down: mobile links, home Wi-Fi, cables. Assumptions."""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where one machine is connected. What runs there may end and begin again; the place stays."""
+
+    number: int
+    key: bytes
+    region: str
+    model: str
+    nat: str
+    ip: str
+    relay: bool = False
+    """It carries connections for those that nobody can dial."""
+    silent: bool = False
+    """Nothing comes in or goes out: frozen, without power, or out of reach."""
+    slow: float = 1.0
+    """Times the latency of its link."""
+    loss: float = 0.0
+    """Of what goes over its link, so much has to be sent again, beside what the scenario loses."""
+    island: str = ""
+    """Cut off, together with those of the same name."""
+    network: SimNetwork | None = None
+    """Of the process that runs there now."""
+    up_free_s: float = 0.0
+    down_free_s: float = 0.0
+    gone_since_s: float | None = None
+    """Since when nobody is there; None if somebody is."""
+    asked: Counter[int] = field(default_factory=Counter)
+    """Questions of the table that it was asked, by the minute."""
+    told: Counter[int] = field(default_factory=Counter)
+    """Of these, records that it was to keep."""
+
+    @property
+    def dialable(self) -> bool:
+        return NATS[self.nat].dialable
+
+
+class Waiting:
+    """Who waits for something on a connection: `fail` ends that, since the connection has ended."""
+
+    __slots__ = ("turn", "why")
+
+    def __init__(self) -> None:
+        self.why = ""
+        self.turn: list[trio.lowlevel.Task] = []
+
+    def fail(self, why: str) -> None:
+        """It does not come."""
+        self.why = why
+        _wake(self.turn)
+
+
+def _wake(turn: list[trio.lowlevel.Task]) -> None:
+    if turn:
+        trio.lowlevel.reschedule(turn.pop())
+
+
+class Medium:
+    """All places, and everything that is on its way between them."""
+
+    def __init__(self, faults: Faults, random: Random, log: Log) -> None:
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, VirtualClock), "there is a medium in virtual time only"
+        self.post = clock.post
+        self.faults = faults
+        self.random = random
+        self.log = log
+        self.places: list[Place] = []
+        self.by_key: dict[bytes, Place] = {}
+        self.by_address: dict[str, Place] = {}
+        self.by_peer_id: dict[str, Place] = {}
+        self._connections = 0
+        self.named: list[tuple[float, int]] = []
+        """Each time that somebody who is gone was named: for how long gone, and who."""
+        self.ordered_gone: list[tuple[float, int]] = []
+        """The same of orders that were to go to somebody who is gone."""
+        self.named_there = 0
+        """How often somebody was named who is there."""
+        self._base_s: dict[tuple[str, str, str, str], float] = {}
+
+    def add(self, place: Place) -> None:
+        """The place is there."""
+        self.places.append(place)
+        self.by_key[place.key] = place
+        self.by_address[place.ip] = place
+        self.by_peer_id[peer_id(place.key)] = place
+
+    def next_connection(self) -> int:
+        """A number of its own."""
+        self._connections += 1
+        return self._connections
+
+    def changed(self) -> None:
+        """Places fell silent, or speak again; each network looks who can be reached."""
+        for place in self.places:
+            if place.network is not None:
+                place.network.changed()
+
+    def way_open(self, *places: Place) -> bool:
+        """Whether what is sent from the first by way of the others to the last comes through."""
+        return not any(place.silent for place in places) and len({place.island for place in places}) == 1
+
+    def one_way_s(self, *places: Place) -> float:
+        """The time from the first by way of the others to the last, with nothing else on the way."""
+        slow = max(place.slow for place in places)
+        return slow * sum(self._leg_s(one, other) for one, other in pairwise(places))
+
+    def takes_s(self, length_bytes: int, *places: Place) -> float:
+        """From now until so many bytes of the first are at the last, by way of the others."""
+        now, faults, draw = trio.current_time(), self.faults, self.random.random
+        length_bytes += HEAD_BYTES
+        if faults.duplication and draw() < faults.duplication:
+            length_bytes *= 2
+        sender, receiver = places[0], places[-1]
+        base_s = self.one_way_s(*places)
+        sender.up_free_s = max(now, sender.up_free_s) + length_bytes / (
+            BYTES_S[sender.model][0] * faults.bandwidth_factor
+        )
+        at = sender.up_free_s + base_s * (1 + faults.jitter * draw())
+        if faults.reordering and draw() < faults.reordering:
+            at += base_s * draw()
+        resends, loss = 0, max(faults.loss, *(place.loss for place in places))
+        while loss and resends < RESENDS_MAX and draw() < loss:
+            at += RESENT_S * 2**resends + base_s
+            resends += 1
+        down_s = length_bytes / (BYTES_S[receiver.model][1] * faults.bandwidth_factor)
+        receiver.down_free_s = max(at, receiver.down_free_s) + down_s
+        return receiver.down_free_s - now
+
+    async def wait(self, seconds: float, waiting: Waiting | None = None) -> None:
+        """So long: as `trio.sleep`, for a fraction of its price. `waiting` is cut short by its `fail`."""
+        sleeper = waiting or Waiting()
+        if sleeper.why:
+            raise NetworkError(Code.STREAM_CLOSED, sleeper.why)
+        turn = sleeper.turn = [trio.lowlevel.current_task()]
+        self.post(trio.current_time() + seconds, lambda: _wake(turn))
+
+        def abort(_: RaiseCancelT) -> Abort:
+            turn.clear()
+            return Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if sleeper.why:
+            raise NetworkError(Code.STREAM_CLOSED, sleeper.why)
+
+    def _leg_s(self, one: Place, other: Place) -> float:
+        key = one.region, one.model, other.region, other.model
+        if key not in self._base_s:
+            self._base_s[key] = one_way_ms(*key) / 1000
+        return self._base_s[key] * self.faults.latency_factor
