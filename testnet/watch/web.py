@@ -91,6 +91,7 @@ class Page:
         self._readers = 0
         routes = [
             Route("/", self.page), Route("/events", self.events), Route("/assets/{name}", self.asset),
+            Route("/favicon.ico", self.no_icon),
         ]  # fmt: skip
         self.app: ASGIApp = _Guarded(Starlette(routes=routes), self._names)
 
@@ -129,6 +130,10 @@ class Page:
             return PlainTextResponse("There is no such file.\n", 404, headers=HEADERS)
         content = await trio.Path(HERE / "assets" / name).read_bytes()
         return Response(content, media_type=ASSETS[name], headers=HEADERS)
+
+    async def no_icon(self, request: Request) -> Response:
+        """Browsers ask for one."""
+        return Response(status_code=204, headers=HEADERS)
 
     async def _stream(self) -> AsyncIterator[bytes]:
         async with self._reading():

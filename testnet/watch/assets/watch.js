@@ -28,15 +28,15 @@
     const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, size: 56 };
     chart.plot = new uPlot({
       width: width(chart),
-      height: 170,
+      height: 190,
       legend: { live: true },
       cursor: { drag: { x: false, y: false } },
       scales: { y: { range: (_, low, high) => [0, Math.max(1, high === null ? 1 : high * 1.1)] } },
-      axes: [{ ...axis, size: 34 }, axis],
+      axes: [{ ...axis, size: 50 }, axis],
       series: [{}, ...chart.series.map(([label, name]) => ({ label, stroke: colour(name), width: 2, points: { show: false } }))],
     }, values(chart), document.getElementById(chart.id));
   }
-  window.addEventListener("resize", () => charts.forEach((chart) => chart.plot.setSize({ width: width(chart), height: 170 })));
+  window.addEventListener("resize", () => charts.forEach((chart) => chart.plot.setSize({ width: width(chart), height: 190 })));
 
   const source = new EventSource("/events");
   source.onopen = () => { link.textContent = "live"; link.className = "live"; };
