@@ -168,7 +168,7 @@ class Watcher:
         for wallet in self._wallets.values():
             verdicts.update(wallet.outcomes)
         events = [
-            Happened(event.time_ms, node.name, event.what)
+            Happened(event.time_ms, node.name or node.folder.name, event.what)
             for node in nodes
             for event in self._logs[node.peer_id].recent
         ]
@@ -198,7 +198,7 @@ class Watcher:
         else:
             state, reasons, jobs = str(reply.get("state")), _texts(reply.get("reasons")), _count(reply)
         return NodeLook(
-            node.name, node.peer_id, node.kind, node.region or self._regions[node.peer_id], node.adversary,
+            node.name or node.folder.name, node.peer_id, node.kind, node.region or self._regions[node.peer_id], node.adversary,
             state, reasons, jobs, log.jobs_settled, log.jobs_lost, log.tokens, log.counts["yielded"], log.yield_ms,
             claimed_ucr, promised_ucr, faults,
         )  # fmt: skip
