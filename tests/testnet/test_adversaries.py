@@ -68,10 +68,12 @@ def paid(answer: Answer | Rejected, node: str) -> int:
 
 
 def found_out(answer: Answer, node: str, role: str) -> None:
-    """The verdict names it, and it is due nothing."""
+    """The verdict names it, it is due nothing for any token, and was paid nothing. (A job that its client cancels costs a
+    least for its start, which a verdict leaves due; a client that was lied to does not pay it.)"""
     assert answer.verdict is not None and answer.verdict.outcome == "accepted"
     (finding,) = [finding for finding in answer.verdict.findings if peer_id(finding.node) == node]
-    assert (finding.role, finding.agrees, finding.due_ucr) == (role, False, 0)
+    assert (finding.role, finding.agrees) == (role, False)
+    assert all(receipt.tokens == 0 for receipt in answer.receipts if receipt.signed.id in finding.due_for)
     assert paid(answer, node) == 0
 
 

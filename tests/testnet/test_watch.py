@@ -39,7 +39,8 @@ async def test_a_look_shows_what_the_nodes_did(small_mesh: SmallMesh, tmp_path: 
         async with trio.open_nursery() as nursery:
             look = await watcher.look(nursery)
             again = await watcher.look(nursery)
-    paid = {r.executor: r.paid_ucr for r in answer.receipts}
+    paid = {r.executor: r.paid_ucr for r in answer.receipts if r.paid_ucr}
+    assert paid
     seen = {node.peer_id: node for node in look.nodes}
     assert seen.keys() == {node.peer_id for node in small_mesh.nodes.values()}
     assert {node.state for node in look.nodes} <= {"ready", "busy"}
