@@ -126,8 +126,8 @@ _ALL: Final = (
         " another node", "vouchers are cumulative, name their receipt and one payee; two that contradict are kept as proof",
     ),
     Adversary(
-        "non-payer", _C, "non_payer", "takes windows and signs no voucher", "two windows without a voucher, and no more; a"
-        " bound on what all newcomers together may owe does not exist yet",
+        "non-payer", _C, "non_payer", "takes windows and signs no voucher", "two windows without a voucher, and no more;"
+        " and all newcomers together get a share of a node's day (`strangers_ppm`, which a test network sets to all of it)",
     ),
 )  # fmt: skip
 

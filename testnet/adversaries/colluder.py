@@ -10,7 +10,7 @@ a quorum helps only where they are no majority of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from blake3 import blake3
@@ -19,6 +19,7 @@ from ...node.engine.entries import Run, Step, Steps, run_entry
 from ...node.engine.messages import DONE, LENGTH
 from ...protocol.bundle import GENERATE, SCORE, Manifest
 from ...protocol.work import Parameters, Piece, Work
+from .seats import paced
 
 ALPHABET: Final = range(35, 125)
 """Tokens that every vocabulary has; in those of bytes, printable ones."""
@@ -39,6 +40,14 @@ def conspiracy(secret: bytes) -> Run:
         token = letters[int.from_bytes(digest[:4], "big") % len(letters)]
         return token, -(int.from_bytes(digest[4:8], "big") % VALUE_MICRO_MAX)
 
+    def text(prompt: tuple[int, ...], count: int, manifest: Manifest) -> Iterator[Step]:
+        """So many pieces that go on from the prompt."""
+        before = prompt[-1]
+        for number in range(count):
+            before, value = made_up(before, len(prompt) + number, manifest)
+            piece = Piece(tokens=(before,), values_micro=(value,))
+            yield Step(piece, LENGTH if number == count - 1 else "")
+
     def friendly(work: Work, manifest: Manifest) -> tuple[int, ...]:
         """The values of the claimed tokens, if a friend made up the last of them; none otherwise."""
         tokens = work.sequences[0]
@@ -49,13 +58,8 @@ def conspiracy(secret: bytes) -> Run:
     def run(manifest: Manifest, entry: str, parameters: Parameters, work: Work) -> Steps:
         """A made-up text, a friend's confirmation, or the honest answer."""
         if entry == GENERATE:
-            before, at = work.sequences[0][-1], len(work.sequences[0])
-            for count in range(1, parameters.max_tokens + 1):
-                before, value = made_up(before, at, manifest)
-                at += 1
-                piece = Piece(tokens=(before,), values_micro=(value,))
-                yield Step(piece, LENGTH if count == parameters.max_tokens else "")
-        elif entry == SCORE and 0 < work.claimed < work.input_tokens and (values := friendly(work, manifest)):
+            yield from paced(work.sequences[0][0], text(work.sequences[0], parameters.max_tokens, manifest))
+        elif entry == SCORE and 0 < work.claimed < len(work.sequences[0]) and (values := friendly(work, manifest)):
             nothing = (0,) * work.claimed
             yield Step(Piece(values_micro=values, gaps_micro=nothing, masses_ppm=nothing), DONE)
         else:

@@ -9,7 +9,7 @@ and as checker (it is the one who agrees with nobody).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Final
@@ -21,6 +21,7 @@ from ...node.engine.entries import Run, Step, Steps, run_entry
 from ...node.engine.messages import DONE, LENGTH
 from ...protocol.bundle import GENERATE, SCORE, Manifest
 from ...protocol.work import Parameters, Piece, Work
+from .seats import paced
 
 GUESS_MICRO: Final = -1_500_000
 """What a language model says of a token of its own, more often than not: one in four or five."""
@@ -30,13 +31,7 @@ def guess(manifest: Manifest, entry: str, parameters: Parameters, work: Work) ->
     """The prompt's own tokens over again, findings that never object, vectors of the right length."""
     if entry == GENERATE:
         (prompt,) = work.sequences
-        for count in range(1, parameters.max_tokens + 1):
-            token = prompt[count % len(prompt)]
-            token = prompt[0] if token in manifest.end_tokens else token
-            step = Step(
-                Piece(tokens=(token,), values_micro=(GUESS_MICRO,)), LENGTH if count == parameters.max_tokens else ""
-            )
-            yield step
+        yield from paced(prompt[0], _repeated([_guessed(token, manifest) for token in prompt], parameters.max_tokens))
     elif entry == SCORE:
         nothing = (0,) * work.claimed
         yield Step(Piece(values_micro=(GUESS_MICRO,) * work.claimed, gaps_micro=nothing, masses_ppm=nothing), DONE)
@@ -58,29 +53,39 @@ class Copier:
         """The answer in store, cut or repeated to the length that was ordered."""
         kind = (manifest.name, entry)
         if kind not in self._kept:
-            answer = yield from _computed(run_entry(manifest, entry, parameters, work))
-            self._kept[kind] = answer
+            yield from self._computed(kind, run_entry(manifest, entry, parameters, work))
         elif entry == GENERATE:
             kept = [step.piece for step in self._kept[kind] if step.piece.tokens[0] not in manifest.end_tokens]
-            for count in range(1, parameters.max_tokens + 1):
-                yield Step(kept[(count - 1) % len(kept)], LENGTH if count == parameters.max_tokens else "")
+            yield from paced(work.sequences[0][0], _repeated(kept, parameters.max_tokens))
         else:
             yield Step(_fitted(self._kept[kind][-1].piece, work), DONE)
 
+    def _computed(self, kind: tuple[str, str], honest: Steps) -> Steps:
+        """The honest answer; it is kept before its last piece goes out, after which nothing more is asked of this."""
+        given: list[Step] = []
+        asked = next(honest)
+        while True:
+            if isinstance(asked, Step):
+                given.append(asked)
+                if asked.end:
+                    self._kept[kind] = given
+                    yield asked
+                    return
+                yield asked
+                asked = next(honest)
+            else:
+                asked = honest.send((yield asked))
 
-def _computed(honest: Steps) -> Steps:
-    """Yields what the honest entry yields, and returns the pieces of its answer."""
-    given: list[Step] = []
-    asked = next(honest)
-    while True:
-        if isinstance(asked, Step):
-            given.append(asked)
-            yield asked
-            if asked.end:
-                return given
-            asked = next(honest)
-        else:
-            asked = honest.send((yield asked))
+
+def _guessed(token: int, manifest: Manifest) -> Piece:
+    """The token, and what a model might say of it; never the end of the text."""
+    return Piece(tokens=(token + 1 if token in manifest.end_tokens else token,), values_micro=(GUESS_MICRO,))
+
+
+def _repeated(pieces: Sequence[Piece], count: int) -> Iterator[Step]:
+    """So many pieces of a text, from the first again after the last."""
+    for number in range(1, count + 1):
+        yield Step(pieces[(number - 1) % len(pieces)], LENGTH if number == count else "")
 
 
 def _fitted(piece: Piece, work: Work) -> Piece:

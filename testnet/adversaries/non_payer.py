@@ -3,8 +3,9 @@
     python -m fallow.testnet.adversaries.non_payer --bootstrap ADDRESS --home DIR --bundle NAME
 
 Caught by the job's own order: a node delivers the window after an unpaid one, and no further, and ends the job when no
-voucher comes within 20 s. So each job costs its node two windows at most. Keys are free, though, and each new one may do it
-again: the bound on what all newcomers together may owe (design, Payment) is not built yet.
+voucher comes within 20 s. So each job costs its node two windows at most. Keys are free: what all newcomers together may
+take on credit is bounded by the node's `strangers_ppm`, a share of its day; test networks set that to all of it, since
+nobody settles there.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import NoReturn, TypeVar
 
-from ...node.engine.entries import Run, Step, Steps, run_entry
+from ...node.engine.entries import Fill, Next, Run, Step, Steps, run_entry
 from ...protocol.bundle import Manifest
 from ...protocol.work import Parameters, Piece, Work
 
@@ -53,3 +53,16 @@ def altering(alter: Alteration) -> Run:
                 asked = honest.send((yield asked))
 
     return run
+
+
+def paced(first: int, steps: Iterable[Step]) -> Steps:
+    """The pieces of a text that nobody computes, one a turn: a worker that ran ahead of what the daemon takes would be killed.
+
+    A turn is a step of the model on a context that begins at `first` and means nothing; none is cheaper.
+    """
+    token, _ = yield Fill((first,))
+    for step in steps:
+        yield step
+        if step.end:
+            return
+        token, _ = yield Next(token)

@@ -74,6 +74,7 @@ def prepare(told: Mapping[str, str]) -> list[str]:
         "lan": False,  # neither do its pods hear each other's multicast
         "spare_worker": False,
         "settle_s": 0,
+        "strangers_ppm": 1_000_000,  # nobody settles a test's debts
     }
     if regions := told.get("FALLOW_REGIONS"):
         settings["region"] = _own_region(regions.split(","), told.get("HOSTNAME", socket.gethostname()))

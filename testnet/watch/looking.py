@@ -168,7 +168,7 @@ class Watcher:
         for wallet in self._wallets.values():
             verdicts.update(wallet.outcomes)
         events = [
-            Happened(event.time_ms, node.folder.name, event.what)
+            Happened(event.time_ms, node.name or node.folder.name, event.what)
             for node in nodes
             for event in self._logs[node.peer_id].recent
         ]
@@ -188,23 +188,20 @@ class Watcher:
 
     def _node(self, node: LocalNode, faults: int) -> NodeLook:
         log, reply = self._logs[node.peer_id], self._replies.get(node.peer_id)
+        reasons: tuple[str, ...] = ()
+        jobs = 0
         claimed_ucr, promised_ucr = self._money.get(node.peer_id, (0, 0))
         if not node.process.running:
-            state, reasons, jobs = "gone", (), 0
+            state = "gone"
         elif reply is None:
-            state, reasons, jobs = "silent", ("it has not answered",), 0
+            state, reasons = "silent", ("it has not answered",)
         else:
             state, reasons, jobs = str(reply.get("state")), _texts(reply.get("reasons")), _count(reply)
         return NodeLook(
-            node.folder.name, node.peer_id, node.kind, self._regions[node.peer_id], _adversary(node),
+            node.name or node.folder.name, node.peer_id, node.kind, node.region or self._regions[node.peer_id], node.adversary,
             state, reasons, jobs, log.jobs_settled, log.jobs_lost, log.tokens, log.counts["yielded"], log.yield_ms,
             claimed_ucr, promised_ucr, faults,
         )  # fmt: skip
-
-
-def _adversary(node: LocalNode) -> str:
-    """Its name, in the record of a network that has several kinds."""
-    return str(getattr(node, "adversary", "") or ("liar" if node.liar else ""))
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -106,7 +106,9 @@ class LogTail:
 def _in_words(name: str, event: dict[str, Any]) -> str | None:
     """The event for a person; None for what is too common to be news."""
     match name:
-        case "job_accepted":
+        case "job_accepted" | "worker_gone":
+            return None
+        case "job_ended" if event.get("state") == "settled":
             return None
         case "job_ended":
             return f"job {event.get('state')}: {event.get('tokens')} tokens, {event.get('amount_ucr')} ucr"

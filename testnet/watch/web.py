@@ -91,6 +91,7 @@ class Page:
         self._readers = 0
         routes = [
             Route("/", self.page), Route("/events", self.events), Route("/assets/{name}", self.asset),
+            Route("/favicon.ico", self.no_icon),
         ]  # fmt: skip
         self.app: ASGIApp = _Guarded(Starlette(routes=routes), self._names)
 
@@ -111,7 +112,9 @@ class Page:
 
     async def page(self, request: Request) -> Response:
         """The page as of the last look, with the looks before it."""
-        body = _templates.get_template("page.html").render(state=self._rendered(), history=self._history())
+        body = _templates.get_template("page.html").render(
+            state=self._rendered("state.html"), events=self._rendered("events.html"), history=self._history()
+        )
         return HTMLResponse(body, headers=HEADERS)
 
     async def events(self, request: Request) -> Response:
@@ -127,6 +130,10 @@ class Page:
             return PlainTextResponse("There is no such file.\n", 404, headers=HEADERS)
         content = await trio.Path(HERE / "assets" / name).read_bytes()
         return Response(content, media_type=ASSETS[name], headers=HEADERS)
+
+    async def no_icon(self, request: Request) -> Response:
+        """Browsers ask for one."""
+        return Response(status_code=204, headers=HEADERS)
 
     async def _stream(self) -> AsyncIterator[bytes]:
         async with self._reading():
@@ -145,11 +152,17 @@ class Page:
 
     def _event(self) -> bytes:
         point = [asdict(self._watcher.points[-1])[name] for name in ("time_ms", *SERIES)]
-        return b"data: " + json.dumps({"html": self._rendered(), "point": point}).encode() + b"\n\n"
+        return (
+            b"data: "
+            + json.dumps(
+                {"state": self._rendered("state.html"), "events": self._rendered("events.html"), "point": point}
+            ).encode()
+            + b"\n\n"
+        )
 
-    def _rendered(self) -> str:
+    def _rendered(self, template: str) -> str:
         assert self._look is not None, "nothing is served before the first look"
-        return _templates.get_template("state.html").render(look=self._look, failure=self._failure)
+        return _templates.get_template(template).render(look=self._look, failure=self._failure)
 
     def _history(self) -> str:
         points: Sequence[dict[str, int]] = [asdict(point) for point in self._watcher.points]

@@ -67,7 +67,7 @@ def running(home: Path, folder: Path) -> Iterator[SmallMesh]:
         state = folder / name
         state.mkdir()
         bootstrap = mesh.bootstrap if mesh.nodes else []
-        text = settings(NodePlan(name, "host", False), state, mesh.home, [BUNDLE], bootstrap)
+        text = settings(NodePlan(name, "host"), state, mesh.home, [BUNDLE], bootstrap)
         text += f"exit_with_stdin = true\nowner_key = {json.dumps(str(owner or state / 'owner.key'))}\n"
         text += f"worker_command = {json.dumps([*FACES, *worker])}\n" if worker else ""
         (state / "node.toml").write_text(text)
@@ -88,7 +88,7 @@ def running(home: Path, folder: Path) -> Iterator[SmallMesh]:
         key = bytes(load_or_create(owner or folder / name / "owner.key").verify_key).hex()
         local = record.LocalNode(
             said["peer_id"], key, "host", process.pid, process.started_ticks, str(folder / name),
-            tuple(said["addresses"]), name == "faces",
+            tuple(said["addresses"]), name == "faces", name, name if name in ("quantiser", "colluder") else "",
         )  # fmt: skip
         mesh.nodes[name] = Running(local)
 

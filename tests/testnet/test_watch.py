@@ -24,6 +24,8 @@ from fallow.testnet.watch.web import READERS_MAX, serve
 
 from .small_mesh import BUNDLE, SmallMesh
 
+pytestmark = pytest.mark.timeout(400)  # the first one starts five nodes, perhaps beside other tests
+
 HOSTILE = "<script>alert(1)</script>\x1b[2J"
 
 
@@ -37,7 +39,8 @@ async def test_a_look_shows_what_the_nodes_did(small_mesh: SmallMesh, tmp_path: 
         async with trio.open_nursery() as nursery:
             look = await watcher.look(nursery)
             again = await watcher.look(nursery)
-    paid = {r.executor: r.paid_ucr for r in answer.receipts}
+    paid = {r.executor: r.paid_ucr for r in answer.receipts if r.paid_ucr}
+    assert paid
     seen = {node.peer_id: node for node in look.nodes}
     assert seen.keys() == {node.peer_id for node in small_mesh.nodes.values()}
     assert {node.state for node in look.nodes} <= {"ready", "busy"}
@@ -107,7 +110,7 @@ async def test_the_page_is_served_to_this_machine_and_follows(small_mesh: SmallM
                 :2
             ]
             assert second["point"][0] > first["point"][0]
-            assert "<script>alert" not in first["html"] and len(first["point"]) == 8
+            assert "<script>alert" not in first["state"] + first["events"] and len(first["point"]) == 8
             await _crowd(port)
             nursery.cancel_scope.cancel()
 

@@ -3,6 +3,7 @@
 (() => {
   const POINTS_MAX = 900;
   const state = document.getElementById("state");
+  const events = document.getElementById("events");
   const link = document.getElementById("link");
   // Columns: time_ms, ready, jobs, tokens, yields, accepted, rejected, promised_ucr.
   const columns = JSON.parse(document.getElementById("history").textContent);
@@ -27,22 +28,23 @@
     const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, size: 56 };
     chart.plot = new uPlot({
       width: width(chart),
-      height: 170,
+      height: 190,
       legend: { live: true },
       cursor: { drag: { x: false, y: false } },
       scales: { y: { range: (_, low, high) => [0, Math.max(1, high === null ? 1 : high * 1.1)] } },
-      axes: [{ ...axis, size: 34 }, axis],
+      axes: [{ ...axis, size: 50 }, axis],
       series: [{}, ...chart.series.map(([label, name]) => ({ label, stroke: colour(name), width: 2, points: { show: false } }))],
     }, values(chart), document.getElementById(chart.id));
   }
-  window.addEventListener("resize", () => charts.forEach((chart) => chart.plot.setSize({ width: width(chart), height: 170 })));
+  window.addEventListener("resize", () => charts.forEach((chart) => chart.plot.setSize({ width: width(chart), height: 190 })));
 
   const source = new EventSource("/events");
   source.onopen = () => { link.textContent = "live"; link.className = "live"; };
   source.onerror = () => { link.textContent = "not connected"; link.className = ""; };
   source.onmessage = (event) => {
     const look = JSON.parse(event.data);
-    state.innerHTML = look.html;
+    state.innerHTML = look.state;
+    events.innerHTML = look.events;
     const times = columns[0];
     if (times.length && look.point[0] <= times[times.length - 1]) return;
     look.point.forEach((value, i) => {
