@@ -257,7 +257,7 @@ class Jobs:
             search_s[mine] += 2 * np.where(met, ask_s, np.inf).min(axis=1, initial=UNANSWERED_S)
         # Whoever is known still is asked at once; the search goes on beside it. Dialling takes one round trip, asking another.
         took_s = np.minimum(2 * nearest_s, search_s) + GRACE_S
-        return took_s[np.searchsorted(fresh, rows)]
+        return np.asarray(took_s[np.searchsorted(fresh, rows)])
 
     def _choose(self, jobs: Batch, view: Ints, ready: Bools) -> Ints:
         first, second, explore = two_of(ready, self._chance)
@@ -268,7 +268,7 @@ class Jobs:
         reading_s, writing_s = self._times(bundle, (jobs["left"])[:, None], speed)
         rtt_s = self.clients.rtt_s(jobs["client"][:, None], nodes)
         patient = self.clients.interactive(rtt_s) | self._is_call
-        belief = 1 + BELIEF * self._chance.standard_normal(nodes.shape)
+        belief: Floats = 1 + BELIEF * self._chance.standard_normal(nodes.shape)
         took = expected_s(rtt_s, 1.0 + self._running[nodes], reading_s * belief, writing_s * belief, patient)
         better = np.where(explore | (took[:, 0] <= took[:, 1]), 0, 1)
         return nodes[row, better]
