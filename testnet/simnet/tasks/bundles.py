@@ -69,10 +69,4 @@ def _words() -> bytes:
     nothing: dict[str, object] = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
     words: dict[str, object] = {"pre_tokenizer": {"type": "Whitespace"}, "model": parts}
     whole = {"version": "1.0", "added_tokens": [], **words, **nothing}
-        "version": "1.0",
-        "added_tokens": [],
-        "pre_tokenizer": {"type": "Whitespace"},
-        "model": parts,
-        **nothing,
-    }
     return json.dumps(whole).encode()
