@@ -69,6 +69,24 @@ COMMANDS: Final = (
         "fallow earnings --state ~/car",
     ),
     Command(
+        "prices",
+        "prices:prices",
+        "Show what a bundle's work goes for, node by node.",
+        "fallow prices smollm2-135m-instruct",
+    ),
+    Command(
+        "statement",
+        "statement:statement",
+        "A month or a year of a node: every credit with its receipt, what is held, what has come in.",
+        "fallow statement --month 2026-11 --state ~/car --hledger",
+    ),
+    Command(
+        "settle",
+        "settle:settle",
+        "Show who owes a node's owner what, and write down what has come in.",
+        "fallow settle 5f0c... 250000 --state ~/car --rail bank --reference 'transfer of 28 November'",
+    ),
+    Command(
         "bundle build",
         "bundle:build",
         "Build bundles on this machine, by name or from a model's file or folder, and trust them.",
@@ -205,6 +223,43 @@ COMMANDS: Final = (
         "simulate:simulate",
         "Simulate the mesh under virtual time, from a scenario and a seed: once, or over many seeds and settings.",
         "fallow simulate steady --seed 5 --sweep churn=0.1:0.5:5 --seeds 20 --out results",
+    ),
+    Command(
+        "testnet fault",
+        "testnet:fault",
+        "Make one of a test network's nodes fail: "
+        "kill, restart, freeze, drive-away, full-disk, clock-skew, blackhole, partition, slow, lossy.",
+        "fallow testnet fault 2-vehicle freeze --dir /tmp/net --seconds 5",
+    ),
+    Command(
+        "testnet heal",
+        "testnet:heal",
+        "Mend what `fault` broke.",
+        "fallow testnet heal 2-vehicle --dir /tmp/net",
+    ),
+    Command(
+        "testnet logs",
+        "testnet:log",
+        "Show what a test network's nodes wrote down, in one order of time.",
+        "fallow testnet logs 2-vehicle,network --dir /tmp/net --follow",
+    ),
+    Command(
+        "testnet chaos",
+        "chaos:chaos",
+        "Run a test network under random faults with clients beside it, and report what came of it.",
+        "fallow testnet chaos --dir /tmp/chaos --minutes 10 --seed 7 --adversaries liar=1",
+    ),
+    Command(
+        "testnet watch",
+        "watch:watch",
+        "Watch a test network live, in the terminal or as a page.",
+        "fallow testnet watch --dir /tmp/net --web",
+    ),
+    Command(
+        "testnet export",
+        "export:export",
+        "Write a test network for a cluster: Kubernetes manifests, or a compose file.",
+        "fallow testnet export --kubernetes --nodes 1000 --out cluster/",
     ),
 )
 

@@ -17,11 +17,11 @@ from ..node.network.seam import Network, Stream
 from ..protocol.bundle import CALL, GENERATE, SCORE, Manifest
 from ..protocol.channel import ChannelState
 from ..protocol.checks import Attestation
-from ..protocol.claims import claim_of
+from ..protocol.claims import Claim, claim_of
 from ..protocol.envelope import Signed, sign, verify_untrusted
 from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
 from ..protocol.job import Event, Job, JobState, Role
-from ..protocol.limits import SILENCE_MS_MAX, WINDOW_TOKENS
+from ..protocol.limits import SILENCE_MS_MAX, WINDOW_TOKENS, YIELD_MS_MAX
 from ..protocol.messages import (
     JOB_PROTOCOL,
     AcceptMessage,
@@ -43,8 +43,9 @@ from ..protocol.messages import (
 from ..protocol.numerics import is_within
 from ..protocol.opening import Opening
 from ..protocol.orders import Accept, Continuation, JobOrder
+from ..protocol.payment import Voucher
 from ..protocol.prices import amount_ucr_max, find_price
-from ..protocol.receipts import FINAL, OPEN, Delivery, Receipt
+from ..protocol.receipts import CANCELLED, FINAL, OPEN, Delivery, Receipt
 from ..protocol.work import (
     Input,
     Parameters,
@@ -168,14 +169,16 @@ class Execution:
     events: trio.MemoryReceiveChannel[ExecutionEvent]
     _out: trio.MemorySendChannel[ExecutionEvent]
     accept: Signed[Accept] | None = None
-    paid_on_stream: bool = False
-    """A voucher went out on it."""
+    paid_on_stream: Signed[Voucher] | None = None
+    """The last voucher that went out on it."""
     _lock: trio.Lock = field(default_factory=trio.Lock)
     _pieces: list[bytes] = field(default_factory=list)
     """Encoded, as they came."""
     _leaving: str = ""
     _piece: Piece | None = None
     _attested: bool = False
+    _unpaid: list[Signed[Receipt]] = field(default_factory=list)
+    """Kept, and not answered."""
 
     def opening(self) -> Opening:
         """What was asked and answered, in plain: it fits the order's digest and the receipts' transcripts."""
@@ -183,15 +186,14 @@ class Execution:
 
     async def pay(self, receipted: Receipted) -> None:
         """The voucher is on disk and sent; if the stream was lost, it is brought to the node on another one."""
-        receipt = receipted.receipt
-        order = self.order.record
-        claim = claim_of(receipted.added_ucr, order.held_ppm, order.hold_ms, receipted.arrived_ms)
+        receipt, claim = receipted.receipt, self._claim(receipted)
         voucher = await self.desk.wallet.pay(self.channel, receipt, claim, self.desk.now_ms())
+        self._unpaid.remove(receipt)
         event = Event.VOUCHER if receipt.record.end == OPEN else Event.SETTLE
         if await self._send(event, VoucherMessage(voucher.envelope)):
-            self.paid_on_stream = True
+            self.paid_on_stream = voucher
         else:
-            self.desk.settler.add(self.node, self.channel)
+            self.desk.settler.add(self.node.addresses, self.channel)
 
     async def stop(self, reason: str) -> None:
         """The executor is asked to stop, or, after its final receipt, told that it is not paid; `reason` says why."""
@@ -199,6 +201,19 @@ class Execution:
             await self._send(Event.DECLINE, DeclineMessage(reason[:200]))
         else:
             await self._send(Event.CANCEL, CancelMessage(reason[:200]))
+
+    async def _pay_the_rest(self) -> None:
+        """What was delivered until the executor heard that the client has enough is paid: it was nobody's fault.
+
+        Unless our caller had a receipt and left it unpaid: then that was why it left.
+        """
+        with trio.move_on_after(YIELD_MS_MAX / 1000):
+            while not self.job.ended:
+                event = await self.events.receive()
+                if isinstance(event, Receipted):
+                    if self._unpaid[0] is not event.receipt:
+                        return
+                    await self.pay(event)
 
     async def _begin(self, order: OrderMessage) -> None:
         """The order has gone out, and the job's time counts from here. If the stream is lost, `events` tell why."""
@@ -339,13 +354,21 @@ class Execution:
         receipt = verify_untrusted(Receipt, envelope, signer=self.node.key)
         if receipt.record.end == OPEN and receipt.record.tokens < WINDOW_TOKENS:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node asks for a voucher before the window is full.")
+        if receipt.record.end == CANCELLED and self.job.state is JobState.RUNNING:
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node counts as cancelled what was not.")
         self.job.receive(Event.RECEIPT if receipt.record.end == OPEN else Event.FINAL, _now())
         before = self.delivery.amount_ucr
         self.delivery.received(receipt)
         if receipt.record.end == FINAL:
             self._check_complete()
-        await self.desk.wallet.keep_receipt(receipt, self.node.owner)
-        self._tell(Receipted(receipt, receipt.record.amount_ucr - before, self._leaving, self.desk.now_ms()))
+        told = Receipted(receipt, receipt.record.amount_ucr - before, self._leaving, self.desk.now_ms())
+        await self.desk.wallet.keep_receipt(receipt, self.node.owner, self.channel, self._claim(told))
+        self._unpaid.append(receipt)
+        self._tell(told)
+
+    def _claim(self, receipted: Receipted) -> Claim:
+        order = self.order.record
+        return claim_of(receipted.added_ucr, order.held_ppm, order.hold_ms, receipted.arrived_ms)
 
     def _check_complete(self) -> None:
         """A call has its one piece; a check all claimed tokens; a text that ends early must end by itself (`text`)."""
@@ -399,18 +422,24 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
                 failure = error  # raised below, so that the nursery does not wrap it
             if not execution.job.ended:
                 await execution.stop("the client has left")
+                if failure is None:
+                    await execution._pay_the_rest()
             # A heartbeat cut off half-way would reset the stream, and a voucher under way with it.
             with trio.move_on_after(SILENCE_MS_MAX / 1000):
                 await execution._lock.acquire()
             nursery.cancel_scope.cancel()
+        # Whoever is cut off has decided nothing: what is unpaid then, the next process pays.
+        await desk.wallet.refuse(execution._unpaid)
         if failure:
             raise failure
     finally:
         confirmed = False
         with trio.CancelScope(shield=True), trio.move_on_after(LEAVE_S):
             confirmed = await _leave(execution)
-        if execution.paid_on_stream and not confirmed:
-            desk.settler.add(node, channel)
+        if (voucher := execution.paid_on_stream) and confirmed:
+            desk.wallet.confirmed(channel.channel.id, voucher.id)
+        elif voucher:
+            desk.settler.add(node.addresses, channel)
         if execution.job.state is JobState.SETTLED:
             desk.book.worked(node.key, well=True)
 

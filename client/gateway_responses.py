@@ -31,6 +31,7 @@ _STATUS: Final[dict[Code, int]] = {
     Code.TOO_LARGE: 413,
     Code.PRICE_TOO_HIGH: 402,
     Code.CREDIT_EXHAUSTED: 402,
+    Code.PREPAY: 402,
     Code.REJECTED: 502,
     Code.TIMED_OUT: 504,
 }

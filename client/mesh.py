@@ -387,11 +387,13 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
             )
         rules = profile_rules(wall_ms)
         async with open_network(chance().randbytes(32), [], given, rules, mode="client", known=known) as network:
-            desk = Desk(network, wallet, Settler(network), key, wall_ms, book)
+            desk = Desk(network, wallet, Settler(network, wallet.confirmed), key, wall_ms, book)
+            for channel in await wallet.take_over(wall_ms()):
+                desk.settler.add((book.get(channel.channel.record.payee) or Met(b"")).addresses, channel)
             failure: Exception | None = None
             async with trio.open_nursery() as nursery:
                 discovery = Discovery(network, desk.now_ms, nursery, book)
-                experience = Experience()
+                experience = Experience(met=book.get)
                 bundles = Bundles(folder, trust, network, lambda node: experience.failed(node, trio.current_time()))
                 mesh = Mesh(Team(desk, discovery, experience, chance()), bundles, trust, nursery)
                 nursery.start_soon(discovery.keep_fresh)

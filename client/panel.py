@@ -135,7 +135,12 @@ class Panel:
         except FallowError as error:
             if place.final is not None:
                 raise
+            if error.code is Code.OWNER_NEEDS_MACHINE and self._accepted(place.node):
+                self._team.experience.left(place.node.key, 0, 1, trio.current_time())
             task_status.started(error)
+
+    def _accepted(self, node: Node) -> bool:
+        return any(execution.accept for execution in self.executions if execution.node.key == node.key)
 
 
 @asynccontextmanager

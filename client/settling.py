@@ -6,6 +6,8 @@ next order to that node.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import trio
 
 from ..node.network.seam import Network
@@ -20,7 +22,6 @@ from ..protocol.messages import (
     encode_message,
 )
 from ..protocol.payment import Channel, Voucher
-from .discovery import Node
 
 TRY_S = 2.0
 """For one try: a dial and a round trip on a bad link."""
@@ -36,17 +37,21 @@ PENDING_MAX = 256
 class Settler:
     """What is still to be brought, by channel."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(
+        self, network: Network, confirmed: Callable[[bytes, bytes], None] = lambda channel, voucher: None
+    ) -> None:
+        """`confirmed` is told of each voucher that its node said to have, and of its channel."""
         self._network = network
-        self._pending: dict[bytes, tuple[Node, Signed[Channel], Signed[Voucher], int]] = {}
+        self._confirmed = confirmed
+        self._pending: dict[bytes, tuple[Sequence[str], Signed[Channel], Signed[Voucher], int]] = {}
         self._added = trio.Event()
 
-    def add(self, node: Node, channel: ChannelState) -> None:
-        """The channel's latest voucher may not have arrived."""
+    def add(self, addresses: Sequence[str], channel: ChannelState) -> None:
+        """The channel's latest voucher may not have arrived at its node, which was last at these addresses."""
         assert channel.latest is not None, "a channel without a voucher owes nothing"
         while len(self._pending) >= PENDING_MAX:
             del self._pending[next(iter(self._pending))]
-        self._pending[channel.channel.id] = (node, channel.channel, channel.latest, TRIES_MAX)
+        self._pending[channel.channel.id] = (addresses, channel.channel, channel.latest, TRIES_MAX)
         self._added.set()
 
     async def run(self) -> None:
@@ -74,19 +79,21 @@ class Settler:
     async def _bring(self, key: bytes) -> None:
         if key not in self._pending:
             return  # another round was quicker
-        node, channel, voucher, tries = self._pending[key]
+        addresses, channel, voucher, tries = self._pending[key]
         request = encode_message(VoucherRequest(channel.envelope, voucher.envelope))
         arrived = False
         try:
             with trio.move_on_after(TRY_S):
-                frame = await self._network.request(node.key, VOUCHER_PROTOCOL, request, node.addresses)
+                frame = await self._network.request(channel.record.payee, VOUCHER_PROTOCOL, request, addresses)
                 arrived = decode_message_untrusted(frame) == VoucherReply(voucher.id)
         except (NetworkError, RemoteProtocolError):
             pass  # tried again below
+        if arrived:
+            self._confirmed(key, voucher.id)
         waiting = self._pending.get(key)
         if waiting is None or waiting[2] is not voucher:
             return  # a later one has taken its place
         if arrived or tries <= 1:
             del self._pending[key]
         else:
-            self._pending[key] = (node, channel, voucher, tries - 1)
+            self._pending[key] = (addresses, channel, voucher, tries - 1)

@@ -109,5 +109,7 @@ class Team:
         return Refused(code, why_nobody(nodes, need, self.desk.wallet.distrusted))
 
 
-_HONEST_NO = frozenset({Code.BUSY, Code.OWNER_NEEDS_MACHINE, Code.STALE_PRICES, Code.STALE_WORKER_KEY})
+_HONEST_NO = frozenset(
+    {Code.BUSY, Code.OWNER_NEEDS_MACHINE, Code.STALE_PRICES, Code.STALE_WORKER_KEY, Code.PREPAY, Code.CREDIT_EXHAUSTED}
+)
 """Refusals that say nothing against the node."""

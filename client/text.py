@@ -125,6 +125,9 @@ class TextJob:
             self._team.failed(node, attempt.error)
         if attempt.leaving:
             self._team.discovery.forget(node.key)
+            delivered = len(self._draft.tokens) - attempt.start
+            planned = self._request.parameters.max_tokens - attempt.start
+            self._team.experience.left(node.key, delivered, planned, trio.current_time())
 
     async def _run_attempt(self, attempt: Attempt) -> None:
         """The attempt ran and was paid for; its end is told by `attempt.over`, before it is paid."""

@@ -1,15 +1,17 @@
 """The client's money and memory in SQLite: channels, receipts, vouchers, verdicts, and whom it no longer deals with.
 
-Written before it is sent: a voucher that a node holds is always known here too. One thread writes.
+Written before it is sent: a voucher that a node holds is always known here too. One thread writes. What a process that
+died left behind is taken over by the next: its channels, the receipts that it had not answered yet, and the vouchers of
+which it does not know that they arrived.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import trio
 from nacl.signing import SigningKey
@@ -17,13 +19,15 @@ from nacl.signing import SigningKey
 from ..node.machine import beside, chance
 from ..protocol.channel import ChannelState, Ground, Party
 from ..protocol.checks import Verdict
-from ..protocol.claims import Claim
-from ..protocol.envelope import Signed, sign
-from ..protocol.errors import Code, Refused, StoreError
+from ..protocol.claims import Claim, Claims
+from ..protocol.envelope import Signed, sign, verify_untrusted
+from ..protocol.errors import Code, LocalProtocolError, Refused, StoreError
 from ..protocol.payment import LEDGER, Channel, Voucher
 from ..protocol.receipts import Receipt
+from .wallet_file import Tenure, open_file, transaction
 
 T = TypeVar("T")
+Statement: TypeAlias = tuple[str, tuple[bytes | int | str | None, ...]]
 
 CREDIT_LIMIT_UCR = 100_000_000
 """Of one channel: what this process may come to owe one node, and more than a day of one node's work at default prices."""
@@ -31,44 +35,25 @@ CHANNEL_MS = 24 * 3600 * 1000
 """A process that runs longer opens new channels."""
 CLOSE_GRACE_MS = 7 * 24 * 3600 * 1000
 
-_SCHEMA = """
-PRAGMA journal_mode = WAL;
-PRAGMA synchronous = FULL;
-PRAGMA foreign_keys = ON;
-CREATE TABLE IF NOT EXISTS channels (
-    id BLOB PRIMARY KEY, payee BLOB NOT NULL, owner BLOB NOT NULL, envelope BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS receipts (
-    id BLOB PRIMARY KEY, node BLOB NOT NULL, owner BLOB NOT NULL, envelope BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS vouchers (
-    id BLOB PRIMARY KEY, channel BLOB NOT NULL REFERENCES channels(id), receipt BLOB NOT NULL UNIQUE,
-    added_ucr INTEGER NOT NULL, envelope BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS forfeits (
-    ground BLOB NOT NULL, kind TEXT NOT NULL, channel BLOB NOT NULL REFERENCES channels(id), ucr INTEGER NOT NULL,
-    voucher BLOB, PRIMARY KEY (channel, kind, ground)) STRICT;
-CREATE TABLE IF NOT EXISTS verdicts (id BLOB PRIMARY KEY, envelope BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS faults (
-    node BLOB PRIMARY KEY, owner BLOB NOT NULL, reason TEXT NOT NULL, verdict BLOB, at_ms INTEGER NOT NULL) STRICT;
-"""
-
 
 class Wallet:
     """Channels of this process, and everything that was ever signed on them."""
 
     def __init__(self, path: Path, key: SigningKey) -> None:
+        """Opened, or begun anew. Raises `StoreError(corrupt_store)`."""
         self._key = key
         self._money = trio.Lock()
         """Held from reading a channel's counters to having the new ones on disk."""
         self._writer = trio.CapacityLimiter(1)
         self._channels: dict[bytes, ChannelState] = {}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._database.executescript(_SCHEMA)
-            rows = self._database.execute("SELECT node FROM faults").fetchall()
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise StoreError(
-                Code.CORRUPT_STORE, f"The wallet {path} cannot be read ({error}); it was left as it is."
-            ) from None
+        """By node, the one that is used."""
+        self._states: dict[bytes, ChannelState] = {}
+        """By id: there is one set of counters of each channel."""
+        self._confirmed: dict[bytes, bytes] = {}
+        """Channel -> the voucher that its node has said to have; not on disk yet."""
+        self._database = open_file(path)
+        self._tenure = Tenure(path)
+        rows = self._database.execute("SELECT node FROM faults").fetchall()
         self.distrusted: set[bytes] = {row[0] for row in rows}
         """Nodes that a verdict of ours found at fault: not picked again."""
 
@@ -78,8 +63,12 @@ class Wallet:
         return bytes(self._key.verify_key)
 
     def close(self) -> None:
-        """Everything is on disk."""
+        """Everything is on disk, and the channels may be taken over by another process."""
+        with transaction(self._database):
+            confirmed = [(voucher, channel) for channel, voucher in self._confirmed.items()]
+            self._database.executemany("UPDATE channels SET confirmed = ? WHERE id = ?", confirmed)
         self._database.close()
+        self._tenure.end()
 
     async def channel(self, node: bytes, owner: bytes, needed_ucr: int, now_ms: int) -> ChannelState:
         """This process's channel to a node, on disk, with room for `needed_ucr`; opened now if there is none that lasts.
@@ -91,8 +80,9 @@ class Wallet:
                 Code.CREDIT_EXHAUSTED, f"{needed_ucr} ucr are more than a channel's limit of {CREDIT_LIMIT_UCR}."
             )
         async with self._money:
-            state = self._channels.get(node)
-            if state and now_ms < state.channel.record.expires_ms and state.room_ucr >= needed_ucr:
+            state = self._channels.get(node) or await self._in_thread(partial(self._kept, node, now_ms))
+            if state and self._serves(state, owner, needed_ucr, now_ms):
+                self._channels[node] = state
                 return state
             record = Channel(
                 self.payer,
@@ -106,30 +96,30 @@ class Wallet:
                 CLOSE_GRACE_MS,
             )
             state = ChannelState(Party.PAYER, sign(record, self._key))
-            channel = state.channel
-            await self._write("INSERT INTO channels VALUES (?, ?, ?, ?)", channel.id, node, owner, channel.envelope)
-            self._channels[node] = state
+            channel, ends_ms = state.channel, record.expires_ms + record.close_grace_ms
+            row = (channel.id, self.payer, node, owner, record.expires_ms, ends_ms, self._tenure.process)
+            await self._write(("INSERT INTO channels VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?)", (*row, channel.envelope)))
+            self._channels[node] = self._states[channel.id] = state
             return state
 
-    async def keep_receipt(self, receipt: Signed[Receipt], owner: bytes) -> None:
-        """The receipt is on disk."""
-        await self._write(
-            "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", receipt.id, receipt.signer, owner, receipt.envelope
-        )
+    async def keep_receipt(self, receipt: Signed[Receipt], owner: bytes, channel: ChannelState, claim: Claim) -> None:
+        """The receipt is on disk, as one that is to be answered."""
+        row = (receipt.id, receipt.signer, owner, channel.channel.id, *_columns(claim), receipt.envelope)
+        await self._write(("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)", row))
+
+    async def refuse(self, receipts: Sequence[Signed[Receipt]]) -> None:
+        """It was decided that these receipts get no voucher: neither from this process nor from a later one."""
+        if receipts:
+            await self._write(
+                *(("UPDATE receipts SET refused = 1 WHERE id = ?", (receipt.id,)) for receipt in receipts)
+            )
 
     async def pay(self, channel: ChannelState, receipt: Signed[Receipt], claim: Claim, now_ms: int) -> Signed[Voucher]:
         """A voucher that answers the receipt, on disk and ready to be sent. Once begun, it is not left half done."""
         async with self._money:
             voucher = sign(channel.pay(receipt.id, claim, now_ms), self._key)
             with trio.CancelScope(shield=True):  # as long as a commit takes
-                await self._write(
-                    "INSERT INTO vouchers VALUES (?, ?, ?, ?, ?)",
-                    voucher.id,
-                    channel.channel.id,
-                    receipt.id,
-                    claim.owed_ucr,
-                    voucher.envelope,
-                )
+                await self._write(_voucher_row(voucher, claim, restated=False))
                 channel.paid(voucher, claim)
             return voucher
 
@@ -139,30 +129,52 @@ class Wallet:
         Our caller has judged the verdict or evidence. Raises `LocalProtocolError` for more than is held, or after its release.
         """
         async with self._money:
-            channel.check_forfeit(ground, ucr, now_ms)
-            with trio.CancelScope(shield=True):  # as long as two commits take
-                key = (channel.channel.id, ground.kind, ground.id)
-                await self._write(
-                    "INSERT OR IGNORE INTO forfeits (channel, kind, ground, ucr) VALUES (?, ?, ?, ?)", *key, ucr
-                )
-                channel.forfeit(ground, ucr, now_ms)
+            known = ground in channel.grounds
+            channel.forfeit(ground, ucr, now_ms)
+            try:
                 voucher = sign(channel.restate(now_ms), self._key)
-                await self._write(
-                    "UPDATE forfeits SET voucher = ? WHERE channel = ? AND kind = ? AND ground = ?",
-                    voucher.envelope,
-                    *key,
-                )
-                channel.paid(voucher, channel.named[voucher.record.receipt])
+                with trio.CancelScope(shield=True):  # as long as a commit takes: both are on disk, or neither is
+                    row = (ground.id, ground.kind, channel.channel.id, ucr)
+                    await self._write(
+                        ("INSERT OR IGNORE INTO forfeits VALUES (?, ?, ?, ?)", row),
+                        _voucher_row(voucher, Claim(0), restated=True),
+                    )
+            except BaseException:
+                if not known:
+                    del channel.grounds[ground]
+                raise
+            channel.paid(voucher, channel.named[voucher.record.receipt])
             return voucher
+
+    def confirmed(self, channel: bytes, voucher: bytes) -> None:
+        """The node has this voucher. Noted on disk when the wallet is closed: a crash costs that it is brought once more."""
+        self._confirmed[channel] = voucher
+
+    async def take_over(self, now_ms: int) -> list[ChannelState]:
+        """Channels of processes that have ended are this one's. Those come back of which the node may lack something: first
+        every receipt that was kept and neither answered nor refused has got its voucher.
+
+        A node that was found at fault is not paid for what was open.
+        """
+        await self._in_thread(partial(self._adopt, now_ms))
+        lacking = []
+        for state in await self._in_thread(partial(self._unfinished, now_ms)):
+            if state.channel.record.payee not in self.distrusted:
+                await self._answer_open(state, now_ms)
+            if state.latest is not None and self._confirmed.get(state.channel.id) != state.latest.id:
+                lacking.append(state)
+        return lacking
 
     async def keep_verdict(self, verdict: Signed[Verdict]) -> None:
         """The verdict is on disk."""
-        await self._write("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", verdict.id, verdict.envelope)
+        await self._write(("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (verdict.id, verdict.envelope)))
 
     async def distrust(self, node: bytes, owner: bytes, reason: str, verdict: bytes | None, now_ms: int) -> None:
         """The node is not picked again, by this process or a later one."""
         self.distrusted.add(node)
-        await self._write("INSERT OR REPLACE INTO faults VALUES (?, ?, ?, ?, ?)", node, owner, reason, verdict, now_ms)
+        await self._write(
+            ("INSERT OR REPLACE INTO faults VALUES (?, ?, ?, ?, ?)", (node, owner, reason, verdict, now_ms))
+        )
 
     def sign_verdict(self, verdict: Verdict) -> Signed[Verdict]:
         """A client's own verdict: it stops its own dealings, and anyone can recompute it."""
@@ -177,15 +189,106 @@ class Wallet:
         )
         return dict(rows.fetchall())
 
-    async def _write(self, statement: str, *values: bytes | int | str | None) -> None:
-        await _in_thread(self._writer, partial(self._database.execute, statement, values))
+    def _adopt(self, now_ms: int) -> None:
+        mine, of_mine = self._tenure.process, (self.payer, now_ms)
+        with transaction(self._database):
+            rows = self._database.execute(
+                "SELECT DISTINCT process FROM channels WHERE payer = ? AND ends_ms > ?", of_mine
+            ).fetchall()
+            for (process,) in rows:
+                if process != mine and not self._tenure.others_alive(process):
+                    self._database.execute(
+                        "UPDATE channels SET process = ? WHERE process = ? AND payer = ? AND ends_ms > ?",
+                        (mine, process, *of_mine),
+                    )
+
+    def _unfinished(self, now_ms: int) -> list[ChannelState]:
+        """Of this process's channels, those on which a receipt is open or the latest voucher is not confirmed."""
+        rows = self._database.execute(
+            """SELECT c.envelope FROM channels c WHERE c.process = ? AND c.payer = ? AND c.ends_ms > ? AND (
+                   EXISTS (SELECT 1 FROM receipts r WHERE r.channel = c.id AND NOT r.refused
+                           AND NOT EXISTS (SELECT 1 FROM vouchers v WHERE v.receipt = r.id))
+                   OR (SELECT id FROM vouchers v WHERE v.channel = c.id ORDER BY number DESC LIMIT 1) IS NOT c.confirmed)""",
+            (self._tenure.process, self.payer, now_ms),
+        )
+        return [self._state(envelope) for (envelope,) in rows.fetchall()]
+
+    def _kept(self, node: bytes, now_ms: int) -> ChannelState | None:
+        """This process's latest channel to the node, if one is on disk."""
+        row = self._database.execute(
+            """SELECT envelope FROM channels WHERE process = ? AND payee = ? AND payer = ? AND expires_ms > ?
+               ORDER BY rowid DESC LIMIT 1""",
+            (self._tenure.process, node, self.payer, now_ms),
+        ).fetchone()
+        return self._state(row[0]) if row else None
+
+    @staticmethod
+    def _serves(state: ChannelState, owner: bytes, needed_ucr: int, now_ms: int) -> bool:
+        record = state.channel.record
+        return record.payout_owner == owner and now_ms < record.expires_ms and state.room_ucr >= needed_ucr
+
+    def _state(self, envelope: bytes) -> ChannelState:
+        """The channel as the process that died left it, or as it has become here."""
+        channel = verify_untrusted(Channel, envelope, signer=self.payer)
+        if channel.id in self._states:
+            return self._states[channel.id]
+        rows = self._database.execute(
+            "SELECT receipt, added_ucr, held_ucr_max, hold_until_ms FROM vouchers WHERE channel = ? AND NOT restated",
+            (channel.id,),
+        )
+        named = {receipt: Claim(*claim) for receipt, *claim in rows.fetchall()}
+        row = self._database.execute(
+            "SELECT envelope FROM vouchers WHERE channel = ? ORDER BY number DESC LIMIT 1", (channel.id,)
+        ).fetchone()
+        latest = verify_untrusted(Voucher, row[0], signer=self.payer) if row else None
+        grounds = self._database.execute("SELECT kind, ground, ucr FROM forfeits WHERE channel = ?", (channel.id,))
+        told = {Ground(kind, ground): ucr for kind, ground, ucr in grounds.fetchall()}
+        self._states[channel.id] = ChannelState(Party.PAYER, channel, latest, Claims(named), told)
+        return self._states[channel.id]
+
+    async def _answer_open(self, state: ChannelState, now_ms: int) -> None:
+        rows = self._database.execute(
+            """SELECT r.envelope, r.node, r.owed_ucr, r.held_ucr_max, r.hold_until_ms FROM receipts r
+               WHERE r.channel = ? AND NOT r.refused AND NOT EXISTS (SELECT 1 FROM vouchers v WHERE v.receipt = r.id)
+               ORDER BY r.rowid""",
+            (state.channel.id,),
+        ).fetchall()
+        for envelope, node, *claim in rows:
+            try:
+                await self.pay(state, verify_untrusted(Receipt, envelope, signer=node), Claim(*claim), now_ms)
+            except LocalProtocolError:
+                return  # the channel's grace or limit is over: nothing that is signed now would count
+
+    async def _write(self, *statements: Statement) -> None:
+        await self._in_thread(partial(_execute, self._database, statements))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        """A commit waits for the disk, so it may not run in the loop; and once begun it is not abandoned."""
+        try:
+            return await beside(call, self._writer)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                Code.CORRUPT_STORE, f"The wallet could not be written ({error}); what it held before is kept."
+            ) from None
 
 
-async def _in_thread(limiter: trio.CapacityLimiter, call: Callable[[], T]) -> T:
-    """A commit waits for the disk, so it may not run in the loop; and once begun it is not abandoned."""
-    try:
-        return await beside(call, limiter)
-    except sqlite3.DatabaseError as error:
-        raise StoreError(
-            Code.CORRUPT_STORE, f"The wallet could not be written ({error}); what it held before is kept."
-        ) from None
+def _columns(claim: Claim) -> tuple[int, int, int]:
+    return claim.owed_ucr, claim.held_ucr_max, claim.hold_until_ms
+
+
+def _voucher_row(voucher: Signed[Voucher], claim: Claim, *, restated: bool) -> Statement:
+    record = voucher.record
+    row = (voucher.id, record.channel, record.receipt, int(restated), *_columns(claim), voucher.envelope)
+    columns = "id, channel, receipt, restated, added_ucr, held_ucr_max, hold_until_ms, envelope"
+    again = "OR IGNORE " if restated else ""
+    return f"INSERT {again}INTO vouchers ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row
+
+
+def _execute(database: sqlite3.Connection, statements: Sequence[Statement]) -> None:
+    """All of them are on disk, or none is."""
+    if len(statements) == 1:
+        database.execute(*statements[0])
+        return
+    with transaction(database):
+        for statement in statements:
+            database.execute(*statement)

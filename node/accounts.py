@@ -5,8 +5,8 @@ A receipt is on disk before it is sent, a voucher before it is honoured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,8 +19,9 @@ from ..protocol.errors import Code, Refused, RemoteProtocolError
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
+from .credit import Credit, Debtor, credit_of
 from .machine import beside
-from .store import Journal
+from .store import Journal, Payment
 
 T = TypeVar("T")
 
@@ -39,6 +40,10 @@ class Account:
     """Jobs and vouchers that have it at hand: there must not be another one of the same channel meanwhile."""
     reserved_ucr: int = 0
     """What the jobs that now run may come to."""
+
+    @property
+    def payer(self) -> bytes:
+        return self.state.channel.record.payer
 
     @property
     def room_ucr(self) -> int:
@@ -72,9 +77,11 @@ class Account:
 class Accounts:
     """All channels of this node. Disk work runs in one thread at a time, and is never half done when cancelled."""
 
-    def __init__(self, journal: Journal, clock: Callable[[], int]) -> None:
+    def __init__(self, journal: Journal, clock: Callable[[], int], friends: Iterable[bytes] = ()) -> None:
+        """`friends` are payers whom the owner vouches for: what strangers may owe does not bind them."""
         self._journal = journal
         self._clock = clock
+        self._credit: Credit = credit_of(journal.debtors(clock()), friends, clock())
         self._accounts: dict[bytes, Account] = {}
         self._writer = trio.CapacityLimiter(1)
         self._honouring = trio.Lock()
@@ -84,13 +91,43 @@ class Accounts:
         """The channel's account, as the disk has it; nothing is written for a stranger. The channel has been checked."""
         if account := self._accounts.get(channel.id):
             return account
-        row = await self._write(lambda: self._load(channel))
+        state, claimed_ucr, debtor = await self._write(lambda: self._load(channel))
         # Another job on the same channel may have been as quick: there must be one account for both.
         if account := self._accounts.get(channel.id):
             return account
         self._forget_idle()
-        account = self._accounts[channel.id] = Account(row[0], row[1])
+        account = self._accounts[channel.id] = Account(state, claimed_ucr)
+        self._credit.debtors.setdefault(account.payer, debtor)
         return account
+
+    @asynccontextmanager
+    async def lent(
+        self, account: Account, amount_ucr: int, strangers_ucr: int, unanswered_ucr: int
+    ) -> AsyncIterator[None]:
+        """A job that may come to so much has its credit inside: on its channel, and with the node, which lends all strangers
+        together `strangers_ucr` a day, and nothing to whoever has left more than `unanswered_ucr` of receipts without vouchers.
+
+        Raises `Refused`: `unpaid`, `credit_exhausted`, `prepay`.
+        """
+        self._credit.answers(account.payer, unanswered_ucr)
+        with account.reserved(amount_ucr):
+            try:
+                self._credit.lend(account.payer, amount_ucr, strangers_ucr, self._clock())
+            except Refused:  # it may have paid meanwhile
+                settled_ucr = await self._write(lambda: self._journal.settled_ucr(account.payer))
+                self._credit.settled(account.payer, settled_ucr, self._clock())
+                self._credit.lend(account.payer, amount_ucr, strangers_ucr, self._clock())
+            try:
+                yield
+            finally:
+                self._credit.release(account.payer, amount_ucr, self._clock())
+
+    async def take(self, payment: Payment) -> bool:
+        """The payment is on disk, and counts; False if it did already."""
+        is_new = await self._write(lambda: self._journal.add_payment(payment))
+        settled_ucr = await self._write(lambda: self._journal.settled_ucr(payment.payer))
+        self._credit.settled(payment.payer, settled_ucr, self._clock())
+        return is_new
 
     async def accept(self, account: Account, order: Signed[JobOrder]) -> None:
         """The order cannot be run again, and its channel is on disk. Raises `Refused(replayed)`."""
@@ -102,6 +139,7 @@ class Accounts:
         claim = claim_of(owed_ucr, order.held_ppm, order.hold_ms, now_ms)
         await self._write(lambda: self._journal.add_receipt(receipt, channel, claim, now_ms))
         account.claimed_ucr += owed_ucr
+        self._credit.claimed(account.payer, owed_ucr, now_ms)
 
     async def honour(self, account: Account, voucher: Signed[Voucher]) -> None:
         """The voucher counts, and what it adds is on disk.
@@ -128,7 +166,9 @@ class Accounts:
                 raise
             if state.adds(voucher):
                 await self._write(lambda: self._journal.add_voucher(voucher, now_ms))
+                before_ucr = state.promised_ucr
                 state.receive(voucher, claim, now_ms)
+                self._credit.promised(state.channel.record.payer, state.promised_ucr - before_ucr)
 
     async def forfeit(self, account: Account, ground: Ground, ucr: int) -> None:
         """So much of what is held is not owed to us any more, and that is on disk. Our caller has judged the ground.
@@ -140,17 +180,22 @@ class Accounts:
             now_ms = self._clock()
             state.check_forfeit(ground, ucr, now_ms)
             await self._write(lambda: self._journal.add_ground(state.channel.id, ground, ucr, now_ms))
+            known = ground in state.grounds
             state.forfeit(ground, ucr, now_ms)
+            self._credit.claimed(account.payer, 0 if known else -ucr, now_ms)
+            self._credit.promised(account.payer, 0 if known else -ucr)
 
     async def _write(self, task: Callable[[], T]) -> T:
         return await beside(task, self._writer)
 
-    def _load(self, channel: Signed[Channel]) -> tuple[ChannelState, int]:
-        row = self._journal.channel(channel.id)
-        latest = verify_untrusted(Voucher, row.voucher, signer=channel.record.payer) if row.voucher else None
-        return ChannelState(Party.PAYEE, channel, latest, Claims(row.named), row.grounds), row.claimed_ucr
+    def _load(self, channel: Signed[Channel]) -> tuple[ChannelState, int, Debtor]:
+        row, payer = self._journal.channel(channel.id), channel.record.payer
+        latest = verify_untrusted(Voucher, row.voucher, signer=payer) if row.voucher else None
+        state = ChannelState(Party.PAYEE, channel, latest, Claims(row.named), row.grounds)
+        return state, row.claimed_ucr, self._journal.debtor(payer, self._clock())
 
     def _forget_idle(self) -> None:
         if len(self._accounts) >= CHANNELS_MAX:
             for channel in [key for key, account in self._accounts.items() if not account.users]:
                 del self._accounts[channel]
+            self._credit.forget_all_but({account.payer for account in self._accounts.values()})

@@ -13,6 +13,8 @@ from ..protocol.bundle import CALL, GENERATE, SCORE
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import CHECKER, EXECUTOR, RELAY, ROLES
 from ..protocol.limits import ADDRESSES_MAX, DEVICES_MAX, PRICES_MAX
+from .costs import Costs, EntryPrice
+from .credit import STRANGERS_PPM
 from .engine.messages import JOBS_MAX
 from .engine.sandbox import Policy
 from .network.reach import DIRECT, RELAYED, WANTED, WAYS, Caps
@@ -21,6 +23,10 @@ KINDS = ("vehicle", "robot", "site", "host")
 GEOHASH = frozenset("0123456789bcdefghjkmnpqrstuvwxyz")
 UCR_MAX = 10**12
 """No price has more: with the longest job it still fits an integer that every language holds."""
+WATTS_MAX = 100_000
+"""A rack of accelerators; whoever lends more runs several nodes."""
+MARGIN_PPM_MAX = 100_000_000
+"""A hundred times the cost."""
 SERVED_MAX = PRICES_MAX // 3
 """Each bundle may have three prices, and the price list has its bound."""
 SETTLE_S = {"vehicle": 300, "robot": 60}
@@ -33,18 +39,10 @@ LAN_KINDS = ("site", "host")
 RELAYS_MAX = 4
 """Each of them has a place in a profile of 16 addresses, and a connection that is kept open."""
 FETCH = ("trusted", "never")
+FRIENDS_MAX = 256
+"""A household, a club, a small company: whoever lends to more of them wants a history of each."""
 BYTES_MAX = 2**50
 """A pebibyte: no machine that lends itself has more, and no link moves so much in a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class EntryPrice:
-    """What one entry costs on this node, for every bundle, in micro-credits."""
-
-    call_ucr: int = 0
-    input_token_ucr: int = 0
-    output_token_ucr: int = 0
-    checked_token_ucr: int = 0
 
 
 DEFAULT_PRICES: Mapping[str, EntryPrice] = {
@@ -93,6 +91,15 @@ class Config:
     exit_with_stdin: bool = False
     """The node ends as by SIGTERM when its standard input does: no test network outlives the one who started it."""
     prices: Mapping[str, EntryPrice] = field(default_factory=lambda: DEFAULT_PRICES)
+    """For every bundle."""
+    costs: Costs | None = None
+    """What an hour of work costs the owner: entries that `prices` does not name are priced by it, for each bundle its own."""
+    priced: frozenset[str] = frozenset()
+    """Entries that `prices` names."""
+    strangers_ppm: int = STRANGERS_PPM
+    """Of what the node can earn in a day, what clients without a settled history may take on credit, all together in a day."""
+    friends: tuple[bytes, ...] = ()
+    """Client keys that need no history here: the owner's own, say."""
     fetch: str = "trusted"
     """Of `bundles` and `fetch_bundles`, what is trusted and not in the store comes from other nodes; or `never`."""
     fetch_bundles: tuple[str, ...] = ()
@@ -190,6 +197,10 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         worker_command=_texts(table, "worker_command", (), 64),
         exit_with_stdin=_flag(table, "exit_with_stdin"),
         prices=_prices(table),
+        costs=_costs(table),
+        priced=frozenset(_prices(table)) & set(_table(table, "prices")),
+        strangers_ppm=_integer(table, "strangers_ppm", STRANGERS_PPM, 0, 1_000_000),
+        friends=_friends(table),
         fetch=_word(table, "fetch", FETCH) or "trusted",
         fetch_bundles=_texts(table, "fetch_bundles", (), SERVED_MAX),
         store_bytes_max=_integer(table, "store_bytes_max", 0, 0, BYTES_MAX),
@@ -274,6 +285,13 @@ def _roles(table: Mapping[str, object]) -> tuple[str, ...]:
     return roles
 
 
+def _friends(table: Mapping[str, object]) -> tuple[bytes, ...]:
+    keys = _texts(table, "friends", (), FRIENDS_MAX)
+    if strange := next((key for key in keys if not re.fullmatch("[0-9a-f]{64}", key)), None):
+        raise _bad("friends", f"{strange[:80]!r} is no client's public key in hex")
+    return tuple(map(bytes.fromhex, keys))
+
+
 def _accelerators(table: Mapping[str, object]) -> tuple[int, ...]:
     value = table.get("accelerators", [])
     known = range(DEVICES_MAX)
@@ -314,6 +332,25 @@ def _caps(table: Mapping[str, object]) -> Caps:
         raise _bad(f"relay.{strange[0]}", f"there is no such cap; there are {', '.join(names)}")
     default = Caps()
     return Caps(*(_integer(value, name, getattr(default, name), 1, BYTES_MAX, "relay.") for name in names))
+
+
+def _table(table: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = table.get(name, {})
+    return value if isinstance(value, dict) else {}
+
+
+def _costs(table: Mapping[str, object]) -> Costs | None:
+    if "costs" not in table:
+        return None
+    value, names = table["costs"], [each.name for each in fields(Costs)]
+    if not isinstance(value, dict):
+        raise _bad("costs", "must be a table")
+    if strange := sorted(set(value) - set(names)):
+        raise _bad(f"costs.{strange[0]}", f"there is no such cost; there are {', '.join(names)}")
+    if missing := [name for name in ("watts", "kwh_ucr") if name not in value]:
+        raise _bad(f"costs.{missing[0]}", "must be set, for prices to follow from it")
+    most = {"watts": WATTS_MAX, "margin_ppm": MARGIN_PPM_MAX}
+    return Costs(*(_integer(value, name, 0, 0, most.get(name, UCR_MAX), "costs.") for name in names))
 
 
 def _prices(table: Mapping[str, object]) -> Mapping[str, EntryPrice]:

@@ -28,7 +28,7 @@ Handler: TypeAlias = Callable[[str], Awaitable[Reply]]
 
 def request(state: Path, command: str) -> dict[str, object]:
     """The running node's answer to a command. Raises `ConfigError(not_running)`, or the node's own error."""
-    with _reachable(state) as address, socket.socket(socket.AF_UNIX) as connection:
+    with reachable(state) as address, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(ANSWER_S)
         try:
             connection.connect(address)
@@ -62,7 +62,7 @@ async def serve(
     """Commands reach the handler, from this user only, until cancelled. A bad request costs its connection."""
     path = state / CONTROL
     path.unlink(missing_ok=True)  # of a node that was killed; that none runs, the state directory's lock has shown
-    with _reachable(state) as address, trio.socket.socket(socket.AF_UNIX) as listening:
+    with reachable(state) as address, trio.socket.socket(socket.AF_UNIX) as listening:
         before = os.umask(0o177)
         try:
             await listening.bind(address)
@@ -121,13 +121,16 @@ def _unpacked(received: bytes) -> dict[str, object] | None:
 
 
 @contextmanager
-def _reachable(state: Path) -> Iterator[str]:
-    """An address of the socket that fits into its 107 bytes, however long the directory's path is."""
+def reachable(state: Path, name: str = CONTROL) -> Iterator[str]:
+    """An address of the socket that fits into its 107 bytes, however long the directory's path is.
+
+    Raises `ConfigError(not_running)` without the directory.
+    """
     try:
         directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         raise ConfigError(Code.NOT_RUNNING, f"There is no node's state directory at {state}.") from None
     try:
-        yield f"/proc/self/fd/{directory}/{CONTROL}"
+        yield f"/proc/self/fd/{directory}/{name}"
     finally:
         os.close(directory)

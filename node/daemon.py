@@ -165,7 +165,7 @@ class _Node:
             return [bundle.hash for bundle in library.shared()]
 
         library.lent = self._lends
-        accounts = Accounts(journal, wall_ms)
+        accounts = Accounts(journal, wall_ms, config.friends)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
         self._survey = Survey(
             config,

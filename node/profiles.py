@@ -16,9 +16,12 @@ from ..protocol.orders import Terms
 from ..protocol.prices import Price, price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
 from ..protocol.published import Profiles
-from .config import Config, EntryPrice
+from .config import Config
 from .connection import HIDES_LINK, Connection
+from .costs import EntryPrice, entry_price
+from .credit import STRANGERS_PPM, day_ucr, windows_ucr
 from .engine.engine import Engine
+from .engine.messages import Rates
 from .machine import threads
 
 
@@ -31,6 +34,18 @@ class Offer:
     served: tuple[ServedBundle, ...]
     prices: tuple[Price, ...]
     worker_key: Signed[WorkerKey]
+    strangers_ppm: int = STRANGERS_PPM
+    """Of what it earns in a day, what strangers may take on credit in a day."""
+
+    @cached_property
+    def strangers_ucr(self) -> int:
+        """The same in micro-credits."""
+        return day_ucr(self.served, self.prices) * self.strangers_ppm // 1_000_000
+
+    @cached_property
+    def unanswered_ucr(self) -> int:
+        """What a payer may leave without vouchers."""
+        return windows_ucr(self.prices)
 
     @cached_property
     def terms(self) -> Terms:
@@ -59,14 +74,27 @@ def make_offer(
         for bundle, loaded in engine.served.items()
         if any(_plays(config.roles, entry) for entry in manifests[bundle].entries)
     )
-    prices = tuple(_price(bundle.bundle, entry, config.prices[entry]) for bundle in served for entry in bundle.entries)
+    prices = tuple(
+        _price(bundle.bundle, entry, asked(config, entry, engine.served[bundle.bundle].rates))
+        for bundle in served
+        for entry in bundle.entries
+    )
     node = bytes(key.verify_key)
     worker_key = WorkerKey(node, engine.hpke_key, now_ms, now_ms + WORKER_KEY_MS_MAX)
-    return Offer(node, manifests, served, prices, sign(worker_key, key))
+    return Offer(node, manifests, served, prices, sign(worker_key, key), config.strangers_ppm)
 
 
 def _plays(roles: Sequence[str], entry: str) -> bool:
     return (CHECKER if entry == SCORE else EXECUTOR) in roles
+
+
+def asked(config: Config, entry: str, rates: Rates) -> EntryPrice:
+    """As the owner says, or as it follows from what the owner says that an hour costs."""
+    if config.costs is None or entry in config.priced:
+        return config.prices[entry]
+    price = entry_price(entry, rates, config.costs)
+    # Not measured: better the usual price than none.
+    return price if price != EntryPrice() or not config.costs.hour_ucr else config.prices[entry]
 
 
 def _price(bundle: bytes, entry: str, price: EntryPrice) -> Price:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 
 import trio
 from nacl.signing import SigningKey
@@ -71,7 +71,7 @@ class Executor:
         message = await _read_order_untrusted(stream)
         job = Job(Role.EXECUTOR, first_chunk_ms_max=0, gap_ms_max=0, now_ms=now_ms())
         job.receive(Event.ORDER, now_ms())
-        with ExitStack() as held:
+        async with AsyncExitStack() as held:
             try:
                 order, offer, account = await self._check_untrusted(message, held)
                 answer = self._engine.submit(
@@ -118,7 +118,9 @@ class Executor:
             self._idle = trio.Event()
             await self._idle.wait()
 
-    async def _check_untrusted(self, message: OrderMessage, held: ExitStack) -> tuple[Signed[JobOrder], Offer, Account]:
+    async def _check_untrusted(
+        self, message: OrderMessage, held: AsyncExitStack
+    ) -> tuple[Signed[JobOrder], Offer, Account]:
         """The order may run: a slot and its credit are `held`, it can never be accepted again, and the voucher that came
         with it counts.
 
@@ -136,7 +138,7 @@ class Executor:
         _check_work(record, offer.manifests[record.bundle])
         amount = _check_price(record, find_price(offer.prices, record.bundle, record.entry))
         account = await self._accounts.open(channel)
-        held.enter_context(account.reserved(amount))
+        await held.enter_async_context(self._accounts.lent(account, amount, offer.strangers_ucr, offer.unanswered_ucr))
         held.enter_context(self._slot())
         latest = None
         if message.voucher is not None:

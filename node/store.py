@@ -7,6 +7,7 @@ SQLite in WAL mode with full syncs: when a method returns, what it wrote survive
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from ..protocol.limits import SKEW_MS
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
+from .credit import DAY_MS, HOUR_MS, Debtor
 from .log import wall_ms
 
 JOURNAL = "journal.sqlite"
-VERSION: Final = 2
+VERSION: Final = 3
 BUSY_S: Final = 5.0
 """A reader (`fallow earnings`) holds the file for milliseconds."""
 
@@ -59,6 +61,17 @@ CREATE TABLE grounds (
 ) STRICT;
 """
 
+_PAYMENTS = """
+CREATE TABLE payments (
+    id BLOB PRIMARY KEY, payer BLOB NOT NULL, rail TEXT NOT NULL, ucr INTEGER NOT NULL, fee_ucr INTEGER NOT NULL,
+    reference TEXT NOT NULL, taken_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX payments_payer ON payments (payer);
+CREATE INDEX channels_payer ON channels (payer);
+CREATE INDEX receipts_issued ON receipts (issued_ms);
+"""
+"""Version 3 has these beside what version 2 had."""
+
 _LATEST_FIRST = "due_ucr + held_ucr + forfeited_ucr DESC, due_ucr + forfeited_ucr DESC, release_at_ms"
 """Of a channel's vouchers, each follows those after it."""
 
@@ -85,6 +98,41 @@ class Earning:
     """Of that, what has not fallen due. A channel's vouchers say how much is held, not of what: it counts as of the newest."""
     forfeited_ucr: int
     """What was promised, held and forfeited, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What a payer has really paid, on a rail: it settles what vouchers promise, or is ahead of them."""
+
+    id: bytes
+    """By the rail: the same payment taken again has the same."""
+    payer: bytes
+    rail: str
+    ucr: int
+    """What it settles."""
+    fee_ucr: int
+    """Of that, what the rail kept and the owner did not get."""
+    reference: str
+    """For a person: what stands on the bank's statement, say."""
+    taken_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """One payer, over all its channels with this node."""
+
+    payer: bytes
+    receipts: int
+    owed_ucr: int
+    """Of all receipts, less what was forfeited."""
+    promised_ucr: int
+    """Of that, what vouchers cover, whether it is due or held."""
+    settled_ucr: int
+
+    @property
+    def open_ucr(self) -> int:
+        """Promised and not paid; less than nothing if paid ahead."""
+        return self.promised_ucr - self.settled_ucr
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +256,53 @@ class Journal:
         with _explained(self.path):
             self._db.execute("INSERT OR IGNORE INTO grounds VALUES (?, ?, ?, ?, ?)", row)
 
+    def add_payment(self, payment: Payment) -> bool:
+        """The payment is on disk; False if it was before, whatever is said of it now."""
+        row = (
+            payment.id, payment.payer, payment.rail, payment.ucr, payment.fee_ucr, payment.reference, payment.taken_ms,
+        )  # fmt: skip
+        with _explained(self.path):
+            return self._db.execute("INSERT OR IGNORE INTO payments VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount > 0
+
+    def debtor(self, payer: bytes, now_ms: int) -> Debtor:
+        """What the payer owes over all its channels, and has settled."""
+        with _explained(self.path):
+            (owed,) = self._db.execute(
+                "SELECT coalesce(sum(owed_ucr), 0) FROM receipts WHERE channel IN (SELECT id FROM channels WHERE payer = ?)",
+                (payer,),
+            ).fetchone()
+            (forfeited,) = self._db.execute(
+                "SELECT coalesce(sum(ucr), 0) FROM grounds WHERE channel IN (SELECT id FROM channels WHERE payer = ?)",
+                (payer,),
+            ).fetchone()
+            hours = self._db.execute(
+                """SELECT r.issued_ms / ?, sum(r.owed_ucr) FROM receipts r JOIN channels c ON c.id = r.channel
+                   WHERE c.payer = ? AND r.issued_ms > ? GROUP BY 1""",
+                (HOUR_MS, payer, now_ms - DAY_MS),
+            ).fetchall()
+            promised = self._db.execute(
+                """SELECT max(due_ucr + held_ucr + forfeited_ucr) FROM vouchers
+                   WHERE channel IN (SELECT id FROM channels WHERE payer = ?) GROUP BY channel""",
+                (payer,),
+            ).fetchall()
+        promised_ucr = sum(ucr for (ucr,) in promised) - forfeited
+        return Debtor(owed - forfeited, promised_ucr, self.settled_ucr(payer), by_hour=dict(hours))
+
+    def settled_ucr(self, payer: bytes) -> int:
+        """What the payer has paid in all."""
+        with _explained(self.path):
+            row = self._db.execute("SELECT coalesce(sum(ucr), 0) FROM payments WHERE payer = ?", (payer,)).fetchone()
+        return int(row[0])
+
+    def debtors(self, now_ms: int) -> dict[bytes, Debtor]:
+        """All who were issued a receipt within a day."""
+        with _explained(self.path):
+            payers = self._db.execute(
+                "SELECT DISTINCT c.payer FROM receipts r JOIN channels c ON c.id = r.channel WHERE r.issued_ms > ?",
+                (now_ms - DAY_MS,),
+            ).fetchall()
+        return {payer: self.debtor(payer, now_ms) for (payer,) in payers}
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
@@ -221,7 +316,9 @@ class Journal:
     def _check(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0 and not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            self._db.executescript(f"BEGIN; {_SCHEMA} {_PAYMENTS} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif version == 2:
+            self._db.executescript(f"BEGIN; {_PAYMENTS} PRAGMA user_version = {VERSION}; COMMIT;")
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"it is of version {version}, not {VERSION}")
         problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -235,13 +332,9 @@ def earnings(state: Path, now_ms: int | None = None) -> list[Earning]:
     Reads only, also while the node runs. Raises `StoreError(corrupt_store)`. A directory without a journal has earned
     nothing.
     """
-    path = state / JOURNAL
-    if not path.exists():
-        return []
-    with (
-        _explained(path),
-        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as db,
-    ):
+    with _reading(state) as db:
+        if db is None:
+            return []
         rows = db.execute(
             """SELECT r.channel, r.issued_ms, c.payer, o.bundle, o.entry, r.sequence, r.tokens, r.owed_ucr, r.id,
                       (SELECT v.id FROM vouchers v WHERE v.receipt = r.id AND v.channel = r.channel
@@ -255,6 +348,36 @@ def earnings(state: Path, now_ms: int | None = None) -> list[Earning]:
         now_ms = wall_ms() if now_ms is None else now_ms
         found = [row for channel, of_one in channels.items() for row in _earned(db, channel, of_one, now_ms)]
     return sorted(found, key=lambda row: (row.issued_ms, row.window))
+
+
+def debts(state: Path, now_ms: int | None = None) -> list[Debt]:
+    """Every payer of the state directory, who owes most first. Reads only, also while the node runs."""
+    rows, settled = earnings(state, now_ms), Counter[bytes]()
+    for payment in payments(state):
+        settled[payment.payer] += payment.ucr
+    found: dict[bytes, list[Earning]] = {payer: [] for payer in settled}
+    for row in rows:
+        found.setdefault(row.payer, []).append(row)
+    debts = [
+        Debt(
+            payer,
+            len(own),
+            sum(row.owed_ucr - row.forfeited_ucr for row in own),
+            sum(row.paid_ucr for row in own),
+            settled[payer],
+        )
+        for payer, own in found.items()
+    ]
+    return sorted(debts, key=lambda debt: (-debt.open_ucr, debt.payer))
+
+
+def payments(state: Path) -> list[Payment]:
+    """Every payment that was written down, oldest first. Reads only, also while the node runs."""
+    with _reading(state) as db:
+        if db is None or not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'payments'").fetchone():
+            return []  # a journal of version 2, whose node was not started since
+        rows = db.execute("SELECT * FROM payments ORDER BY taken_ms, id").fetchall()
+    return [Payment(*row) for row in rows]
 
 
 def _earned(db: sqlite3.Connection, channel: bytes, rows: list[tuple[Any, ...]], now_ms: int) -> list[Earning]:
@@ -279,6 +402,20 @@ def _earned(db: sqlite3.Connection, channel: bytes, rows: list[tuple[Any, ...]],
         held_ucr, forfeited_ucr = held_ucr - held, forfeited_ucr - forfeited
         found.append(Earning(*[*row, covered_ucr - forfeited, held, forfeited]))
     return found[::-1]
+
+
+@contextmanager
+def _reading(state: Path) -> Iterator[sqlite3.Connection | None]:
+    """The journal of the state directory, for reading; None if there is none."""
+    path = state / JOURNAL
+    if not path.exists():
+        yield None
+        return
+    with (
+        _explained(path),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as db,
+    ):
+        yield db
 
 
 @contextmanager

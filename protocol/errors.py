@@ -45,6 +45,7 @@ class Code(StrEnum):
     INPUT_MISMATCH = "input_mismatch"
     PRICE_TOO_HIGH = "price_too_high"
     CREDIT_EXHAUSTED = "credit_exhausted"
+    PREPAY = "prepay"
     UNPAID = "unpaid"
     BUSY = "busy"
     OWNER_NEEDS_MACHINE = "owner_needs_machine"
@@ -124,6 +125,7 @@ REGISTRY: dict[Code, CodeEntry] = {
         CodeEntry(Code.INPUT_MISMATCH, "node", _REJECT, "Seal the input again; it did not match its digest."),
         CodeEntry(Code.PRICE_TOO_HIGH, "any", _IGNORE, "Raise the price cap, or wait for a cheaper node."),
         CodeEntry(Code.CREDIT_EXHAUSTED, "any", _IGNORE, "Open a channel with a higher limit, or settle first."),
+        CodeEntry(Code.PREPAY, "any", _IGNORE, "Pay what the node is owed, or pay ahead; or use another node."),
         CodeEntry(Code.UNPAID, "node", _REJECT, "Send the voucher for the last receipt; delivery stops without it."),
         CodeEntry(Code.BUSY, "node", _IGNORE, "Try another node, or this one after the time that it names."),
         CodeEntry(Code.OWNER_NEEDS_MACHINE, "node", _IGNORE, "Go on elsewhere: the owner has taken the machine back."),

@@ -9,8 +9,11 @@ from typing import Annotated
 from .codec import encode
 from .errors import Code, RemoteProtocolError
 from .identity import content_hash
-from .limits import OUTPUT_TOKENS_MAX
+from .limits import OUTPUT_TOKENS_MAX, WINDOW_TOKENS
 from .schema import Between, Hash, Word, to_map
+
+OPEN, FINAL, YIELDED, CANCELLED = "open", "final", "yielded", "cancelled"
+"""How a window ended: more follow, the work is complete, the owner took the machine, the client had enough."""
 
 Ucr = Annotated[int, Between(0, 2**53 - 1)]
 """Micro-credits. Below 2^53, so that every language's numbers hold it exactly."""
@@ -57,16 +60,21 @@ def find_price(prices: Sequence[Price], bundle: bytes, entry: str) -> Price:
     raise RemoteProtocolError(Code.UNKNOWN_BUNDLE, f"The price list has no price for this bundle's {entry}.")
 
 
-def amount_ucr(price: Price, usage: Usage, *, planned_tokens: int, complete: bool) -> int:
-    """What is owed for `usage`.
+def amount_ucr(price: Price, usage: Usage, *, planned_tokens: int, end: str) -> int:
+    """What is owed for `usage` by a receipt with this end.
 
     A job that is not complete pays its start (call and input) in proportion to the tokens delivered of those planned,
-    rounded down: a node that leaves early has not earned the prefill that its successor must repeat.
+    rounded down: a node that leaves early has not earned the prefill that its successor must repeat. One that its client
+    cancelled pays one call and one window of input at least: who had enough before the first token has cost the node a place
+    and perhaps the prefill, and a node that does nothing until it is cancelled gains no more than that.
     """
-    start = usage.calls * price.call_ucr + usage.input_tokens * price.input_token_ucr
+    whole = start = usage.calls * price.call_ucr + usage.input_tokens * price.input_token_ucr
     delivered = usage.output_tokens + usage.checked_tokens
-    if not complete:
-        start = start * min(delivered, planned_tokens) // max(planned_tokens, 1)
+    if end != FINAL:
+        start = whole * min(delivered, planned_tokens) // max(planned_tokens, 1)
+    if end == CANCELLED:
+        least = min(usage.calls, 1) * price.call_ucr + min(usage.input_tokens, WINDOW_TOKENS) * price.input_token_ucr
+        start = max(start, least)
     return start + usage.output_tokens * price.output_token_ucr + usage.checked_tokens * price.checked_token_ucr
 
 

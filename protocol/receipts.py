@@ -11,12 +11,14 @@ from .errors import Code, RemoteProtocolError
 from .limits import OUTPUT_TOKENS_MAX, WINDOW_TOKENS
 from .numerics import is_within, narrowed
 from .orders import JobOrder
+from .prices import CANCELLED as CANCELLED
+from .prices import FINAL as FINAL
+from .prices import OPEN as OPEN
+from .prices import YIELDED as YIELDED
 from .prices import Price, Ucr, Usage, amount_ucr
 from .schema import Between, Hash, Text, Uint, Word
 from .work import Values
 
-OPEN, FINAL, YIELDED, CANCELLED = "open", "final", "yielded", "cancelled"
-"""How a window ended: more follow, the work is complete, the owner took the machine, the client had enough."""
 ENDS = frozenset({OPEN, FINAL, YIELDED, CANCELLED})
 
 
@@ -104,7 +106,7 @@ class Delivery:
             transcript=self.transcript if self.pieces else self.order.id,
             values_micro=tuple(self.values),
             numerics_class=narrowed(self.numerics_class, self.ran),
-            amount_ucr=amount_ucr(self.price, usage, planned_tokens=order.planned_tokens, complete=end == FINAL),
+            amount_ucr=amount_ucr(self.price, usage, planned_tokens=order.planned_tokens, end=end),
             end=end,
         )
 

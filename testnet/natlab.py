@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from ..protocol.errors import Code, EngineError
 
@@ -35,6 +36,14 @@ class Place:
 
     namespace: str
     ip: str
+    interface: str
+    """By which it is connected."""
+    gate: str = ""
+    """The namespace whose `outside` is the way to the public wire: its own, or its router's. Empty without such a way."""
+    port: str = ""
+    """The other end of that way, in the wire's namespace."""
+    outside: str = ""
+    """The address that others see."""
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The command line that runs the words there."""
@@ -61,12 +70,17 @@ def lab() -> Iterator[Lab]:
 
     Raises `EngineError(worker_failed)` with the kernel's words if it cannot be built.
     """
-    built = Lab(f"fallow-{os.getpid()}-{os.urandom(2).hex()}")
+    built = new()
     try:
         built.raise_switch()
         yield built
     finally:
         built.raze()
+
+
+def new() -> Lab:
+    """A lab with nothing in it yet, not even the wire; whoever makes it razes it."""
+    return Lab(f"fallow-{os.getpid()}-{os.urandom(2).hex()}")
 
 
 class Lab:
@@ -79,6 +93,16 @@ class Lab:
         self._homes = 0
         self._publics = 0
 
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """All that were made so far."""
+        return tuple(self._namespaces)
+
+    @property
+    def wire(self) -> str:
+        """The namespace of the public wire."""
+        return self._switch
+
     def raise_switch(self) -> None:
         """The public wire is there."""
         self._switch = self._namespace("wire")
@@ -87,13 +111,14 @@ class Lab:
     def public(self) -> Place:
         """A host that everybody can reach."""
         namespace = self._namespace(f"public{self._publics}")
-        return Place(namespace, self._connect(namespace))
+        port, address = self._connect(namespace)
+        return Place(namespace, address, "outside", namespace, port, address)
 
     def home(self, nat: Nat) -> Place:
         """A host that nobody can reach: its router lets in nothing that was not asked for from inside."""
         self._homes += 1
         router, host = self._namespace(f"router{self._homes}"), self._namespace(f"home{self._homes}")
-        self._connect(router)
+        port, address = self._connect(router)
         inside = f"192.168.{10 + self._homes}"
         _ip(
             f"link add inside netns {router} type veth peer name lan netns {host}",
@@ -103,32 +128,45 @@ class Lab:
             f"-n {host} link set lan up",
             f"-n {host} route add default via {inside}.1",
         )
-        _run(["ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
-        _run(["ip", "netns", "exec", router, "nft", "-f", "-"], _rules(nat))
-        return Place(host, f"{inside}.2")
+        run(["ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
+        run(["ip", "netns", "exec", router, "nft", "-f", "-"], _rules(nat))
+        return Place(host, f"{inside}.2", "lan", router, port, address)
 
-    def lan(self, hosts: int) -> list[Place]:
-        """So many hosts on one wire of their own, without a router."""
+    def lan(self, hosts: int, *, ipv6: bool = False) -> list[Place]:
+        """So many hosts on one wire of their own, without a router; they have addresses of one kind alone."""
         self._homes += 1
         wire = self._namespace(f"lan{self._homes}")
         _ip(f"-n {wire} link add wire type bridge mcast_snooping 0", f"-n {wire} link set wire up")
         places = []
         for number in range(1, hosts + 1):
-            host, ip = self._namespace(f"lan{self._homes}-{number}"), f"192.168.{10 + self._homes}.{number}"
+            host = self._namespace(f"lan{self._homes}-{number}")
+            ip = f"fd00:{self._homes:x}::{number:x}" if ipv6 else f"192.168.{10 + self._homes}.{number}"
             _ip(
                 f"link add lan netns {host} type veth peer name port{number} netns {wire}",
                 f"-n {wire} link set port{number} master wire up",
-                f"-n {host} addr add {ip}/24 dev lan",
+                f"-n {host} addr add {ip}/64 dev lan nodad" if ipv6 else f"-n {host} addr add {ip}/24 dev lan",
                 f"-n {host} link set lan up",
                 f"-n {host} route add default dev lan",
             )
-            places.append(Place(host, ip))
+            places.append(Place(host, ip, "lan"))
         return places
+
+    def lose(self, place: Place) -> None:
+        """Whatever comes to the place or leaves it is lost, and nobody is told: as in a tunnel."""
+        _weather(place, "drop")
+
+    def narrow(self, place: Place, bytes_per_s: int) -> None:
+        """What leaves the place beyond that rate is lost, once a second's worth has gone: nft's bucket holds so much.
+        (Queues that shape need kernel modules which are often missing.)"""
+        _weather(place, f"limit rate over {bytes_per_s} bytes/second drop", incoming=False)
+
+    def clear(self, place: Place) -> None:
+        """Nothing is lost any more."""
+        run(["ip", "netns", "exec", place.namespace, "nft", "delete", "table", "inet", "weather"])
 
     def raze(self) -> None:
         """No namespace of the lab is left."""
-        for namespace in reversed(self._namespaces):
-            _ip(f"netns del {namespace}")
+        raze(self._namespaces)
         self._namespaces.clear()
 
     def _namespace(self, name: str) -> str:
@@ -138,18 +176,26 @@ class Lab:
         _ip(f"-n {namespace} link set lo up")
         return namespace
 
-    def _connect(self, namespace: str) -> str:
-        """The namespace's new address on the public wire."""
+    def _connect(self, namespace: str) -> tuple[str, str]:
+        """The namespace's new port at the public wire, and its address there."""
         self._publics += 1
-        address = f"{_PUBLIC}.{self._publics}"
+        port, address = f"port{self._publics}", f"{_PUBLIC}.{self._publics}"
         _ip(
-            f"link add outside netns {namespace} type veth peer name port{self._publics} netns {self._switch}",
-            f"-n {self._switch} link set port{self._publics} master wire up",
+            f"link add outside netns {namespace} type veth peer name {port} netns {self._switch}",
+            f"-n {self._switch} link set {port} master wire up",
             f"-n {namespace} addr add {address}/24 dev outside",
             f"-n {namespace} link set outside up",
             f"-n {namespace} route add default dev outside",
         )
-        return address
+        return port, address
+
+
+def raze(namespaces: Sequence[str]) -> None:
+    """None of them is left; one that is not there is no error."""
+    there = {path.name for path in Path("/run/netns").glob("*")}
+    for namespace in reversed(namespaces):
+        if namespace in there:
+            _ip(f"netns del {namespace}")
 
 
 def _rules(nat: Nat) -> str:
@@ -166,12 +212,21 @@ table ip guard {{
 """
 
 
+def _weather(place: Place, rule: str, *, incoming: bool = True) -> None:
+    chains = [f"chain out {{ type filter hook output priority 0; oifname {place.interface} {rule}; }}"]
+    if incoming:
+        chains.append(f"chain in {{ type filter hook input priority 0; iifname {place.interface} {rule}; }}")
+    table = f"table inet weather {{\n{chr(10).join(chains)}\n}}\n"
+    run(["ip", "netns", "exec", place.namespace, "nft", "-f", "-"], table)
+
+
 def _ip(*commands: str) -> None:
     for command in commands:
-        _run(["ip", *command.split()])
+        run(["ip", *command.split()])
 
 
-def _run(command: list[str], text: str = "") -> None:
+def run(command: Sequence[str], text: str = "") -> None:
+    """The system's command was carried out. Raises `EngineError(worker_failed)` with its words if it failed."""
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=10)
     if done.returncode:
         raise EngineError(Code.WORKER_FAILED, f"`{' '.join(command)}` failed: {done.stderr.strip()}")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from ..node import control
 from ..protocol.errors import Code, ConfigError, FallowError, StoreError
+from . import natlab
 from .processes import ProcessId
 
 RECORD = "testnet.json"
+LOCK = ".testnet.lock"
 STOP_S = 5.0
 """From SIGTERM to SIGKILL: a node that yields waits a second for its last vouchers, beside others that do so."""
 REAP_S = 5.0
@@ -35,6 +40,15 @@ class LocalNode:
     """Its state folder."""
     addresses: tuple[str, ...]
     liar: bool
+    name: str = ""
+    """In the plan, such as `2-vehicle`; faults and logs go by it."""
+    adversary: str = ""
+    """What it does to others; empty if it is honest."""
+    region: str = ""
+    place: natlab.Place | None = None
+    """Where it lives, if it has a network namespace of its own."""
+    command: tuple[str, ...] = ()
+    """The program that runs in the node's place, if another does."""
 
     @property
     def process(self) -> ProcessId:
@@ -57,21 +71,64 @@ class NodeStatus:
     """Proportional share of the daemon and its worker."""
 
 
-def write(directory: Path, nodes: Sequence[LocalNode]) -> None:
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What the nodes stand on."""
+
+    zygote: ProcessId | None = None
+    """The process that forks them, and by which they end."""
+    namespaces: tuple[str, ...] = ()
+    """Network namespaces that were made for them."""
+    wire: str = ""
+    """The one in which all public places are joined."""
+    client: natlab.Place | None = None
+    """Where a client stands, who could not reach them from outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """All that is recorded."""
+
+    nodes: list[LocalNode] = field(default_factory=list)
+    ground: Ground = Ground()
+
+    def find(self, name: str) -> LocalNode:
+        """The node of that name, or whose peer id ends so. Raises `ConfigError(bad_config)`."""
+        found = [node for node in self.nodes if name and (node.name == name or node.peer_id.endswith(name))]
+        if len(found) != 1:
+            known = ", ".join(node.name for node in self.nodes)
+            raise ConfigError(Code.BAD_CONFIG, f"No one node of this network goes by {name!r}; here are {known}.")
+        return found[0]
+
+
+def write(directory: Path, nodes: Sequence[LocalNode], ground: Ground = Ground()) -> None:
     """The record is there, whole."""
     bootstrap = nodes[0].addresses if nodes else ()
-    content = {"bootstrap": bootstrap, "nodes": [asdict(node) for node in nodes]}
+    content = {"bootstrap": bootstrap, "nodes": [asdict(node) for node in nodes], "ground": asdict(ground)}
     scratch = directory / f".{RECORD}"
     scratch.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     scratch.replace(directory / RECORD)
 
 
+def change(directory: Path, node: LocalNode) -> None:
+    """The record has this node in the place of the one with its peer id. Raises as `read`."""
+    with _locked(directory):
+        network = read_network(directory)
+        nodes = [node if each.peer_id == node.peer_id else each for each in network.nodes]
+        write(directory, nodes, network.ground)
+
+
 def read(directory: Path) -> list[LocalNode]:
     """The nodes that were started. Raises `ConfigError(not_running)`, `StoreError(corrupt_store)`."""
+    return read_network(directory).nodes
+
+
+def read_network(directory: Path) -> Network:
+    """The nodes that were started, and what they stand on. Raises as `read`."""
     path = directory / RECORD
     try:
-        nodes = json.loads(path.read_text())["nodes"]
-        return [LocalNode(**{**node, "addresses": tuple(node["addresses"])}) for node in nodes]
+        content = json.loads(path.read_text())
+        return Network([_node(node) for node in content["nodes"]], _ground(content.get("ground") or {}))
     except FileNotFoundError:
         raise ConfigError(Code.NOT_RUNNING, f"No test network runs in {directory}.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -93,12 +150,20 @@ async def status(directory: Path) -> list[NodeStatus]:
 
 
 async def down(directory: Path) -> list[LocalNode]:
-    """No process of the network is left; returns the nodes that were running. Raises as `read`."""
-    nodes = read(directory)
-    running = [node for node in nodes if node.process.running]
+    """No process of the network is left, nor a namespace; returns the nodes that were running. Raises as `read`."""
+    network = read_network(directory)
+    running = [node for node in network.nodes if node.process.running]
     await stop(node.process for node in running)
-    (directory / RECORD).unlink(missing_ok=True)
+    await clear(directory, network.ground)
     return running
+
+
+async def clear(directory: Path, ground: Ground) -> None:
+    """What the nodes stood on is gone, and so is the record."""
+    if ground.zygote:
+        await stop([ground.zygote])
+    await trio.to_thread.run_sync(natlab.raze, ground.namespaces)
+    (directory / RECORD).unlink(missing_ok=True)
 
 
 async def stop(processes: Iterable[ProcessId]) -> None:
@@ -133,6 +198,30 @@ async def _gone(*processes: ProcessId) -> None:
         process.send(signal.SIGKILL)
         with trio.move_on_after(REAP_S):
             await process.ended()
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Nobody else changes the record meanwhile: the starter and a command may restart nodes at the same time."""
+    with (directory / LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _node(content: dict[str, Any]) -> LocalNode:
+    place = content.get("place")
+    lists = {name: tuple(content.get(name, ())) for name in ("addresses", "command")}
+    return LocalNode(**{**content, **lists, "place": natlab.Place(**place) if place else None})
+
+
+def _ground(content: dict[str, Any]) -> Ground:
+    zygote, client = content.get("zygote"), content.get("client")
+    return Ground(
+        ProcessId(**zygote) if zygote else None,
+        tuple(content.get("namespaces", ())),
+        content.get("wire", ""),
+        natlab.Place(**client) if client else None,
+    )
 
 
 def _status_of(node: LocalNode) -> NodeStatus:

@@ -71,6 +71,11 @@ if ! command -v nft >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev
     { apt-get -qq update && apt-get -qq install --no-install-recommends iproute2 nftables >/dev/null; } ||
         echo "fallow: apt-get could not install nftables: the tests of homes behind NAT are skipped." >&2
 fi
+# For one test alone, which says so where it is missing: another program reads the statements that this one writes.
+if ! command -v hledger >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get -qq update && apt-get -qq install --no-install-recommends hledger >/dev/null; } ||
+        echo "fallow: apt-get could not install hledger: one test of statements is skipped." >&2
+fi
 
 echo "fallow: installing into $venv with $python (a few minutes the first time)"
 [ -x "$venv/bin/python" ] && [ -x "$venv/bin/pip" ] || "$python" -m venv --clear "$venv"

@@ -51,9 +51,13 @@ class Areas:
 def descriptor(jobs: int) -> int:
     """Memory for the areas of so many jobs, with no name that anybody could open.
 
-    Its size is sealed: a worker that made it shorter would end the daemon at its next look (SIGBUS).
+    Its size is sealed: a worker that made it shorter would end the daemon at its next look (SIGBUS). Raises `OSError`.
     """
     made = os.memfd_create("fallow-areas", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(made, 2 * jobs * MESSAGE_BYTES_MAX)
-    fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    try:
+        os.ftruncate(made, 2 * jobs * MESSAGE_BYTES_MAX)
+        fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(made)
+        raise
     return made

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 import trio
 from nacl.signing import SigningKey
 
-from fallow.client.wallet import CREDIT_LIMIT_UCR, Wallet
-from fallow.protocol.channel import Ground
+from fallow.client.wallet import CHANNEL_MS, CLOSE_GRACE_MS, CREDIT_LIMIT_UCR, Wallet
+from fallow.protocol.channel import ChannelState, Ground, Party
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, sign, verify_untrusted
 from fallow.protocol.errors import Code, LocalProtocolError, Refused, StoreError
-from fallow.protocol.payment import Voucher
+from fallow.protocol.payment import LEDGER, Channel, Voucher
 from fallow.protocol.receipts import Receipt
 
 KEY, NODE = SigningKey(b"\x01" * 32), SigningKey(b"\x02" * 32)
@@ -39,7 +41,8 @@ def opened() -> Iterator[Opened]:
 
     yield open_wallet
     for wallet in wallets:
-        wallet.close()
+        with suppress(sqlite3.ProgrammingError):  # the test has closed it
+            wallet.close()
 
 
 @pytest.mark.spec("P-4")
@@ -115,3 +118,80 @@ async def test_what_is_forfeited_is_on_disk_and_owed_no_more(tmp_path: Path, ope
     assert opened(tmp_path).owed_by_owner() == {OWNER: 6}
     later = await wallet.pay(channel, receipt(2), Claim(1), 1_000)
     assert (later.record.due_ucr, later.record.held_ucr, later.record.forfeited_ucr) == (7, 0, 4)
+
+
+@pytest.mark.spec("P-24")
+async def test_what_a_process_left_open_is_taken_over_once_it_has_ended(tmp_path: Path, opened: Opened) -> None:
+    first = opened(tmp_path)
+    channel = await first.channel(A, OWNER, 0, 0)
+    await first.pay(channel, receipt(1), Claim(5), 0)
+    await first.keep_receipt(receipt(2), OWNER, channel, Claim(7))
+    await first.keep_receipt(receipt(3), OWNER, channel, Claim(9))
+    await first.refuse([receipt(3)])
+    assert await opened(tmp_path).take_over(1) == []  # the first one lives
+    first.close()
+    second = opened(tmp_path)
+    (state,) = await second.take_over(1)
+    assert state.channel == channel.channel
+    assert state.latest is not None
+    assert (state.promised_ucr, state.latest.record.receipt) == (12, receipt(2).id)
+    assert await second.channel(A, OWNER, 0, 1) is state
+    assert second.owed_by_owner() == {OWNER: 12}
+    second.confirmed(state.channel.id, state.latest.id)
+    second.close()
+    third = opened(tmp_path)
+    assert await third.take_over(1) == []
+    again = await third.pay(await third.channel(A, OWNER, 0, 1), receipt(4), Claim(1), 1)
+    assert again.record.due_ucr == 13
+
+
+async def test_nobody_pays_for_what_a_node_at_fault_had_open(tmp_path: Path, opened: Opened) -> None:
+    first = opened(tmp_path)
+    await first.keep_receipt(receipt(1), OWNER, await first.channel(A, OWNER, 0, 0), Claim(5))
+    await first.distrust(A, OWNER, "lied", None, 0)
+    first.close()
+    assert await opened(tmp_path).take_over(1) == []
+
+
+async def test_a_channel_whose_grace_is_over_is_left_alone(tmp_path: Path, opened: Opened) -> None:
+    first = opened(tmp_path)
+    channel = await first.channel(A, OWNER, 0, 0)
+    await first.pay(channel, receipt(1), Claim(5), 0)
+    first.close()
+    assert await opened(tmp_path).take_over(CHANNEL_MS + CLOSE_GRACE_MS) == []
+
+
+async def test_a_wallet_of_the_version_before_is_carried_over(tmp_path: Path, opened: Opened) -> None:
+    record = Channel(
+        bytes(KEY.verify_key), A, OWNER, LEDGER, 1000, bytes(16), 0, CHANNEL_MS, CLOSE_GRACE_MS,
+    )  # fmt: skip
+    channel = ChannelState(Party.PAYER, sign(record, KEY))
+    voucher = sign(channel.pay(receipt(1).id, Claim(5), 0), KEY)
+    with closing(sqlite3.connect(tmp_path / "wallet.db")) as old, old:
+        old.executescript(OLD_SCHEMA)
+        old.execute(
+            "INSERT INTO channels VALUES (?, ?, ?, ?)", (channel.channel.id, A, OWNER, channel.channel.envelope)
+        )
+        old.execute("INSERT INTO receipts VALUES (?, ?, ?, ?)", (receipt(1).id, A, OWNER, receipt(1).envelope))
+        row = (voucher.id, channel.channel.id, receipt(1).id, 5, voucher.envelope)
+        old.execute("INSERT INTO vouchers VALUES (?, ?, ?, ?, ?)", row)
+        old.execute("INSERT INTO faults VALUES (?, ?, 'lied', NULL, 0)", (B, OWNER))
+    wallet = opened(tmp_path)
+    assert (wallet.owed_by_owner(), wallet.distrusted) == ({OWNER: 5}, {B})
+    (state,) = await wallet.take_over(1)
+    assert state.latest == voucher
+
+
+OLD_SCHEMA = """
+CREATE TABLE channels (id BLOB PRIMARY KEY, payee BLOB NOT NULL, owner BLOB NOT NULL, envelope BLOB NOT NULL) STRICT;
+CREATE TABLE receipts (id BLOB PRIMARY KEY, node BLOB NOT NULL, owner BLOB NOT NULL, envelope BLOB NOT NULL) STRICT;
+CREATE TABLE vouchers (
+    id BLOB PRIMARY KEY, channel BLOB NOT NULL REFERENCES channels(id), receipt BLOB NOT NULL UNIQUE,
+    added_ucr INTEGER NOT NULL, envelope BLOB NOT NULL) STRICT;
+CREATE TABLE forfeits (
+    ground BLOB NOT NULL, kind TEXT NOT NULL, channel BLOB NOT NULL REFERENCES channels(id), ucr INTEGER NOT NULL,
+    voucher BLOB, PRIMARY KEY (channel, kind, ground)) STRICT;
+CREATE TABLE verdicts (id BLOB PRIMARY KEY, envelope BLOB NOT NULL) STRICT;
+CREATE TABLE faults (
+    node BLOB PRIMARY KEY, owner BLOB NOT NULL, reason TEXT NOT NULL, verdict BLOB, at_ms INTEGER NOT NULL) STRICT;
+"""

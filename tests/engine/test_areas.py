@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +64,25 @@ async def test_a_large_input_and_a_large_answer_arrive_whole(tmp_path: Path) -> 
             (piece,) = await asked.answer(engine)
             assert len(piece.tensor) > LEAST_BYTES
             np.testing.assert_array_equal(np.frombuffer(piece.tensor, "<f4").reshape(rows.shape), 2 * rows)
+
+
+def test_a_worker_that_there_is_no_memory_to_share_with_is_not_started() -> None:
+    """As under a limit on the size of files, which counts files in memory, too."""
+    code = """
+import resource, trio
+from pathlib import Path
+from fallow.node.engine.process import WorkerProcess
+from fallow.protocol.errors import EngineError
+
+async def main():
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    try:
+        WorkerProcess(["true"], Path("worker.log"))
+    except EngineError as error:
+        print(error.code, len(list(Path("/proc/self/fd").iterdir())) - before)
+
+trio.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "worker_failed 0\n", done.stderr

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from fallow.node.accounts import Accounts
-from fallow.node.store import JOURNAL, Journal, earnings
+from fallow.node.store import JOURNAL, Journal, Payment, debts, earnings
 from fallow.protocol.channel import Ground
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, sign
@@ -402,3 +402,20 @@ async def test_channels_do_not_pay_for_one_another(tmp_path: Path) -> None:
     journal.add_voucher(voucher(receipt(order(0), 0, 10).id, 50), NOW)
     assert sorted(row.paid_ucr for row in earnings(tmp_path)) == [0, 10]
     journal.close()
+
+
+def test_a_journal_of_the_version_before_goes_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add_order(CHANNEL, order(1), NOW)
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / JOURNAL)) as db, db:
+        db.executescript(
+            "DROP TABLE payments; DROP INDEX channels_payer; DROP INDEX receipts_issued; PRAGMA user_version = 2;"
+        )
+    assert debts(tmp_path) == []
+    journal = Journal(tmp_path)
+    with pytest.raises(Refused):
+        journal.add_order(CHANNEL, order(1), NOW)
+    assert journal.add_payment(Payment(bytes(32), bytes(PAYER.verify_key), "bank", 5, 0, "x", NOW))
+    journal.close()
+    assert [debt.open_ucr for debt in debts(tmp_path)] == [-5]

@@ -33,12 +33,12 @@ def order(tokens: int = 80) -> Signed[JobOrder]:
 
 @pytest.mark.spec("J-5")
 def test_a_complete_job_pays_everything() -> None:
-    assert amount_ucr(PRICE, Usage(1, 40, 80), planned_tokens=80, complete=True) == 100 + 80 + 400
+    assert amount_ucr(PRICE, Usage(1, 40, 80), planned_tokens=80, end=FINAL) == 100 + 80 + 400
 
 
 @pytest.mark.spec("J-5")
 def test_a_job_cut_short_pays_its_start_in_proportion() -> None:
-    assert amount_ucr(PRICE, Usage(1, 40, 20), planned_tokens=80, complete=False) == (100 + 80) * 20 // 80 + 100
+    assert amount_ucr(PRICE, Usage(1, 40, 20), planned_tokens=80, end=OPEN) == (100 + 80) * 20 // 80 + 100
 
 
 @pytest.mark.spec("J-5")
@@ -51,8 +51,8 @@ def test_what_is_owed_only_grows_and_stays_under_the_most(
 ) -> None:
     price = Price(H, "generate", *prices)
     delivered = sorted(data.draw(st.lists(st.integers(0, planned), min_size=1, max_size=6)))
-    owed = [amount_ucr(price, Usage(1, given_tokens, n), planned_tokens=planned, complete=False) for n in delivered]
-    owed.append(amount_ucr(price, Usage(1, given_tokens, delivered[-1]), planned_tokens=planned, complete=True))
+    owed = [amount_ucr(price, Usage(1, given_tokens, n), planned_tokens=planned, end=OPEN) for n in delivered]
+    owed.append(amount_ucr(price, Usage(1, given_tokens, delivered[-1]), planned_tokens=planned, end=FINAL))
     assert owed == sorted(owed) and owed[-1] <= amount_ucr_max(price, 1, given_tokens, planned)
 
 

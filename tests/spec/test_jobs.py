@@ -47,7 +47,17 @@ from fallow.protocol.messages import (
     encode_message,
 )
 from fallow.protocol.orders import Accept, JobOrder, Terms, check_order
-from fallow.protocol.prices import Price, Usage, amount_ucr, amount_ucr_max, price_list_id
+from fallow.protocol.prices import (
+    CANCELLED,
+    FINAL,
+    OPEN,
+    YIELDED,
+    Price,
+    Usage,
+    amount_ucr,
+    amount_ucr_max,
+    price_list_id,
+)
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
 from fallow.protocol.schema import to_map
 from fallow.protocol.work import (
@@ -93,19 +103,23 @@ def test_a_frame_is_a_message_of_a_known_kind(code: Code, frame: bytes) -> None:
 
 @pytest.mark.spec("J-5")
 @pytest.mark.parametrize(
-    ("usage", "planned", "complete", "owed"),
+    ("usage", "planned", "end", "owed"),
     [
-        (Usage(1, 40, 32), 80, True, 100 + 120 + 160),
-        (Usage(1, 40, 32), 80, False, 220 * 32 // 80 + 160),
-        (Usage(1, 40, 7), 9, False, 171 + 35),
-        (Usage(1, 40, 0), 80, False, 0),
-        (Usage(3, 40), 0, True, 300 + 120),
-        (Usage(3, 40), 0, False, 0),
-        (Usage(1, 40, 0, 32), 32, True, 100 + 120 + 224),
+        (Usage(1, 40, 32), 80, FINAL, 100 + 120 + 160),
+        (Usage(1, 40, 32), 80, OPEN, 220 * 32 // 80 + 160),
+        (Usage(1, 40, 7), 9, YIELDED, 171 + 35),
+        (Usage(1, 40, 0), 80, YIELDED, 0),
+        (Usage(1, 40, 0), 80, CANCELLED, 100 + 96),
+        (Usage(1, 8, 0), 80, CANCELLED, 100 + 24),
+        (Usage(1, 40, 79), 80, CANCELLED, 220 * 79 // 80 + 395),
+        (Usage(3, 40), 0, FINAL, 300 + 120),
+        (Usage(3, 40), 0, YIELDED, 0),
+        (Usage(3, 40), 0, CANCELLED, 100 + 96),
+        (Usage(1, 40, 0, 32), 32, FINAL, 100 + 120 + 224),
     ],
 )
-def test_what_a_job_costs(usage: Usage, planned: int, complete: bool, owed: int) -> None:
-    assert amount_ucr(PRICE, usage, planned_tokens=planned, complete=complete) == owed
+def test_what_a_job_costs(usage: Usage, planned: int, end: str, owed: int) -> None:
+    assert amount_ucr(PRICE, usage, planned_tokens=planned, end=end) == owed
     assert owed <= amount_ucr_max(PRICE, usage.calls, usage.input_tokens, planned)
 
 

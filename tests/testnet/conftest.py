@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fallow.testnet.processes import ProcessId, process_of
 
+from .small_mesh import SmallMesh, running
+
 
 @pytest.fixture(scope="session")
 def home(new_home: Callable[[], Path]) -> Path:
     """A home directory whose store holds both tiny bundles, trusted there."""
     return new_home()
+
+
+@pytest.fixture(scope="session")
+def small_mesh(new_home: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallMesh]:
+    """Two honest nodes and three adversaries, for all tests that need some: starting them takes longer than most tests."""
+    with running(new_home(), tmp_path_factory.mktemp("mesh")) as mesh:
+        yield mesh
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fallow.protocol.work import Piece
-from fallow.testnet.liar import SHIFT_MICRO, altered
+from fallow.testnet.adversaries.liar import SHIFT_MICRO, altered
 
 
 def test_tokens_are_others_with_the_true_ones_values() -> None:

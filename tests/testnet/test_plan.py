@@ -9,7 +9,8 @@ import pytest
 
 from fallow.node import config
 from fallow.protocol.errors import ConfigError
-from fallow.testnet.plan import LIAR_COMMAND, parse_kinds, plan_nodes, settings
+from fallow.testnet.adversaries import find
+from fallow.testnet.plan import parse_kinds, plan_nodes, settings
 
 
 def test_the_usual_network_has_two_vehicles_two_robots_a_site_and_a_host() -> None:
@@ -54,4 +55,4 @@ def test_the_settings_are_a_node_s(tmp_path: Path) -> None:
     assert read.kind == "site"
     assert read.bundles == ("tiny-chat",)
     assert read.bootstrap == ("/ip4/127.0.0.1/tcp/1",)
-    assert list(read.worker_command) == LIAR_COMMAND
+    assert list(read.worker_command) == find("liar").settings()["worker_command"]

@@ -60,30 +60,49 @@ def transcript() -> Iterator[Case]:
 
 def price() -> Iterator[Case]:
     """Call 10, input token 1, output token 4, checked token 2."""
-    for words, about, used, planned, complete, amount in (
-        ("complete", "10 + 40 + 48 * 4.", (1, 40, 48, 0), 48, True, 242),
-        ("complete-early", "A text that ends by itself pays its whole start: 50 + 3 * 4.", (1, 40, 3, 0), 48, True, 62),
-        ("half", "Half of the tokens planned, half of the start: 25 + 24 * 4.", (1, 40, 24, 0), 48, False, 121),
-        ("rounded-down", "50 * 1 / 48 is 1, and one token 4.", (1, 40, 1, 0), 48, False, 5),
-        ("nothing-delivered", "Without a token, nothing is owed.", (1, 40, 0, 0), 48, False, 0),
-        ("nothing-planned", "Without plan there is no share of the start.", (1, 40, 0, 0), 0, False, 0),
-        ("more-than-planned", "The start is paid at most once: 50 + 60 * 4.", (1, 40, 60, 0), 48, False, 290),
-        ("checked", "10 + 72 + 32 * 2.", (1, 72, 0, 32), 32, True, 146),
-        ("checked-in-part", "82 * 8 / 32 is 20, and 8 * 2.", (1, 72, 0, 8), 32, False, 36),
-        ("calls", "Three inputs of a call: 30 + 21.", (3, 21, 0, 0), 0, True, 51),
-        ("all-delivered-and-broken-off", "All tokens, not complete: the whole start.", (1, 40, 48, 0), 48, False, 242),
+    for words, about, used, planned, end, amount in (
+        ("complete", "10 + 40 + 48 * 4.", (1, 40, 48, 0), 48, "final", 242),
+        (
+            "complete-early",
+            "A text that ends by itself pays its whole start: 50 + 3 * 4.",
+            (1, 40, 3, 0),
+            48,
+            "final",
+            62,
+        ),
+        ("half", "Half of the tokens planned, half of the start: 25 + 24 * 4.", (1, 40, 24, 0), 48, "open", 121),
+        ("rounded-down", "50 * 1 / 48 is 1, and one token 4.", (1, 40, 1, 0), 48, "yielded", 5),
+        ("nothing-delivered", "Without a token, nothing is owed.", (1, 40, 0, 0), 48, "yielded", 0),
+        ("nothing-planned", "Without plan there is no share of the start.", (1, 40, 0, 0), 0, "yielded", 0),
+        ("more-than-planned", "The start is paid at most once: 50 + 60 * 4.", (1, 40, 60, 0), 48, "open", 290),
+        ("checked", "10 + 72 + 32 * 2.", (1, 72, 0, 32), 32, "final", 146),
+        ("checked-in-part", "82 * 8 / 32 is 20, and 8 * 2.", (1, 72, 0, 8), 32, "yielded", 36),
+        ("calls", "Three inputs of a call: 30 + 21.", (3, 21, 0, 0), 0, "final", 51),
+        (
+            "all-delivered-and-broken-off",
+            "All tokens, not complete: the whole start.",
+            (1, 40, 48, 0),
+            48,
+            "yielded",
+            242,
+        ),
+        ("cancelled-at-once", "One call and one window of input: 10 + 32.", (1, 40, 0, 0), 48, "cancelled", 42),
+        ("cancelled-short-input", "All of a short input: 10 + 7.", (1, 7, 0, 0), 48, "cancelled", 17),
+        ("cancelled-early", "50 * 24 / 48 is less than 42: 42 + 24 * 4.", (1, 40, 24, 0), 48, "cancelled", 138),
+        ("cancelled-late", "50 * 47 / 48 is more than 42: 48 + 47 * 4.", (1, 40, 47, 0), 48, "cancelled", 236),
+        ("cancelled-calls", "Of three inputs of a call, one: 10 + 21.", (3, 21, 0, 0), 0, "cancelled", 31),
     ):
-        yield _priced(words, about, world.price(), used, planned, complete, amount)
+        yield _priced(words, about, world.price(), used, planned, end, amount)
     dear = world.price(call_ucr=0, input_token_ucr=2**53 - 1, output_token_ucr=2**53 - 1, checked_token_ucr=0)
     about = "Sums go beyond 2^53: 3 * (2^53 - 1) * 2 / 3 + 2 * (2^53 - 1)."
-    yield _priced("beyond-exact-in-json", about, dear, (0, 3, 2, 0), 3, False, 4 * (2**53 - 1))
+    yield _priced("beyond-exact-in-json", about, dear, (0, 3, 2, 0), 3, "open", 4 * (2**53 - 1))
 
 
 def _priced(
-    words: str, about: str, price: Fields, used: tuple[int, int, int, int], planned: int, complete: bool, amount: int
+    words: str, about: str, price: Fields, used: tuple[int, int, int, int], planned: int, end: str, amount: int
 ) -> Case:
     usage = dict(zip(("calls", "input_tokens", "output_tokens", "checked_tokens"), used, strict=True))
-    given = {"price": price, "usage": usage, "planned_tokens": planned, "complete": complete}
+    given = {"price": price, "usage": usage, "planned_tokens": planned, "end": end}
     return Case(words, about, given, {"amount_ucr": amount})
 
 

@@ -71,7 +71,12 @@ def _delivered() -> Iterator[tuple[str, str, Fields, int]]:
     two = _windows((first, "open", 161), (second, "final", 242))
     yield "two-windows", "50 * 32 / 48 + 32 * 4 is 161; then all: 50 + 48 * 4.", two, 242
     yield "yielded", "50 * 3 / 48 + 3 * 4.", _windows((three, "yielded", 15)), 15
-    yield "cancelled", "The client had enough: as much.", _windows((three, "cancelled", 15)), 15
+    yield (
+        "cancelled",
+        "The client had enough: one call and one window of input, 42 + 3 * 4.",
+        _windows((three, "cancelled", 54)),
+        54,
+    )
     yield "nothing-delivered", "No piece: the transcript is the order's id.", _windows(([], "yielded", 0)), 0
     cut = _windows((first, "open", 161), ([], "yielded", 161))
     yield "nothing-after-a-window", "The last window is empty.", cut, 161

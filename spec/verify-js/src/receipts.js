@@ -66,7 +66,7 @@ export class Delivery {
       transcript: this.#transcript ?? order.id,
       values_micro: this.#values,
       numerics_class,
-      amount_ucr: amountUcr(price, { calls, input_tokens, ...delivered }, planned_tokens, end === 'final'),
+      amount_ucr: amountUcr(price, { calls, input_tokens, ...delivered }, planned_tokens, end),
       end,
     }
   }

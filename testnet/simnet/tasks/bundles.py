@@ -66,6 +66,7 @@ def _words() -> bytes:
     """A tokenizer whose every token is a word."""
     vocabulary = {f"w{token}": token for token in range(model.VOCABULARY)}
     parts = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w0"}
-    nothing = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
-    whole = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}, "model": parts, **nothing}
+    nothing: dict[str, object] = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
+    words: dict[str, object] = {"pre_tokenizer": {"type": "Whitespace"}, "model": parts}
+    whole = {"version": "1.0", "added_tokens": [], **words, **nothing}
     return json.dumps(whole).encode()

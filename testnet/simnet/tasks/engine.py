@@ -34,7 +34,10 @@ from .characters import HONEST, Character
 from .sealing import open_openly
 
 PIECE_TOKENS: Final = 4
-"""Of one piece: a divisor of the window. Four, and a simulated hour takes a third of the time that one would."""
+"""Of one piece, but for the first, which has one: where the fourth token is, a piece ends, and so it does where a window does.
+The real worker sends each token; four, and a simulated hour takes a third of the time."""
+KEPT_MAX: Final = 16
+"""Texts whose beginnings need not be read again, of all clients (`engine.prefixes`): what some hundred megabytes hold."""
 BATCH: Final = ((1, 1.0), (4, 1.95), (8, 2.96), (16, 3.62))
 """Slots, and how many times one slot they write together."""
 UNEVEN: Final = (0.9, 1.25)
@@ -80,6 +83,8 @@ class SimEngine:
         self._nursery = nursery
         self._works = works
         self._open: dict[bytes, _Running] = {}
+        self._kept: dict[tuple[bytes, bytes], tuple[int, ...]] = {}
+        """By job and client, the texts that were read last."""
         self._news = trio.Event()
 
     @property
@@ -199,11 +204,20 @@ class SimEngine:
 
     def _reading_s(self, job: EngineJob, work: Work) -> float:
         rates = self._bundles[job.bundle][1]
-        if job.entry == GENERATE:
-            return job.input_tokens / rates.prefill_milli * 1000 * self._sharing()
-        if job.entry == SCORE:
-            return (job.input_tokens + work.claimed) / rates.score_milli * 1000 * self._sharing()
+        if job.entry in (GENERATE, SCORE):
+            unread = len(work.sequences[0]) - self._already_read(job, work.sequences[0])
+            rate_milli = rates.prefill_milli if job.entry == GENERATE else rates.score_milli
+            return max(unread, 1 + work.claimed) / rate_milli * 1000 * self._sharing()
         return job.calls / rates.call_milli * 1000 * self._sharing()
+
+    def _already_read(self, job: EngineJob, tokens: tuple[int, ...]) -> int:
+        """Of the text, as many first tokens as the same client has had read here; all of it is kept from now on."""
+        own = [kept for (_, client), kept in self._kept.items() if client == job.client + job.bundle]
+        common = max((_common(kept, tokens) for kept in own), default=0)
+        self._kept[job.id, job.client + job.bundle] = tokens
+        while len(self._kept) > KEPT_MAX:
+            del self._kept[next(iter(self._kept))]
+        return common
 
     def _sharing(self) -> float:
         """How many times longer one slot's step takes than alone."""
@@ -224,7 +238,7 @@ class SimEngine:
         """Piece by piece, each with how the text ends there, if it does."""
         parameters, random = job.parameters, self._random
         state, tokens, values, made = model.read(model.begin(job.bundle), work.sequences[0]), [], [], 0
-        lying = False
+        lying, written = False, list[int]()
         while True:
             if made % WINDOW_TOKENS == 0:
                 lying = character.generates is not None and random.random() < self._lies
@@ -235,14 +249,16 @@ class SimEngine:
                 token, shift = character.generates(state, chosen, random)
                 value += shift
             tokens.append(token)
+            written.append(token)
             values.append(value)
             state = model.read(state, (token,))
             made += 1
             end = EOS if token == model.END else LENGTH if made == parameters.max_tokens else ""
-            if end or len(tokens) == PIECE_TOKENS:
+            if end or made == 1 or made % PIECE_TOKENS == 0:
                 yield Piece(tokens=tuple(tokens), values_micro=tuple(values)), end
                 tokens, values = [], []
             if end:
+                self._kept[job.id, job.client + job.bundle] = (*work.sequences[0], *written)
                 return
 
     def _scored(self, job: EngineJob, work: Work, character: Character) -> tuple[Piece, str]:
@@ -283,6 +299,14 @@ class _Running:
         self.credit += pieces
         self.granted.set()
         self.granted = trio.Event()
+
+
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many first tokens they share."""
+    shorter = min(len(one), len(other))
+    if one[:shorter] == other[:shorter]:
+        return shorter
+    return next(at for at in range(shorter) if one[at] != other[at])
 
 
 def result_of(sequence: Sequence[int]) -> list[float]:

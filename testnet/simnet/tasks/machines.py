@@ -39,6 +39,7 @@ from ....node.store import Journal
 from ....protocol.errors import FallowError, NetworkError
 from ....protocol.identity import CHECKER, EXECUTOR, RELAY
 from ....protocol.messages import JOB_PROTOCOL, PROBE_PROTOCOL, PROFILE_PROTOCOL, VOUCHER_PROTOCOL
+from ....protocol.profiles import State
 from ..days import KINDS
 from ..regions import REGIONS
 from .bundles import SimBundle
@@ -131,6 +132,13 @@ class NodeSpec:
     """When its accelerator worked though the owner wanted it, in seconds after the owner's word."""
     busy_s: dict[str, float] = field(default_factory=dict)
     life: NodeLife | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether it would take work now."""
+        if self.life is None or self.place.silent:
+            return False
+        return self.life.availability.state(round(trio.current_time() * 1000)) in (State.READY, State.BUSY)
 
 
 class NodeLife:

@@ -70,8 +70,8 @@ class Place:
     """Since when nobody is there; None if somebody is."""
     asked: Counter[int] = field(default_factory=Counter)
     """Questions of the table that it was asked, by the minute."""
-    said_bytes: int = 0
-    """Of the table, out of here."""
+    told: Counter[int] = field(default_factory=Counter)
+    """Of these, records that it was to keep."""
 
     @property
     def dialable(self) -> bool:

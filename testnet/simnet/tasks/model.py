@@ -72,7 +72,7 @@ def rounding_micro(state: int, machine: int) -> int:
 
 def write(bundle: bytes, prompt: Sequence[int], tokens_max: int, seed: int, warm: bool) -> tuple[int, ...]:
     """The text, as every honest node gives it."""
-    state, text = read(begin(bundle), prompt), []
+    state, text = read(begin(bundle), prompt), list[int]()
     while len(text) < tokens_max and (not text or text[-1] != END):
         text.append(choice(state, seed, warm))
         state = read(state, text[-1:])

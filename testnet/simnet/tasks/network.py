@@ -76,8 +76,7 @@ class Connection:
         ends = near.place, self.far(near).place
         return ends if self.relay is None else (ends[0], self.relay, ends[1])
 
-    @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether anything comes through now."""
         return self.medium.way_open(*self.places(self.sides[0]))
 
@@ -85,7 +84,7 @@ class Connection:
         """What this side sends is on its way, and `arrived` is called when it is there; never, if the connection ends."""
         if self.ended:
             return
-        if not self.open:
+        if not self.is_open():
             self._held.append((near, length_bytes, arrived))
             return
         at = trio.current_time() + self.medium.takes_s(length_bytes, *self.places(near))
@@ -121,7 +120,7 @@ class Connection:
     def changed(self) -> None:
         """The way was cut or opened, perhaps: what waited is sent again, or silence is noticed in time."""
         self._cut += 1
-        if self.open:
+        if self.is_open():
             for side in self.sides:
                 if side.closed:  # what runs there now knows nothing of it, and says so
                     self.carry(side, SMALL_BYTES, lambda: self.end("the peer has gone"))
@@ -134,11 +133,11 @@ class Connection:
             self.medium.post(now + DEAD_S, partial(self._die, self._cut))
 
     def _fall_silent(self, cut: int) -> None:
-        if cut == self._cut and not self.ended and not self.open:
+        if cut == self._cut and not self.ended and not self.is_open():
             self._end_what_waits("the peer has fallen silent", lambda stream: stream.watched)
 
     def _die(self, cut: int) -> None:
-        if cut == self._cut and not self.ended and not self.open:
+        if cut == self._cut and not self.ended and not self.is_open():
             self.end("the connection is dead")
 
     def end(self, why: str, by: SimNetwork | None = None) -> None:
@@ -149,7 +148,7 @@ class Connection:
             by.forget(self)
             for stream in [each for each in self._streams if each.here is by]:
                 stream.end(why, hard=True)
-            if self.open:
+            if self.is_open():
                 self.carry(by, SMALL_BYTES, lambda: self.end(why))
             return
         self.ended = True
@@ -195,11 +194,12 @@ class _Question:
 class _Asked:
     """A question as the `Stream` that a service is used to: one frame comes, and then the end; one frame goes."""
 
-    __slots__ = ("_connection", "_frame", "_here", "_question", "answered", "peer")
+    __slots__ = ("_connection", "_frame", "_here", "_question", "answered", "peer", "sent_bytes")
 
     def __init__(self, connection: Connection, here: SimNetwork, frame: bytes, question: _Question) -> None:
         self.peer: Final = connection.far(here).key
         self.answered = False
+        self.sent_bytes = 0
         self._connection = connection
         self._here = here
         self._frame: bytes | None = frame
@@ -224,6 +224,7 @@ class _Asked:
             self._question.take(frame)
 
         self._connection.carry(self._here, len(frame), arrive)
+        self.sent_bytes = len(frame)
 
     async def close(self) -> None:
         await self.reset()
@@ -308,7 +309,7 @@ class SimNetwork:
 
     def drop(self, peer: bytes) -> bool:
         connection = self._connections.get(peer)
-        if connection is None or connection.relay is None or connection.open:
+        if connection is None or connection.relay is None or connection.is_open():
             return False
         connection.end("the way through the relay was given up")
         return True

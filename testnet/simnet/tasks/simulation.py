@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ WARM_S: Final = 20.0
 """Clients come when nodes have had so long to start, and ask from then on."""
 SETTLE_S: Final = 30.0
 """After the last job, for vouchers that are still on their way."""
+LOOK_S: Final = 30.0
 CONTACTS: Final = 3
 """Index nodes that every machine knows from the start."""
 MEMORY: Final = Path("/dev/shm")
@@ -53,6 +55,8 @@ class Run:
     clients: Sequence[ClientSpec]
     jobs: Sequence[Job]
     feeders: Sequence[Feeder]
+    up: Sequence[float]
+    """The share of nodes that would have taken work, each time that it was looked."""
     ended_s: float
 
     @property
@@ -82,7 +86,7 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
     index = [each for each in nodes if each.index]
     world.contacts = [_address(each.place) for each in index if not each.hostile][:CONTACTS]
     world.hostile = [contact_of(e.place, [_address(e.place)], proven=True) for e in index if e.hostile]
-    load = Load(scenario, bundles, log)
+    load, up = Load(scenario, bundles, log), list[float]()
     async with trio.open_nursery() as everything:
         mesh = Mesh(world, nodes, everything)
         everything.start_soon(happen, mesh, scenario, population, seed)
@@ -91,6 +95,7 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
             for member in feeder.members:
                 everything.start_soon(run_member, world, feeder, member)
         await trio.sleep(WARM_S)
+        everything.start_soon(_look, nodes, up, scenario.duration_s)
         for client in clients:
             number = client.place.number
             everything.start_soon(run_client, world, client, load.asker(number, chance_for(seed, "load", number)))
@@ -99,7 +104,19 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
         await trio.sleep_until(max(trio.current_time(), scenario.duration_s) + SETTLE_S)
         ended_s = trio.current_time()
         everything.cancel_scope.cancel()
-    return Run(scenario, world, nodes, clients, load.jobs, feeders, ended_s)
+    return Run(scenario, world, nodes, clients, load.jobs, feeders, up, ended_s)
+
+
+async def _look(nodes: Sequence[NodeSpec], up: list[float], until_s: float) -> None:
+    """Now and then, how many would take work."""
+    while trio.current_time() < until_s:
+        up.append(sum(node.up for node in nodes) / len(nodes))
+        await trio.sleep(LOOK_S)
+
+
+def _busiest(by_minute: Counter[int]) -> float:
+    """In its busiest minute, but for the first two, in which everybody starts: so often a second."""
+    return max((count / 60 for minute, count in by_minute.items() if minute > 1), default=0.0)
 
 
 def _node(
@@ -153,8 +170,6 @@ def _figures(run: Run) -> Figures:
     work_s = sum(node.busy_s.get("generate", 0.0) + node.busy_s.get("call", 0.0) for node in run.nodes)
     named = run.medium.named_there + len(run.medium.named)
     in_class = sum(first <= run.scenario.load.first_token_ms_max for first in firsts)
-    indexes = [node.place for node in run.nodes if node.index]
-    others = [node.place for node in run.nodes]
     return Figures(
         nodes=len(run.nodes),
         duration_s=run.scenario.duration_s,
@@ -170,11 +185,11 @@ def _figures(run: Run) -> Figures:
         first_token_ms=spread(firsts) if firsts else Spread(),
         handover_ms=spread(handovers) if handovers else Spread(),
         verification_overhead=checks_s / work_s if work_s else None,
-        nodes_up=None,
+        nodes_up=sum(run.up) / len(run.up) if run.up else None,
         lookup_peers=None,
         lookup_found=None,
         ghosts=len(run.medium.named) / named if named else None,
-        index_records_s=max((max(p.asked.values(), default=0) / 60 for p in indexes), default=None),
-        index_bytes_s=sum(p.said_bytes for p in indexes) / run.ended_s / max(1, len(indexes)),
-        node_bytes_s=sum(p.said_bytes for p in others) / run.ended_s / len(others),
+        index_records_s=max((_busiest(node.place.told) for node in run.nodes if node.index), default=None),
+        index_bytes_s=None,
+        node_bytes_s=None,
     )

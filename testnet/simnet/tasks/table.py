@@ -50,7 +50,7 @@ class SimKad:
     def own(self) -> bytes:
         return self.peer.to_bytes()
 
-    def spawn(self, task: Callable[[], Awaitable[object]]) -> None:
+    def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
         async def guarded() -> None:
             with suppress(NetworkError):
                 await task()
@@ -71,22 +71,18 @@ class SimKad:
         far = connection.far(network)
         connection.ask(exchange := Waiting())
         try:
-            # The stream's opening goes with the question: one round trip more, as the real one has it.
             there, back = connection.places(network), connection.places(far)
             length = message.ByteSize()
-            trip_s = 2 * network.medium.one_way_s(*there)
-            await network.medium.wait(trip_s + network.medium.takes_s(length, *there), exchange)
-            if not connection.open or far.closed or far.kad is None or not far.kad.serves:
+            await network.medium.wait(network.medium.takes_s(length, *there), exchange)
+            if not connection.is_open() or far.closed or far.kad is None or not far.kad.serves:
                 await network.medium.wait(EXCHANGE_S, exchange)
                 raise NetworkError(Code.STREAM_CLOSED, "the peer does not answer")
             answer = far.kad.answer_untrusted(message, self)
-            network.place.said_bytes += length
             if isinstance(answer, Fault):
                 raise NetworkError(Code.STREAM_CLOSED, f"the peer refused: {answer.name}")
             said = answer.ByteSize()
-            far.place.said_bytes += said
             await network.medium.wait(network.medium.takes_s(said, *back), exchange)
-            if not connection.open:
+            if not connection.is_open():
                 await network.medium.wait(EXCHANGE_S, exchange)
                 raise NetworkError(Code.STREAM_CLOSED, "the peer does not answer")
             self._heard(far.kad, proven=True)
@@ -97,7 +93,9 @@ class SimKad:
     def answer_untrusted(self, question: Message, asker: SimKad) -> Message | Fault:
         """As an index node answers, or a hostile one."""
         network = self._network
-        network.place.asked[int(trio.current_time() // 60)] += 1
+        minute = int(trio.current_time() // 60)
+        network.place.asked[minute] += 1
+        network.place.told[minute] += question.type in (Message.PUT_VALUE, Message.ADD_PROVIDER)
         network.log.write(
             network.place.number, "asked", asker._network.place.number, question.type, _short(question.key)
         )
@@ -191,7 +189,7 @@ def contact_of(place: Place, addresses: Sequence[str], *, proven: bool) -> Conta
 
 @lru_cache(maxsize=65_536)
 def _binary(address: str) -> bytes:
-    return Multiaddr(split_address(address)[0]).to_bytes()
+    return bytes(Multiaddr(split_address(address)[0]).to_bytes())
 
 
 @lru_cache(maxsize=65_536)

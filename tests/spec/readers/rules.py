@@ -87,9 +87,9 @@ def transcript(salt: bytes, order: bytes, pieces: list[bytes]) -> Fields:
     return {"start": start, "after": after}
 
 
-def price(price: Fields, usage: dict[str, int], planned_tokens: int, complete: bool) -> Fields:
+def price(price: Fields, usage: dict[str, int], planned_tokens: int, end: str) -> Fields:
     read = from_map_untrusted(Price, price)
-    return {"amount_ucr": amount_ucr(read, Usage(**usage), planned_tokens=planned_tokens, complete=complete)}
+    return {"amount_ucr": amount_ucr(read, Usage(**usage), planned_tokens=planned_tokens, end=end)}
 
 
 def policy(text: str) -> Fields:

@@ -1,6 +1,6 @@
 import { amountUcr } from '../prices.js'
 
 /** What is owed. */
-export const run = ({ price, usage, planned_tokens, complete }) => ({
-  amount_ucr: amountUcr(price, usage, planned_tokens, complete),
+export const run = ({ price, usage, planned_tokens, end }) => ({
+  amount_ucr: amountUcr(price, usage, planned_tokens, end),
 })

@@ -1,0 +1,166 @@
+"""The wallet's file: its tables, how an older one is carried over, and which process a channel's counters belong to.
+
+A channel belongs to one process at a time. Each process holds a lock on a file of its own for as long as it lives; the
+kernel lets go of it however the process ends, and from then on another may take its channels over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from ..node.machine import chance
+from ..protocol.envelope import claimed_signer_untrusted, verify_untrusted
+from ..protocol.errors import Code, FallowError, StoreError
+from ..protocol.payment import Channel
+
+VERSION: Final = 1
+BUSY_S: Final = 5.0
+"""Another process of the same client holds the file for the milliseconds of a commit."""
+
+_SCHEMA = """
+CREATE TABLE channels (
+    id BLOB PRIMARY KEY, payer BLOB NOT NULL, payee BLOB NOT NULL, owner BLOB NOT NULL, expires_ms INTEGER NOT NULL,
+    ends_ms INTEGER NOT NULL, process BLOB NOT NULL, confirmed BLOB, envelope BLOB NOT NULL) STRICT;
+CREATE INDEX channels_process ON channels (process, payee);
+CREATE TABLE receipts (
+    id BLOB PRIMARY KEY, node BLOB NOT NULL, owner BLOB NOT NULL, channel BLOB REFERENCES channels(id),
+    owed_ucr INTEGER NOT NULL, held_ucr_max INTEGER NOT NULL, hold_until_ms INTEGER NOT NULL,
+    refused INTEGER NOT NULL DEFAULT 0, envelope BLOB NOT NULL) STRICT;
+CREATE INDEX receipts_channel ON receipts (channel);
+CREATE TABLE vouchers (
+    number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, channel BLOB NOT NULL REFERENCES channels(id),
+    receipt BLOB NOT NULL, restated INTEGER NOT NULL, added_ucr INTEGER NOT NULL, held_ucr_max INTEGER NOT NULL,
+    hold_until_ms INTEGER NOT NULL, envelope BLOB NOT NULL) STRICT;
+CREATE INDEX vouchers_channel ON vouchers (channel, number);
+CREATE UNIQUE INDEX vouchers_receipt ON vouchers (receipt) WHERE restated = 0;
+CREATE TABLE forfeits (
+    ground BLOB NOT NULL, kind TEXT NOT NULL, channel BLOB NOT NULL REFERENCES channels(id), ucr INTEGER NOT NULL,
+    PRIMARY KEY (channel, kind, ground)) STRICT;
+CREATE TABLE IF NOT EXISTS verdicts (id BLOB PRIMARY KEY, envelope BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS faults (
+    node BLOB PRIMARY KEY, owner BLOB NOT NULL, reason TEXT NOT NULL, verdict BLOB, at_ms INTEGER NOT NULL) STRICT;
+"""
+
+_SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON")
+
+_FROM_0 = """
+INSERT INTO receipts SELECT id, node, owner, NULL, 0, 0, 0, 1, envelope FROM old_receipts;
+INSERT INTO vouchers (id, channel, receipt, restated, added_ucr, held_ucr_max, hold_until_ms, envelope)
+    SELECT id, channel, receipt, 0, added_ucr, 0, 0, envelope FROM old_vouchers ORDER BY rowid;
+INSERT INTO forfeits SELECT ground, kind, channel, ucr FROM old_forfeits;
+DROP TABLE old_forfeits; DROP TABLE old_vouchers; DROP TABLE old_receipts; DROP TABLE old_channels;
+"""
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """The wallet, made or carried over if need be. Raises `StoreError(corrupt_store)`, the file left as it is."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
+        try:
+            for setting in _SETTINGS:
+                database.execute(setting)
+            _carry_over(database)
+        except BaseException:
+            database.close()
+            raise
+    except (sqlite3.DatabaseError, OSError, FallowError) as error:
+        raise StoreError(
+            Code.CORRUPT_STORE, f"The wallet {path} cannot be read ({error}); it was left as it is."
+        ) from None
+    return database
+
+
+def _carry_over(database: sqlite3.Connection) -> None:
+    """The tables are of this version; two processes that start side by side make them once."""
+    with transaction(database):
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version == VERSION:
+            return
+        if version:
+            raise sqlite3.DatabaseError(f"it is of version {version}, not {VERSION}")
+        known = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        _run(database, _renamed() if "channels" in known else "")
+        _run(database, _SCHEMA)
+        if "channels" in known:
+            _carry_channels(database)
+            _run(database, _FROM_0)
+        database.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _renamed() -> str:
+    return "".join(
+        f"ALTER TABLE {name} RENAME TO old_{name};" for name in ("channels", "receipts", "vouchers", "forfeits")
+    )
+
+
+def _carry_channels(database: sqlite3.Connection) -> None:
+    for id, payee, owner, envelope in database.execute(
+        "SELECT id, payee, owner, envelope FROM old_channels"
+    ).fetchall():
+        record = verify_untrusted(Channel, envelope, signer=claimed_signer_untrusted(envelope)).record
+        ends_ms = record.expires_ms + record.close_grace_ms
+        row = (id, record.payer, payee, owner, record.expires_ms, ends_ms, b"", None, envelope)
+        database.execute("INSERT INTO channels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def _run(database: sqlite3.Connection, script: str) -> None:
+    """Each statement by itself: `executescript` would end the transaction."""
+    for statement in script.split(";"):
+        if statement.strip():
+            database.execute(statement)
+
+
+class Tenure:
+    """This process's hold on its channels, from when it is made until `end` or the end of the process."""
+
+    def __init__(self, wallet: Path) -> None:
+        self._folder = wallet.with_name(wallet.name + ".processes")
+        self._folder.mkdir(exist_ok=True)
+        self.process = chance().randbytes(16)
+        making = self._folder / f".{self.process.hex()}"
+        self._lock = making.open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        making.rename(self._path(self.process))  # under its name it is never seen without its lock
+
+    def others_alive(self, process: bytes) -> bool:
+        """Whether another process holds these channels."""
+        path = self._path(process)
+        try:
+            stream = path.open("r+")
+        except OSError:
+            return False
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            path.unlink(missing_ok=True)
+        return False
+
+    def end(self) -> None:
+        """The channels may be taken over."""
+        with suppress(OSError):
+            os.unlink(self._path(self.process))  # noqa: PTH108
+        self._lock.close()
+
+    def _path(self, process: bytes) -> Path:
+        return self._folder / process.hex()
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All that is written inside is on disk, or none of it is."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")

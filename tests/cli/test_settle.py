@@ -1,0 +1,88 @@
+"""`fallow settle`: what payers owe, and what has come in, counted once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nacl.signing import SigningKey
+
+from fallow.cli import run
+from fallow.node.store import Journal
+from fallow.protocol.claims import Claim
+from fallow.protocol.envelope import sign
+from fallow.protocol.orders import JobOrder
+from fallow.protocol.payment import LEDGER, Channel, Voucher
+from fallow.protocol.receipts import FINAL, Receipt
+from fallow.protocol.work import Parameters
+
+NODE, PAYER = SigningKey(bytes(32)), SigningKey(bytes([1] * 32))
+NOW = 1_795_000_000_000
+"""In November 2026."""
+ZERO = bytes(32)
+
+Say = Callable[..., Any]
+
+
+def fill(state: Path, amounts: tuple[int, ...] = (100, 50), *, at_ms: int = NOW) -> None:
+    """A journal with a job of each amount, the last one not paid for."""
+    state.mkdir(exist_ok=True)
+    payer = bytes(PAYER.verify_key)
+    channel = sign(Channel(payer, bytes(NODE.verify_key), ZERO, LEDGER, 10**6, bytes(16), NOW, NOW + 10**9, 0), PAYER)
+    due = 0
+    with closing(Journal(state)) as journal:
+        for number, ucr in enumerate(amounts):
+            order = sign(
+                JobOrder(
+                    ZERO, "generate", Parameters(max_tokens=8), 1, 5, 8, ZERO, bytes(NODE.verify_key), ZERO, ZERO,
+                    channel.id, 500, at_ms, bytes([number] * 16), 1000, 1000, ZERO, 0, 0, (), None, None,
+                ),
+                PAYER,
+            )  # fmt: skip
+            journal.add_order(channel, order, at_ms)
+            values = (-1,) * 8
+            receipt = sign(Receipt(order.id, 0, None, 0, 8, ZERO, values, "class", ucr, FINAL), NODE)
+            journal.add_receipt(receipt, channel.id, Claim(ucr), at_ms + number)
+            if number < len(amounts) - 1:
+                due += ucr
+                journal.add_voucher(sign(Voucher(channel.id, receipt.id, due, 0, 0, 0), PAYER), at_ms + number)
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Runs a command with `--json` and gives what it printed; with `code`, what it said on standard error."""
+
+    def say(*words: str | Path, code: int = 0) -> Any:
+        assert run([*map(str, words), *([] if code else ["--json"])]) == code
+        out, err = capsys.readouterr()
+        return err if code else json.loads(out.splitlines()[-1])
+
+    return say
+
+
+def test_what_is_owed_and_what_has_come_in(tmp_path: Path, say: Say) -> None:
+    fill(tmp_path)
+    payer = bytes(PAYER.verify_key).hex()
+    (debt,) = say("settle", "--state", tmp_path)["debts"]
+    assert debt == {
+        "payer": payer, "receipts": 2, "owed_ucr": 150, "promised_ucr": 100, "settled_ucr": 0, "open_ucr": 100,
+    }  # fmt: skip
+    paying = ("settle", payer, "80", "--state", tmp_path, "--reference", "28 November")
+    assert say(*paying)["debts"][0]["settled_ucr"] == 80
+    assert say(*paying)["debts"][0]["settled_ucr"] == 80
+    ahead = say("settle", payer, "50", "--state", tmp_path, "--reference", "29 November", "--rail", "bank")
+    assert ahead["debts"][0]["open_ucr"] == -30
+
+
+def test_a_payment_that_says_too_little_is_not_taken(tmp_path: Path, say: Say) -> None:
+    fill(tmp_path)
+    payer = bytes(PAYER.verify_key).hex()
+    assert "reference" in say("settle", payer, "80", "--state", tmp_path, code=1)
+    assert "public key" in say("settle", "nobody", "80", "--state", tmp_path, "--reference", "x", code=1)
+    assert "micro-credit" in say("settle", payer, "0", "--state", tmp_path, "--reference", "x", code=1)
+    assert "state directory" in say("settle", "--state", tmp_path / "none", code=1)
+    assert say("settle", "--state", tmp_path)["debts"][0]["settled_ucr"] == 0
