@@ -267,9 +267,10 @@ class Jobs:
         speed = self._speed[nodes]
         reading_s, writing_s = self._times(bundle, (jobs["left"])[:, None], speed)
         rtt_s = self.clients.rtt_s(jobs["client"][:, None], nodes)
-        patient = self.clients.interactive(rtt_s) | self._is_call
-        belief: Floats = 1 + BELIEF * self._chance.standard_normal(nodes.shape)
-        took = expected_s(rtt_s, 1.0 + self._running[nodes], reading_s * belief, writing_s * belief, patient)
+        patient = self.clients.interactive(rtt_s) | np.bool_(self._is_call)
+        belief = np.asarray(1 + BELIEF * self._chance.standard_normal(nodes.shape), dtype=np.float64)
+        load = np.asarray(1 + self._running[nodes], dtype=np.float64)
+        took = expected_s(rtt_s, load, reading_s * belief, writing_s * belief, patient)
         better = np.where(explore | (took[:, 0] <= took[:, 1]), 0, 1)
         return nodes[row, better]
 
