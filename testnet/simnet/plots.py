@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI: Final = 72
-COLOURS: Final = 48
+COLOURS: Final = 128
 """With these a picture has 15 to 50 KB."""
 UNITS: Final[Mapping[str, str]] = {
     "in_class": "share of jobs in their latency class",

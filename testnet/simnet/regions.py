@@ -88,7 +88,7 @@ def nat_of(model: str, lot: float) -> str:
         below += share
         if lot < below:
             return nat
-    return next(reversed(NAT_SHARES[model]))
+    return [*NAT_SHARES[model]][-1]
 
 
 def can_dial(nat: str) -> bool:

@@ -21,7 +21,7 @@ BOTH = Scenario(
 )
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(scope="module", params=[1])
 def both(request: pytest.FixtureRequest) -> tuple[Figures, Figures]:
     """What events alone say, and what every task and message does."""
     events, tasks = (simulate(replace(BOTH, fidelity=each), request.param) for each in ("events", "tasks"))

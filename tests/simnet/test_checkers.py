@@ -32,8 +32,8 @@ def test_an_honest_mesh_is_not_objected_to(calm: Scenario) -> None:
 def test_a_node_that_works_on_when_its_owner_is_back(calm: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimEngine, "kill", lambda engine: None)
     monkeypatch.setattr(SimEngine, "cancel", lambda engine, job: None)
-    busy = replace(calm, load=replace(calm.load, jobs_per_hour=900, output_tokens=200))
-    assert "owner_first" in _objections(replace(busy, faults=Faults(churn=60, churn_s=60)))
+    long = replace(calm.load, jobs_per_hour=900, output_tokens=200)
+    assert "owner_first" in _objections(replace(calm, load=long, events=(Event("depart", at_h=0.015),)))
 
 
 def test_a_payer_who_promises_more_than_was_done(calm: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_orders_that_go_to_the_dead(calm: Scenario, monkeypatch: pytest.MonkeyPa
 def test_nodes_that_announce_themselves_all_the_time(calm: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "ANNOUNCE_S", 1.0)
     monkeypatch.setattr(presence, "SPREAD_S", 0.1)
-    assert "index_load_bounded" in _objections(replace(calm, bounds=Bounds(index_records_s=8)))
+    assert "index_load_bounded" in _objections(replace(calm, bounds=Bounds(index_records_s=4)))
 
 
 def test_members_of_a_feeder_lend_and_the_cap_holds(calm: Scenario, tmp_path: Path) -> None:

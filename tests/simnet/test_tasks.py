@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fallow.testnet.simnet.scenario import Faults, Load, Scenario
+from fallow.testnet.simnet.scenario import Event, Faults, Load, Scenario
 from fallow.testnet.simnet.scenario_file import changed, load
 from fallow.testnet.simnet.tasks.simulation import simulate_tasks
 
@@ -57,8 +57,9 @@ def test_liars_are_caught_and_nobody_gets_their_results(calm: Scenario) -> None:
 
 
 def test_readers_go_on_elsewhere_when_owners_come_back(calm: Scenario) -> None:
-    texts = Load(900, clients=2, input_tokens=20, output_tokens=160)
-    outcome = simulate_tasks(replace(calm, faults=Faults(churn=60, churn_s=30), load=texts), 1)
+    texts = Load(900, clients=2, input_tokens=20, output_tokens=200)
+    half = Event("depart", at_h=0.015, share=0.5)
+    outcome = simulate_tasks(replace(calm, events=(half,), load=texts), 1)
     assert outcome.figures.resumed > 0
     assert outcome.figures.lost == 0
     assert outcome.violations == ()

@@ -78,7 +78,7 @@ class Audits:
         if not self.anybody_distrusted:
             return np.zeros(len(nodes), dtype=np.bool_)
         keys = self._keys(clients, nodes, np.full(len(nodes), self._bundles, dtype=np.int64))
-        return self._records.get(keys, np.zeros(len(nodes), dtype=np.int32)) == DISTRUSTED
+        return np.asarray(self._records.get(keys, np.zeros(len(nodes), dtype=np.int32)) == DISTRUSTED)
 
     def distrust(self, clients: Ints, nodes: Ints) -> None:
         """The clients deal no more with these."""

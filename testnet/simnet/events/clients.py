@@ -61,15 +61,13 @@ class Clients:
     def rtt_s(self, clients: Ints, nodes: Ints) -> Floats:
         """Between each client and node, of the same shape."""
         backbone = self._rtt_ms[self.region[clients], self._node_region[nodes]]
-        return (backbone + 2 * (self._client_ms[clients] + self._node_ms[nodes])) * self._factor / 1000
+        rtt_ms = backbone + 2 * (self._client_ms[clients] + self._node_ms[nodes])
+        return np.asarray(rtt_ms * self._factor / 1000, dtype=np.float64)
 
     def index_rtt_s(self, clients: Ints, index_regions: Floats) -> Floats:
         """On average to index nodes, of whom such shares are in each region."""
-        return (
-            (self._rtt_ms[self.region[clients]] @ index_regions + 2 * self._client_ms[clients] + 8)
-            * self._factor
-            / 1000
-        )
+        rtt_ms = self._rtt_ms[self.region[clients]] @ index_regions + 2 * self._client_ms[clients] + 8
+        return np.asarray(rtt_ms * self._factor / 1000, dtype=np.float64)
 
     def interactive(self, rtt_s: Floats) -> Bools:
         """By the client's own measurement."""

@@ -184,12 +184,12 @@ class Discovery:
         self.tally.named += int(np.minimum(counts, NAMED_MAX).sum()) * FANOUT
         self._question(self._spread(tree, shards), len(shards))
 
-    def _put(self, held: Floats, count: int) -> None:
+    def _put(self, held: Floats | Ints, count: int) -> None:
         """So many records came to each index node, and before them the question who keeps them."""
         self._records += held
         self._question(held, count)
 
-    def _question(self, held: Floats, count: int) -> None:
+    def _question(self, held: Floats | Ints, count: int) -> None:
         """A search asks those who hold the key, and some others on its way."""
         self._asks += held + count * max(0.0, self.searching.asked - FANOUT) / len(self._places)
 
@@ -204,7 +204,7 @@ class Discovery:
         self.tally.records += len(shards)
         self._put(self._spread(tree, shards), len(shards))
 
-    def _spread(self, tree: _Tree, shards: Ints) -> Floats:
+    def _spread(self, tree: _Tree, shards: Ints) -> Floats | Ints:
         """How many of the shards' records, or questions, each index node gets."""
         if not len(shards):
             return np.zeros(len(self._places))

@@ -1,4 +1,4 @@
-"""Jobs of many clients in steps of a second: placed, interrupted, resumed, checked, done or lost, each at its own moment.
+"""Jobs of many clients in steps of two seconds: placed, interrupted, resumed, checked, done or lost, each at its own moment.
 
 Times are exact within a step; only how busy nodes are is as of the step before. A piece of work is one attempt of one job at
 one node: when it is placed, all that will become of it is known here, and to nobody in the simulation.
@@ -26,9 +26,15 @@ from .clients import Clients, Ints, expected_s, two_of
 from .discovery import NOBODY, Discovery
 from .timeline import YIELDS, Timeline
 
-STEP_S: Final = 1.0
-CROWDED: Final = 0.35
-"""So much slower is a job for each other on the same node: 4 slots write 1.95 times as much as one (benchmarks/README.md)."""
+STEP_S: Final = 2.0
+TOGETHER: Final = ((1, 4, 8, 16), (1.0, 1.95, 2.96, 3.62))
+"""Slots, and how many times one slot they write together (benchmarks/README.md)."""
+UNEVEN: Final = 1.075
+"""A step takes so many times its best, on average, on a quiet machine."""
+OPENING: Final = 1.0
+"""Round trips until a job's stream is open and the order can go."""
+BELIEF: Final = 0.02
+"""By so much, one standard deviation, the rates differ that a client has measured of like nodes."""
 NOTICE_S: Final = 0.05
 """From a yield until its notice is on every stream (design.md)."""
 SILENT_S: Final = SILENCE_MS_MAX / 1000 + 0.05
@@ -251,7 +257,7 @@ class Jobs:
             search_s[mine] += 2 * np.where(met, ask_s, np.inf).min(axis=1, initial=UNANSWERED_S)
         # Whoever is known still is asked at once; the search goes on beside it. Dialling takes one round trip, asking another.
         took_s = np.minimum(2 * nearest_s, search_s) + GRACE_S
-        return took_s[np.searchsorted(fresh, rows)]
+        return np.asarray(took_s[np.searchsorted(fresh, rows)])
 
     def _choose(self, jobs: Batch, view: Ints, ready: Bools) -> Ints:
         first, second, explore = two_of(ready, self._chance)
@@ -261,8 +267,10 @@ class Jobs:
         speed = self._speed[nodes]
         reading_s, writing_s = self._times(bundle, (jobs["left"])[:, None], speed)
         rtt_s = self.clients.rtt_s(jobs["client"][:, None], nodes)
-        patient = self.clients.interactive(rtt_s) | self._is_call
-        took = expected_s(rtt_s, 1.0 + self._running[nodes], reading_s, writing_s, patient)
+        patient = self.clients.interactive(rtt_s) | np.bool_(self._is_call)
+        belief = np.asarray(1 + BELIEF * self._chance.standard_normal(nodes.shape), dtype=np.float64)
+        load = np.asarray(1 + self._running[nodes], dtype=np.float64)
+        took = expected_s(rtt_s, load, reading_s * belief, writing_s * belief, patient)
         better = np.where(explore | (took[:, 0] <= took[:, 1]), 0, 1)
         return nodes[row, better]
 
@@ -282,7 +290,7 @@ class Jobs:
         if self._scenario.faults.loss:
             again = self._chance.geometric(1 - min(self._scenario.faults.loss, 0.99), (2, len(jobs))).sum(axis=0) - 2
             rtt_s = rtt_s + again * (rtt_s + RETRANSMIT_S)
-        arrives_s = jobs["at_s"] + delay_s + rtt_s / 2
+        arrives_s = jobs["at_s"] + delay_s + (OPENING + 0.5) * rtt_s
         down = self._timeline.down(nodes, arrives_s)
         silent = down & self._timeline.silent(nodes, arrives_s)
         ahead = self._running[nodes] + _rank(nodes)
@@ -296,7 +304,7 @@ class Jobs:
             self._pending = np.concatenate([self._pending, failed])
         good = np.flatnonzero(~fails)
         if len(good):
-            self._run(jobs[good], arrives_s[good], rtt_s[good], 1 + CROWDED * ahead[good])
+            self._run(jobs[good], arrives_s[good], rtt_s[good], sharing(1 + ahead[good]))
 
     def _run(self, jobs: Batch, arrives_s: Floats, rtt_s: Floats, slow: Floats) -> None:
         """The pieces run; all that will become of them follows."""
@@ -399,6 +407,11 @@ class Jobs:
             self.count.lost += len(jobs)
             self.count.note("lost", float(jobs["at_s"][0]), len(jobs))
             self._trace.add_bytes("lost", jobs["id"].astype("<i8").tobytes(), len(jobs))
+
+
+def sharing(slots: Ints) -> Floats:
+    """How many times longer a job's step takes beside others, so many altogether."""
+    return UNEVEN * slots / np.interp(slots, *TOGETHER)
 
 
 def _rank(nodes: Ints) -> Ints:

@@ -13,7 +13,7 @@ from ..figures import Figures, Outcome, Trace, spread
 from ..lots import Floats
 from ..population import Population, populate
 from ..scenario import Scenario
-from ..traffic import EVERY_S, PEERS_MAX, RELAYS, STANDING_MAX, WIRE, Expected
+from ..traffic import RELAYS, STANDING_MAX, WIRE, Expected
 from .audits import Audits
 from .checking import violations
 from .discovery import STEP_S, Discovery
@@ -73,8 +73,8 @@ def _figures(
         resumed=count.resumed,
         lost=count.lost,
         in_class=in_class if len(first) else None,
-        first_token_ms=spread(first),
-        handover_ms=spread(handover),
+        first_token_ms=spread(first.tolist()),
+        handover_ms=spread(handover.tolist()),
         verification_overhead=count.check_s / count.work_s if count.work_s else None,
         nodes_up=timeline.up_mean(scenario.duration_s),
         lookup_peers=float(discovery.searching.asked),
@@ -103,7 +103,7 @@ def _traffic(
     returning /= duration_s * n
     speaking = timeline.speaking_mean(duration_s)
     standing = RELAYS + min(1.0, costs.linger_s / costs.announce_s) * (1 + keys) * costs.asked
-    node = announcing + returning + speaking * (PEERS_MAX * WIRE.probe / EVERY_S + standing * WIRE.idle_s)
+    node = announcing + returning + speaking * (costs.measuring / costs.parked + standing * WIRE.idle_s)
     finding = (tally.searches * costs.search + tally.named * WIRE.provider) / duration_s / n
     index = (announcing + returning + finding) / share + min(STANDING_MAX, standing / share) * WIRE.idle_s
     return node, index

@@ -194,11 +194,12 @@ class _Question:
 class _Asked:
     """A question as the `Stream` that a service is used to: one frame comes, and then the end; one frame goes."""
 
-    __slots__ = ("_connection", "_frame", "_here", "_question", "answered", "peer")
+    __slots__ = ("_connection", "_frame", "_here", "_question", "answered", "peer", "sent_bytes")
 
     def __init__(self, connection: Connection, here: SimNetwork, frame: bytes, question: _Question) -> None:
         self.peer: Final = connection.far(here).key
         self.answered = False
+        self.sent_bytes = 0
         self._connection = connection
         self._here = here
         self._frame: bytes | None = frame
@@ -223,6 +224,7 @@ class _Asked:
             self._question.take(frame)
 
         self._connection.carry(self._here, len(frame), arrive)
+        self.sent_bytes = len(frame)
 
     async def close(self) -> None:
         await self.reset()

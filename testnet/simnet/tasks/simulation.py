@@ -18,7 +18,7 @@ from ..days import MODELS
 from ..figures import Figures, Outcome, Spread, spread
 from ..population import CHARACTERS as NAMES
 from ..population import NAT_NAMES, REGION_NAMES, Population, populate
-from ..regions import CONE, can_dial
+from ..regions import CONE, OPEN
 from ..scenario import Scenario
 from .bundles import SimBundle, make_bundle
 from .chance import chance_for
@@ -124,11 +124,12 @@ def _node(
 ) -> NodeSpec:
     key = SigningKey(chance_for(seed, "node key", number).randbytes(32))
     owner = SigningKey(chance_for(seed, "owner key", int(population.owner[number])).randbytes(32))
-    nat = NAT_NAMES[int(population.nat[number])]
     index, model = bool(population.index[number]), MODELS[int(population.model[number])]
+    # Who keeps the table, or carries others' connections, has seen to it that it can be dialled.
+    nat = OPEN if index else NAT_NAMES[int(population.nat[number])]
     place = Place(
         number, bytes(key.verify_key), REGION_NAMES[int(population.region[number])], model, nat, _ip(number),
-        relay=index and can_dial(nat),
+        relay=index,
     )  # fmt: skip
     medium.add(place)
     crowd = scenario.population[int(population.crowd[number])]

@@ -23,7 +23,7 @@ class SimStream:
 
     __slots__ = (
         "_arrived", "_broken", "_connection", "_ended", "_over", "_reader", "_send_closed", "_unread_bytes", "here",
-        "other", "peer", "watched",
+        "other", "peer", "sent_bytes", "watched",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, here: SimNetwork, peer: bytes, *, watched: bool) -> None:
@@ -31,6 +31,7 @@ class SimStream:
         self.watched = watched
         self.here = here
         self.other: SimStream | None = None
+        self.sent_bytes = 0
         self._connection = connection
         self._arrived: deque[bytes] = deque()
         self._unread_bytes = 0
@@ -51,6 +52,7 @@ class SimStream:
         other = self.other
         assert other is not None, "a stream that is used has two ends"
         self._connection.carry(self.here, len(frame), lambda: other.arrive(frame))
+        self.sent_bytes += len(frame)
 
     async def receive(self) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()

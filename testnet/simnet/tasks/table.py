@@ -71,11 +71,9 @@ class SimKad:
         far = connection.far(network)
         connection.ask(exchange := Waiting())
         try:
-            # The stream's opening goes with the question: one round trip more, as the real one has it.
             there, back = connection.places(network), connection.places(far)
             length = message.ByteSize()
-            trip_s = 2 * network.medium.one_way_s(*there)
-            await network.medium.wait(trip_s + network.medium.takes_s(length, *there), exchange)
+            await network.medium.wait(network.medium.takes_s(length, *there), exchange)
             if not connection.is_open() or far.closed or far.kad is None or not far.kad.serves:
                 await network.medium.wait(EXCHANGE_S, exchange)
                 raise NetworkError(Code.STREAM_CLOSED, "the peer does not answer")

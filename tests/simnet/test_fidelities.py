@@ -1,0 +1,38 @@
+"""The two fidelities on the same seeds: the same population, and the same figures within a stated band."""
+
+from dataclasses import replace
+
+import pytest
+
+from fallow.testnet.simnet.run import simulate
+from fallow.testnet.simnet.scenario import EVENTS, TASKS, Assurance, Crowd, Faults, Load, Scenario
+
+BAND = 0.3
+"""Of a first token's time, after the pieces are allowed for."""
+PIECE_MS = 3 / 28 * 1.075 * 1000
+"""With every task a node says four tokens at a time (`tasks.engine.PIECE_TOKENS`): the first one comes three later."""
+CROSS = Scenario(
+    nodes=16,
+    start="wed 10:00",
+    duration_h=0.08,
+    index_share=0.3,
+    population=(Crowd("host", "eu-central"), Crowd("host", "us-east")),
+    faults=Faults(churn=10.0, churn_s=60.0),
+    assurance=Assurance("none"),
+    load=Load(jobs_per_hour=900.0, clients=3),
+)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_both_fidelities_come_to_the_same(seed: int) -> None:
+    events = simulate(replace(CROSS, fidelity=EVENTS), seed)
+    tasks = simulate(replace(CROSS, fidelity=TASKS), seed)
+    assert events.violations == tasks.violations == ()
+    one, other = events.figures, tasks.figures
+    for figures in (one, other):
+        assert figures.asked == pytest.approx(72, abs=3 * 72**0.5)
+        assert figures.completed == figures.asked
+        assert figures.lost == figures.wrongly_accepted == 0
+        assert figures.in_class == 1.0
+    assert one.first_token_ms.p50 is not None
+    assert other.first_token_ms.p50 == pytest.approx(one.first_token_ms.p50 + PIECE_MS, rel=BAND)
