@@ -32,12 +32,12 @@ from .blobs import Blobs
 from .book import BOOK, Book
 from .commands import Commands
 from .config import Config
-from .connection import Survey, link_rule
-from .delivery import now_ms
+from .connection import Survey
 from .engine.bundles import Bundle
 from .engine.engine import Engine, open_engine
 from .engine.sandbox import Policy, bubblewrap
 from .keys import load_or_create
+from .lending import Lending
 from .library import Library
 from .link import Link
 from .log import EventLog, wall_ms
@@ -49,11 +49,18 @@ from .network.table_rules import profile_rules
 from .owner import Keeper
 from .presence import Presence, regions
 from .profiles import Offer, make_offer
+from .rules.policy import Rules
+from .rules.signals import Signal
+from .sensors.feed import Feed
+from .sensors.reading import read
 from .serving import Executor
 from .settling import Settling
 from .store import Journal
 from .trust import is_foreign
 
+LINK = "link"
+LINK_GOOD_MS = 7 * 86_400_000
+"""NetworkManager says what changes, and who asks it says that it has gone: its word holds until then."""
 WORKER_LOG = "worker.log"
 LOCK = "lock"
 
@@ -84,9 +91,10 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         closing.callback(book.close)
         library = Library(config, EventLog(config.state))
         closing.callback(library.close)
-        availability = Availability(settle_ms=config.settle_s * 1000, jobs_max=config.jobs_max)
+        availability = Availability(jobs_max=config.jobs_max)
+        lending = Lending(_rules(config), availability, config.state, EventLog(config.state))
         availability.start()
-        library.lent = lambda: availability.parked
+        library.lent = lambda: availability.lends
         bundles = list(await trio.to_thread.run_sync(library.open))
         await trio.to_thread.run_sync(_sandbox_policy, config, bundles)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -113,8 +121,11 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     lan=config.lan,
                 ) as network:
                     whole.start_soon(book.keep, network)
-                    commands = Commands(config, network, library, bundles, availability)
+                    commands = Commands(config, network, library, bundles, availability, lending)
                     await whole.start(control.serve, config.state, commands.answer)
+                    for sensor in config.sensors:
+                        whole.start_soon(read, sensor, lending.feed(sensor.name, round(sensor.stale_s * 1000)))
+                    whole.start_soon(lending.run)
                     arrivals = library.arrivals(network)
                     if not bundles:
                         bundles.append(await _first(arrivals, library))
@@ -135,7 +146,17 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     ):
                         await commands.start_worker(engine)
                         node = _Node(
-                            config, key, authority, journal, library, bundles, network, engine, availability, commands
+                            config,
+                            key,
+                            authority,
+                            journal,
+                            library,
+                            bundles,
+                            network,
+                            engine,
+                            availability,
+                            commands,
+                            lending,
                         )
                         running.append(node.keeper)
                         await node.start(nursery)
@@ -149,6 +170,7 @@ class _Node:
     def __init__(
         self, config: Config, key: SigningKey, authority: Authority, journal: Journal, library: Library,
         bundles: list[Bundle], network: Network, engine: Engine, availability: Availability, commands: Commands,
+        lending: Lending,
     ) -> None:  # fmt: skip
         self._config = config
         self._library = library
@@ -164,7 +186,6 @@ class _Node:
         def held() -> list[bytes]:
             return [bundle.hash for bundle in library.shared()]
 
-        library.lent = self._lends
         accounts = Accounts(journal, wall_ms)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
         self._survey = Survey(
@@ -173,16 +194,14 @@ class _Node:
             authority.owner,
             network,
             lambda: self._presence.mandate.envelope,
-            lambda: self._lends() and not self._availability.jobs,
+            lambda: availability.lends and not availability.jobs,
             lambda: self._presence.refresh(),
             self._heed_link,
             self._log,
             library.traffic,
         )
         library.on_fetched = self._survey.rates.fetched
-        self._rule, self._rule_news = "", trio.Event()
-        if config.unmetered_only:
-            self._availability.withhold(link_rule(self._survey.link))
+        self._link: Feed | None = None
         self._presence = Presence(
             config, key, authority, network, self._availability, offer(), held, self._survey.now,
             self._survey.witnesses.shown,
@@ -199,6 +218,10 @@ class _Node:
         )
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
         commands.hand_over(self.keeper, self._survey)
+        if config.unmetered_only:
+            self._link = lending.feed(LINK, LINK_GOOD_MS)
+            self._link.expect([Signal.METERED])
+            self._heed_link(self._survey.link)
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Orders are taken, and the mesh knows it."""
@@ -210,7 +233,7 @@ class _Node:
             self._log,
             bytes_per_s=self._config.max_bytes_sec_up,
             traffic=self._library.traffic,
-            lent=self._lends,
+            lent=lambda: self._availability.lends,
             works=lambda: bool(self._availability.jobs),
         )
         self._serve(BLOB_PROTOCOL, blobs.answer)
@@ -220,7 +243,6 @@ class _Node:
         await self._presence.announce()
         nursery.start_soon(self._presence.keep, self._log)
         nursery.start_soon(self._survey.run)
-        nursery.start_soon(self._obey)
         self._log.write("ready", pid=os.getpid())
 
     async def grow(self, arrivals: AsyncIterator[Bundle], cids: list[str]) -> None:
@@ -236,21 +258,12 @@ class _Node:
             with suppress(NetworkError):  # it is said again in a few minutes
                 await self._presence.announce()
 
-    def _lends(self) -> bool:
-        """Whether the owner lets anything be moved for others."""
-        return self._availability.parked and not self._availability.withheld
-
     def _heed_link(self, link: Link) -> None:
-        if self._config.unmetered_only:
-            self._rule = link_rule(link)
-            self._rule_news.set()
-
-    async def _obey(self) -> None:
-        """The owner's rule on metered links is obeyed, until cancelled."""
-        while True:
-            await self._rule_news.wait()
-            self._rule_news = trio.Event()
-            await self.keeper.withhold(self._rule)
+        """The link is a signal like others, if it counts."""
+        if self._link and link.metered is None:
+            self._link.miss(Signal.METERED, link.why or "NetworkManager does not say")
+        elif self._link:
+            self._link.take([(Signal.METERED, link.metered is True)])
 
     def _may_run(self, bundle: Bundle) -> bool:
         try:
@@ -262,7 +275,7 @@ class _Node:
 
     def ready(self) -> Ready:
         """What is said when `start` has returned."""
-        state = self._availability.state(now_ms())
+        state = self._availability.state
         return Ready(peer_id(self._network.key), self._network.addresses(), state, os.getpid())
 
     def _serve(self, protocol: str, handler: Handler) -> None:
@@ -302,6 +315,17 @@ def _reach(config: Config) -> Reach:
         relays_wanted=config.relays,
         relay=config.relay if config.is_relay else None,
         punches=config.hole_punching,
+    )
+
+
+def _rules(config: Config) -> Rules:
+    return Rules(
+        config.kind,
+        config.preferences,
+        config.settle_s * 1000,
+        config.power.guess,
+        config.unmetered_only,
+        sensed=bool(config.sensors),
     )
 
 

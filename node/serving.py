@@ -99,13 +99,17 @@ class Executor:
                     unsettled_ucr=session.unpaid_ucr,
                 )
 
+    def tell(self, reason: str) -> None:
+        """Every open job ends now, and its client is told why; that is on its way when others have had their turn."""
+        for session in self._sessions:
+            session.stop(YIELDED, reason)
+
     async def hand_back(self, reason: str) -> None:
         """No job is open: each has got its notice and its last receipt, or its time to take them has passed.
 
         Every session is told before this function first waits.
         """
-        for session in self._sessions:
-            session.stop(YIELDED, reason)
+        self.tell(reason)
         with trio.move_on_after(2 * YIELD_MS_MAX / 1000):
             await self.until_idle()
         for scope in self._sessions.values():
@@ -150,12 +154,11 @@ class Executor:
 
     def _standing_offer(self) -> Offer:
         """What can be ordered now. Raises `Refused` while the machine is not for lending."""
-        now = now_ms()
-        state = self._availability.state(now)
+        state = self._availability.state
         if state in (State.READY, State.BUSY) and self.offer is not None:
             return self.offer
-        why = ", ".join(self._availability.reasons_public(now))[:TEXT_BYTES_MAX]
-        if self._availability.wants_worker(now):
+        why = ", ".join(self._availability.reasons_public)[:TEXT_BYTES_MAX]
+        if self._availability.wants_worker:
             raise Refused(Code.BUSY, f"The node cannot take orders: {why}.", RETRY_MS)
         raise Refused(Code.OWNER_NEEDS_MACHINE, f"The node does not take orders: {why}.")
 
