@@ -18,6 +18,7 @@ from fallow.node.rules.signals import KINDS, Signal
 from fallow.node.rules.worth import Draw
 
 GOOD_MS, SETTLE_MS = 5_000, 300_000
+NONE = Wish()
 WANTS = Preferences(battery_charge_min_pct=50, plugged_in=DEMANDED, battery_max_temperature=45, max_power_w=1000)
 RULES = Rules("vehicle", WANTS, SETTLE_MS, Draw(20, 320), sensed=True)
 SIGNALS = (Signal.SPEED_KMH, Signal.SOC_PCT, Signal.BATTERY_C, Signal.SHED_CAP_W, Signal.PLUGGED)
@@ -126,9 +127,7 @@ def board(**values: float) -> Board:
     return made
 
 
-def reasons(
-    rules: Rules, made: Board, wish: Wish = Wish(), at_ms: int = 0, earns_ucr: float | None = None
-) -> list[str]:  # noqa: B008
+def reasons(rules: Rules, made: Board, wish: Wish = NONE, at_ms: int = 0, earns_ucr: float | None = None) -> list[str]:
     memory = Memory(clear_since_ms=-inf)
     return [r.why for r in decide(rules, made, wish, memory, Now(at_ms, at_ms), earns_ucr).reasons]
 
