@@ -194,7 +194,7 @@ def _site(table: Mapping[str, object], name: str, at: str, base: Path) -> Site:
         _url(table, at, ("http",)) if "url" in table else "",
         base / text(table, "file", "", at) if "file" in table else None,
         ocpp,
-        _stale(table, at, 15.0),
+        _stale(table, at, 150.0 if ocpp else 15.0),  # stations send their meters' values each minute
         number(table, "interval_s", 2, 0.1, 60, at),
         number(table, "grid_limit_w", 0, 0, 1e9, at),
     )

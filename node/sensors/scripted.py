@@ -114,7 +114,7 @@ def parse_day(table: Mapping[str, object]) -> Day:
 async def read_day(config: Scripted, feed: Feed) -> None:
     """The day's signals reach the feed as it goes by. Raises `SensorError` for a file that is none, and at the end."""
     try:
-        day = await trio.to_thread.run_sync(load_day, config.day)
+        day = load_day(config.day)
     except SettingError as error:
         raise SensorError(error.message) from None
     feed.expect(day.signals)

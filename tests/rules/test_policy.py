@@ -260,6 +260,7 @@ def test_of_two_sources_the_worse_counts_and_one_that_is_silent_spoils_both() ->
     made.take("second", [Reading(Signal.SPEED_KMH, 0.0, 0, GOOD_MS)])
     made.lose("second", "it cannot be reached", 0)
     assert reasons(rules(), made) == []
+    made.take("car", [Reading(Signal.SPEED_KMH, 0.0, GOOD_MS + 1, GOOD_MS)])
     assert "cannot be reached" in reasons(rules(), made, at_ms=GOOD_MS + 1)[0]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from math import inf
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,10 @@ import trio
 from trio.testing import MockClock
 
 from fallow.node.rules import preferences
-from fallow.node.rules.hours import DAY_MS, Now
+from fallow.node.rules.hours import Now
 from fallow.node.rules.policy import Memory, Rules, Wish, decide
 from fallow.node.rules.readings import Board, Reading
+from fallow.node.rules.signals import Signal
 from fallow.node.rules.worth import Draw
 from fallow.node.sensors.config import SHIPPED, Scripted
 from fallow.node.sensors.feed import Feed
@@ -22,12 +22,13 @@ from fallow.node.settings import SettingError
 
 KIND = {"commuter": "vehicle", "taxi": "vehicle", "warehouse": "robot", "humanoid": "robot", "site": "site"}
 MINUTE_MS = 60_000
+SETTLE_MS = {"robot": MINUTE_MS}
 LENT = {
-    "commuter": "00:05-07:37 08:28-17:07 20:20-23:59",
-    "taxi": "02:10-05:19 12:02-12:44",
-    "warehouse": "00:01-05:54 09:31-09:49 13:50-14:29 18:24-18:24 22:42-23:59",
-    "humanoid": "00:01-06:29 08:16-16:44 18:21-18:59 22:29-23:59",
-    "site": "00:05-17:59 19:05-23:59",
+    "commuter": "00:05-07:37 18:00-19:29 20:20-23:59",
+    "taxi": "02:24-05:19",
+    "warehouse": "00:01-05:54 09:31-09:49 22:38-23:59",
+    "humanoid": "00:01-06:29 08:16-16:44 18:21-18:59 22:27-23:59",
+    "site": "00:05-23:59",
 }
 """From and until which minute each is lent, with the preferences of its kind."""
 
@@ -36,7 +37,7 @@ def minutes(name: str) -> str:
     """Of the day, when it is lent, decided each minute."""
     day, kind = load_day(name), KIND[name]
     rules = Rules(
-        kind, preferences.parse({}, kind, sensed=True), {"robot": 60_000}.get(kind, 300_000), Draw(30, 3000), sensed=True
+        kind, preferences.parse({}, kind, sensed=True), SETTLE_MS.get(kind, 300_000), Draw(30, 3000), sensed=True
     )
     board, memory, spans = Board(), Memory(), []
     board.expect("day", day.signals)
@@ -58,13 +59,23 @@ def test_a_shipped_day_is_lent_when_its_owner_would(name: str) -> None:
     assert minutes(name) == LENT[name]
 
 
+def test_a_site_at_six_in_the_evening_has_what_the_grid_leaves_it() -> None:
+    day = load_day("site")
+    rules = Rules("site", preferences.parse({}, "site", sensed=True), 0, Draw(30, 3000), sensed=True)
+    board, at_ms = Board(), 18 * 3_600_000
+    board.expect("day", day.signals)
+    board.take("day", [Reading(signal, value, at_ms, MINUTE_MS) for signal, value in day.at(at_ms).items()])
+    found = decide(rules, board, Wish(), Memory(), Now(at_ms, at_ms))
+    assert (found.lends, found.budget_w, found.limits[-1]) == (True, 2000, "the grid asks for less")
+
+
 async def test_a_day_goes_by_at_its_speed(autojump_clock: MockClock) -> None:
     board = Board()
     board.expect("day", ())
     seen: list[tuple[int, bool]] = []
 
     def changed() -> None:
-        ignition = board.readings.get(("day", "ignition"))
+        ignition = board.readings.get(("day", Signal.IGNITION))
         if ignition and (not seen or seen[-1][1] is not ignition.value):
             seen.append((round(7.5 * 3600 + trio.current_time() * 60) // 60, bool(ignition.value)))
 
@@ -74,9 +85,8 @@ async def test_a_day_goes_by_at_its_speed(autojump_clock: MockClock) -> None:
         assert began == 0
         await read_day(Scripted("day", "commuter", 7.5, 60.0), feed)
     times = [(f"{minute // 60:02}:{minute % 60:02}", on) for minute, on in seen]
-    assert times == [
-        ("07:30", False), ("07:40", True), ("08:23", False), ("17:08", True), ("17:55", False), ("19:30", True), ("20:15", False),
-    ]  # fmt: skip
+    came_and_went = ("07:30", "07:40", "08:23", "17:08", "17:55", "19:30", "20:15")
+    assert times == [(clock, bool(index % 2)) for index, clock in enumerate(came_and_went)]
 
 
 @pytest.mark.parametrize(
@@ -105,4 +115,4 @@ def test_a_day_that_cannot_be_read_is_a_sensor_that_does_not_work() -> None:
     feed = Feed("day", board, lambda: None, 5000)
     with pytest.raises(Exception, match="cannot be read"):
         trio.run(partial(read_day, Scripted("day", "/nowhere.toml"), feed))
-    assert board.known("speed_kmh", 0).why and DAY_MS < inf  # type: ignore[arg-type]
+    assert board.known(Signal.SPEED_KMH, 0).why
