@@ -46,12 +46,17 @@ from .network.mesh import open_network
 from .network.reach import Reach
 from .network.seam import Handler, Network, Stream
 from .network.table_rules import profile_rules
+from .notifying import notify, watchdog
 from .owner import Keeper
+from .power.account import Account
+from .power.keeping import Power
+from .power.meters import found_meters
 from .presence import Presence, regions
-from .profiles import Offer, make_offer
+from .profiles import Offer, earns_ucr, make_offer
 from .rules.policy import Rules
 from .rules.signals import Signal
 from .sensors.feed import Feed
+from .sensors.nvml import opened
 from .sensors.reading import read
 from .serving import Executor
 from .settling import Settling
@@ -91,6 +96,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         closing.callback(book.close)
         library = Library(config, EventLog(config.state))
         closing.callback(library.close)
+        nvml = closing.enter_context(opened(config.power.nvml if config.power.measure else ""))
         availability = Availability(jobs_max=config.jobs_max)
         lending = Lending(_rules(config), availability, config.state, EventLog(config.state))
         availability.start()
@@ -126,6 +132,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     for sensor in config.sensors:
                         whole.start_soon(read, sensor, lending.feed(sensor.name, round(sensor.stale_s * 1000)))
                     whole.start_soon(lending.run)
+                    whole.start_soon(watchdog, lambda: _stands(availability))
                     arrivals = library.arrivals(network)
                     if not bundles:
                         bundles.append(await _first(arrivals, library))
@@ -144,6 +151,13 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                         ) as engine,
                         trio.open_nursery() as nursery,
                     ):
+                        meters = found_meters(config.power.sys_root, nvml) if config.power.measure else []
+                        account = Account(meters, config.power.said, config.power.guess)
+                        power = Power(engine, account, config.power.helper, EventLog(config.state))
+                        power.on_calibrated = lending.calibrate
+                        lending.on_power = power.obey
+                        power.obey(lending.decision)
+                        whole.start_soon(power.run)
                         await commands.start_worker(engine)
                         node = _Node(
                             config,
@@ -157,10 +171,12 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                             availability,
                             commands,
                             lending,
+                            power,
                         )
                         running.append(node.keeper)
                         await node.start(nursery)
                         task_status.started(node.ready())
+                        notify(READY="1", STATUS=str(availability.state))
                         await node.grow(arrivals, cids)
 
 
@@ -170,7 +186,7 @@ class _Node:
     def __init__(
         self, config: Config, key: SigningKey, authority: Authority, journal: Journal, library: Library,
         bundles: list[Bundle], network: Network, engine: Engine, availability: Availability, commands: Commands,
-        lending: Lending,
+        lending: Lending, power: Power,
     ) -> None:  # fmt: skip
         self._config = config
         self._library = library
@@ -215,7 +231,10 @@ class _Node:
             lambda: self._presence.mandate.id,
             self._log,
             self._network.go_direct,
+            power.account,
+            lending.stays_ms,
         )
+        lending.earns_ucr = lambda: earns_ucr(self._executor.offer) if self._executor.offer else None
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
         commands.hand_over(self.keeper, self._survey)
         if config.unmetered_only:
@@ -318,6 +337,12 @@ def _reach(config: Config) -> Reach:
     )
 
 
+def _stands(availability: Availability) -> str:
+    """In one line, for `systemctl status`."""
+    why = "; ".join(availability.reasons)
+    return f"{availability.state}: {why}" if why else str(availability.state)
+
+
 def _rules(config: Config) -> Rules:
     return Rules(
         config.kind,
@@ -331,6 +356,9 @@ def _rules(config: Config) -> Rules:
 
 def _worker_options(config: Config) -> list[str]:
     options = ["--batch-unproven"] if config.batch_unproven else []
+    if share := config.preferences.ram_max_used_frac:
+        machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        options += ["--memory-mib", str(max(1, int(share * machine_bytes / 2**20)))]
     numbers = config.accelerators if config.accelerator is None else (config.accelerator,)
     return [*options, "--accelerators", ",".join(map(str, numbers))] if numbers else options
 

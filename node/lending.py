@@ -19,6 +19,7 @@ from .rules.hours import Now
 from .rules.policy import Decision, Memory, Rules, Wish, decide
 from .rules.readings import Board
 from .rules.signals import KINDS, Value
+from .rules.worth import Draw
 from .sensors.feed import Feed, boot_ms
 from .settings import SettingError
 from .wish import load, save
@@ -50,6 +51,7 @@ class Lending:
         self._wish = load(state, boot_ms(), wall_ms())
         self._memory = Memory() if rules.sensed else Memory(clear_since_ms=-inf)
         self._past = _past(state / DEPARTURES)
+        self._earns_ucr: float | None = None
         self._woken = trio.Event()
         self.decision = self._decide()
         availability.obey(_words(self.decision))
@@ -111,6 +113,11 @@ class Lending:
         wants = self._rules.preferences
         return leaves_in_ms(wants.departures, self._past, _now(), learns=wants.learn_departures)
 
+    def calibrate(self, draw: Draw) -> None:
+        """This is what working draws."""
+        self._rules = replace(self._rules, draw=draw)
+        self.look()
+
     @property
     def paused_s(self) -> float:
         """Seconds for which it is paused yet."""
@@ -123,7 +130,11 @@ class Lending:
             save(self._state, wish, boot_ms(), wall_ms())
 
     def _decide(self) -> Decision:
-        found = decide(self._rules, self.board, self._wish, self._memory, _now(), self.earns_ucr())
+        if (
+            earns := self.earns_ucr()
+        ) is not None:  # while there is no worker, what the last one would have brought counts
+            self._earns_ucr = earns
+        found = decide(self._rules, self.board, self._wish, self._memory, _now(), self._earns_ucr)
         self._memory = found.memory
         return found
 

@@ -2,11 +2,11 @@
 
     frame = length (4 bytes, big-endian) || msgpack [kind, map of the record]
 
-The daemon sends `Begin`, then `EngineJob`, `Credit`, `Cancel` and `Pace`. The worker answers `Here`, and sends `Loading` before each
-bundle that it loads, `Unserved` after it if it refuses that one, and one `Ready` (or `Fatal`); then for each job `EnginePiece`s
-until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after a step that gave no piece. Programs that are not needed at
-once it loads later: `Loading`, and a `Beat` when one is there. `Overrun` may be its last word at any time. A worker runs
-publishers' programs, so what comes from it is read with the same schema and bounds as what comes from a peer.
+The daemon sends `Begin`, then `EngineJob`, `Credit`, `Cancel` and `Pace`. The worker answers `Here`, and sends `Loading` before
+each bundle that it loads, `Unserved` after it if it refuses that one, and one `Ready` (or `Fatal`); then for each job
+`EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after a step that gave no piece. Programs that
+are not needed at once it loads later: `Loading`, and a `Beat` when one is there. `Overrun` may be its last word at any time. A
+worker runs publishers' programs, so what comes from it is read with the same schema and bounds as what comes from a peer.
 """
 
 from __future__ import annotations

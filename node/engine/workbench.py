@@ -166,7 +166,7 @@ class Workbench:
             self._pause(inbox, ran_s)
 
     def _pause(self, inbox: Inbox, ran_s: float) -> None:
-        """After a step that took so long: the accelerator is left alone for the rest of its time. The daemon is heard meanwhile."""
+        """After a step that took so long, the accelerator is left alone as long as the pace wants; the daemon is heard."""
         began = time.monotonic()
         while (left := began + min(PAUSE_S_MAX, ran_s * self._rest) - time.monotonic()) > 0:
             inbox.wait(left)

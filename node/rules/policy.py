@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -212,11 +213,7 @@ class _Look:
             (Signal.MACHINE_C, self._wants.machine_max_temperature, "machine_max_temperature"),
             (Signal.ACCELERATOR_C, self._wants.accelerator_max_temperature, "accelerator_max_temperature"),
         ):
-            name = KINDS[signal].name
-            yield from self._bound(
-                signal, most, TEMPERATURE_MARGIN_C, word,
-                lambda found, most, name=name: f"its {name} is {found:.0f} °C, above {most:.0f} °C", upper=True,
-            )  # fmt: skip
+            yield from self._bound(signal, most, TEMPERATURE_MARGIN_C, word, partial(_hot, signal), upper=True)
 
     def _link(self) -> Iterator[Reason]:
         if self._rules.unmetered_only:
@@ -313,6 +310,10 @@ class _Look:
     def _again(self, at_ms: float) -> None:
         if at_ms > self._now.ms:
             self.until_ms = min(self.until_ms, at_ms)
+
+
+def _hot(signal: Signal, found: float, most: float) -> str:
+    return f"its {KINDS[signal].name} is {found:.0f} °C, above {most:.0f} °C"
 
 
 def _span(seconds: float) -> str:

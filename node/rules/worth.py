@@ -48,7 +48,7 @@ class Worth:
         costs = f"energy costs {self.energy_ucr:.0f}"
         costs += f", the battery's wear {self.wear_ucr:.0f}" if self.wear_ucr else ""
         costs += f", and {self.wanted_ucr:.0f} more are wanted" if self.wanted_ucr else ""
-        return f"an hour's work brings {self.earns_ucr:.0f} ucr at most; {costs}"
+        return f"an hour's work brings {self.earns_ucr:.0f} ucr, one job after another; {costs}"
 
 
 def kwh_ucr(preferences: Preferences, of_day_ms: int, *, on_battery: bool) -> tuple[float, float]:

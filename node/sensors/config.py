@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -214,7 +214,13 @@ def _scripted(table: Mapping[str, object], name: str, at: str, base: Path) -> Sc
     return Scripted(name, day, start_hour, speed, flag(table, "repeat", at, default=True), _stale(table, at, STALE_S))
 
 
-_PARSE: Final = {"viss": _viss, "rosbridge": _rosbridge, "host": _host, "site": _site, "scripted": _scripted}
+_PARSE: Final[Mapping[str, Callable[[Mapping[str, object], str, str, Path], SensorConfig]]] = {
+    "viss": _viss,
+    "rosbridge": _rosbridge,
+    "host": _host,
+    "site": _site,
+    "scripted": _scripted,
+}
 
 
 def _stale(table: Mapping[str, object], at: str, default: float) -> float:

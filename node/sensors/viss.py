@@ -101,8 +101,8 @@ class _Vehicle:
                 self._feed.give([self._reading(signal, alias, value, stamp)])
             except SensorError as error:
                 self._feed.miss(signal, str(error))
-        if error := _refusal(message):
-            raise SensorError(error)
+        if why := _refusal(message):
+            raise SensorError(why)
 
     def _reading(self, signal: Signal, alias: Alias, value: object, stamp: object) -> Reading:
         if not isinstance(value, str):

@@ -226,7 +226,8 @@ def test_work_has_to_be_worth_its_energy() -> None:
     plugged = board(speed_kmh=0.0, plugged=True)
     assert reasons(wants, plugged, earns_ucr=12_000) == []  # 100 W at 100,000 ucr/kWh, and a fifth
     assert reasons(wants, plugged, earns_ucr=11_000) == [
-        "it is not worth it now: an hour's work brings 11000 ucr at most; energy costs 10000, and 2000 more are wanted"
+        "it is not worth it now: an hour's work brings 11000 ucr, one job after another; energy costs 10000, "
+        "and 2000 more are wanted"
     ]
     made = board(speed_kmh=0.0, plugged=True)
     made.take(

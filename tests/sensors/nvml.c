@@ -18,6 +18,7 @@ int nvmlDeviceGetPowerManagementLimitConstraints(void *device, unsigned *least, 
     *most = 350000;
     return 0;
 }
+int nvmlDeviceGetPowerManagementDefaultLimit(void *device, unsigned *mw) { *mw = 300000; return 0; }
 int nvmlDeviceSetPowerManagementLimit(void *device, unsigned mw) {
     if (mw < 100000 || mw > 350000)
         return 2;
