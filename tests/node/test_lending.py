@@ -33,19 +33,20 @@ PROMPT = Work(((1, 40, 41, 42, 43),))
 SOC = "Vehicle.Powertrain.TractionBattery.StateOfCharge.Current"
 
 
-async def until(daemon: Daemon, state: str) -> dict[str, Any]:
-    """The node's own words, once it is in the state."""
+async def until(daemon: Daemon, state: str, reason: str = "") -> dict[str, Any]:
+    """The node's own words, once it is in the state, for this reason among others."""
     with trio.fail_after(90):
-        while (said := await trio.to_thread.run_sync(daemon.command, "why"))["state"] != state:
-            await trio.sleep(0.02)
-        return said
+        while True:
+            said = await trio.to_thread.run_sync(daemon.command, "why")
+            if said["state"] == state and reason in said["reasons"] + [""]:
+                return said
 
 
 async def test_a_car_that_is_driven_off_yields_and_whatever_is_wrong_with_its_sensors_keeps_it(
     start: Start, home: Home
 ) -> None:
     async with serving(Databroker(dict(PATHS_6))) as car:
-        sensor = [{"kind": "viss", "url": car.url, "stale_s": 2.0}]
+        sensor = [{"kind": "viss", "url": car.url, "stale_s": 4.0}]
         node = await trio.to_thread.run_sync(
             partial(start, bundles=["tiny-chat"], kind="vehicle", reach="direct", settle_s=0, sensors=sensor)
         )
@@ -70,20 +71,20 @@ async def test_a_car_that_is_driven_off_yields_and_whatever_is_wrong_with_its_se
         said = await until(node, "not-eligible")
         assert said["reasons"] == ["its state of charge is not known: viss: 250 % is not between 0 and 100"]
         await car.set(SOC, "49")
-        while (said := await until(node, "not-eligible"))["reasons"] != ["its charge is 49 %, below 52 %"]:
-            await trio.sleep(0.02)
+        await until(node, "not-eligible", "its charge is 49 %, below 52 %")
         await car.set(SOC, "80")
         await until(node, "ready")
         car.answers = False
         said = await until(node, "not-eligible")
-        assert any("viss: last read 2 s ago" in reason for reason in said["reasons"])
+        assert any("viss: last read 4 s ago" in reason for reason in said["reasons"])
     events = [event for event in node.events() if event["event"] in ("job_ended", "pace")]
     assert events[0]["energy_source"] in ("guess", "rapl") and events[0]["energy_mj"] >= 0
 
 
 def _until_running(node: Daemon) -> None:
-    while not node.command("status")["jobs_running"]:
-        pass
+    for _ in range(10_000):
+        if node.command("status")["jobs_running"]:
+            return
 
 
 async def test_the_owners_words_are_kept_over_a_restart(start: Start, tmp_path: Path) -> None:
