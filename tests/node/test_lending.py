@@ -57,9 +57,10 @@ async def test_a_car_that_is_driven_off_yields_and_whatever_is_wrong_with_its_se
         async with client_network([node.address]) as network:
             payer = Payer(await profile_of(network, network.peers()[0]))
             talk = await Conversation.begin(network, Ask(payer, home.chat, PROMPT, max_tokens=200))
+            while not talk.pieces:
+                await talk.next()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(talk.run)
-                await trio.to_thread.run_sync(_until_running, node)
                 await car.set("Vehicle.LowVoltageSystemState", "ON")
             assert talk.yielded is not None and talk.yielded.reason == "the owner needs the machine"
             assert (talk.delivery.receipts[-1].record.end, talk.job.state) == (YIELDED, JobState.SETTLED)
@@ -79,12 +80,6 @@ async def test_a_car_that_is_driven_off_yields_and_whatever_is_wrong_with_its_se
         assert any("viss: last read 4 s ago" in reason for reason in said["reasons"])
     events = [event for event in node.events() if event["event"] in ("job_ended", "pace")]
     assert events[0]["energy_source"] in ("guess", "rapl") and events[0]["energy_mj"] >= 0
-
-
-def _until_running(node: Daemon) -> None:
-    for _ in range(10_000):
-        if node.command("status")["jobs_running"]:
-            return
 
 
 async def test_the_owners_words_are_kept_over_a_restart(start: Start, tmp_path: Path) -> None:
