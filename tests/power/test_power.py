@@ -147,12 +147,10 @@ def test_a_limit_is_set_back_when_the_node_has_gone(nvml: str) -> None:  # noqa:
     library = Nvml(nvml)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        theirs.sendall(b"CAP 0 120
-")
+        theirs.sendall(b"CAP 0 120\n")
         theirs.shutdown(socket.SHUT_WR)
         serve(ours, library)
-        assert theirs.recv(100) == b"ok
-"
+        assert theirs.recv(100) == b"ok\n"
     assert library.read()[0].watts == 212.0
 
 
