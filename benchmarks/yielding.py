@@ -59,7 +59,8 @@ async def measure(bundle: Bundle, drives: int, chance: random.Random) -> list[fl
         async with serving(Databroker(dict(PATHS_6))) as car:
             state, process = start(Path(scratch), bundle, car.url)
             try:
-                ready = await trio.to_thread.run_sync(lambda: json.loads(process.stdout.readline()))
+                assert process.stdout is not None
+                ready = json.loads(await trio.to_thread.run_sync(process.stdout.readline))
                 async with connect(bootstrap=ready["addresses"]) as mesh:
                     return [await one(mesh, bundle, car, state, process.pid, chance) for _ in range(drives)]
             finally:
