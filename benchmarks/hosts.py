@@ -290,7 +290,7 @@ def make_presence(state: Path, key: SigningKey, network: Mesh, rounds: dict[str,
     It probes others as every node does, and moves no bulk to learn its rates, which nodes do every six hours.
     """
     config = Config(state, (), state, state / "store", state / "owner.key")
-    availability = Availability(settle_ms=0, jobs_max=config.jobs_max)
+    availability = Availability(jobs_max=config.jobs_max)
     availability.start()
     availability.worker(True)
     node, now = bytes(key.verify_key), wall_ms()

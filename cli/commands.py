@@ -171,6 +171,12 @@ COMMANDS: Final = (
         "fallow owner issue 5f0c... --key owner.key --out issuer.cose",
     ),
     Command(
+        "node init",
+        "node_init:init",
+        "Write a node's settings and keys: five questions, or flags.",
+        "fallow node init ~/car --kind vehicle --sensor viss=ws://127.0.0.1:8090",
+    ),
+    Command(
         "node run",
         "node:run",
         "Lend this machine: run a node until it is stopped.",
@@ -193,6 +199,36 @@ COMMANDS: Final = (
         "node:park",
         "Lend the machine again after `drive`.",
         "fallow node park --state ~/car",
+    ),
+    Command(
+        "node why",
+        "node:why",
+        "Show why the machine is or is not lent: reasons, readings, budget.",
+        "fallow node why --state ~/car",
+    ),
+    Command(
+        "node pause",
+        "node:pause",
+        "Lend nothing for a while.",
+        "fallow node pause 2h --state ~/car",
+    ),
+    Command(
+        "node resume",
+        "node:resume",
+        "End a pause.",
+        "fallow node resume --state ~/car",
+    ),
+    Command(
+        "node opt-out",
+        "node:opt_out",
+        "Lend nothing until `opt-in`.",
+        "fallow node opt-out --state ~/car",
+    ),
+    Command(
+        "node opt-in",
+        "node:opt_in",
+        "Lend again after `opt-out`.",
+        "fallow node opt-in --state ~/car",
     ),
     Command(
         "doctor",

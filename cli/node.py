@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from ..node import control
+from ..node.wish import PAUSE_S_MAX
+from ..protocol.errors import Code, ConfigError
 from .environment import AsJson
 from .output import Json, line, needing, print_json
 
@@ -33,19 +36,69 @@ def drive(*, state: State, json: AsJson = False) -> None:
     _command(state, control.DRIVE, json)
 
 
+def why(*, state: State, json: AsJson = False) -> None:
+    """Why the machine is or is not lent: every reason, every reading and its age, the budget, and what comes next."""
+    _command(state, control.WHY, json)
+
+
+def pause(
+    span: Annotated[str, Parameter(help="How long: 90s, 30m, 2h, 1d or 1h30m.")],
+    /,
+    *,
+    state: State,
+    json: AsJson = False,
+) -> None:
+    """The machine is not lent for so long, whatever its sensors say; over a restart, too."""
+    _command(state, control.PAUSE, json, seconds_of(span))
+
+
+def resume(*, state: State, json: AsJson = False) -> None:
+    """A pause is over."""
+    _command(state, control.RESUME, json)
+
+
+def opt_out(*, state: State, json: AsJson = False) -> None:
+    """The machine is not lent, until `fallow node opt-in`. What was earned stays earned."""
+    _command(state, control.OPT_OUT, json)
+
+
+def opt_in(*, state: State, json: AsJson = False) -> None:
+    """The machine is lent again by its rules."""
+    _command(state, control.OPT_IN, json)
+
+
 def park(*, state: State, json: AsJson = False) -> None:
     """The machine may be lent again; a node that has just been taken back waits before it says so."""
     _command(state, control.PARK, json)
 
 
-def _command(state: Path, command: str, as_json: bool) -> None:
-    reply = control.request(state, command)
+def seconds_of(span: str) -> int:
+    """The seconds in `1h30m`. Raises `ConfigError(bad_config)` for what is no time, or more than a year."""
+    parts = re.fullmatch(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,8})s)?", span)
+    seconds = (
+        sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True)) if parts else 0
+    )
+    if not 0 < seconds <= PAUSE_S_MAX:
+        raise ConfigError(Code.BAD_CONFIG, f"{span[:40]!r} is no time such as 90s, 30m, 2h or 1d, of a year at most.")
+    return seconds
+
+
+def _command(state: Path, command: str, as_json: bool, seconds: int = 0) -> None:
+    reply = control.request(state, command, seconds)
     if as_json:
         print_json({key: _plain(value) for key, value in reply.items()})
         return
     for key, value in reply.items():
-        words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        line(f"{key.replace('_', ' '):<16} {words}")
+        for index, words in enumerate(value if isinstance(value, list) and key in BY_LINE else [_joined(value)]):
+            line(f"{'' if index else key.replace('_', ' '):<16} {words}")
+
+
+BY_LINE: Final = ("reasons", "sensors", "known")
+"""What is read line by line."""
+
+
+def _joined(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _plain(value: object) -> Json:

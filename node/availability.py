@@ -1,7 +1,6 @@
-"""Whether the machine may work now: the owner's signal, the worker and the load, as one state. Time is an argument.
+"""What the node is doing: the owner's rules, the worker and the load, as one state.
 
-The way out is immediate, the way in is slow: an owner who takes the machine back waits for nothing, and one who only
-moves it a little does not cost a start of the worker each time.
+Whether the machine is lent is decided elsewhere (`rules.policy`), and only there; this follows at once.
 """
 
 from __future__ import annotations
@@ -16,24 +15,19 @@ NOT_NOW = "it takes no work now"
 
 @dataclass(slots=True)
 class Availability:
-    """The node's state follows from these alone. `settle_ms` is the time from parking to being eligible again."""
+    """The node's state follows from these alone."""
 
-    settle_ms: int
     jobs_max: int
     off: bool = True
     """Not started yet, or told to end."""
-    parked: bool = True
+    withheld: tuple[str, ...] = ()
+    """Every reason of the owner's for which the machine is not lent, in words; none: it is."""
     yielding: bool = False
     """Jobs are being handed back; not before that is done can the worker start again."""
     worker_ready: bool = False
     worker_problem: str = ""
     """Why there is no worker, where it is not only starting."""
     jobs: int = 0
-    owner_reason: str = ""
-    withheld: str = ""
-    """Which of the owner's rules keeps the machine from being lent, in words for the owner; empty: none does."""
-    settled_ms: int = 0
-    """From then on the machine counts as parked for long enough."""
 
     def start(self) -> None:
         """The owner switched the node on."""
@@ -44,73 +38,62 @@ class Availability:
         self.off = self.yielding = True
         self.worker_ready = False
 
-    def drive(self, reason: str) -> None:
-        """The owner needs the machine: nothing is accepted from now on."""
-        self.yielding = self.yielding or self.parked
-        self.parked = self.worker_ready = False
-        self.owner_reason = reason
-
-    def withhold(self, reason: str) -> None:
-        """A rule of the owner's says no, or with no reason: none does any more. As urgent as the owner's return."""
-        self.yielding = self.yielding or bool(reason and not self.withheld and self.worker_ready)
-        self.withheld = reason
-        if reason:
+    def obey(self, reasons: tuple[str, ...]) -> bool:
+        """The machine is withheld for these reasons, or lent if there are none. Whether it has to be handed back now."""
+        leaves = bool(reasons) and not self.withheld and not self.off
+        self.withheld = reasons
+        if reasons:
             self.worker_ready = False
+        self.yielding = self.yielding or leaves
+        return leaves
 
     def yielded(self) -> None:
         """Every job was handed back."""
         self.yielding = False
 
-    def park(self, now_ms: int) -> None:
-        """The owner left the machine. Saying it again does not start the wait again."""
-        if not self.parked:
-            self.parked = True
-            self.settled_ms = now_ms + self.settle_ms
-
     def worker(self, ready: bool, problem: str = "") -> None:
         """A worker answers, or none does."""
         self.worker_ready, self.worker_problem = ready, problem
 
-    def wants_worker(self, now_ms: int) -> bool:
-        """Whether a worker should be running."""
-        return not self._owner_reasons(now_ms) and not self.withheld
+    @property
+    def lends(self) -> bool:
+        """Whether the owner lets anything be done for others."""
+        return not self.withheld
 
-    def state(self, now_ms: int) -> State:
+    @property
+    def wants_worker(self) -> bool:
+        """Whether a worker should be running."""
+        return not (self.off or self.withheld or self.yielding)
+
+    @property
+    def state(self) -> State:
         """What the node is doing."""
         if self.yielding:
             return State.YIELDING
         if self.off:
             return State.OFF
-        if self.reasons(now_ms):
+        if self.reasons:
             return State.NOT_ELIGIBLE
         return State.BUSY if self.jobs >= self.jobs_max else State.READY
 
-    def reasons(self, now_ms: int) -> tuple[str, ...]:
+    @property
+    def reasons(self) -> tuple[str, ...]:
         """Everything that keeps the node from working, for its owner."""
-        reasons = self._owner_reasons(now_ms)
-        if self.withheld:
-            reasons.append(self.withheld)
+        reasons = ["the node is off"] if self.off else []
+        reasons += self.withheld
+        if self.yielding:
+            reasons.append("jobs are being handed back")
         if not reasons and not self.worker_ready:
             reasons.append(self.worker_problem or "the worker is starting")
         return tuple(reasons)
 
-    def state_public(self, now_ms: int) -> State:
+    @property
+    def state_public(self) -> State:
         """As `state`, for whoever asks: whether it takes work, and nothing of why it does not."""
-        state = self.state(now_ms)
+        state = self.state
         return state if state in (State.READY, State.BUSY) else State.NOT_ELIGIBLE
 
-    def reasons_public(self, now_ms: int) -> tuple[str, ...]:
+    @property
+    def reasons_public(self) -> tuple[str, ...]:
         """As `reasons`, for whoever asks: the same whether its owner drives, a rule forbids, or a worker failed."""
-        return (NOT_NOW,) if self.reasons(now_ms) else ()
-
-    def _owner_reasons(self, now_ms: int) -> list[str]:
-        reasons = []
-        if self.off:
-            reasons.append("the node is off")
-        if not self.parked:
-            reasons.append(self.owner_reason or "the owner uses the machine")
-        elif now_ms < self.settled_ms:
-            reasons.append("parked only a short while ago")
-        if self.yielding:
-            reasons.append("jobs are being handed back")
-        return reasons
+        return (NOT_NOW,) if self.reasons else ()

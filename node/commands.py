@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -13,12 +14,12 @@ from . import control
 from .availability import Availability
 from .config import Config
 from .connection import Survey
-from .delivery import now_ms
 from .engine.bundles import Bundle
 from .engine.engine import Engine
+from .lending import Lending, said
 from .library import Library
 from .network.seam import Network, Reachability
-from .owner import OWNER, Keeper
+from .owner import Keeper
 from .starlink import dish_status
 
 
@@ -26,8 +27,9 @@ class Commands:
     """Carries them out: by itself until there is a keeper, which needs a worker's offer to begin with."""
 
     def __init__(
-        self, config: Config, network: Network, library: Library, bundles: Sequence[Bundle], availability: Availability
-    ) -> None:
+        self, config: Config, network: Network, library: Library, bundles: Sequence[Bundle], availability: Availability,
+        lending: Lending,
+    ) -> None:  # fmt: skip
         self._keeper: Keeper | None = None
         self._survey: Survey | None = None
         self._config = config
@@ -35,62 +37,69 @@ class Commands:
         self._library = library
         self._bundles = bundles
         self._availability = availability
+        self._lending = lending
         self._engine: Engine | None = None
-        self._drives = 0
-        self._parked = trio.Event()
+        self._left = 0
+        self._lent = trio.Event()
+        lending.on_leave, lending.on_lend = self._leave, self._lend
 
     async def start_worker(self, engine: Engine) -> None:
         """The first worker is ready, as soon as the owner lets it be. Raises `EngineError` if it cannot be started."""
         self._engine = engine
         while True:
-            while not self._availability.wants_worker(now_ms()):
-                await self._parked.wait()
-                await trio.sleep_until((self._availability.settled_ms + 1) / 1000)
-            drives = self._drives
+            while not self._availability.wants_worker:
+                await self._lent.wait()
+            left = self._left
             try:
                 return await engine.restart()
             except EngineError:
-                if self._drives == drives:
+                if self._left == left:
                     raise
 
     def hand_over(self, keeper: Keeper, survey: Survey) -> None:
         """They carry commands out, and measure what is said of the connection, from now on. To be called without a checkpoint
         since `start_worker` returned: nobody has killed that worker."""
         self._keeper, self._survey = keeper, survey
+        self._lending.on_leave, self._lending.on_lend = keeper.take_back, keeper.lend
 
-    async def answer(self, command: str) -> control.Reply:
-        """The command is carried out; what the node then says of itself."""
-        if command == control.DRIVE:
-            await self._drive()
-        elif command == control.PARK:
-            self._park()
-        return self._status()
+    async def answer(self, command: str, seconds: int = 0) -> control.Reply:
+        """The command is carried out; what the node then says of itself. Raises `StoreError` if it will not last."""
+        lending = self._lending
+        carry_out: dict[str, Callable[[], None]] = {
+            control.DRIVE: lending.drive,
+            control.PARK: lending.park,
+            control.PAUSE: partial(lending.pause, seconds),
+            control.RESUME: lending.resume,
+            control.OPT_OUT: partial(lending.opt_out, True),
+            control.OPT_IN: partial(lending.opt_out, False),
+        }
+        if command in carry_out:
+            try:
+                carry_out[command]()
+            finally:
+                if self._keeper:
+                    await self._keeper.handed_back()
+        return self._why() if command == control.WHY else self._status()
 
-    async def _drive(self) -> None:
-        if self._keeper:
-            return await self._keeper.drive()
-        self._drives += 1
-        self._parked = trio.Event()
-        self._availability.drive(OWNER)
+    def _leave(self) -> None:
+        self._left += 1
         if self._engine:
             self._engine.kill()
         self._availability.yielded()
 
-    def _park(self) -> None:
-        if self._keeper:
-            return self._keeper.park()
-        self._availability.park(now_ms())
-        self._parked.set()
+    def _lend(self) -> None:
+        self._lent.set()
+        self._lent = trio.Event()
 
     def _status(self) -> control.Reply:
         if self._keeper is None:
             self._availability.worker(False, self._doing())
-        now, engine = now_ms(), self._engine
+        engine = self._engine
         return {
             "peer_id": peer_id(self._network.key),
             "pid": os.getpid(),
-            "state": str(self._availability.state(now)),
-            "reasons": list(self._availability.reasons(now)),
+            "state": str(self._availability.state),
+            "reasons": list(self._availability.reasons),
             "jobs_running": self._availability.jobs,
             "addresses": list(self._network.addresses()),
             "peers": len(self._network.peers()),
@@ -105,6 +114,14 @@ class Commands:
             "fetching": [f"{name}: {stage}" for name, stage in self._library.missing.items()],
             "store": str(self._config.store),
             "store_bytes_max": self._config.store_bytes_max,
+        }
+
+    def _why(self) -> control.Reply:
+        """What is read of the machine, and what follows from it."""
+        return {
+            "state": str(self._availability.state),
+            "reasons": list(self._availability.reasons),
+            **said(self._lending),
         }
 
     def _doing(self) -> str:

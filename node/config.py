@@ -18,6 +18,11 @@ from .credit import STRANGERS_PPM
 from .engine.messages import JOBS_MAX
 from .engine.sandbox import Policy
 from .network.reach import DIRECT, RELAYED, WANTED, WAYS, Caps
+from .power.config import PowerConfig, parse_power
+from .rules import preferences
+from .rules.preferences import Preferences
+from .sensors.config import SensorConfig, parse_sensors
+from .settings import SettingError, bad, flag, integer, located, only, strange, texts, word
 
 KINDS = ("vehicle", "robot", "site", "host")
 GEOHASH = frozenset("0123456789bcdefghjkmnpqrstuvwxyz")
@@ -31,6 +36,8 @@ SERVED_MAX = PRICES_MAX // 3
 """Each bundle may have three prices, and the price list has its bound."""
 SETTLE_S = {"vehicle": 300, "robot": 60}
 """A driver who only moves the car, or a robot between two errands, should not cost a model load each time."""
+SETTLE_SENSED_S = 300
+"""What moves in a signal once often moves again: any machine with sensors waits, unless its owner says how long."""
 REACH = {"vehicle": RELAYED, "robot": RELAYED}
 """What moves or lives with people is not to be found by its address."""
 LISTEN = ("/ip4/127.0.0.1/tcp/0",)
@@ -128,6 +135,12 @@ class Config:
     lan: bool = False
     """Nodes on the same LAN find this one, and it them, by multicast DNS. Sites and hosts that listen on more than this machine
     do unless this says otherwise."""
+    preferences: Preferences = field(default_factory=Preferences)
+    """What the owner wants of the machine, beyond the above."""
+    sensors: tuple[SensorConfig, ...] = ()
+    """What is read of it."""
+    power: PowerConfig = field(default_factory=PowerConfig)
+    """What it draws for its work."""
     relay: Caps = field(default_factory=Caps)
     """What it lends to others as a relay, if that is among its `roles`."""
 
@@ -159,136 +172,111 @@ def _can_be_directory(path: Path) -> bool:
 def load(path: Path) -> Config:
     """The settings in the file; paths in it count from its directory. Raises `ConfigError(bad_config)`."""
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        written = path.read_text("utf-8")
+        table = tomllib.loads(written)
     except OSError as error:
         raise ConfigError(Code.BAD_CONFIG, f"Cannot read the configuration {path}: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(Code.BAD_CONFIG, f"{path} is not TOML: {error}.") from None
-    return parse(table, path.parent.absolute())
+    try:
+        return parse(table, path.parent.absolute())
+    except SettingError as error:
+        raise located(error, path, written) from None
 
 
 def parse(table: Mapping[str, object], base: Path) -> Config:
     """The settings in the table. Raises `ConfigError(bad_config)` naming the setting."""
-    for name in table:
-        if name not in Config.__dataclass_fields__:
-            raise _bad(name, "there is no such setting")
+    only(table, [*Config.__dataclass_fields__])
     state = _directory(table, "state", base, None)
     home = _directory(table, "home", base, None if "home" in table else default_home())
-    kind = _word(table, "kind", KINDS)
+    kind = word(table, "kind", KINDS)
+    sensors = parse_sensors(table, base)
+    settle_s = SETTLE_S.get(kind or "", SETTLE_SENSED_S if sensors else 0)
     return Config(
         state=state,
-        bundles=_texts(table, "bundles", (), SERVED_MAX),
+        bundles=texts(table, "bundles", (), SERVED_MAX),
         home=home,
         store=_directory(table, "store", base, home / "store"),
         owner_key=_path(table, "owner_key", base, state / "owner.key"),
         issuer=_path(table, "issuer", base, None) if "issuer" in table else None,
-        listen=_texts(table, "listen", LISTEN, 16),
-        bootstrap=_texts(table, "bootstrap", default_bootstrap(), 64),
+        listen=texts(table, "listen", LISTEN, 16),
+        bootstrap=texts(table, "bootstrap", default_bootstrap(), 64),
         kind=kind,
         region=_region(table),
         roles=_roles(table),
-        jobs_max=_integer(table, "jobs_max", 4, 1, JOBS_MAX),
-        settle_s=_integer(table, "settle_s", SETTLE_S.get(kind or "", 0), 0, 24 * 3600),
-        sandbox=Policy(_word(table, "sandbox", tuple(Policy)) or Policy.REQUIRED),
-        spare_worker=_flag(table, "spare_worker", default=True),
-        batch_unproven=_flag(table, "batch_unproven"),
-        accelerator=_integer(table, "accelerator", 0, 0, DEVICES_MAX - 1) if "accelerator" in table else None,
+        jobs_max=integer(table, "jobs_max", 4, 1, JOBS_MAX),
+        settle_s=integer(table, "settle_s", settle_s, 0, 24 * 3600),
+        sandbox=Policy(word(table, "sandbox", tuple(Policy)) or Policy.REQUIRED),
+        spare_worker=flag(table, "spare_worker", default=True),
+        batch_unproven=flag(table, "batch_unproven"),
+        accelerator=integer(table, "accelerator", 0, 0, DEVICES_MAX - 1) if "accelerator" in table else None,
         accelerators=_accelerators(table),
-        worker_command=_texts(table, "worker_command", (), 64),
-        exit_with_stdin=_flag(table, "exit_with_stdin"),
+        worker_command=texts(table, "worker_command", (), 64),
+        exit_with_stdin=flag(table, "exit_with_stdin"),
         prices=_prices(table),
         costs=_costs(table),
         priced=frozenset(_prices(table)) & set(_table(table, "prices")),
-        strangers_ppm=_integer(table, "strangers_ppm", STRANGERS_PPM, 0, 1_000_000),
+        strangers_ppm=integer(table, "strangers_ppm", STRANGERS_PPM, 0, 1_000_000),
         friends=_friends(table),
-        fetch=_word(table, "fetch", FETCH) or "trusted",
-        fetch_bundles=_texts(table, "fetch_bundles", (), SERVED_MAX),
-        store_bytes_max=_integer(table, "store_bytes_max", 0, 0, BYTES_MAX),
-        max_bytes_sec_down=_integer(table, "max_bytes_sec_down", 0, 0, BYTES_MAX),
-        max_bytes_sec_up=_integer(table, "max_bytes_sec_up", 0, 0, BYTES_MAX),
-        daily_xfer_limit_mb=_integer(table, "daily_xfer_limit_mb", 0, 0, BYTES_MAX // 10**6),
-        daily_xfer_period_days=_integer(table, "daily_xfer_period_days", 1, 1, 366),
+        fetch=word(table, "fetch", FETCH) or "trusted",
+        fetch_bundles=texts(table, "fetch_bundles", (), SERVED_MAX),
+        store_bytes_max=integer(table, "store_bytes_max", 0, 0, BYTES_MAX),
+        max_bytes_sec_down=integer(table, "max_bytes_sec_down", 0, 0, BYTES_MAX),
+        max_bytes_sec_up=integer(table, "max_bytes_sec_up", 0, 0, BYTES_MAX),
+        daily_xfer_limit_mb=integer(table, "daily_xfer_limit_mb", 0, 0, BYTES_MAX // 10**6),
+        daily_xfer_period_days=integer(table, "daily_xfer_period_days", 1, 1, 366),
         reach=_reach(table, kind),
         announce=_addresses(table, "announce"),
-        relays=_integer(table, "relays", WANTED, 1, RELAYS_MAX),
-        hole_punching=_flag(table, "hole_punching", default=True),
-        unmetered_only=_flag(table, "unmetered_only"),
-        starlink=_flag(table, "starlink"),
-        lan=_flag(table, "lan", default=kind in LAN_KINDS and not _listens_here_only(table)),
+        relays=integer(table, "relays", WANTED, 1, RELAYS_MAX),
+        hole_punching=flag(table, "hole_punching", default=True),
+        unmetered_only=flag(table, "unmetered_only"),
+        starlink=flag(table, "starlink"),
+        lan=flag(table, "lan", default=kind in LAN_KINDS and not _listens_here_only(table)),
+        preferences=preferences.parse(table, kind, sensed=bool(sensors)),
+        sensors=sensors,
+        power=parse_power(table),
         relay=_caps(table),
     )
-
-
-def _bad(name: str, problem: str) -> ConfigError:
-    return ConfigError(Code.BAD_CONFIG, f"Setting `{name}`: {problem}.")
 
 
 def _path(table: Mapping[str, object], name: str, base: Path, default: Path | None) -> Path:
     value = table.get(name, str(default) if default else None)
     if not isinstance(value, str) or not value:
-        raise _bad(name, "must be a path" if name in table else "must be set; the node keeps its keys there")
+        raise bad(name, "must be a path" if name in table else "must be set; the node keeps its keys there")
     try:
         path = base / Path(value).expanduser()
     except RuntimeError:
-        raise _bad(name, f"{value} is in the home of a user who is not known here") from None
+        raise bad(name, f"{value} is in the home of a user who is not known here") from None
     if "\0" in value:
-        raise _bad(name, "no path has a null character")
+        raise bad(name, "no path has a null character")
     return path
 
 
 def _directory(table: Mapping[str, object], name: str, base: Path, default: Path | None) -> Path:
     path = _path(table, name, base, default)
     if not _can_be_directory(path):
-        raise _bad(name, f"{path} is a file, or below one; it must be a directory")
+        raise bad(name, f"{path} is a file, or below one; it must be a directory")
     return path
-
-
-def _integer(table: Mapping[str, object], name: str, default: int, least: int, most: int, prefix: str = "") -> int:
-    value = table.get(name, default)
-    if type(value) is not int or not least <= value <= most:
-        raise _bad(prefix + name, f"must be a whole number from {least} to {most}")
-    return value
-
-
-def _flag(table: Mapping[str, object], name: str, *, default: bool = False) -> bool:
-    value = table.get(name, default)
-    if not isinstance(value, bool):
-        raise _bad(name, "must be true or false")
-    return value
-
-
-def _texts(table: Mapping[str, object], name: str, default: tuple[str, ...], most: int) -> tuple[str, ...]:
-    value = table.get(name, list(default))
-    if not isinstance(value, list) or len(value) > most or not all(isinstance(v, str) and v for v in value):
-        raise _bad(name, f"must be a list of at most {most} texts")
-    return tuple(value)
-
-
-def _word(table: Mapping[str, object], name: str, allowed: tuple[str, ...]) -> str | None:
-    value = table.get(name)
-    if value is not None and value not in allowed:
-        raise _bad(name, f"must be one of {', '.join(allowed)}")
-    return value if isinstance(value, str) else None
 
 
 def _region(table: Mapping[str, object]) -> str:
     value = table.get("region", "")
     if not isinstance(value, str) or len(value) > 3 or not GEOHASH.issuperset(value):
-        raise _bad("region", "must be a geohash of at most 3 characters: nothing nearer is published")
+        raise bad("region", "must be a geohash of at most 3 characters: nothing nearer is published")
     return value
 
 
 def _roles(table: Mapping[str, object]) -> tuple[str, ...]:
-    roles = _texts(table, "roles", (EXECUTOR, CHECKER), len(ROLES))
+    roles = texts(table, "roles", (EXECUTOR, CHECKER), len(ROLES))
     if not roles or not set(roles) <= set(ROLES):
-        raise _bad("roles", f"must name one or more of {', '.join(ROLES)}")
+        raise bad("roles", f"must name one or more of {', '.join(ROLES)}")
     return roles
 
 
 def _friends(table: Mapping[str, object]) -> tuple[bytes, ...]:
-    keys = _texts(table, "friends", (), FRIENDS_MAX)
+    keys = texts(table, "friends", (), FRIENDS_MAX)
     if strange := next((key for key in keys if not re.fullmatch("[0-9a-f]{64}", key)), None):
-        raise _bad("friends", f"{strange[:80]!r} is no client's public key in hex")
+        raise bad("friends", f"{strange[:80]!r} is no client's public key in hex")
     return tuple(map(bytes.fromhex, keys))
 
 
@@ -296,42 +284,41 @@ def _accelerators(table: Mapping[str, object]) -> tuple[int, ...]:
     value = table.get("accelerators", [])
     known = range(DEVICES_MAX)
     if not isinstance(value, list) or not all(type(each) is int and each in known for each in value):
-        raise _bad("accelerators", f"must be a list of numbers from 0 to {DEVICES_MAX - 1}")
+        raise bad("accelerators", f"must be a list of numbers from 0 to {DEVICES_MAX - 1}")
     if len(set(value)) != len(value) or (value and "accelerator" in table):
-        raise _bad("accelerators", "names each of the accelerators once, and goes without `accelerator`")
+        raise bad("accelerators", "names each of the accelerators once, and goes without `accelerator`")
     return tuple(value)
 
 
 def _reach(table: Mapping[str, object], kind: str | None) -> str:
-    reach = _word(table, "reach", WAYS) or REACH.get(kind or "", DIRECT)
+    reach = word(table, "reach", WAYS) or REACH.get(kind or "", DIRECT)
     if reach == RELAYED and RELAY in _roles(table):
-        raise _bad("roles", 'a node that is reached through relays cannot be one; set `reach = "direct"` if it can be')
+        raise bad("roles", 'a node that is reached through relays cannot be one; set `reach = "direct"` if it can be')
     return reach
 
 
 def _listens_here_only(table: Mapping[str, object]) -> bool:
     """Whether no other machine can dial it: a test network keeps to itself, whatever else is on the LAN."""
-    listen = _texts(table, "listen", LISTEN, 16)
+    listen = texts(table, "listen", LISTEN, 16)
     return all(address.startswith(("/ip4/127.", "/ip6/::1/")) for address in listen)
 
 
 def _addresses(table: Mapping[str, object], name: str) -> tuple[str, ...]:
-    addresses = _texts(table, name, (), ADDRESSES_MAX)
+    addresses = texts(table, name, (), ADDRESSES_MAX)
     for address in addresses:
         if not re.fullmatch(r"/(ip4|ip6|dns[46]?)/[^/]+/tcp/[0-9]+", address):
-            raise _bad(name, f"{address} is not of the form /ip4/ADDRESS/tcp/PORT")
+            raise bad(name, f"{address} is not of the form /ip4/ADDRESS/tcp/PORT")
     return addresses
 
 
 def _caps(table: Mapping[str, object]) -> Caps:
     value = table.get("relay", {})
     if not isinstance(value, dict):
-        raise _bad("relay", "must be a table")
+        raise bad("relay", "must be a table")
     names = [each.name for each in fields(Caps)]
-    if strange := sorted(set(value) - set(names)):
-        raise _bad(f"relay.{strange[0]}", f"there is no such cap; there are {', '.join(names)}")
+    only(value, names, "relay.", "cap")
     default = Caps()
-    return Caps(*(_integer(value, name, getattr(default, name), 1, BYTES_MAX, "relay.") for name in names))
+    return Caps(*(integer(value, name, getattr(default, name), 1, BYTES_MAX, "relay.") for name in names))
 
 
 def _table(table: Mapping[str, object], name: str) -> Mapping[str, object]:
@@ -344,19 +331,19 @@ def _costs(table: Mapping[str, object]) -> Costs | None:
         return None
     value, names = table["costs"], [each.name for each in fields(Costs)]
     if not isinstance(value, dict):
-        raise _bad("costs", "must be a table")
+        raise bad("costs", "must be a table")
     if strange := sorted(set(value) - set(names)):
-        raise _bad(f"costs.{strange[0]}", f"there is no such cost; there are {', '.join(names)}")
+        raise bad(f"costs.{strange[0]}", f"there is no such cost; there are {', '.join(names)}")
     if missing := [name for name in ("watts", "kwh_ucr") if name not in value]:
-        raise _bad(f"costs.{missing[0]}", "must be set, for prices to follow from it")
+        raise bad(f"costs.{missing[0]}", "must be set, for prices to follow from it")
     most = {"watts": WATTS_MAX, "margin_ppm": MARGIN_PPM_MAX}
-    return Costs(*(_integer(value, name, 0, 0, most.get(name, UCR_MAX), "costs.") for name in names))
+    return Costs(*(integer(value, name, 0, 0, most.get(name, UCR_MAX), "costs.") for name in names))
 
 
 def _prices(table: Mapping[str, object]) -> Mapping[str, EntryPrice]:
     value = table.get("prices", {})
     if not isinstance(value, dict):
-        raise _bad("prices", "must be a table of tables, one for each entry")
+        raise bad("prices", "must be a table of tables, one for each entry")
     return {entry: _price(entry, value.get(entry, {}), default) for entry, default in DEFAULT_PRICES.items()} | {
         entry: _price(entry, price, None) for entry, price in value.items() if entry not in DEFAULT_PRICES
     }
@@ -365,10 +352,9 @@ def _prices(table: Mapping[str, object]) -> Mapping[str, EntryPrice]:
 def _price(entry: str, table: object, default: EntryPrice | None) -> EntryPrice:
     prefix = f"prices.{entry}."
     if default is None:
-        raise _bad(prefix[:-1], f"there is no such entry; there are {', '.join(DEFAULT_PRICES)}")
+        raise strange(prefix[:-1], DEFAULT_PRICES, "entry")
     if not isinstance(table, dict):
-        raise _bad(prefix[:-1], "must be a table")
+        raise bad(prefix[:-1], "must be a table")
     names = [each.name for each in fields(EntryPrice)]
-    if strange := sorted(set(table) - set(names)):
-        raise _bad(prefix + str(strange[0]), f"there is no such price; there are {', '.join(names)}")
-    return EntryPrice(*(_integer(table, name, getattr(default, name), 0, UCR_MAX, prefix) for name in names))
+    only(table, names, prefix, "price")
+    return EntryPrice(*(integer(table, name, getattr(default, name), 0, UCR_MAX, prefix) for name in names))

@@ -31,13 +31,6 @@ HIDES_LINK: Final = ("vehicle", "robot")
 SATELLITE: Final = "satellite"
 
 
-def link_rule(link: Link) -> str:
-    """Why an owner who lends on unmetered links alone does not lend now; empty if this one is known to be unmetered."""
-    if link.metered is None:
-        return f"it is not known whether the link is metered ({link.why or 'NetworkManager does not say'})"
-    return "the link is metered" if link.metered else ""
-
-
 @dataclass(frozen=True, slots=True)
 class Connection:
     """As of now; what was not measured is None."""

@@ -12,27 +12,35 @@ from typing import Final, TypeAlias, cast
 import msgpack
 import trio
 
-from ..protocol.errors import Code, ConfigError, NetworkError
+from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
+from .wish import PAUSE_S_MAX
 
 CONTROL = "control.sock"
-STATUS, DRIVE, PARK = "status", "drive", "park"
-COMMANDS = (STATUS, DRIVE, PARK)
+STATUS, WHY, DRIVE, PARK = "status", "why", "drive", "park"
+PAUSE, RESUME, OPT_OUT, OPT_IN = "pause", "resume", "opt-out", "opt-in"
+COMMANDS = (STATUS, WHY, DRIVE, PARK, PAUSE, RESUME, OPT_OUT, OPT_IN)
 REQUEST_BYTES_MAX: Final = 4096
 REPLY_BYTES_MAX: Final = 256 * 1024
 ANSWER_S: Final = 10.0
 """A yield ends within 2 s; the rest is a busy machine."""
 
 Reply: TypeAlias = Mapping[str, str | int | list[str]]
-Handler: TypeAlias = Callable[[str], Awaitable[Reply]]
+Handler: TypeAlias = Callable[[str, int], Awaitable[Reply]]
+"""Of a command and, for `PAUSE`, its seconds."""
 
 
-def request(state: Path, command: str) -> dict[str, object]:
-    """The running node's answer to a command. Raises `ConfigError(not_running)`, or the node's own error."""
+def request(state: Path, command: str, seconds: int = 0) -> dict[str, object]:
+    """The running node's answer to a command; `seconds` are for `PAUSE`.
+
+    Raises `ConfigError(not_running)`, or the node's own error.
+    """
     with reachable(state) as address, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(ANSWER_S)
         try:
             connection.connect(address)
-            connection.sendall(cast(bytes, msgpack.packb({"command": command})))
+            connection.sendall(
+                cast(bytes, msgpack.packb({"command": command} | ({"seconds": seconds} if seconds else {})))
+            )
             connection.shutdown(socket.SHUT_WR)
             reply = _answer(connection)
         except TimeoutError:
@@ -90,9 +98,13 @@ async def _serve_one(connection: trio.socket.SocketType, handler: Handler) -> No
                 received = await _read(stream)
             if received is None:
                 return
-            command = (_unpacked(received) or {}).get("command")
-            if command in COMMANDS:
-                reply = await handler(str(command))
+            asked = _unpacked(received) or {}
+            command, seconds = asked.get("command"), asked.get("seconds", 0)
+            if command in COMMANDS and type(seconds) is int and 0 <= seconds <= PAUSE_S_MAX:
+                try:
+                    reply = await handler(str(command), seconds)
+                except FallowError as error:
+                    reply = {"code": str(error.code), "message": error.message}
             else:
                 message = f"The node knows no such command; it knows {', '.join(COMMANDS)}."
                 reply = {"code": str(Code.BAD_ENCODING), "message": message}

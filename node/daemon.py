@@ -32,12 +32,12 @@ from .blobs import Blobs
 from .book import BOOK, Book
 from .commands import Commands
 from .config import Config
-from .connection import Survey, link_rule
-from .delivery import now_ms
+from .connection import Survey
 from .engine.bundles import Bundle
 from .engine.engine import Engine, open_engine
 from .engine.sandbox import Policy, bubblewrap
 from .keys import load_or_create
+from .lending import Lending
 from .library import Library
 from .link import Link
 from .log import EventLog, wall_ms
@@ -46,14 +46,26 @@ from .network.mesh import open_network
 from .network.reach import Reach
 from .network.seam import Handler, Network, Stream
 from .network.table_rules import profile_rules
+from .notifying import notify, watchdog
 from .owner import Keeper
+from .power.account import Account
+from .power.keeping import Power
+from .power.meters import found_meters
 from .presence import Presence, regions
-from .profiles import Offer, make_offer
+from .profiles import Offer, earns_ucr, make_offer
+from .rules.policy import Rules
+from .rules.signals import Signal
+from .sensors.feed import Feed
+from .sensors.nvml import opened
+from .sensors.reading import read
 from .serving import Executor
 from .settling import Settling
 from .store import Journal
 from .trust import is_foreign
 
+LINK = "link"
+LINK_GOOD_MS = 7 * 86_400_000
+"""NetworkManager says what changes, and who asks it says that it has gone: its word holds until then."""
 WORKER_LOG = "worker.log"
 LOCK = "lock"
 
@@ -84,9 +96,11 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         closing.callback(book.close)
         library = Library(config, EventLog(config.state))
         closing.callback(library.close)
-        availability = Availability(settle_ms=config.settle_s * 1000, jobs_max=config.jobs_max)
+        nvml = closing.enter_context(opened(config.power.nvml if config.power.measure else ""))
+        availability = Availability(jobs_max=config.jobs_max)
+        lending = Lending(_rules(config), availability, config.state, EventLog(config.state))
         availability.start()
-        library.lent = lambda: availability.parked
+        library.lent = lambda: availability.lends
         bundles = list(await trio.to_thread.run_sync(library.open))
         await trio.to_thread.run_sync(_sandbox_policy, config, bundles)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -113,8 +127,12 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     lan=config.lan,
                 ) as network:
                     whole.start_soon(book.keep, network)
-                    commands = Commands(config, network, library, bundles, availability)
+                    commands = Commands(config, network, library, bundles, availability, lending)
                     await whole.start(control.serve, config.state, commands.answer)
+                    for sensor in config.sensors:
+                        whole.start_soon(read, sensor, lending.feed(sensor.name, round(sensor.stale_s * 1000)))
+                    whole.start_soon(lending.run)
+                    whole.start_soon(watchdog, lambda: _stands(availability))
                     arrivals = library.arrivals(network)
                     if not bundles:
                         bundles.append(await _first(arrivals, library))
@@ -133,13 +151,32 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                         ) as engine,
                         trio.open_nursery() as nursery,
                     ):
+                        meters = found_meters(config.power.sys_root, nvml) if config.power.measure else []
+                        account = Account(meters, config.power.said, config.power.guess)
+                        power = Power(engine, account, config.power.helper, EventLog(config.state))
+                        power.on_calibrated = lending.calibrate
+                        lending.on_power = power.obey
+                        power.obey(lending.decision)
+                        whole.start_soon(power.run)
                         await commands.start_worker(engine)
                         node = _Node(
-                            config, key, authority, journal, library, bundles, network, engine, availability, commands
+                            config,
+                            key,
+                            authority,
+                            journal,
+                            library,
+                            bundles,
+                            network,
+                            engine,
+                            availability,
+                            commands,
+                            lending,
+                            power,
                         )
                         running.append(node.keeper)
                         await node.start(nursery)
                         task_status.started(node.ready())
+                        notify(READY="1", STATUS=str(availability.state))
                         await node.grow(arrivals, cids)
 
 
@@ -149,6 +186,7 @@ class _Node:
     def __init__(
         self, config: Config, key: SigningKey, authority: Authority, journal: Journal, library: Library,
         bundles: list[Bundle], network: Network, engine: Engine, availability: Availability, commands: Commands,
+        lending: Lending, power: Power,
     ) -> None:  # fmt: skip
         self._config = config
         self._library = library
@@ -164,7 +202,6 @@ class _Node:
         def held() -> list[bytes]:
             return [bundle.hash for bundle in library.shared()]
 
-        library.lent = self._lends
         accounts = Accounts(journal, wall_ms, config.friends)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
         self._survey = Survey(
@@ -173,16 +210,14 @@ class _Node:
             authority.owner,
             network,
             lambda: self._presence.mandate.envelope,
-            lambda: self._lends() and not self._availability.jobs,
+            lambda: availability.lends and not availability.jobs,
             lambda: self._presence.refresh(),
             self._heed_link,
             self._log,
             library.traffic,
         )
         library.on_fetched = self._survey.rates.fetched
-        self._rule, self._rule_news = "", trio.Event()
-        if config.unmetered_only:
-            self._availability.withhold(link_rule(self._survey.link))
+        self._link: Feed | None = None
         self._presence = Presence(
             config, key, authority, network, self._availability, offer(), held, self._survey.now,
             self._survey.witnesses.shown,
@@ -196,9 +231,16 @@ class _Node:
             lambda: self._presence.mandate.id,
             self._log,
             self._network.go_direct,
+            power.account,
+            lending.stays_ms,
         )
+        lending.earns_ucr = lambda: earns_ucr(self._executor.offer) if self._executor.offer else None
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
         commands.hand_over(self.keeper, self._survey)
+        if config.unmetered_only:
+            self._link = lending.feed(LINK, LINK_GOOD_MS)
+            self._link.expect([Signal.METERED])
+            self._heed_link(self._survey.link)
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Orders are taken, and the mesh knows it."""
@@ -210,7 +252,7 @@ class _Node:
             self._log,
             bytes_per_s=self._config.max_bytes_sec_up,
             traffic=self._library.traffic,
-            lent=self._lends,
+            lent=lambda: self._availability.lends,
             works=lambda: bool(self._availability.jobs),
         )
         self._serve(BLOB_PROTOCOL, blobs.answer)
@@ -220,7 +262,6 @@ class _Node:
         await self._presence.announce()
         nursery.start_soon(self._presence.keep, self._log)
         nursery.start_soon(self._survey.run)
-        nursery.start_soon(self._obey)
         self._log.write("ready", pid=os.getpid())
 
     async def grow(self, arrivals: AsyncIterator[Bundle], cids: list[str]) -> None:
@@ -236,21 +277,12 @@ class _Node:
             with suppress(NetworkError):  # it is said again in a few minutes
                 await self._presence.announce()
 
-    def _lends(self) -> bool:
-        """Whether the owner lets anything be moved for others."""
-        return self._availability.parked and not self._availability.withheld
-
     def _heed_link(self, link: Link) -> None:
-        if self._config.unmetered_only:
-            self._rule = link_rule(link)
-            self._rule_news.set()
-
-    async def _obey(self) -> None:
-        """The owner's rule on metered links is obeyed, until cancelled."""
-        while True:
-            await self._rule_news.wait()
-            self._rule_news = trio.Event()
-            await self.keeper.withhold(self._rule)
+        """The link is a signal like others, if it counts."""
+        if self._link and link.metered is None:
+            self._link.miss(Signal.METERED, link.why or "NetworkManager does not say")
+        elif self._link:
+            self._link.take([(Signal.METERED, link.metered is True)])
 
     def _may_run(self, bundle: Bundle) -> bool:
         try:
@@ -262,7 +294,7 @@ class _Node:
 
     def ready(self) -> Ready:
         """What is said when `start` has returned."""
-        state = self._availability.state(now_ms())
+        state = self._availability.state
         return Ready(peer_id(self._network.key), self._network.addresses(), state, os.getpid())
 
     def _serve(self, protocol: str, handler: Handler) -> None:
@@ -305,8 +337,28 @@ def _reach(config: Config) -> Reach:
     )
 
 
+def _stands(availability: Availability) -> str:
+    """In one line, for `systemctl status`."""
+    why = "; ".join(availability.reasons)
+    return f"{availability.state}: {why}" if why else str(availability.state)
+
+
+def _rules(config: Config) -> Rules:
+    return Rules(
+        config.kind,
+        config.preferences,
+        config.settle_s * 1000,
+        config.power.guess,
+        config.unmetered_only,
+        sensed=bool(config.sensors),
+    )
+
+
 def _worker_options(config: Config) -> list[str]:
     options = ["--batch-unproven"] if config.batch_unproven else []
+    if share := config.preferences.ram_max_used_frac:
+        machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        options += ["--memory-mib", str(max(1, int(share * machine_bytes / 2**20)))]
     numbers = config.accelerators if config.accelerator is None else (config.accelerator,)
     return [*options, "--accelerators", ",".join(map(str, numbers))] if numbers else options
 

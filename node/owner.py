@@ -13,19 +13,18 @@ import trio
 from ..protocol.errors import EngineError
 from ..protocol.limits import WORKER_KEY_MS_MAX
 from .availability import Availability
-from .delivery import now_ms
 from .engine.engine import Engine
 from .log import EventLog, wall_ms
 from .presence import Presence
 from .profiles import Offer
+from .rules.policy import OWNER
 from .serving import Executor
 
 KEY_MS: Final = WORKER_KEY_MS_MAX * 3 // 4
 """Age of a worker's key at which no more orders are taken for it; the longest job still ends before the key does."""
 
-OWNER, STOPPING = "the owner needs the machine", "the node is being stopped"
-RULES = "the owner's rules do not allow it now"
-"""All that others learn: not who, nor what for."""
+STOPPING: Final = "the node is being stopped"
+"""All that others learn is this, or that the owner needs the machine: not who, nor what for, nor by which rule."""
 
 
 class Keeper:
@@ -41,62 +40,66 @@ class Keeper:
         self._presence = presence
         self._make_offer = make_offer
         self._log = log
-        self._parked = trio.Event()
+        self._left, self._lent, self._returned = trio.Event(), trio.Event(), trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled; started once the first offer stands."""
-        self._availability.start()
         self._follow_worker()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_worker)
-            nursery.start_soon(self._come_back)
+            nursery.start_soon(self._start_when_lent)
+            nursery.start_soon(self._hand_back_when_told)
             nursery.start_soon(self._replace_old_worker)
             task_status.started()
 
-    async def drive(self) -> None:
-        """The machine is the owner's: the worker got SIGKILL before anything else, and every job was handed back."""
-        if self._availability.parked:
-            self._availability.drive(OWNER)
-            await self._give_back(OWNER)
+    def take_back(self) -> None:
+        """The machine is the owner's: the worker got SIGKILL before anything else, and every job has been told.
 
-    async def withhold(self, reason: str) -> None:
-        """A rule of the owner's keeps the machine from being lent, as urgently as the owner; no reason: none does any more."""
-        before = self._availability.withheld
-        self._availability.withhold(reason)
-        if reason and not before:
-            await self._give_back(RULES)
-        elif before and not reason:
-            self._follow_worker()
-            self._parked.set()
+        What is left to do for those is done as soon as others have their turn; `handed_back` waits for it.
+        """
+        self._engine.kill()
+        self._withdraw()
+        self._executor.tell(OWNER)
+        self._left.set()
 
-    def park(self) -> None:
-        """The machine may be lent again, once it has been parked for long enough."""
-        self._availability.park(now_ms())
-        self._log.write("parked")
-        self._parked.set()
+    def lend(self) -> None:
+        """A worker starts, if one may run now; if jobs are still being handed back, when that is done."""
+        self._lent.set()
+
+    async def handed_back(self) -> None:
+        """No job is open that was told to end."""
+        while self._availability.yielding:
+            await self._returned.wait()
 
     async def replace_worker(self) -> None:
         """A new worker takes over from this one, whose last job has ended; or will when the owner lends the machine again."""
         self._availability.worker(False, "the worker is being replaced")
         self._withdraw()
         await self._executor.until_idle()
-        if self._availability.wants_worker(now_ms()):
+        if self._availability.wants_worker:
             await self._restart()
 
     async def stop(self) -> None:
         """The machine is the owner's, and the node is about to end."""
         self._availability.stop()
-        await self._give_back(STOPPING)
-
-    async def _give_back(self, reason: str) -> None:
-        began = trio.current_time()
         self._engine.kill()
         self._withdraw()
+        await self._hand_back(STOPPING)
+
+    async def _hand_back_when_told(self) -> None:
+        while True:
+            await self._left.wait()
+            self._left = trio.Event()
+            await self._hand_back(OWNER)
+
+    async def _hand_back(self, reason: str) -> None:
+        began = trio.current_time()
         await self._executor.hand_back(reason)
         self._availability.yielded()
+        self._returned.set()
+        self._returned = trio.Event()
         self._log.write("yielded", reason=reason, took_ms=round((trio.current_time() - began) * 1000))
-        if self._availability.parked:  # said while jobs were still being handed back
-            self._parked.set()
+        self._lent.set()  # it may have been lent again while jobs were still being handed back
 
     def _withdraw(self) -> None:
         self._executor.offer = None
@@ -120,14 +123,11 @@ class Keeper:
             await self._engine.changed(self._engine.generation)
             self._follow_worker()
 
-    async def _come_back(self) -> None:
-        """A worker runs again after the machine was parked for long enough."""
+    async def _start_when_lent(self) -> None:
         while True:
-            await self._parked.wait()
-            self._parked = trio.Event()
-            await trio.sleep_until((self._availability.settled_ms + 1) / 1000)
-            # Not if the owner came back meanwhile; then the next parking waits here again.
-            if self._availability.wants_worker(now_ms()) and not self._engine.served:
+            await self._lent.wait()
+            self._lent = trio.Event()
+            if self._availability.wants_worker and not self._engine.served:
                 await self._restart()
 
     async def _replace_old_worker(self) -> None:

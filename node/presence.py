@@ -19,7 +19,6 @@ from .announcing import Announcer
 from .availability import Availability
 from .config import Config
 from .connection import Connection
-from .delivery import now_ms
 from .log import EventLog, wall_ms
 from .machine import beside, chance
 from .mandates import Authority, current_mandate
@@ -158,14 +157,13 @@ class Presence:
         )
 
     def _reply(self) -> ProfileReply:
-        now = now_ms()
         return ProfileReply(
             mandate=self.mandate.envelope,
             capability=self._profiles.capability.envelope,
             connectivity=self._profiles.connectivity.envelope,
             worker_key=self._offer.worker_key.envelope if self._working else None,
-            state=str(self._availability.state_public(now)),
-            reasons=self._availability.reasons_public(now),
+            state=str(self._availability.state_public),
+            reasons=self._availability.reasons_public,
             jobs_running=self._availability.jobs,
             witnesses=self._witnesses(),
         )

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from nacl.signing import SigningKey
 
-from ..protocol.bundle import SCORE, Manifest
+from ..protocol.bundle import CALL, SCORE, Manifest
 from ..protocol.envelope import Signed, sign
 from ..protocol.identity import CHECKER, EXECUTOR, WorkerKey
 from ..protocol.limits import ADDRESSES_MAX, PROFILE_MS_MAX, WORKER_KEY_MS_MAX
@@ -82,6 +82,17 @@ def make_offer(
     node = bytes(key.verify_key)
     worker_key = WorkerKey(node, engine.hpke_key, now_ms, now_ms + WORKER_KEY_MS_MAX)
     return Offer(node, manifests, served, prices, sign(worker_key, key), config.strangers_ppm)
+
+
+def earns_ucr(offer: Offer) -> float:
+    """What an hour of the best-paid work on offer brings, one job after another at the measured rates."""
+    rates = {served.bundle: served for served in offer.served}
+    hourly = [
+        price.output_token_ucr * rates[price.bundle].output_tokens_per_s_milli
+        + (price.call_ucr * rates[price.bundle].calls_per_s_milli if price.entry == CALL else 0)
+        for price in offer.prices
+    ]
+    return 3.6 * max(hourly, default=0)
 
 
 def _plays(roles: Sequence[str], entry: str) -> bool:

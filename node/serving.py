@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from math import inf
 
 import trio
 from nacl.signing import SigningKey
@@ -27,7 +28,9 @@ from .engine.engine import Engine
 from .engine.messages import EngineJob
 from .log import EventLog, wall_ms
 from .network.seam import Stream
+from .power.account import Account as EnergyAccount
 from .profiles import Offer
+from .rules.policy import DUTY_MIN
 
 ORDER_S = 10.0
 """For the order to arrive: 4 MiB of sealed input over a bad mobile link."""
@@ -50,8 +53,11 @@ class Executor:
         mandate: Callable[[], bytes],
         log: EventLog,
         accepted: Callable[[bytes], None] = lambda peer: None,
+        energy: EnergyAccount | None = None,
+        stays_ms: Callable[[], float] = lambda: inf,
     ) -> None:
-        """`accepted` is told of each peer whose order runs."""
+        """`accepted` is told of each peer whose order runs; `energy` counts what jobs use. `stays_ms` is the time until the
+        owner is likely to need the machine."""
         self.offer: Offer | None = None
         self._key = key
         self._node = bytes(key.verify_key)
@@ -63,6 +69,8 @@ class Executor:
         """Id of the mandate that stands now."""
         self._log = log
         self._accepted = accepted
+        self._energy = energy
+        self._stays_ms = stays_ms
         self._sessions: dict[Session, trio.CancelScope] = {}
         self._idle = trio.Event()
 
@@ -83,6 +91,7 @@ class Executor:
             session = Session(stream, job, delivery, account, self._accounts, self._key)
             held.callback(self._engine.cancel, order.id)
             held.enter_context(self._open(session))
+            begun = self._energy.begin() if self._energy else 0.0
             self._log.write("job_accepted", order=order.id.hex()[:16], entry=order.record.entry)
             accept = sign(Accept(order.id, self._mandate(), wall_ms(), delivery.numerics_class), self._key)
             try:
@@ -97,15 +106,20 @@ class Executor:
                     tokens=delivery.tokens,
                     amount_ucr=delivery.amount_ucr,
                     unsettled_ucr=session.unpaid_ucr,
+                    **self._used(begun),
                 )
+
+    def tell(self, reason: str) -> None:
+        """Every open job ends now, and its client is told why; that is on its way when others have had their turn."""
+        for session in self._sessions:
+            session.stop(YIELDED, reason)
 
     async def hand_back(self, reason: str) -> None:
         """No job is open: each has got its notice and its last receipt, or its time to take them has passed.
 
         Every session is told before this function first waits.
         """
-        for session in self._sessions:
-            session.stop(YIELDED, reason)
+        self.tell(reason)
         with trio.move_on_after(2 * YIELD_MS_MAX / 1000):
             await self.until_idle()
         for scope in self._sessions.values():
@@ -137,6 +151,7 @@ class Executor:
         check_order(record, offer.terms, wall_ms())
         _check_work(record, offer.manifests[record.bundle])
         amount = _check_price(record, find_price(offer.prices, record.bundle, record.entry))
+        self._check_time(record, offer)
         account = await self._accounts.open(channel)
         await held.enter_async_context(self._accounts.lent(account, amount, offer.strangers_ucr, offer.unanswered_ucr))
         held.enter_context(self._slot())
@@ -150,14 +165,30 @@ class Executor:
             raise Refused(Code.STALE_WORKER_KEY, "The worker was replaced while the order was checked.")
         return order, offer, account
 
+    def _used(self, begun: float) -> dict[str, int | str]:
+        """The job's energy, and whether it was measured."""
+        if self._energy is None:
+            return {}
+        used = self._energy.end(begun)
+        return {"energy_mj": round(1000 * used.joules), "energy_source": used.source}
+
+    def _check_time(self, order: JobOrder, offer: Offer) -> None:
+        """Raises `Refused` for work that would not be done before the owner is likely to come: it would only be handed back.
+
+        What the client is told is what it is told whenever there is no room: when that is, is the household's own business.
+        """
+        if (stays_ms := self._stays_ms()) < inf:
+            duty = self._energy.duty if self._energy else 1.0
+            if takes_ms(order, offer) > stays_ms * max(duty, DUTY_MIN):
+                raise Refused(Code.BUSY, "Every slot is taken.", RETRY_MS)
+
     def _standing_offer(self) -> Offer:
         """What can be ordered now. Raises `Refused` while the machine is not for lending."""
-        now = now_ms()
-        state = self._availability.state(now)
+        state = self._availability.state
         if state in (State.READY, State.BUSY) and self.offer is not None:
             return self.offer
-        why = ", ".join(self._availability.reasons_public(now))[:TEXT_BYTES_MAX]
-        if self._availability.wants_worker(now):
+        why = ", ".join(self._availability.reasons_public)[:TEXT_BYTES_MAX]
+        if self._availability.wants_worker:
             raise Refused(Code.BUSY, f"The node cannot take orders: {why}.", RETRY_MS)
         raise Refused(Code.OWNER_NEEDS_MACHINE, f"The node does not take orders: {why}.")
 
@@ -216,6 +247,17 @@ def _check_work(order: JobOrder, manifest: Manifest) -> None:
     if order.entry != CALL and length > manifest.context_tokens_max:
         message = f"Input and output together have {length} tokens; the model takes {manifest.context_tokens_max}."
         raise Refused(Code.INPUT_TOO_LONG, message)
+
+
+def takes_ms(order: JobOrder, offer: Offer) -> float:
+    """How long the work takes at the worker's measured rates, alone; 0 where those are not known."""
+    served = next(each for each in offer.served if each.bundle == order.bundle)
+    work = (
+        (order.input_tokens, served.input_tokens_per_s_milli),
+        (order.planned_tokens, served.output_tokens_per_s_milli if order.entry == GENERATE else 0),
+        (order.calls, served.calls_per_s_milli if order.entry == CALL else 0),
+    )
+    return sum(1e6 * count / milli for count, milli in work if milli)
 
 
 def _check_price(order: JobOrder, price: Price) -> int:

@@ -83,6 +83,10 @@ class Engine(Protocol):
         """The job ends within one step and its answer yields nothing more; of no effect on a job that has ended."""
         ...
 
+    def pace(self, duty: float) -> None:
+        """This worker and those after it compute for this share of the time, 1 being all of it; at least `DUTY_PPM_MIN`."""
+        ...
+
     def kill(self) -> None:
         """The worker has got SIGKILL. Open jobs end with `EngineError(worker_died)`; none runs until `restart`."""
         ...

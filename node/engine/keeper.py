@@ -17,7 +17,7 @@ from .cgroup import CGROUP
 from .confinement import SEALED
 from .hearing import End, Hearing
 from .jobs import Jobs
-from .messages import Begin, Cancel, Credit, EngineJob, KnownRates, Rates, Served
+from .messages import DUTY_PPM_MIN, Begin, Cancel, Credit, EngineJob, KnownRates, Pace, Rates, Served
 from .process import WorkerProcess
 from .sandbox import BUBBLEWRAP
 from .spawning import Spawner
@@ -50,6 +50,7 @@ class WorkerEngine:
         self._rests_until = inf
         """When a worker is started again after a failure."""
         self._failures = 0
+        self._pace = Pace(1_000_000)
         self._generation = 0
         self._changed = trio.Event()
 
@@ -105,6 +106,10 @@ class WorkerEngine:
 
     def cancel(self, job_id: bytes) -> None:
         self._jobs.cancel(job_id, self._tell)
+
+    def pace(self, duty: float) -> None:
+        self._pace = Pace(round(1_000_000 * min(1.0, max(DUTY_PPM_MIN / 1_000_000, duty))))
+        self._tell(self._pace)
 
     def kill(self) -> None:
         self._wanted = trio.Event()
@@ -182,6 +187,8 @@ class WorkerEngine:
                 self._rates |= {served.bundle: served.rates for served in ready.served}
                 self._blame.served(self._served)
                 self._hearing = Hearing(process, self._jobs, frozenset(self._served))
+                if self._pace.duty_ppm < 1_000_000:
+                    process.send(self._pace)
                 self._announce()
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._start_next)
@@ -218,7 +225,7 @@ class WorkerEngine:
         self._let_go(reason)
         self._announce()
 
-    def _tell(self, message: EngineJob | Credit | Cancel) -> None:
+    def _tell(self, message: EngineJob | Credit | Cancel | Pace) -> None:
         if self._process and self._hearing:
             self._process.send(message)
             self._hearing.limit()

@@ -2,11 +2,11 @@
 
     frame = length (4 bytes, big-endian) || msgpack [kind, map of the record]
 
-The daemon sends `Begin`, then `EngineJob`, `Credit` and `Cancel`. The worker answers `Here`, and sends `Loading` before each
-bundle that it loads, `Unserved` after it if it refuses that one, and one `Ready` (or `Fatal`); then for each job `EnginePiece`s
-until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after a step that gave no piece. Programs that are not needed at
-once it loads later: `Loading`, and a `Beat` when one is there. `Overrun` may be its last word at any time. A worker runs
-publishers' programs, so what comes from it is read with the same schema and bounds as what comes from a peer.
+The daemon sends `Begin`, then `EngineJob`, `Credit`, `Cancel` and `Pace`. The worker answers `Here`, and sends `Loading` before
+each bundle that it loads, `Unserved` after it if it refuses that one, and one `Ready` (or `Fatal`); then for each job
+`EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after a step that gave no piece. Programs that
+are not needed at once it loads later: `Loading`, and a `Beat` when one is there. `Overrun` may be its last word at any time. A
+worker runs publishers' programs, so what comes from it is read with the same schema and bounds as what comes from a peer.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ JOBS_MAX: Final = 64
 
 PREFIX_BYTES: Final = 256 * 1024**2
 """What a worker keeps of the sequences of one model that have ended: some twenty conversations of SmolLM2."""
+
+DUTY_PPM_MIN: Final = 50_000
+"""A twentieth: after the longest step, which takes seconds, the pause still ends well before the worker's silence tells."""
 
 EOS, LENGTH, DONE = "eos", "length", "done"
 """How a job ended: with an end token, with exactly `max_tokens`, or (`score`, `call`) with its one piece."""
@@ -84,6 +87,13 @@ class Cancel:
     """Nobody wants the rest of a job. Answered by `Cancelled`, unless the job's end is already on its way."""
 
     id: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The worker computes for this share of the time, and pauses between its steps for the rest."""
+
+    duty_ppm: Annotated[int, Between(DUTY_PPM_MIN, 1_000_000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +245,7 @@ Message = (
     | EngineJob
     | Credit
     | Cancel
+    | Pace
     | Here
     | Loading
     | Unserved

@@ -37,6 +37,7 @@ from .messages import (
     EnginePiece,
     Failed,
     Message,
+    Pace,
     Ready,
     Sealed,
     Served,
@@ -58,6 +59,9 @@ LATE: Final = 10.0
 LATE_S_MAX: Final = 30.0
 """Where somebody always waits, the next program is loaded this many times later than the one before took, at most so many
 seconds: a tenth of the time goes there, and however busy a worker is, it comes to have all programs and is sealed."""
+
+PAUSE_S_MAX: Final = 30.0
+"""Half of the silence for which a worker is taken to hang."""
 
 TRIM_AFTER_S: Final = 2.0
 """Longer than a client thinks between two windows of a text: what is given back has to be paged in again."""
@@ -132,6 +136,8 @@ class Workbench:
         self._tasks: dict[bytes, Task] = {}
         self._silent = True
         self._grown = True
+        self._rest = 0.0
+        """Seconds of pause for each second of computing."""
 
     def announce(self, served: tuple[Served, ...]) -> None:
         """The daemon knows our key, what we serve, and what confines us."""
@@ -152,9 +158,20 @@ class Workbench:
             self._tasks = {id: task for id, task in self._tasks.items() if task.request is not None}
             self._silent = True
             self._grown |= self._turns.waiting
+            began = time.monotonic()
             self._turns.run()
+            ran_s = time.monotonic() - began
             if self._silent and self._turns.waiting:
                 self._send(Beat())
+            self._pause(inbox, ran_s)
+
+    def _pause(self, inbox: Inbox, ran_s: float) -> None:
+        """After a step that took so long, the accelerator is left alone as long as the pace wants; the daemon is heard."""
+        began = time.monotonic()
+        while (left := began + min(PAUSE_S_MAX, ran_s * self._rest) - time.monotonic()) > 0:
+            inbox.wait(left)
+            for message in inbox.take(wait=False):
+                self._handle(message)
 
     def _handle(self, message: Message) -> None:
         match message:
@@ -163,6 +180,8 @@ class Workbench:
                     self._begin_untrusted(message)
                 except FallowError as error:
                     self._send(Failed(message.id, error.code.value, short(error.message)))
+            case Pace():
+                self._rest = 1_000_000 / message.duty_ppm - 1
             case Credit() if message.id in self._tasks:
                 self._tasks[message.id].credit += message.pieces
             case Cancel() if (task := self._tasks.pop(message.id, None)) and task.request is not None:

@@ -103,9 +103,9 @@ class Bus:
 
 
 @asynccontextmanager
-async def own_bus(folder: Path) -> AsyncIterator[Bus]:
-    """A bus of our own: it authenticates, says hello, and hands all else to NetworkManager."""
-    path, manager = folder / "bus", NetworkManager()
+async def own_bus(folder: Path, manager: Any = None) -> AsyncIterator[Bus]:
+    """A bus of our own: it authenticates, says hello, and hands all else to NetworkManager, or whom it is given."""
+    path, manager = folder / "bus", manager or NetworkManager()
     serials = count(1)
     streams: list[trio.SocketStream] = []
     sending = trio.Lock()

@@ -10,7 +10,6 @@ import pytest
 import trio
 
 from fallow.node import link as links
-from fallow.node.connection import link_rule
 from fallow.node.link import Link, watch
 
 
@@ -65,10 +64,3 @@ async def test_without_a_bus_nothing_is_known_and_why_is_said(tmp_path: Path, fo
     found = await follow(f"unix:path={tmp_path / 'nowhere'}")()
     assert (found.metered, found.kinds) == (None, ())
     assert "D-Bus" in found.why
-
-
-@pytest.mark.parametrize(
-    ("link", "lends"), [(Link(metered=False), True), (Link(metered=True), False), (Link(why="no bus"), False)]
-)
-def test_who_lends_on_unmetered_links_alone_does_not_on_one_that_is_not_known(link: Link, lends: bool) -> None:
-    assert (link_rule(link) == "") is lends

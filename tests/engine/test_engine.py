@@ -145,6 +145,25 @@ async def test_cancelled_jobs_end_and_free_their_slot(engine: Engine, tiny: Tiny
     engine.cancel(b"never heard of")
 
 
+async def test_a_worker_with_a_pace_writes_the_same_and_hears_its_daemon_in_its_pauses(
+    engine: Engine, tiny: Tiny
+) -> None:
+    before = await ask(tiny).text(engine)
+    engine.pace(0.3)
+    assert await ask(tiny).text(engine) == before
+    engine.pace(0.0)  # as little as there is
+    asked = ask(tiny, parameters=Parameters(max_tokens=150))
+    answer = engine.submit(asked.job(engine.hpke_key))
+    await anext(answer)
+    engine.cancel(asked.id)
+    engine.pace(1.0)
+    assert await ask(tiny).text(engine) == before
+    engine.kill()
+    engine.pace(0.5)
+    await engine.restart()
+    assert await ask(tiny).text(engine) == before
+
+
 async def test_the_owner_takes_the_machine_and_gives_it_back(engine: Engine, tiny: Tiny) -> None:
     before = await ask(tiny).text(engine)
     key, seen = engine.hpke_key, engine.generation

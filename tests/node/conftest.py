@@ -77,9 +77,16 @@ def launch(folder: Path, home: Home, **settings: object) -> subprocess.Popen[str
         "spare_worker": False, **settings,
     }  # fmt: skip
     path = folder / "node.toml"
-    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items()))
+    path.write_text("".join(f"{name} = {_toml(value)}\n" for name, value in table.items()))
     command = [sys.executable, "-m", "fallow.node", "--config", str(path)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _toml(value: object) -> str:
+    """JSON's texts, numbers and lists are TOML's, too; its objects are not."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml(each)}" for name, each in value.items()) + "}"
+    return "[" + ", ".join(map(_toml, value)) + "]" if isinstance(value, list) else json.dumps(value)
 
 
 def failure(folder: Path, home: Home, **settings: object) -> str:

@@ -14,7 +14,7 @@ from fallow.node import control
 from fallow.protocol.errors import ConfigError
 
 
-async def _echo(command: str) -> control.Reply:
+async def _echo(command: str, seconds: int) -> control.Reply:
     return {"state": command, "jobs_running": 0, "reasons": ["none"]}
 
 
@@ -65,7 +65,7 @@ def test_no_node_is_said(tmp_path: Path) -> None:
 async def test_nobody_who_waits_or_leaves_cuts_a_command_short(tmp_path: Path, autojump_clock: MockClock) -> None:
     ended = trio.Event()
 
-    async def slow(command: str) -> control.Reply:
+    async def slow(command: str, seconds: int) -> control.Reply:
         await trio.sleep(10 * control.ANSWER_S)
         ended.set()
         return {"state": command}

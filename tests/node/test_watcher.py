@@ -117,7 +117,7 @@ def jumping(monkeypatch) -> None:
 
 def _presence(folder: Path, network: Any) -> tuple[Presence, Availability]:
     settings = config.parse({"state": str(folder), "kind": "vehicle"}, folder)
-    availability = Availability(settle_ms=0, jobs_max=4)
+    availability = Availability(jobs_max=4)
     made = Presence(settings, NODE, Authority(OWNER_KEY, OWNER), cast(Network, network), availability, _offer(100))
     return made, availability
 
@@ -133,13 +133,13 @@ async def _day(folder: Path, monkeypatch: Any, trips: Sequence[tuple[float, floa
         nursery.start_soon(presence.keep, EventLog(folder))
         for number, (leaves, returns) in enumerate(trips):
             await trio.sleep(began + leaves - trio.current_time())
-            availability.drive("the owner")
+            availability.obey(("the owner",))
             presence.renew(None)
             network.move(ROAD)
             await trio.sleep(began + leaves + 30 - trio.current_time())
             network.move(HOME)  # the relays that it had before took it again
             await trio.sleep(began + returns - trio.current_time())
-            availability.park(0)
+            availability.obey(())
             presence.renew(_offer(200 + number))
         await trio.sleep(began + 6 * 3600 - trio.current_time())
         nursery.cancel_scope.cancel()
@@ -220,12 +220,12 @@ async def test_a_stranger_reads_the_same_from_a_real_table_before_and_after(tmp_
         with trio.fail_after(30):
             await presence.announce()
             parked = await read()
-            availability.drive("the owner")
+            availability.obey(("the owner",))
             presence.renew(None)
             assert await read() == parked
             await presence.announce()
             assert await read() == parked
-            availability.park(0)
+            availability.obey(())
             presence.renew(_offer(300))
             await presence.announce()
             assert await read() == parked

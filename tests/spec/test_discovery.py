@@ -192,7 +192,7 @@ class FakeNetwork:
 
 def presence(tmp_path: Path) -> Presence:
     settings = config.parse({"state": str(tmp_path)}, tmp_path)
-    availability = Availability(settle_ms=0, jobs_max=4)
+    availability = Availability(jobs_max=4)
     offer = Offer(NODE_KEY, {}, (), (), sign(WORKER, NODE))
     return Presence(settings, NODE, Authority(OWNER_KEY, OWNER), cast(Network, FakeNetwork({})), availability, offer)
 

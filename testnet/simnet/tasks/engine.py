@@ -82,6 +82,7 @@ class SimEngine:
         self._lies, self._honest_left = lies, lies_after_jobs
         self._nursery = nursery
         self._works = works
+        self._duty = 1.0
         self._open: dict[bytes, _Running] = {}
         self._kept: dict[tuple[bytes, bytes], tuple[int, ...]] = {}
         """By job and client, the texts that were read last."""
@@ -114,6 +115,9 @@ class SimEngine:
         if running := self._open.pop(job_id, None):
             running.open.cancel()
             running.scope.cancel()
+
+    def pace(self, duty: float) -> None:
+        self._duty = duty
 
     def kill(self) -> None:
         self.hpke_key = b""
@@ -198,7 +202,7 @@ class SimEngine:
 
     async def _compute(self, job: EngineJob, takes_s: float) -> None:
         takes_s *= self._random.uniform(*UNEVEN)
-        await trio.sleep(takes_s)
+        await trio.sleep(takes_s / self._duty)
         self.busy_s[job.entry] += takes_s / max(1, len(self._open))
         self._works()
 

@@ -33,6 +33,7 @@ from ....node.network.table_rules import profile_rules
 from ....node.owner import Keeper
 from ....node.presence import Presence
 from ....node.profiles import Offer, make_offer
+from ....node.rules.policy import OWNER
 from ....node.serving import Executor
 from ....node.settling import Settling
 from ....node.store import Journal
@@ -138,7 +139,7 @@ class NodeSpec:
         """Whether it would take work now."""
         if self.life is None or self.place.silent:
             return False
-        return self.life.availability.state(round(trio.current_time() * 1000)) in (State.READY, State.BUSY)
+        return self.life.availability.state in (State.READY, State.BUSY)
 
 
 class NodeLife:
@@ -150,7 +151,8 @@ class NodeLife:
         self._context: Context | None = None
         self.keeper: Keeper | None = None
         self.network: TableNetwork | None = None
-        self.availability = Availability(settle_ms=0, jobs_max=spec.jobs_max)
+        self.availability = Availability(jobs_max=spec.jobs_max)
+        self.availability.start()
         self.scope = trio.CancelScope()
 
     async def run(self) -> None:
@@ -225,7 +227,7 @@ class NodeLife:
         self._serve(network, PROBE_PROTOCOL, survey.probing.answer, log)
         await nursery.start(self.keeper.run)
         if spec.wants_since_s is not None:
-            await self.keeper.drive()
+            await self._give_back()
         try:
             await presence.announce()
         except NetworkError as error:
@@ -237,12 +239,20 @@ class NodeLife:
     def drive(self) -> None:
         """The owner takes the machine."""
         if self.keeper is not None and self.network is not None:
-            self.network.spawn(self.keeper.drive)
+            self.network.spawn(self._give_back)
 
     def park(self) -> None:
         """The owner leaves it."""
         if self.keeper is not None and self._context is not None:
-            self._context.run(self.keeper.park)
+            self.availability.obey(())
+            self._context.run(self.keeper.lend)
+
+    async def _give_back(self) -> None:
+        """As `lending.Lending` does when the owner's rules say so, whose clock is the machine's own."""
+        assert self.keeper is not None
+        if self.availability.obey((OWNER,)):
+            self.keeper.take_back()
+        await self.keeper.handed_back()
 
     def _works(self) -> None:
         since = self._spec.wants_since_s

@@ -1,0 +1,101 @@
+"""What the machine has used, by what counts it here: RAPL for processors, NVML for accelerators, else the battery."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from ..rules.signals import Signal
+from ..sensors.nvml import Nvml, NvmlError
+from ..sensors.sysfs import batteries
+
+DOMAINS_MAX: Final = 16
+"""Packages of one machine."""
+
+
+class Meter(Protocol):
+    """One counter. What it counts since some start is in joules."""
+
+    name: str
+
+    def joules(self) -> float | None:
+        """Used until now; None if it does not tell."""
+        ...
+
+
+class Rapl:
+    """Every processor package's energy, as the kernel's powercap tree has it (root may read it, or whom root lets)."""
+
+    name = "rapl"
+
+    def __init__(self, root: Path) -> None:
+        folder = root / "class" / "powercap"
+        packages = sorted(folder.glob("intel-rapl:*")) if folder.is_dir() else []
+        self._paths = [path for path in packages if path.name.count(":") == 1][:DOMAINS_MAX]
+        self._before: dict[Path, int] = {}
+        self._total_uj = 0
+
+    def joules(self) -> float | None:
+        if not self._paths:
+            return None
+        for path in self._paths:
+            try:
+                now_uj = int((path / "energy_uj").read_text())
+                before_uj = self._before.get(path, now_uj)
+                if now_uj < before_uj:  # it went round
+                    before_uj -= int((path / "max_energy_range_uj").read_text())
+            except (OSError, ValueError):
+                return None
+            self._before[path] = now_uj
+            self._total_uj += now_uj - before_uj
+        return self._total_uj / 1e6
+
+
+class NvmlMeter:
+    """Every accelerator's energy, as its driver counts it."""
+
+    name = "nvml"
+
+    def __init__(self, library: Nvml) -> None:
+        self._library = library
+
+    def joules(self) -> float | None:
+        try:
+            counted = [each.used_mj for each in self._library.read()]
+        except NvmlError:
+            return None
+        known = [used for used in counted if used is not None]
+        return sum(known) / 1000 if known and len(known) == len(counted) else None
+
+
+class BatteryMeter:
+    """What came out of the battery, by its power now and then; only while it is not charged."""
+
+    name = "battery"
+
+    def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._root = root
+        self._clock = clock
+        self._at_s, self._joules = clock(), 0.0
+
+    def joules(self) -> float | None:
+        found = dict(batteries(self._root))
+        now_s = self._clock()
+        passed_s, self._at_s = now_s - self._at_s, now_s
+        watts = found.get(Signal.BATTERY_W)
+        if watts is None or watts < 0 or found.get(Signal.ON_BATTERY) is not True:
+            return None
+        self._joules += watts * passed_s
+        return self._joules
+
+
+def found_meters(root: Path, nvml: Nvml | None) -> list[Meter]:
+    """Those that tell something now: RAPL and NVML count different things, the battery gives both and all else."""
+    counting: list[Meter] = [Rapl(root)]
+    if nvml:
+        counting.append(NvmlMeter(nvml))
+    told = [meter for meter in counting if meter.joules() is not None]
+    battery = BatteryMeter(root)
+    return told or ([battery] if battery.joules() is not None else [])

@@ -1,0 +1,114 @@
+"""Where an adapter's readings go, and how an adapter is kept running: begun again when it fails, its failure in words."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import trio
+
+from ..rules.readings import Board, Reading
+from ..rules.signals import Signal, Value
+
+RETRY_S: Final = 1.0
+RETRY_S_MAX: Final = 30.0
+"""A sensor that does not answer is tried again after a second, then after twice as long each time, up to half a minute."""
+STEADY_S: Final = 60.0
+"""After so long without a failure the next one counts as the first."""
+FLOOD_PER_S: Final = 500
+"""Messages of one sensor in a second, beyond which it is cut off: we ask for some twenty signals, and ten times a second each
+is as often as vehicles send them."""
+
+
+class SensorError(Exception):
+    """Why an adapter reads nothing, in words for the owner."""
+
+
+def boot_ms() -> int:
+    """Milliseconds on the clock that never goes back, and counts on while the machine sleeps: what was read is old then."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+@dataclass(slots=True)
+class Feed:
+    """One adapter's way to the board. Each call has been acted upon when it returns."""
+
+    source: str
+    board: Board
+    changed: Callable[[], None]
+    """Called when something may have to be decided anew."""
+    good_ms: int
+    """How long a reading of this source may be relied on."""
+    now_ms: Callable[[], int] = boot_ms
+    _second: int = 0
+    _heard: int = 0
+
+    def expect(self, signals: Collection[Signal]) -> None:
+        """This is what the source gives, from now on."""
+        self.board.expect(self.source, signals)
+        self.changed()
+
+    def take(self, values: Iterable[tuple[Signal, Value]], stamped_ms: int | None = None) -> None:
+        """These hold now."""
+        now_ms = self.now_ms()
+        self.give(Reading(signal, value, now_ms, self.good_ms, stamped_ms) for signal, value in values)
+
+    def give(self, readings: Iterable[Reading]) -> None:
+        """As `take`, where the source says of each when it was."""
+        self.board.take(self.source, readings)
+        self.changed()
+
+    def miss(self, signal: Signal, why: str) -> None:
+        """The source cannot give the signal."""
+        self.board.miss(self.source, signal, why, self.now_ms())
+        self.changed()
+
+    def lose(self, why: str) -> None:
+        """The source gives nothing."""
+        self.board.lose(self.source, why, self.now_ms())
+        self.changed()
+
+    def hear(self) -> None:
+        """One more message has come. Raises `SensorError` if these are too many."""
+        second = self.now_ms() // 1000
+        self._heard = self._heard + 1 if second == self._second else 1
+        self._second = second
+        if self._heard > FLOOD_PER_S:
+            raise SensorError(f"it sends more than {FLOOD_PER_S} messages a second")
+
+
+async def keep(feed: Feed, read: Callable[[Feed], Awaitable[None]]) -> NoReturn:
+    """`read` runs, and again after each failure, until cancelled."""
+    wait_s = RETRY_S
+    while True:
+        began = trio.current_time()
+        why = "it ended"
+        try:
+            await read(feed)
+        except* (SensorError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as group:
+            why = _words(_first(group))
+        feed.lose(why)
+        if trio.current_time() - began > STEADY_S:
+            wait_s = RETRY_S
+        await trio.sleep(wait_s * random.uniform(0.8, 1.2))
+        wait_s = min(RETRY_S_MAX, 2 * wait_s)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _words(error: BaseException) -> str:
+    match error:
+        case SensorError():
+            return str(error)
+        case trio.TooSlowError():
+            return "it does not answer"
+        case OSError(strerror=str(why)):
+            return f"it cannot be reached: {why}"
+        case _:
+            return "the connection to it broke"

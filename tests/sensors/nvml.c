@@ -1,0 +1,27 @@
+/* A library with NVML's names, for one accelerator: what it draws and is capped to is kept in memory. */
+static unsigned limit_mw = 300000, power_mw = 212000;
+static unsigned long long used_mj = 1000;
+
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = 1; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = &limit_mw; return index ? 2 : 0; }
+int nvmlDeviceGetPowerUsage(void *device, unsigned *mw) {
+    unsigned *limit = device;
+    *mw = power_mw < *limit ? power_mw : *limit;
+    return 0;
+}
+int nvmlDeviceGetTemperature(void *device, int sensor, unsigned *celsius) { *celsius = 61; return sensor; }
+int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *mj) { *mj = used_mj += 500; return 0; }
+int nvmlDeviceGetPowerManagementLimitConstraints(void *device, unsigned *least, unsigned *most) {
+    *least = 100000;
+    *most = 350000;
+    return 0;
+}
+int nvmlDeviceGetPowerManagementDefaultLimit(void *device, unsigned *mw) { *mw = 300000; return 0; }
+int nvmlDeviceSetPowerManagementLimit(void *device, unsigned mw) {
+    if (mw < 100000 || mw > 350000)
+        return 2;
+    limit_mw = mw;
+    return 0;
+}
