@@ -77,7 +77,7 @@ class SimKad:
             if not connection.is_open() or far.closed or far.kad is None or not far.kad.serves:
                 await network.medium.wait(EXCHANGE_S, exchange)
                 raise NetworkError(Code.STREAM_CLOSED, "the peer does not answer")
-            answer = far.kad.answer_untrusted(message, self)
+            answer = far.kad.answer(message, self)
             if isinstance(answer, Fault):
                 raise NetworkError(Code.STREAM_CLOSED, f"the peer refused: {answer.name}")
             said = answer.ByteSize()
@@ -90,7 +90,7 @@ class SimKad:
         finally:
             connection.asked(exchange)
 
-    def answer_untrusted(self, question: Message, asker: SimKad) -> Message | Fault:
+    def answer(self, question: Message, asker: SimKad) -> Message | Fault:
         """As an index node answers, or a hostile one."""
         network = self._network
         minute = int(trio.current_time() // 60)
