@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..protocol.bundle import SCORE
 from ..protocol.checks import Outcome, Standing
 from ..protocol.envelope import Signed
-from ..protocol.policy import COMMITTEE
+from ..protocol.policy import ADAPTIVE, COMMITTEE
 from ..protocol.receipts import CANCELLED, FINAL, Receipt
 from .case import Case, Part
 from .quorum import PARTY, SILENT, Check, Judgement, Standings, Window, judge_window
@@ -28,6 +28,8 @@ class _Judged:
     judgement: Judgement
     due: bool
     """Accepted, or not to be checked."""
+    judged: bool = True
+    """By checks; else it is taken as it is."""
 
     @property
     def start(self) -> int:
@@ -62,7 +64,7 @@ def judge_text(case: Case, executors: Sequence[Part]) -> tuple[Outcome, dict[byt
         if part.order.record.checks is not None and part.order.id not in rulings:
             _rule(rulings, part, Ruling(Standing.UNDECIDED, BESIDE))
     beginning = executors[0].order.record.input_tokens
-    if any(_leads_back(window, windows, beginning, case) for window in windows.values() if _ends_text(window)):
+    if any(_leads_back(window, windows, beginning) for window in windows.values() if _ends_text(window)):
         return Outcome.ACCEPTED, rulings
     rejected = any(window.judgement.outcome is Outcome.REJECTED for window in windows.values())
     return Outcome.REJECTED if rejected else Outcome.INCONCLUSIVE, rulings
@@ -72,9 +74,10 @@ def _judged(case: Case, part: Part, receipt: Signed[Receipt]) -> _Judged:
     checks = tuple(check for check in case.parts if _is_about(check, part, receipt))
     policy = case.question.policy
     if receipt.record.tokens == 0:
-        return _Judged(part, receipt, (), Judgement(Outcome.ACCEPTED, {}), True)
-    if not policy.draws(case.question.nonce, receipt.id):
-        return _Judged(part, receipt, checks, Judgement(Outcome.ACCEPTED, {}), True)
+        return _Judged(part, receipt, (), Judgement(Outcome.ACCEPTED, {}), True, policy.draws(case.question.nonce, receipt.id))
+    # What a client under `adaptive` has asked about beyond the draw is judged like what was drawn.
+    if not policy.draws(case.question.nonce, receipt.id) and not (policy.kind == ADAPTIVE and checks):
+        return _Judged(part, receipt, checks, Judgement(Outcome.ACCEPTED, {}), True, judged=False)
     if policy.kind == COMMITTEE:
         called = drawn(case, part, receipt.id)
         checks = tuple(check for check in checks if check.member.owner in called)
@@ -146,7 +149,7 @@ def _ends_text(window: _Judged) -> bool:
     return record.end == FINAL or (record.end == CANCELLED and came)
 
 
-def _leads_back(window: _Judged, windows: dict[bytes, _Judged], beginning: int, case: Case) -> bool:
+def _leads_back(window: _Judged, windows: dict[bytes, _Judged], beginning: int) -> bool:
     """Whether every token from the text's beginning to this window's end is borne out."""
     while window.due:
         record, order = window.receipt.record, window.part.order.record
@@ -154,8 +157,7 @@ def _leads_back(window: _Judged, windows: dict[bytes, _Judged], beginning: int, 
             window = windows[window.part.receipts[record.sequence - 1].id]
             continue
         # Tokens for which an executor that left did not sign any more are covered by the next one's check.
-        drawn_for_check = case.question.policy.draws(case.question.nonce, window.receipt.id)
-        covered = window.checked_from if drawn_for_check else beginning
+        covered = window.checked_from if window.judged else beginning
         before = windows.get(order.continues.receipt) if order.continues else None
         if before is None:
             return covered <= beginning

@@ -54,7 +54,7 @@ function windowOf(evidence, part, receipt) {
     checks: asked,
     start,
     end: start + fields.tokens,
-    drawn: draws(policy, nonce, receipt.id),
+    drawn: draws(policy, nonce, receipt.id) || (policy.kind === 'adaptive' && fields.tokens > 0 && asked.length > 0),
   }
   if (fields.tokens === 0 || !window.drawn)
     return { ...window, outcome: 'accepted', against: new Set(), checkedFrom: start }
