@@ -113,6 +113,10 @@ class Answer:
     usage: Usage
     handovers: tuple[Handover, ...]
     proof: Proof
+    windows: int = 0
+    """Of up to 32 tokens each, for which an executor signed; 0 with assurance `none`."""
+    checked: int = 0
+    """Those of them that were checked by other owners."""
 
     def save(self, folder: Path | str, *, openings: bool = False) -> list[Path]:
         """As `Proof.save`."""

@@ -39,7 +39,8 @@ def read_assurance(text: str) -> Assurance:
     plain, hedge = (match[1], int(match[2])) if match else (text, 1)
     if match and not 2 <= hedge <= HEDGE_MAX:
         raise Refused(
-            Code.UNSATISFIABLE_ASSURANCE, f"A hedge is over 2 to {HEDGE_MAX} executors, not {hedge}: the losers are paid."
+            Code.UNSATISFIABLE_ASSURANCE,
+            f"A hedge is over 2 to {HEDGE_MAX} executors, not {hedge}: the losers are paid.",
         )
     if plain == ADAPTIVE or plain.startswith(f"{ADAPTIVE}+"):
         plain = f"{ADAPTIVE}:{FLOOR_PPM}{plain.removeprefix(ADAPTIVE)}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ..protocol.errors import Code, StoreError
-from ..protocol.identity import CHECKER, EXECUTOR
+from ..protocol.identity import EXECUTOR
 
 HISTORY: Final = "history.sqlite"
 BUSY_S: Final = 5.0
@@ -48,7 +48,7 @@ CREATE INDEX IF NOT EXISTS faults_owner ON faults (owner);
 CREATE TABLE IF NOT EXISTS kept (
     receipt BLOB PRIMARY KEY, node BLOB NOT NULL, owner BLOB NOT NULL, bundle BLOB NOT NULL, precision TEXT NOT NULL,
     entry TEXT NOT NULL, envelope BLOB NOT NULL, parameters BLOB NOT NULL, work BLOB NOT NULL, piece BLOB NOT NULL,
-    at_ms INTEGER NOT NULL) STRICT;
+    policy TEXT NOT NULL, nonce BLOB NOT NULL, at_ms INTEGER NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS kept_owner ON kept (owner);
 CREATE INDEX IF NOT EXISTS kept_at ON kept (at_ms);
 """
@@ -89,6 +89,9 @@ class Kept:
     """As a checker would be given it, encoded."""
     piece: bytes
     """Of a call, the result that was taken, encoded; of a text, nothing: the receipt has the figures."""
+    policy: str
+    nonce: bytes
+    """What its orders committed to: a later check belongs to the same work."""
     at_ms: int
 
 
@@ -189,10 +192,10 @@ class History:
         """The result under this receipt's id can be looked at later."""
         subject = kept.subject
         self._write(
-            "INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 receipt, subject.node, subject.owner, subject.bundle, subject.precision, kept.entry, kept.receipt,
-                kept.parameters, kept.work, kept.piece, kept.at_ms,
+                kept.parameters, kept.work, kept.piece, kept.policy, kept.nonce, kept.at_ms,
             ),
         )  # fmt: skip
         self._write("DELETE FROM kept WHERE at_ms < ?", (kept.at_ms - KEPT_MS,))
@@ -201,8 +204,8 @@ class History:
     def kept(self, owner: bytes, now_ms: int) -> list[tuple[bytes, Kept]]:
         """What of this owner's was taken unchecked, by the receipt's id: the newest first, for audits go backwards."""
         rows = self._all(
-            "SELECT receipt, node, owner, bundle, precision, entry, envelope, parameters, work, piece, at_ms FROM kept"
-            " WHERE owner = ? AND at_ms >= ? ORDER BY at_ms DESC, receipt",
+            "SELECT receipt, node, owner, bundle, precision, entry, envelope, parameters, work, piece, policy, nonce, at_ms"
+            " FROM kept WHERE owner = ? AND at_ms >= ? ORDER BY at_ms DESC, receipt",
             owner, now_ms - KEPT_MS,
         )  # fmt: skip
         return [(row[0], Kept(Subject(*row[1:5]), *row[5:])) for row in rows]
@@ -237,7 +240,6 @@ class History:
 
 
 def _broken(error: sqlite3.DatabaseError) -> StoreError:
-    return StoreError(Code.CORRUPT_STORE, f"The history of checked work cannot be used ({error}); what it held is kept.")
-
-
-ROLES: Final = (EXECUTOR, CHECKER)
+    return StoreError(
+        Code.CORRUPT_STORE, f"The history of checked work cannot be used ({error}); what it held is kept."
+    )

@@ -117,6 +117,11 @@ class Wallet:
             "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", receipt.id, receipt.signer, owner, receipt.envelope
         )
 
+    def held_ucr(self, node: bytes, now_ms: int) -> int:
+        """What this process holds back of the node's pay."""
+        state = self._channels.get(node)
+        return state.held_ucr(now_ms) if state else 0
+
     async def pay(self, channel: ChannelState, receipt: Signed[Receipt], claim: Claim, now_ms: int) -> Signed[Voucher]:
         """A voucher that answers the receipt, on disk and ready to be sent. Once begun, it is not left half done."""
         async with self._money:

@@ -42,7 +42,8 @@ class Policy:
         match = _GRAMMAR.fullmatch(plain)
         if match is None:
             message = (
-                f"{text[:80]!r} is no assurance; say none, quorum:2/3, audit:50000 or adaptive:50000 (of a million), or committee:2/3."
+                f"{text[:80]!r} is no assurance; say none, quorum:2/3, committee:2/3, or audit:50000 or adaptive:50000"
+                " (of a million)."
             )
             raise Refused(Code.UNSATISFIABLE_ASSURANCE, message)
         none, counted, k, n, sampled, ppm = match.groups()

@@ -275,7 +275,11 @@ def judge_audited(
     own, majority = rows_of(executor.piece), rows_of(alone.medoid)
     apart = distance(own, majority) if own and majority else None
     agrees = apart is not None and apart <= tolerance.value_micro
-    by = "is no array of the same form" if apart is None else f"lies {apart} ppm from it (at most {tolerance.value_micro})"
+    by = (
+        "is no array of the same form"
+        if apart is None
+        else f"lies {apart} ppm from it (at most {tolerance.value_micro})"
+    )
     objection = "" if agrees else f"most checkers came to another result; its own {by}"
     return FunctionJudgement(Outcome.ACCEPTED, (objection, *alone.objections), alone.medoid)
 

@@ -74,7 +74,9 @@ def _judged(case: Case, part: Part, receipt: Signed[Receipt]) -> _Judged:
     checks = tuple(check for check in case.parts if _is_about(check, part, receipt))
     policy = case.question.policy
     if receipt.record.tokens == 0:
-        return _Judged(part, receipt, (), Judgement(Outcome.ACCEPTED, {}), True, policy.draws(case.question.nonce, receipt.id))
+        return _Judged(
+            part, receipt, (), Judgement(Outcome.ACCEPTED, {}), True, policy.draws(case.question.nonce, receipt.id)
+        )
     # What a client under `adaptive` has asked about beyond the draw is judged like what was drawn.
     if not policy.draws(case.question.nonce, receipt.id) and not (policy.kind == ADAPTIVE and checks):
         return _Judged(part, receipt, checks, Judgement(Outcome.ACCEPTED, {}), True, judged=False)

@@ -166,7 +166,10 @@ def _adaptive() -> Iterator[Told]:
         assert audit_number(NONCE, one.receipts[0].id) * 1_000_000 >= 2**64, "the result is not drawn"
         checks = [work.call(number, each, checks=one.receipts[0].id) for number, each in enumerate(found, 2)]
         if outcome == ACCEPTED:
-            told_of = [(one, own, executor), *((check, each, checker) for check, each in zip(checks, found, strict=True))]
+            told_of = [
+                (one, own, executor),
+                *((check, each, checker) for check, each in zip(checks, found, strict=True)),
+            ]
             findings = [say(p, UPHELD, 13) if each is _RESULT else say(p, REFUTED, 0, 13) for p, each, say in told_of]
         else:
             findings = [executor(one, UNDECIDED, 0, 13), *(checker(check, UNDECIDED, 0, 13) for check in checks)]

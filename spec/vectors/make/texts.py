@@ -241,7 +241,12 @@ def _adaptive() -> Iterator[Told]:
     yield told("adaptive-passed-over", about, work, part, ACCEPTED, executor(part, UPHELD, 27))
     for words, about, shifts, outcome in (
         ("asked", "It is not drawn, and the client had it checked all the same.", (0,), ACCEPTED),
-        ("objection", "One who was asked beyond the draw objects, and the executor's word is not enough.", (500,), INCONCLUSIVE),
+        (
+            "objection",
+            "One who was asked beyond the draw objects: the executor's word is not enough.",
+            (500,),
+            INCONCLUSIVE,
+        ),
         ("majority", "One objects, and two confirm.", (500, 0, 0), ACCEPTED),
         ("two-and-two", "Two confirm and two object: nobody is in the majority.", (500, 500, 0, 0), INCONCLUSIVE),
         ("three-against-two", "Three confirm, and two object.", (500, 500, 0, 0, 0), ACCEPTED),
@@ -249,7 +254,9 @@ def _adaptive() -> Iterator[Told]:
         work, part, window = text("adaptive:1")
         checks = [work.check(number, window, 3, 3, shift=shift) for number, shift in enumerate(shifts, 2)]
         if outcome == ACCEPTED:
-            told_of = [checker(c, REFUTED, 0, 12) if s else checker(c, UPHELD, 12) for c, s in zip(checks, shifts, strict=True)]
+            told_of = [
+                checker(c, REFUTED, 0, 12) if s else checker(c, UPHELD, 12) for c, s in zip(checks, shifts, strict=True)
+            ]
             findings = [executor(part, UPHELD, 27), *told_of]
         else:
             findings = [executor(part, UNDECIDED, 0, 27), *(checker(check, UNDECIDED, 0, 12) for check in checks)]
@@ -257,7 +264,11 @@ def _adaptive() -> Iterator[Told]:
     work, part, window = text("adaptive:1", shift=500)
     friend, *others = (work.check(number, window, 3, 3, shift=500 * (number == 2)) for number in (2, 3, 4))
     work.open(part, *others)
-    findings = [executor(part, REFUTED, 0, 27), checker(friend, REFUTED, 0, 12), *(checker(o, UPHELD, 12) for o in others)]
+    findings = [
+        executor(part, REFUTED, 0, 27),
+        checker(friend, REFUTED, 0, 12),
+        *(checker(o, UPHELD, 12) for o in others),
+    ]
     about = "A friend confirms, and two object: the executor does not count for itself."
     yield told("adaptive-outvoted", about, work, part, REJECTED, *findings)
 
