@@ -63,6 +63,12 @@ COMMANDS: Final = (
         "fallow gateway --listen 127.0.0.1:8765 --assurance quorum:2/3",
     ),
     Command(
+        "audits",
+        "audits:audits",
+        "Show whom this client's checks have borne out, how often each is checked now, and whom not.",
+        "fallow audits --json",
+    ),
+    Command(
         "earnings",
         "earnings:earnings",
         "Show what a node earned, receipt by receipt.",
@@ -133,6 +139,12 @@ COMMANDS: Final = (
         "trust:add",
         "Trust a publisher's bundle under a name of your own.",
         "fallow trust add bafkr4i... --name my-model --publisher 5f0c...",
+    ),
+    Command(
+        "trust owner",
+        "trust:owner",
+        "Rely on an owner of nodes: an anchor of quorums, and a judge where the node agrees.",
+        "fallow trust owner 5f0c... --name my-sister",
     ),
     Command(
         "trust list",

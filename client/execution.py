@@ -21,7 +21,7 @@ from ..protocol.claims import claim_of
 from ..protocol.envelope import Signed, sign, verify_untrusted
 from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
 from ..protocol.job import Event, Job, JobState, Role
-from ..protocol.limits import CANDIDATES_MAX, SILENCE_MS_MAX, WINDOW_TOKENS
+from ..protocol.limits import CANDIDATES_MAX, HOLD_MS_MAX, SILENCE_MS_MAX, WINDOW_TOKENS
 from ..protocol.messages import (
     JOB_PROTOCOL,
     AcceptMessage,
@@ -71,8 +71,8 @@ GRACE_S = 0.05
 HELD_PPM = 500_000
 """Of each receipt's pay, half is held back where a committee could forfeit it and the node agrees: enough to deter within some
 hundred windows, and the owner sees half at once."""
-HOLD_MS = 24 * 3600 * 1000
-"""For a day: held work can be looked at as long (`client.history`)."""
+HOLD_MS = HOLD_MS_MAX
+"""For a week, if the node agrees: held work can be looked at as long (`client.history`)."""
 ORDER_S = 10.0
 """For an order to go out, as long as a node waits for it: 4 MiB at 3.5 Mbit/s."""
 COMMITTEE_MIN = 3

@@ -17,6 +17,7 @@ from typing import Final
 
 from ..protocol.errors import Code, StoreError
 from ..protocol.identity import EXECUTOR
+from ..protocol.limits import HOLD_MS_MAX
 
 HISTORY: Final = "history.sqlite"
 BUSY_S: Final = 5.0
@@ -24,11 +25,11 @@ BUSY_S: Final = 5.0
 STANDINGS_MAX: Final = 65_536
 """Nodes by bundle, precision and role, in some megabytes; whose last result is oldest gives way."""
 KEPT_MAX: Final = 4096
-"""Unchecked results that could still be looked at: a day's at a window every twenty seconds."""
+"""Unchecked results that could still be looked at: what was held of them deters for as long."""
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of them all: prompts and answers of some thousand jobs. The oldest give way."""
-KEPT_MS: Final = 24 * 3600 * 1000
-"""After which nothing of a result is held any more; and prompts should not lie around."""
+KEPT_MS: Final = HOLD_MS_MAX
+"""After a week nothing of a result is held any more; and prompts should not lie around."""
 ANCHOR: Final = 50
 """Valid checked results in a row, over all nodes of an owner, that make it somebody to rely on: to get so far it has
 computed honestly for as long as some weeks of a newcomer's share of the work."""
@@ -164,6 +165,11 @@ class History:
         """How many were proven of this owner."""
         row = self._one("SELECT count(*) FROM faults WHERE owner = ?", owner)
         return int(row[0]) if row else 0
+
+    def all_faults(self) -> list[tuple[bytes, bytes, str, int]]:
+        """Owner, node, reason and time of each, the newest first."""
+        rows = self._all("SELECT owner, node, reason, at_ms FROM faults ORDER BY at_ms DESC, node")
+        return [(row[0], row[1], str(row[2]), int(row[3])) for row in rows]
 
     def proven(self, bundle: bytes, newcomer: int) -> frozenset[bytes]:
         """Nodes that are no newcomers any more as executors of this bundle."""

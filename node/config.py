@@ -12,7 +12,7 @@ from pathlib import Path
 from ..protocol.bundle import CALL, GENERATE, SCORE
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import CHECKER, EXECUTOR, RELAY, ROLES
-from ..protocol.limits import ADDRESSES_MAX, DEVICES_MAX, PRICES_MAX
+from ..protocol.limits import ADDRESSES_MAX, CANDIDATES_MAX, DEVICES_MAX, HOLD_MS_MAX, PRICES_MAX
 from .engine.messages import JOBS_MAX
 from .engine.sandbox import Policy
 from .network.reach import DIRECT, RELAYED, WANTED, WAYS, Caps
@@ -33,6 +33,9 @@ LAN_KINDS = ("site", "host")
 RELAYS_MAX = 4
 """Each of them has a place in a profile of 16 addresses, and a connection that is kept open."""
 FETCH = ("trusted", "never")
+DAY_MS = 24 * 3600 * 1000
+HELD_PERCENT, HOLD_DAYS = 50, 7
+"""What deters is what is held; half of a week's pay lets a proven node's work pass with one window in fifty checked."""
 BYTES_MAX = 2**50
 """A pebibyte: no machine that lends itself has more, and no link moves so much in a second."""
 
@@ -93,6 +96,12 @@ class Config:
     exit_with_stdin: bool = False
     """The node ends as by SIGTERM when its standard input does: no test network outlives the one who started it."""
     prices: Mapping[str, EntryPrice] = field(default_factory=lambda: DEFAULT_PRICES)
+    held_percent: int = HELD_PERCENT
+    hold_days: int = HOLD_DAYS
+    """Of each job's pay, at most so much may a client hold back for so long, until it falls due by itself; nothing if there
+    are not at least three judges on whom both agree, for nobody else could forfeit it."""
+    arbiters: tuple[bytes, ...] = ()
+    """Public keys of owners of verifiers by whom this node lets itself be judged."""
     fetch: str = "trusted"
     """Of `bundles` and `fetch_bundles`, what is trusted and not in the store comes from other nodes; or `never`."""
     fetch_bundles: tuple[str, ...] = ()
@@ -190,6 +199,9 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         worker_command=_texts(table, "worker_command", (), 64),
         exit_with_stdin=_flag(table, "exit_with_stdin"),
         prices=_prices(table),
+        held_percent=_integer(table, "held_percent", HELD_PERCENT, 0, 100),
+        hold_days=_integer(table, "hold_days", HOLD_DAYS, 0, HOLD_MS_MAX // DAY_MS),
+        arbiters=_keys(table, "arbiters", CANDIDATES_MAX),
         fetch=_word(table, "fetch", FETCH) or "trusted",
         fetch_bundles=_texts(table, "fetch_bundles", (), SERVED_MAX),
         store_bytes_max=_integer(table, "store_bytes_max", 0, 0, BYTES_MAX),
@@ -251,6 +263,15 @@ def _texts(table: Mapping[str, object], name: str, default: tuple[str, ...], mos
     if not isinstance(value, list) or len(value) > most or not all(isinstance(v, str) and v for v in value):
         raise _bad(name, f"must be a list of at most {most} texts")
     return tuple(value)
+
+
+def _keys(table: Mapping[str, object], name: str, most: int) -> tuple[bytes, ...]:
+    """Public keys in hex, each once, in ascending order: profiles and orders list them so."""
+    texts = _texts(table, name, (), most)
+    for text in texts:
+        if not re.fullmatch(r"[0-9a-f]{64}", text):
+            raise _bad(name, f"{text[:80]!r} is no public key of 64 hex digits (`fallow owner show` prints one)")
+    return tuple(sorted({bytes.fromhex(text) for text in texts}))
 
 
 def _word(table: Mapping[str, object], name: str, allowed: tuple[str, ...]) -> str | None:

@@ -17,7 +17,7 @@ from ..protocol.orders import Terms
 from ..protocol.prices import Price, price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
 from ..protocol.published import Profiles
-from .config import Config, EntryPrice
+from .config import DAY_MS, Config, EntryPrice
 from .connection import HIDES_LINK, Connection
 from .engine.engine import Engine
 
@@ -31,12 +31,23 @@ class Offer:
     served: tuple[ServedBundle, ...]
     prices: tuple[Price, ...]
     worker_key: Signed[WorkerKey]
+    held_ppm_max: int = 0
+    hold_ms_max: int = 0
+    arbiters: tuple[bytes, ...] = ()
 
     @cached_property
     def terms(self) -> Terms:
         """What orders are held against."""
         bundles = frozenset((served.bundle, entry) for served in self.served for entry in served.entries)
-        return Terms(self.node, self.worker_key.id, price_list_id(self.prices), bundles)
+        return Terms(
+            self.node,
+            self.worker_key.id,
+            price_list_id(self.prices),
+            bundles,
+            self.held_ppm_max,
+            self.hold_ms_max,
+            frozenset(self.arbiters),
+        )
 
     def numerics_class(self, bundle: bytes) -> str:
         """The class of what the worker computes for a bundle on offer."""
@@ -62,7 +73,16 @@ def make_offer(
     prices = tuple(_price(bundle.bundle, entry, config.prices[entry]) for bundle in served for entry in bundle.entries)
     node = bytes(key.verify_key)
     worker_key = WorkerKey(node, engine.hpke_key, now_ms, now_ms + WORKER_KEY_MS_MAX)
-    return Offer(node, manifests, served, prices, sign(worker_key, key))
+    return Offer(
+        node,
+        manifests,
+        served,
+        prices,
+        sign(worker_key, key),
+        config.held_percent * 10_000,
+        config.hold_days * DAY_MS,
+        config.arbiters,
+    )
 
 
 def _plays(roles: Sequence[str], entry: str) -> bool:
@@ -99,9 +119,9 @@ def make_profiles(
         served=offer.served,
         prices=offer.prices,
         jobs_max=config.jobs_max,
-        held_ppm_max=0,
-        hold_ms_max=0,
-        arbiters=(),
+        held_ppm_max=offer.held_ppm_max,
+        hold_ms_max=offer.hold_ms_max,
+        arbiters=offer.arbiters,
     )
     connectivity = ConnectivityProfile(
         node=node,

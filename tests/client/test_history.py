@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -62,7 +61,7 @@ def test_a_node_that_changes_hands_begins_anew() -> None:
     assert [history.valid(sold), history.valid(SUBJECT)] == [1, 0]
 
 
-def test_audits_go_backwards_over_what_was_kept_and_no_further_than_a_day() -> None:
+def test_audits_go_backwards_over_what_was_kept_and_no_further_than_a_week() -> None:
     history = History()
     for number in range(3):
         history.keep(replace(KEPT, at_ms=1_000 + number), bytes([number]))
@@ -107,7 +106,7 @@ def test_what_was_written_survives_sigkill(tmp_path: Path) -> None:
     history = History(path)
     assert history.valid(Subject(b"n" * 32, b"o" * 32, b"b" * 32, "float32")) == 12
     assert history.faults(b"x" * 32) == 1
-    assert os.stat(path).st_mode & 0o077 == 0  # prompts lie in it
+    assert path.stat().st_mode & 0o077 == 0  # prompts lie in it
     history.close()
 
 

@@ -59,9 +59,7 @@ def test_checkers_are_tried_often_at_first() -> None:
     assert jobs_until_found(MILLION, 0.99) == 1
 
 
-@given(
-    st.floats(0.001, 1), st.floats(0, 0.95), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**9)
-)
+@given(st.floats(0.001, 1), st.floats(0, 0.95), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**9))
 def test_honesty_pays_exactly_from_what_has_to_be_held(
     checked: float, colluding: float, price: int, saved: int, held: int
 ) -> None:
