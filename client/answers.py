@@ -13,6 +13,7 @@ from ..protocol.errors import Code, Refused
 from ..protocol.identity import peer_id, short
 from ..protocol.opening import Opening
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile
+from ..protocol.proofs import ProofFile
 from ..protocol.receipts import Receipt
 
 
@@ -87,6 +88,11 @@ class Proof:
             paths.append(target / f"{opening.order.hex()[:16]}.opening")
             paths[-1].write_bytes(opening.encode())
         return paths
+
+    def file(self, *, openings: bool = False) -> bytes:
+        """All of it as one file, a *.proof; with `openings`, what was asked and answered in plain."""
+        plain = tuple(opening.encode() for opening in self.openings) if openings else ()
+        return ProofFile(tuple(signed.envelope for signed in self.records), plain).encode()
 
 
 class Rejected(Refused):
