@@ -93,6 +93,12 @@ COMMANDS: Final = (
         "fallow bundle inspect minilm-l6",
     ),
     Command(
+        "bundle calibrate",
+        "calibrate:calibrate",
+        "Measure what a text bundle's tolerance tells apart, and publish it with its error rates.",
+        "fallow bundle calibrate smollm2-135m-instruct --plot differences.svg",
+    ),
+    Command(
         "bundle fetch",
         "fetch:fetch",
         "Fetch a bundle from the nodes that have it, checked chunk by chunk.",
@@ -189,6 +195,12 @@ COMMANDS: Final = (
         "fallow node park --state ~/car",
     ),
     Command(
+        "verifier run",
+        "verifier:run",
+        "Judge disputes between others, by running the work again, until it is stopped.",
+        "fallow verifier run --config verifier.toml",
+    ),
+    Command(
         "doctor",
         "doctor:doctor",
         "See what this machine has for lending itself, and how the mesh sees it.",
@@ -219,6 +231,7 @@ GROUPS: Final = {
     "trust": "Whose bundles this machine believes in.",
     "owner": "The key that is paid.",
     "node": "Lend this machine.",
+    "verifier": "Judge what others dispute.",
     "testnet": "A network of real nodes on this machine.",
 }
 

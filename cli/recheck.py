@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from typing import Any
 
 import trio
 
+from ..client.rerunning import rerun
 from ..node.config import default_home
 from ..node.engine.bundles import BundleStore
-from ..node.engine.engine import Engine, open_engine
-from ..node.engine.messages import EngineJob
-from ..node.engine.sealing import PieceSealer, seal_input
+from ..node.engine.engine import open_engine
 from ..protocol.checks import Verdict
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, ConfigError, RemoteProtocolError
@@ -23,9 +21,8 @@ from ..protocol.identity import cid, peer_id
 from ..protocol.opening import Opening
 from ..protocol.orders import JobOrder
 from ..protocol.policy import Policy
-from ..protocol.work import Input, Piece, decode_piece_untrusted
 from ..verifier.case import Case, Part, Question, gather
-from ..verifier.rerun import Run, disowned, run_of
+from ..verifier.rerun import disowned, run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +91,3 @@ async def _run_all(parts: Mapping[bytes, tuple[Part, Case]]) -> list[Rerun]:
                 why = disowned(part, piece, case.tolerance) or ""
                 found.append(Rerun(part.order.id, part.member.node, part.order.record.entry, why))
     return found
-
-
-async def rerun(engine: Engine, bundle: bytes, run: Run) -> Piece:
-    """The last piece of the work's result: for a call its rows, for a text the figures of all its claimed tokens.
-
-    Raises `EngineError` if the worker cannot do it.
-    """
-    plain, order = Input(secrets.token_bytes(32), secrets.token_bytes(32), run.work.encode()), secrets.token_bytes(32)
-    job = EngineJob(
-        id=order,
-        bundle=bundle,
-        client=secrets.token_bytes(32),
-        entry=run.entry,
-        parameters=run.parameters,
-        input_digest=plain.digest,
-        input_tokens=run.work.input_tokens,
-        sealed=seal_input(engine.hpke_key, order, plain.encode()),
-        calls=run.work.calls,
-    )
-    sealer, piece = PieceSealer(plain.reply_secret, order), Piece()
-    async for answer in engine.submit(job):
-        piece = decode_piece_untrusted(sealer.open(answer.index, answer.sealed))
-    return piece

@@ -42,12 +42,16 @@ def owner(
     /,
     *,
     name: Annotated[str, Parameter(help="What to call them here.")],
+    verifier: Annotated[
+        str | None, Parameter(help="Where their verifier is asked: the multiaddr that `fallow verifier run` prints.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """The owner counts as an anchor of quorums from now on, and as a judge where a node accepts them as one, too."""
     if len(key) != 64 or not set(key.lower()) <= set("0123456789abcdef"):
         raise ConfigError(Code.BAD_CONFIG, "An owner's key has 64 hex digits; `fallow owner show` prints one.")
-    path = _append(name, f'\n[[owner]]\nname = {json_text.dumps(name)}\nkey = "{key.lower()}"\n')
+    where = f"verifier = {json_text.dumps(verifier)}\n" if verifier else ""
+    path = _append(name, f'\n[[owner]]\nname = {json_text.dumps(name)}\nkey = "{key.lower()}"\n{where}')
     if json:
         print_json({"name": name, "owner": key.lower(), "file": str(path)})
     else:

@@ -31,6 +31,8 @@ class Dossier:
         """Owners whom this client relies on."""
         self.nonce = secrets.token_bytes(32)
         self.receipts: list[PaidReceipt] = []
+        self.verdict: Signed[Verdict] | None = None
+        """Once the work is closed, if it was checked."""
         self._manifest = manifest
         self._executions: dict[bytes, Execution] = {}
         self._records: dict[bytes, Signed[Any]] = {manifest.id: manifest}
@@ -68,6 +70,7 @@ class Dossier:
         verdict = await trio.to_thread.run_sync(lambda: judge(gather(question, records, openings)))
         signed = wallet.sign_verdict(verdict)
         self.keep(signed)
+        self.verdict = signed
         await wallet.keep_verdict(signed)
         for finding in verdict.findings:
             if finding.standing == Standing.REFUTED:

@@ -6,27 +6,32 @@ It goes on in the background, and after a restart where it was broken off: what 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import trio
 
 from ..protocol.bundle import GENERATE
-from ..protocol.checks import Outcome
-from ..protocol.envelope import verify_untrusted
+from ..protocol.checks import Outcome, Standing, Verdict
+from ..protocol.envelope import Signed, verify_untrusted
 from ..protocol.errors import FallowError
-from ..protocol.identity import cid
+from ..protocol.identity import EXECUTOR, cid
 from ..protocol.limits import MESSAGE_BYTES_MAX
 from ..protocol.policy import Policy, check_commitment
 from ..protocol.reading import read_untrusted
 from ..protocol.receipts import Receipt
 from ..protocol.work import Parameters, decode_piece_untrusted, decode_work_untrusted
 from ..verifier.quorum import Member, Result
+from .answers import Proof
 from .bundles import Bundles, ClientBundle
 from .checking import Claim, check_window
+from .disputing import Forfeited, settle_disputes
 from .functions import CheckedCall, check_call
 from .history import History, Kept
 from .team import Team
 
+DISPUTES_MAX = 16
+"""Verdicts waiting for their judges, each with its proof in memory."""
 PRICE_MAX_UCR = 10_000_000
 """What one late check may cost: as one order does unless a caller says otherwise."""
 
@@ -45,6 +50,16 @@ class Late:
         self.wrong: list[bytes] = []
         """Ids of receipts, taken unchecked once, for work that turned out wrong."""
         self.looked_at = 0
+        self._disputes: list[tuple[Signed[Verdict], Proof]] = []
+        self.forfeited: list[Forfeited] = []
+
+    def dispute(self, verdict: Signed[Verdict], proof: Proof) -> None:
+        """Whom the verdict refutes forfeits what is held of its pay, if a committee comes to the same."""
+        refuted = any(f.standing == Standing.REFUTED and f.role == EXECUTOR for f in verdict.record.findings)
+        if refuted and len(self._disputes) < DISPUTES_MAX:
+            self._disputes.append((verdict, proof))
+            self._idle = trio.Event() if self._idle.is_set() else self._idle
+            self._news.set()
 
     def suspect(self, owner: bytes) -> None:
         """A fault of this owner's was proven."""
@@ -56,16 +71,21 @@ class Late:
         """Whoever was suspected has been looked at, as far as it could be done now."""
         await self._idle.wait()
 
-    async def run(self, team: Team, bundles: Bundles) -> None:
+    async def run(self, team: Team, bundles: Bundles, verifiers: Mapping[bytes, str]) -> None:
         """Looks until cancelled; first at what a process before this one left."""
         for owner in self.history.owners_at_fault(team.desk.now_ms()):
             self.suspect(owner)
         while True:
             await self._news.wait()
             self._news = trio.Event()
-            while self._owners:
-                await self._look_at(team, bundles, self._owners[0])
-                del self._owners[0]
+            while self._owners or self._disputes:
+                if self._disputes:
+                    verdict, proof = self._disputes.pop(0)
+                    nodes = team.discovery.nodes
+                    self.forfeited += await settle_disputes(team.desk, verifiers, nodes, verdict, proof)
+                else:
+                    await self._look_at(team, bundles, self._owners[0])
+                    del self._owners[0]
             self._idle.set()
 
     async def _look_at(self, team: Team, bundles: Bundles, owner: bytes) -> None:

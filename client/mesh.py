@@ -219,6 +219,7 @@ class Mesh:
             await stream.aclose()
         for stream in self._streams:
             await stream.done.wait()
+        await self._team.late.idle()
         await self._team.spots.drain()
         await self._team.desk.settler.drain()
 
@@ -424,7 +425,7 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
                 team = Team(desk, discovery, experience, SystemRandom(), auditor, spots, late)
                 mesh = Mesh(team, bundles, trust, nursery)
                 nursery.start_soon(spots.run)
-                nursery.start_soon(late.run, team, bundles)
+                nursery.start_soon(late.run, team, bundles, trust.verifiers)
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
                 nursery.start_soon(book.keep, network)

@@ -117,6 +117,10 @@ class Wallet:
             "INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", receipt.id, receipt.signer, owner, receipt.envelope
         )
 
+    def channel_to(self, node: bytes) -> ChannelState | None:
+        """This process's channel to the node, if it has opened one."""
+        return self._channels.get(node)
+
     def held_ucr(self, node: bytes, now_ms: int) -> int:
         """What this process holds back of the node's pay."""
         state = self._channels.get(node)

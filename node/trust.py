@@ -48,13 +48,17 @@ class TrustList:
     entries: Mapping[str, TrustEntry]
     owners: Mapping[str, bytes] = field(default_factory=dict)
     """Owners of nodes to rely on, by the name that they have here: anchors of quorums, and judges in disputes."""
+    verifiers: Mapping[bytes, str] = field(default_factory=dict)
+    """Where the verifiers of some of them are asked, by owner: full multiaddrs."""
 
     @classmethod
     def load(cls, home: Path) -> TrustList:
         """The shipped list under the user's own. Raises `ConfigError(bad_config)` that names the file and the entry."""
         lists = [_read(source) for source in (_shipped(), home / FILE_NAME)]
         entries = {entry.name: entry for bundles, _ in lists for entry in bundles}
-        return cls(entries, {name: key for _, owners in lists for name, key in owners})
+        known = [owner for _, owners in lists for owner in owners]
+        verifiers = {key: address for _, key, address in known if address}
+        return cls(entries, {name: key for name, key, _ in known}, verifiers)
 
     def names(self) -> tuple[str, ...]:
         """Every name, sorted."""
@@ -98,7 +102,7 @@ def _shipped() -> Traversable:
     return resources.files("fallow").joinpath("client", FILE_NAME)
 
 
-def _read(where: Traversable) -> tuple[list[TrustEntry], list[tuple[str, bytes]]]:
+def _read(where: Traversable) -> tuple[list[TrustEntry], list[tuple[str, bytes, str]]]:
     """The bundles and the owners of one list; a list that is not there has none."""
     try:
         whole = tomllib.loads(where.read_text("utf-8"))
@@ -120,16 +124,17 @@ def _tables(where: Traversable, whole: Mapping[str, object], kind: str) -> Itera
     return [(f"{where}, {kind} {index + 1}", table) for index, table in enumerate(tables)]
 
 
-def _owner(where: str, table: object) -> tuple[str, bytes]:
+def _owner(where: str, table: object) -> tuple[str, bytes, str]:
+    """Name, key, and where their verifier is asked; empty if that is not said."""
     match table:
-        case {"name": str(name), "key": str(text)}:
+        case {"name": str(name), "key": str(text)} if isinstance(address := table.get("verifier", ""), str):
             pass
         case _:
-            raise ConfigError(Code.BAD_CONFIG, f"{where}: name and key must be there, both text.")
+            raise ConfigError(Code.BAD_CONFIG, f"{where}: name and key must be there, and all text.")
     key = _key(text)
     if key is None:
         raise ConfigError(Code.BAD_CONFIG, f"{where}: key must be an owner's public key, of 64 hex digits.")
-    return name, key
+    return name, key, address
 
 
 def _key(text: str) -> bytes | None:
