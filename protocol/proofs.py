@@ -18,17 +18,14 @@ PROOF_RECORDS_MAX: Final = 16 * FINDINGS_MAX
 PROOF_BYTES_MAX: Final = 64 * 1024 * 1024
 """A long answer with its openings has some megabytes, a quorum over full frames of arrays some tens."""
 
-Envelope = Annotated[bytes, Size(1, MANIFEST_BYTES_MAX + 1024)]
-Plain = Annotated[bytes, Size(1, 2 * MESSAGE_BYTES_MAX)]
-
 
 @dataclass(frozen=True, slots=True)
 class ProofFile:
     """What is handed over so that somebody else can recompute a verdict."""
 
-    records: Annotated[tuple[Envelope, ...], Size(1, PROOF_RECORDS_MAX)]
+    records: Annotated[tuple[Annotated[bytes, Size(1, MANIFEST_BYTES_MAX)], ...], Size(1, PROOF_RECORDS_MAX)]
     """Envelopes, in any order."""
-    openings: Annotated[tuple[Plain, ...], Size(0, 2 * FINDINGS_MAX)]
+    openings: Annotated[tuple[Annotated[bytes, Size(1, 2 * MESSAGE_BYTES_MAX)], ...], Size(0, 2 * FINDINGS_MAX)]
     """Encoded openings: who is not to read what was asked and answered gets none."""
 
     def encode(self) -> bytes:
