@@ -31,7 +31,8 @@ TOLERANCE = Tolerance(1_000, 1_000, 500, 0, 0, (), "-")
 POLICY = Policy.parse(f"adaptive:{FLOOR_PPM}")
 HELD = 0.5
 PERIOD_MS = 7 * 24 * 3600 * 1000
-TRUE, WRONG = (-1_000,) * 4, (-60_000,) * 4
+TRUE: tuple[int, ...] = (-1_000,) * 4
+WRONG: tuple[int, ...] = (-60_000,) * 4
 """Proof values of a window, fewer than a real one has: only whether they agree matters here."""
 
 
@@ -135,6 +136,13 @@ class World:
         self.told.answers_wrong += bool(stands)
         self.told.wrong += lied
         self.told.delivered += stands
+
+    @property
+    def over(self) -> bool:
+        """Everybody who cheats was found out: nothing more can come of it."""
+        return any(o.dishonest for o in self._owners.values()) and all(
+            key in self._distrusted for key, o in self._owners.items() if o.dishonest
+        )
 
     def finish(self) -> Told:
         """What stands at the end."""

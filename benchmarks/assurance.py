@@ -37,7 +37,7 @@ ROUNDS = 3
 NODES, ANSWERS, A_DAY = 6, 200, 20
 """Of the rates: nodes, answers of each as a newcomer (and as many after them), and answers a day of each."""
 STEADY_AIM, NEW_AIM = 1.05, 1.3
-CROWD, DISHONEST, ASKED = 20, 4, 300
+CROWD, DISHONEST, ASKED = 10, 2, 150
 """Of the adversaries: nodes, those of them that cheat (each of an owner of its own), and answers in one history."""
 DAY_MS = 24 * 3600 * 1000
 
@@ -172,7 +172,7 @@ def _after(windows: int, share: float = 1.0) -> Cheat:
 CHEATS = (
     _after(0),
     _after(10),
-    _after(100),
+    _after(50),
     _after(10, 1 / 20),
     _after(10, 1 / 100),
     Cheat("a ring of a fifth of all owners: honest for 10 windows, then always", lambda served, _: served >= 10, friends=True),
@@ -224,7 +224,8 @@ def history(cheat: Cheat, seed: int) -> Told:
     """What came of one."""
     world = World(cheat, seed, CROWD, DISHONEST, len(CHAT.ends), CHAT.price_ucr)
     for _ in range(ASKED):
-        world.answer(60_000)
+        if not world.over:
+            world.answer(60_000)
     return world.finish()
 
 

@@ -13,7 +13,7 @@ from ..node.trust import FILE_NAME, TrustList
 from ..protocol.errors import Code, ConfigError, RemoteProtocolError
 from ..protocol.identity import cid_hash_untrusted
 from .environment import AsJson, usable_home
-from .output import print_json, remark, table
+from .output import Json, print_json, remark, table
 
 
 def add(
@@ -63,8 +63,8 @@ def list_(*, json: AsJson = False) -> None:
     trust = TrustList.load(default_home())
     entries = [trust.resolve(name) for name in trust.names()]
     if json:
-        bundles = [{"name": e.name, "cid": e.cid, "publisher": e.publisher.hex()} for e in entries]
-        owners = [{"name": name, "key": key.hex()} for name, key in sorted(trust.owners.items())]
+        bundles: Json = [{"name": e.name, "cid": e.cid, "publisher": e.publisher.hex()} for e in entries]
+        owners: Json = [{"name": name, "key": key.hex()} for name, key in sorted(trust.owners.items())]
         print_json({"bundles": bundles, "owners": owners})
     elif entries or trust.owners:
         table(("name", "publisher", "cid"), [(e.name, e.publisher.hex()[:16], e.cid) for e in entries])

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..protocol.errors import Code, StoreError
 from ..protocol.identity import EXECUTOR
@@ -227,11 +226,11 @@ class History:
         )
         return [row[0] for row in rows]
 
-    def _one(self, statement: str, *values: object) -> Sequence[object] | None:
+    def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         rows = self._all(statement, *values)
         return rows[0] if rows else None
 
-    def _all(self, statement: str, *values: object) -> list[tuple[bytes, ...]]:
+    def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             with closing(self._db.execute(statement, values)) as cursor:
                 return cursor.fetchall()

@@ -24,6 +24,7 @@ from ..protocol.bundle import Cheat, Tolerance
 from ..protocol.limits import WINDOW_TOKENS
 from ..protocol.work import Parameters, Piece, Work
 from ..verifier.compare import choice_disagreement, values_disagreement
+from .recipe import Progress
 from .rounded import Rounding, altered_bundle
 
 Tokens: TypeAlias = tuple[int, ...]
@@ -141,7 +142,7 @@ def measure(
     asked: Sequence[Asked],
     downloads: Path,
     anew: bool,
-    progress: Callable[[str, float | None], None],
+    progress: Progress,
     device: str,
 ) -> Report:
     """Every kind was tried on every prompt that it means something for. With `anew`, the tolerance is proposed from the
@@ -170,18 +171,18 @@ def _cheats(
     asked: Sequence[Asked],
     honest: Sequence[Answered],
     downloads: Path,
-    progress: Callable[[str, float | None], None],
+    progress: Progress,
 ) -> Iterator[tuple[str, Sequence[Asked], list[Answered]]]:
     """Each adversary, the prompts it was tried on, and what it answered."""
     cheap: list[Answered] = []
     for name, rounding in _models(bundle).items():
-        progress(name, None)
+        progress(name, 0.0)
         with ExitStack() as stack:
             other = load(stack.enter_context(altered_bundle(bundle, rounding, downloads)))
             made = [_written(other, one.prompt, one.parameters) for one in asked]
         cheap = made if name == "int4-weights" else cheap
         yield name, asked, made
-    progress("prompts, samplings and tokens", None)
+    progress("prompts, samplings and tokens", 0.5)
     scored = [(tokens, _scored(model, one, tokens)) for one, (tokens, _) in zip(asked, cheap, strict=True)]
     differs = [i for i, (one, other) in enumerate(zip(scored, honest, strict=True)) if one[0] != other[0]]
     yield "cheap-text-scored-by-the-full-model", [asked[i] for i in differs], [scored[i] for i in differs]

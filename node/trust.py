@@ -127,8 +127,10 @@ def _tables(where: Traversable, whole: Mapping[str, object], kind: str) -> Itera
 def _owner(where: str, table: object) -> tuple[str, bytes, str]:
     """Name, key, and where their verifier is asked; empty if that is not said."""
     match table:
-        case {"name": str(name), "key": str(text)} if isinstance(address := table.get("verifier", ""), str):
+        case {"name": str(name), "key": str(text), "verifier": str(address)}:
             pass
+        case {"name": str(name), "key": str(text), **more} if "verifier" not in more:
+            address = ""
         case _:
             raise ConfigError(Code.BAD_CONFIG, f"{where}: name and key must be there, and all text.")
     key = _key(text)

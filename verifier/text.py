@@ -55,6 +55,8 @@ class _Judged:
 def judge_text(case: Case, executors: Sequence[Part]) -> tuple[Outcome, dict[bytes, Ruling]]:
     """The outcome, and the ruling on each receipt (or on the order that brought none)."""
     windows = {receipt.id: _judged(case, part, receipt) for part in executors for receipt in part.receipts}
+    if case.question.policy.kind == ADAPTIVE:
+        _doubt_what_follows(executors, windows)
     rulings: dict[bytes, Ruling] = {}
     for window in windows.values():
         rulings[window.receipt.id] = _on_executor(window)
@@ -68,6 +70,18 @@ def judge_text(case: Case, executors: Sequence[Part]) -> tuple[Outcome, dict[byt
         return Outcome.ACCEPTED, rulings
     rejected = any(window.judgement.outcome is Outcome.REJECTED for window in windows.values())
     return Outcome.REJECTED if rejected else Outcome.INCONCLUSIVE, rulings
+
+
+def _doubt_what_follows(executors: Sequence[Part], windows: dict[bytes, _Judged]) -> None:
+    """After a window that was refuted, nothing of the same order is taken as it is: it was written on a lie."""
+    for part in executors:
+        refuted = False
+        for receipt in part.receipts:
+            window = windows[receipt.id]
+            if refuted and not window.judged and receipt.record.tokens:
+                undecided = Judgement(Outcome.INCONCLUSIVE, {})
+                windows[receipt.id] = replace(window, judgement=undecided, due=False)
+            refuted |= window.judgement.outcome is Outcome.REJECTED
 
 
 def _judged(case: Case, part: Part, receipt: Signed[Receipt]) -> _Judged:

@@ -28,7 +28,7 @@ from fallow.testnet.plan import NodePlan, settings
 from fallow.testnet.record import LocalNode
 
 CHAT, EMBED = "tiny-chat", "tiny-embed"
-ODD, EVEN = "Hello", "Hello!"
+ODD, EVEN = "Hello!", "Hello"
 """Prompts of an odd and of an even number of tokens: `mood.py` is honest about the first, and lies about the second."""
 MOODY = [sys.executable, "-P", str(Path(__file__).with_name("mood.py"))]
 TOKENS = 70
@@ -77,6 +77,12 @@ def know(mesh: Mesh, home: Path, node: LocalNode, times: int) -> None:
 
 def counts(answer: Answer) -> tuple[int, int]:
     return answer.checked, answer.windows
+
+
+def trust(home: Path, owners: Sequence[bytes]) -> None:
+    with (home / "trust.toml").open("a") as stream:
+        for number, owner in enumerate(owners):
+            stream.write(f'\n[[owner]]\nname = "judge {number}"\nkey = "{owner.hex()}"\n')
 
 
 async def test_who_is_checked_and_who_is_caught(tmp_path: Path, home: Path) -> None:
@@ -145,17 +151,14 @@ async def test_who_is_checked_and_who_is_caught(tmp_path: Path, home: Path) -> N
 async def test_held_pay_lets_a_proven_node_pass_and_a_committee_judges(tmp_path: Path, new_home: Any) -> None:
     home = new_home()
     owners = [bytes(load_or_create(tmp_path / f"{n}-host" / "owner.key").verify_key) for n in range(4)]
-    (home / "trust.toml").open("a").write(
-        "".join(f'\n[[owner]]\nname = "judge {n}"\nkey = "{owner.hex()}"\n' for n, owner in enumerate(owners))
-    )
+    trust(home, owners)
     judges = {"arbiters": [owner.hex() for owner in owners]}
     async with nodes(tmp_path, home, judges, judges, judges, judges) as ((first, *_others), mesh):
         judged = await ask(mesh, EVEN, [first], "committee:2/3", 40)
         assert judged.verdict is not None
         assert judged.verdict.outcome == "accepted"
         checkers = {f.owner for f in judged.verdict.findings if f.role == CHECKER}
-        assert len(checkers) == 3 and checkers < set(owners) - {bytes.fromhex(first.owner)} | checkers
-        assert bytes.fromhex(first.owner) not in checkers
+        assert checkers == set(owners) - {bytes.fromhex(first.owner)}
         texts = await mesh.embed(EMBED, ["one", "two"], assurance="committee:2/3", executors=[first.peer_id])
         assert texts.verdict is not None
         assert texts.verdict.outcome == "accepted"
@@ -169,8 +172,6 @@ async def test_held_pay_lets_a_proven_node_pass_and_a_committee_judges(tmp_path:
         checked = [counts(await ask(mesh, EVEN, [first], "adaptive")) for _ in range(6)]
         assert sum(windows for _, windows in checked) == 18
         assert sum(each for each, _ in checked) < 18  # at the rate that follows, eighteen in a row come once in 10^20
-        order = mesh._team.desk.wallet
-        assert order.held_ucr(peer_key_untrusted(first.peer_id), mesh._team.desk.now_ms()) > 0
 
 
 async def test_a_wrong_window_takes_back_those_before_it(
@@ -241,7 +242,7 @@ def form(value: object, name: str = "") -> object:
         return {key: form(each, key) for key, each in value.items()}
     if isinstance(value, list):
         return [form(each) for each in value]
-    if isinstance(value, bytes) and name in ("order", "channel", "voucher"):
+    if isinstance(value, bytes) and name in ("order", "channel", "voucher") and len(value) > 32:
         protected, unprotected, payload, signature = cbor2.loads(value).value
         return [form(cbor2.loads(protected)), form(unprotected), form(cbor2.loads(payload)), len(signature)]
     return len(value) if isinstance(value, bytes) else type(value).__name__
@@ -253,9 +254,7 @@ POLICIES = ("none", "quorum:2/3", "audit:500000", "adaptive", "adaptive+anchor",
 async def test_an_executor_sees_the_same_under_every_policy(tmp_path: Path, new_home: Any) -> None:
     home = new_home()
     owners = [bytes(load_or_create(tmp_path / f"{n}-host" / "owner.key").verify_key) for n in range(4)]
-    (home / "trust.toml").open("a").write(
-        "".join(f'\n[[owner]]\nname = "judge {n}"\nkey = "{owner.hex()}"\n' for n, owner in enumerate(owners))
-    )
+    trust(home, owners)
     judges = {"arbiters": [owner.hex() for owner in owners]}
     async with nodes(tmp_path, home, judges, judges, judges, judges) as ((first, *_others), mesh):
         recording = _Recording(mesh._team.desk.network)

@@ -269,8 +269,17 @@ def _adaptive() -> Iterator[Told]:
         checker(friend, REFUTED, 0, 12),
         *(checker(o, UPHELD, 12) for o in others),
     ]
-    about = "A friend confirms, and two object: the executor does not count for itself."
-    yield told("adaptive-outvoted", about, work, part, REJECTED, *findings)
+    yield told("adaptive-outvoted", "A friend confirms, and two object: the executor does not count for itself.", work, part,
+               REJECTED, *findings)  # fmt: skip
+    work = Work("adaptive:1")
+    part = work.text(1)
+    first = work.window(part, 0, 3, "open", 20, shift=500)
+    work.window(part, 3, 2, "final", 35)
+    checks = [work.check(number, first, 3, 3) for number in (2, 3)]
+    work.open(part, *checks)
+    findings = [executor(part, REFUTED, 0, 35), *(checker(check, UPHELD, 12) for check in checks)]
+    about = "What follows a refuted window, and nobody was asked about, is not taken as it is."
+    yield told("adaptive-after-a-lie", about, work, part, REJECTED, *findings)
 
 
 def ends() -> Iterator[Told]:
