@@ -42,6 +42,11 @@ class Dossier:
         """What every order of this work carries; the verdict opens it."""
         return check_commitment(self.nonce, str(self.policy))
 
+    @property
+    def nodes(self) -> dict[bytes, Node]:
+        """Those that had an order, as they described themselves then."""
+        return {execution.node.key: execution.node for execution in self._executions.values()}
+
     def keep(self, *records: Signed[Any]) -> None:
         """The records belong to the proof."""
         for signed in records:

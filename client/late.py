@@ -25,6 +25,7 @@ from ..verifier.quorum import Member, Result
 from .answers import Proof
 from .bundles import Bundles, ClientBundle
 from .checking import Claim, check_window
+from .discovery import Node
 from .disputing import Forfeited, settle_disputes
 from .functions import CheckedCall, check_call
 from .history import History, Kept
@@ -50,14 +51,14 @@ class Late:
         self.wrong: list[bytes] = []
         """Ids of receipts, taken unchecked once, for work that turned out wrong."""
         self.looked_at = 0
-        self._disputes: list[tuple[Signed[Verdict], Proof]] = []
+        self._disputes: list[tuple[Signed[Verdict], Proof, Mapping[bytes, Node]]] = []
         self.forfeited: list[Forfeited] = []
 
-    def dispute(self, verdict: Signed[Verdict], proof: Proof) -> None:
+    def dispute(self, verdict: Signed[Verdict], proof: Proof, nodes: Mapping[bytes, Node]) -> None:
         """Whom the verdict refutes forfeits what is held of its pay, if a committee comes to the same."""
         refuted = any(f.standing == Standing.REFUTED and f.role == EXECUTOR for f in verdict.record.findings)
         if refuted and len(self._disputes) < DISPUTES_MAX:
-            self._disputes.append((verdict, proof))
+            self._disputes.append((verdict, proof, nodes))
             self._idle = trio.Event() if self._idle.is_set() else self._idle
             self._news.set()
 
@@ -80,8 +81,7 @@ class Late:
             self._news = trio.Event()
             while self._owners or self._disputes:
                 if self._disputes:
-                    verdict, proof = self._disputes.pop(0)
-                    nodes = team.discovery.nodes
+                    verdict, proof, nodes = self._disputes.pop(0)
                     self.forfeited += await settle_disputes(team.desk, verifiers, nodes, verdict, proof)
                 else:
                     await self._look_at(team, bundles, self._owners[0])
