@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from ..node.config import default_home
 from ..protocol.errors import Code, ConfigError
+from ..verifier.compare import refutes
 from .environment import AsJson, usable
 from .output import Json, needing, print_json, progress, remark, table
 
@@ -46,7 +47,7 @@ def calibrate(
     if not (2 <= prompts <= PROMPTS_MAX and 2 <= tokens <= 4096):
         raise ConfigError(Code.BAD_CONFIG, f"--prompts is from 2 to {PROMPTS_MAX}, --tokens from 2 to 4096.")
     with progress("calibrating") as show:
-        report = calibrated(default_home(), name, prompts, tokens, anew=publish, on_progress=show)
+        report = calibrated(default_home(), name, prompts, tokens, refutes=refutes, anew=publish, on_progress=show)
     if plot is not None:
         rows = {kind: seen.value_micro for kind, seen in report.seen.items()}
         with usable("--plot", plot):

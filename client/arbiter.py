@@ -142,14 +142,3 @@ def _proof_untrusted(encoded: bytes) -> tuple[dict[bytes, Signed[Any]], list[Ope
         if why := contradiction(one, known):
             raise RemoteProtocolError(Code.BAD_RECORD, f"The records contradict one another: {why}.")
     return known, [decode_opening_untrusted(each) for each in proof.openings]
-
-
-async def read_reply(stream: Stream) -> VerdictReply:
-    """What the verifier came to. Raises `Refused` with its reason, `NetworkError`, `RemoteProtocolError`."""
-    message = decode_message_untrusted(await stream.receive())
-    if isinstance(message, RefuseMessage):
-        code = Code(message.code) if message.code in Code.__members__.values() else Code.BAD_RECORD
-        raise Refused(code, message.detail, message.retry_after_ms)
-    if not isinstance(message, VerdictReply):
-        raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A verifier answers with a verdict, or refuses.")
-    return message

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import trio
 
+from ..node.network.seam import Stream
 from ..protocol.channel import ChannelState, Ground
 from ..protocol.checks import Finding, Standing, Verdict
 from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
-from ..protocol.errors import Code, FallowError, RemoteProtocolError
+from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.grounds import ENOUGH, Judged, check_judged, committee, ground_id
 from ..protocol.identity import EXECUTOR, Mandate, peer_key_untrusted
 from ..protocol.messages import (
@@ -24,6 +25,8 @@ from ..protocol.messages import (
     VERDICT_PROTOCOL,
     GroundReply,
     GroundRequest,
+    RefuseMessage,
+    VerdictReply,
     VerdictRequest,
     decode_message_untrusted,
     encode_message,
@@ -31,7 +34,6 @@ from ..protocol.messages import (
 from ..protocol.orders import JobOrder
 from ..protocol.receipts import Receipt
 from .answers import Proof
-from .arbiter import read_reply
 from .discovery import Node
 from .execution import Desk
 
@@ -139,6 +141,17 @@ async def _ask(
     except (FallowError, trio.TooSlowError) as error:
         return _log("a judge did not sign: %s", error)
     answers.append((signed, mandate))
+
+
+async def read_reply(stream: Stream) -> VerdictReply:
+    """What the verifier came to. Raises `Refused` with its reason, `NetworkError`, `RemoteProtocolError`."""
+    message = decode_message_untrusted(await stream.receive())
+    if isinstance(message, RefuseMessage):
+        code = Code(message.code) if message.code in Code.__members__.values() else Code.BAD_RECORD
+        raise Refused(code, message.detail, message.retry_after_ms)
+    if not isinstance(message, VerdictReply):
+        raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A verifier answers with a verdict, or refuses.")
+    return message
 
 
 async def _forfeit(desk: Desk, node: Node | None, channel: ChannelState, judged: Judged) -> Forfeited:

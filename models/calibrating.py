@@ -15,7 +15,7 @@ from ..node.engine.device import configure
 from ..protocol.bundle import GENERATE, SCORE
 from ..protocol.errors import Code, StoreError
 from ..protocol.work import Parameters
-from .power import SAMPLINGS, Asked, Report, measure
+from .power import SAMPLINGS, Asked, Refutes, Report, measure
 from .publishing import sign_at, trust_on_this_machine
 from .recipe import Progress
 
@@ -30,7 +30,9 @@ QUESTIONS = (
 )
 
 
-def calibrated(home: Path, name: str, prompts: int, tokens: int, *, anew: bool, on_progress: Progress) -> Report:
+def calibrated(
+    home: Path, name: str, prompts: int, tokens: int, *, refutes: Refutes, anew: bool, on_progress: Progress
+) -> Report:
     """The bundle's report. Raises `StoreError`: `bundle_not_built`, and `unsupported_model` for one that writes no text."""
     store = BundleStore(home / "store")
     bundle = store.find(name)
@@ -42,7 +44,7 @@ def calibrated(home: Path, name: str, prompts: int, tokens: int, *, anew: bool, 
         )
         raise StoreError(Code.UNSUPPORTED_MODEL, message)
     configure(store.compile_cache)
-    return measure(bundle, _asked(bundle, prompts, tokens), store.downloads, anew, on_progress, _device())
+    return measure(bundle, _asked(bundle, prompts, tokens), store.downloads, refutes, anew, on_progress, _device())
 
 
 def republished(home: Path, report: Report) -> str:

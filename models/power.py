@@ -23,13 +23,14 @@ from ..node.engine.turns import alone
 from ..protocol.bundle import Cheat, Tolerance
 from ..protocol.limits import WINDOW_TOKENS
 from ..protocol.work import Parameters, Piece, Work
-from ..verifier.compare import choice_disagreement, values_disagreement
 from .recipe import Progress
 from .rounded import Rounding, altered_bundle
 
 Tokens: TypeAlias = tuple[int, ...]
 Values: TypeAlias = tuple[int, ...]
 Answered: TypeAlias = tuple[Tokens, Values]
+Refutes: TypeAlias = Callable[[Sequence[int], Piece, int, Tolerance], str | None]
+"""The verifier's rule, `verifier.compare.refutes`: whose layer is above this one."""
 
 SAMPLINGS: Final = ((0, 1_000_000), (800, 950_000), (1200, 1_000_000), (300, 700_000))
 """Temperature in thousandths, top-p in ppm; prompts take them in turn."""
@@ -141,6 +142,7 @@ def measure(
     bundle: Bundle,
     asked: Sequence[Asked],
     downloads: Path,
+    refutes: Refutes,
     anew: bool,
     progress: Progress,
     device: str,
@@ -157,11 +159,11 @@ def measure(
     figures = [_figures(model, one, answer) for one, answer in zip(asked, honest, strict=True)]
     tolerance = bundle.manifest.tolerance
     if anew:
-        tolerance = proposed(_judged(asked, honest, figures, tolerance), tolerance)
-    seen["honest"] = _judged(asked, honest, figures, tolerance)
+        tolerance = proposed(_judged(asked, honest, figures, tolerance, refutes), tolerance)
+    seen["honest"] = _judged(asked, honest, figures, tolerance, refutes)
     for name, who, answers in _cheats(bundle, model, asked, honest, downloads, progress):
         figures = [_figures(model, one, answer) for one, answer in zip(who, answers, strict=True)]
-        seen[name] = _judged(who, answers, figures, tolerance)
+        seen[name] = _judged(who, answers, figures, tolerance, refutes)
     return Report(bundle, tolerance, seen, resumed, device)
 
 
@@ -267,7 +269,11 @@ def _figures(model: Model, one: Asked, answer: Answered) -> list[Piece]:
 
 
 def _judged(
-    asked: Sequence[Asked], answers: Sequence[Answered], figures: Sequence[Sequence[Piece]], tolerance: Tolerance
+    asked: Sequence[Asked],
+    answers: Sequence[Answered],
+    figures: Sequence[Sequence[Piece]],
+    tolerance: Tolerance,
+    refutes: Refutes,
 ) -> Seen:
     seen = Seen()
     for one, (_, values), pieces in zip(asked, answers, figures, strict=True):
@@ -276,10 +282,7 @@ def _judged(
             own = values[begin : begin + len(piece.values_micro)]
             begin += len(piece.values_micro)
             top_p = one.parameters.top_p_ppm
-            refuted = bool(
-                values_disagreement(own, piece.values_micro, tolerance)
-                or choice_disagreement(piece.gaps_micro, piece.masses_ppm, top_p, tolerance)
-            )
+            refuted = refutes(own, piece, top_p, tolerance) is not None
             nucleus = one.sampled and top_p < 1_000_000
             seen.value_micro.append(max(abs(a - b) for a, b in zip(own, piece.values_micro, strict=True)))
             seen.gap_micro.append(max(piece.gaps_micro))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from fallow.client.arbiter import read_reply
+from fallow.client.disputing import read_reply
 from fallow.node.store import earnings
 from fallow.protocol.errors import Code, Refused
 from fallow.protocol.identity import peer_key_untrusted

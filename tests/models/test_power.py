@@ -12,6 +12,7 @@ from fallow.models.calibrating import calibrated, republished
 from fallow.models.plot import histograms
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.trust import TrustList
+from fallow.verifier.compare import refutes
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,9 @@ def home(new_home: Callable[[], Path]) -> Path:
 def test_adversaries_are_told_apart_and_published_with_their_rates(home: Path) -> None:
     before = BundleStore(home / "store").find("tiny-chat")
     assert before is not None
-    report = calibrated(home, "tiny-chat", 4, 34, anew=False, on_progress=lambda _stage, _fraction: None)
+    report = calibrated(
+        home, "tiny-chat", 4, 34, refutes=refutes, anew=False, on_progress=lambda _stage, _fraction: None
+    )
     assert {"honest", "int8-weights", "int4-weights", "bfloat16-weights", "fine-tuned-model", "truncated-context",
             "other-seed", "other-temperature", "other-top-p", "output-of-another-prompt", "flipped-tokens",
             "early-stop", "cheap-text-scored-by-the-full-model"} >= set(report.seen)  # fmt: skip
@@ -47,7 +50,9 @@ def test_adversaries_are_told_apart_and_published_with_their_rates(home: Path) -
 
 
 def test_a_tolerance_that_lets_everything_pass_is_none(home: Path) -> None:
-    report = calibrated(home, "tiny-chat", 2, 20, anew=False, on_progress=lambda _stage, _fraction: None)
+    report = calibrated(
+        home, "tiny-chat", 2, 20, refutes=refutes, anew=False, on_progress=lambda _stage, _fraction: None
+    )
     blind = replace(report, seen={k: replace(s, refuted=[False] * len(s.refuted), answers=[False] * len(s.answers))
                                   for k, s in report.seen.items()})  # fmt: skip
     assert any("int8-weights pass" in problem for problem in blind.problems())
