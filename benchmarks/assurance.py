@@ -140,7 +140,7 @@ async def _check(engine: Engine, bundle: Bundle, tokens: tuple[int, ...], claime
 
 def rates(work: Workload) -> tuple[list[float], list[float]]:
     """Checks of each window of an answer, on average: among the first answers of newcomers, and after them."""
-    windows, histories = len(work.ends), 20
+    windows, histories = len(work.ends), 5
     found: list[list[float]] = []
     for _ in range(2):
         found.append([0.0] * windows)
