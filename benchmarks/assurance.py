@@ -14,7 +14,7 @@ import argparse
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from statistics import mean, median
@@ -90,6 +90,7 @@ async def overhead(store: BundleStore, bundle: Bundle) -> None:
 
 
 async def _workload(engine: Engine, bundle: Bundle, work: Workload) -> None:
+    work = replace(work, prompt=min(work.prompt, bundle.manifest.context_tokens_max - work.answer))
     prompt = tuple(range(1000, 1000 + work.prompt))
     text = await jobs.write(engine, bundle, prompt, work.answer)
     if len(text.tokens) < work.answer:
