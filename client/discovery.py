@@ -154,8 +154,10 @@ class Discovery:
             self._nursery.start_soon(self._search, bundle, search)
         connected = set(self._network.peers())
         with inquiry.looking(lambda: enough(self._serving(bundle))):
-            for known in (*self._serving(bundle), *self._book.serving(bundle)[:ASKED_AT_ONCE]):
-                inquiry.again(Provider(known.key, known.addresses), at_once=known.key in connected)
+            known = [Provider(node.key, node.addresses) for node in self._serving(bundle)]
+            known += [Provider(met.key, met.addresses) for met in self._book.serving(bundle)[:ASKED_AT_ONCE]]
+            for provider in known:
+                inquiry.again(provider, at_once=provider.peer in connected)
             while inquiry.busy or search.runs:
                 await self._news.wait()
                 if enough(self._serving(bundle)):
