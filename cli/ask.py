@@ -24,8 +24,12 @@ Seed = Annotated[
         validator=validators.Number(gte=0, lte=INTEGER_MAX),
     ),
 ]
-ASSURANCE = "quorum:2/3"
-Assurance = Annotated[str, Parameter(help="How the result is checked: quorum:K/N, or none.")]
+ASSURANCE = "adaptive"
+WORDS = (
+    "adaptive, quorum:K/N, audit:PPM, committee:K/N or none; +anchor demands that somebody known agrees,"
+    " +hedge:N has N executors race"
+)
+Assurance = Annotated[str, Parameter(help=f"How the result is checked: {WORDS}.")]
 
 
 async def generate(

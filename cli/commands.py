@@ -63,6 +63,12 @@ COMMANDS: Final = (
         "fallow gateway --listen 127.0.0.1:8765 --assurance quorum:2/3",
     ),
     Command(
+        "audits",
+        "audits:audits",
+        "Show whom this client's checks have borne out, how often each is checked now, and whom not.",
+        "fallow audits --json",
+    ),
+    Command(
         "earnings",
         "earnings:earnings",
         "Show what a node earned, receipt by receipt.",
@@ -103,6 +109,12 @@ COMMANDS: Final = (
         "bundle:inspect",
         "Show one bundle: entries, programs, sizes, licence, publisher.",
         "fallow bundle inspect minilm-l6",
+    ),
+    Command(
+        "bundle calibrate",
+        "calibrate:calibrate",
+        "Measure what a text bundle's tolerance tells apart, and publish it with its error rates.",
+        "fallow bundle calibrate smollm2-135m-instruct --plot differences.svg",
     ),
     Command(
         "bundle fetch",
@@ -151,6 +163,12 @@ COMMANDS: Final = (
         "trust:add",
         "Trust a publisher's bundle under a name of your own.",
         "fallow trust add bafkr4i... --name my-model --publisher 5f0c...",
+    ),
+    Command(
+        "trust owner",
+        "trust:owner",
+        "Rely on an owner of nodes: an anchor of quorums, and a judge where the node agrees.",
+        "fallow trust owner 5f0c... --name my-sister",
     ),
     Command(
         "trust list",
@@ -231,6 +249,12 @@ COMMANDS: Final = (
         "fallow node opt-in --state ~/car",
     ),
     Command(
+        "verifier run",
+        "verifier:run",
+        "Judge disputes between others, by running the work again, until it is stopped.",
+        "fallow verifier run --config verifier.toml",
+    ),
+    Command(
         "doctor",
         "doctor:doctor",
         "See what this machine has for lending itself, and how the mesh sees it.",
@@ -304,6 +328,7 @@ GROUPS: Final = {
     "trust": "Whose bundles this machine believes in.",
     "owner": "The key that is paid.",
     "node": "Lend this machine.",
+    "verifier": "Judge what others dispute.",
     "testnet": "A network of real nodes on this machine.",
 }
 

@@ -10,6 +10,7 @@ import trio
 from cyclopts import Parameter
 
 from ..protocol.errors import Code, ConfigError
+from .ask import ASSURANCE, WORDS
 from .environment import Bootstrap, cancel_when_terminated, joined
 from .output import print_json, progress, remark
 
@@ -18,8 +19,8 @@ async def gateway(
     *,
     listen: Annotated[str, Parameter(help="Address and port; port 0 takes any free one.")] = "127.0.0.1:8765",
     assurance: Annotated[
-        str, Parameter(help="For requests without an X-Fallow-Assurance header: quorum:K/N, or none.")
-    ] = "quorum:2/3",
+        str, Parameter(help=f"For requests without an X-Fallow-Assurance header: {WORDS}.")
+    ] = ASSURANCE,
     bootstrap: Bootstrap = None,
     json: Annotated[bool, Parameter(help="When it serves, print one JSON object with its URL.")] = False,
 ) -> None:
@@ -28,7 +29,7 @@ async def gateway(
     from ..client.gateway import serve
     from ..client.gateway_http import listening
 
-    policy = read_assurance(assurance)
+    default = read_assurance(assurance)
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         try:
             listener = stack.enter_context(listening(listen))
@@ -37,7 +38,7 @@ async def gateway(
         nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)
         with progress("joining the mesh"):
             mesh = await stack.enter_async_context(joined(bootstrap))
-        urls: list[str] = await nursery.start(partial(serve, mesh, listener, policy=policy))
+        urls: list[str] = await nursery.start(partial(serve, mesh, listener, assurance=default))
         if json:
             print_json({"url": f"{urls[0]}/v1"})
         else:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 ReceiptsFolder = Annotated[
     Path | None,
-    Parameter(name="--receipts", help="Keep in this directory the verdict, and every signed record that it rests on."),
+    Parameter(
+        name="--receipts",
+        help="Keep in this directory, or in this one file NAME.proof, the verdict and every signed record that it rests on.",
+    ),
 ]
 
 Openings = Annotated[
@@ -65,20 +68,27 @@ class Keep:
     folder: Path | None
     openings: bool
 
+    @property
+    def one_file(self) -> bool:
+        return self.folder is not None and self.folder.suffix == ".proof"
+
     def prepare(self) -> None:
         """The directory is there, before anything is paid. Raises `ConfigError(bad_config)`."""
         if self.folder is None and self.openings:
             raise ConfigError(Code.BAD_CONFIG, "--openings goes with --receipts: it adds to what is kept there.")
         if self.folder is not None:
             with usable("--receipts", self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder.parent if self.one_file else self.folder).mkdir(parents=True, exist_ok=True)
 
     def save(self, proof: Proof) -> None:
         """Every signed record behind a result is a file in the directory. Raises `ConfigError(bad_config)`."""
         if self.folder is None:
             return
         with usable("--receipts", self.folder):
-            proof.save(self.folder, openings=self.openings)
+            if self.one_file:
+                self.folder.write_bytes(proof.file(openings=self.openings))
+            else:
+                proof.save(self.folder, openings=self.openings)
         remark(f"signed records kept in {self.folder}; check them with `fallow verify {self.folder}`")
 
 

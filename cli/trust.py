@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,7 +13,7 @@ from ..node.trust import FILE_NAME, TrustList
 from ..protocol.errors import Code, ConfigError, RemoteProtocolError
 from ..protocol.identity import cid_hash_untrusted
 from .environment import AsJson, usable_home
-from .output import print_json, remark, table
+from .output import Json, print_json, remark, table
 
 
 def add(
@@ -27,15 +28,8 @@ def add(
     _require_cid(cid)
     if len(publisher) != 64 or not set(publisher.lower()) <= set("0123456789abcdef"):
         raise ConfigError(Code.BAD_CONFIG, "--publisher must be a key of 64 hex digits.")
-    if not name or len(name.encode()) > 64 or not name.isprintable():
-        raise ConfigError(Code.BAD_CONFIG, "--name must be 1 to 64 printable characters.")
-    path = default_home() / FILE_NAME
-    TrustList.load(default_home())  # do not write behind what cannot be read
     text = f'\n[[bundle]]\nname = {json_text.dumps(name)}\ncid = "{cid}"\npublisher = "{publisher.lower()}"\n'
-    with usable_home():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
+    path = _append(name, text)
     entry = TrustList.load(default_home()).resolve(name)
     if json:
         print_json({"name": entry.name, "cid": entry.cid, "publisher": entry.publisher.hex(), "file": str(path)})
@@ -43,16 +37,54 @@ def add(
         remark(f"{name} now stands for {cid}, by {publisher[:8]}... ({path})")
 
 
+def owner(
+    key: str,
+    /,
+    *,
+    name: Annotated[str, Parameter(help="What to call them here.")],
+    verifier: Annotated[
+        str | None, Parameter(help="Where their verifier is asked: the multiaddr that `fallow verifier run` prints.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """The owner counts as an anchor of quorums from now on, and as a judge where a node accepts them as one, too."""
+    if len(key) != 64 or not set(key.lower()) <= set("0123456789abcdef"):
+        raise ConfigError(Code.BAD_CONFIG, "An owner's key has 64 hex digits; `fallow owner show` prints one.")
+    where = f"verifier = {json_text.dumps(verifier)}\n" if verifier else ""
+    path = _append(name, f'\n[[owner]]\nname = {json_text.dumps(name)}\nkey = "{key.lower()}"\n{where}')
+    if json:
+        print_json({"name": name, "owner": key.lower(), "file": str(path)})
+    else:
+        remark(f"{name} is now somebody to rely on: owner {key[:8]}... ({path})")
+
+
 def list_(*, json: AsJson = False) -> None:
     """The names of the list that ships with the package and of this user's own."""
     trust = TrustList.load(default_home())
     entries = [trust.resolve(name) for name in trust.names()]
     if json:
-        print_json({"bundles": [{"name": e.name, "cid": e.cid, "publisher": e.publisher.hex()} for e in entries]})
-    elif entries:
+        bundles: Json = [{"name": e.name, "cid": e.cid, "publisher": e.publisher.hex()} for e in entries]
+        owners: Json = [{"name": name, "key": key.hex()} for name, key in sorted(trust.owners.items())]
+        print_json({"bundles": bundles, "owners": owners})
+    elif entries or trust.owners:
         table(("name", "publisher", "cid"), [(e.name, e.publisher.hex()[:16], e.cid) for e in entries])
+        if trust.owners:
+            table(("name", "owner"), [(name, key.hex()) for name, key in sorted(trust.owners.items())])
     else:
         remark("No bundle is trusted here yet. `fallow bundle build NAME` or `fallow trust add` change that.")
+
+
+def _append(name: str, text: str) -> Path:
+    """The entry of this name stands at the list's end."""
+    if not name or len(name.encode()) > 64 or not name.isprintable():
+        raise ConfigError(Code.BAD_CONFIG, "--name must be 1 to 64 printable characters.")
+    path = default_home() / FILE_NAME
+    TrustList.load(default_home())  # do not write behind what cannot be read
+    with usable_home():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+    return path
 
 
 def _require_cid(cid: str) -> None:

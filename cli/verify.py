@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.markup import escape
@@ -18,10 +18,14 @@ from ..protocol.evidence import Evidence
 from ..protocol.identity import cid, peer_id
 from ..protocol.limits import MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX
 from ..protocol.opening import Opening, decode_opening_untrusted
+from ..protocol.proofs import PROOF_BYTES_MAX, decode_proof_untrusted
 from ..protocol.records import AnyRecord, check_evidence_untrusted, contradiction, identify_untrusted
 from ..verifier.verdict import recompute, same
 from .environment import AsJson, usable
 from .output import Json, line, print_json, stdout
+
+if TYPE_CHECKING:
+    from .recheck import Rerun
 
 PEERS = {"node", "executor", "payee", "witness"}
 """Fields whose key is a node's, written as its peer id. Other keys are written in hex."""
@@ -29,6 +33,7 @@ TIMES = {"issued_ms", "created_ms", "opened_ms", "not_before_ms", "expires_ms"}
 """Fields of milliseconds since 1970; others are durations."""
 NOT_RECOMPUTED = "not recomputed"
 OPENING = ".opening"
+PROOF = ".proof"
 OPENING_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
 SHOWN_ITEMS_MAX = 6
 """Of a list: a receipt's 32 proof values say nothing to a person."""
@@ -44,49 +49,101 @@ class _Checked:
     """Of a verdict or evidence: what came of holding it against the records that it rests on."""
 
 
-def verify(files: Annotated[list[Path], Parameter(name="FILE", negative=())], /, *, json: AsJson = False) -> int:
+def verify(
+    files: Annotated[list[Path], Parameter(name="FILE", negative=())],
+    /,
+    *,
+    recheck: Annotated[
+        bool, Parameter(help="Run opened work again on this machine, which needs the bundle and the node's packages.")
+    ] = False,
+    json: AsJson = False,
+) -> int:
     """Exit code 0 if every file holds a valid signed record, and what can be recomputed comes out the same.
 
     Parameters
     ----------
     files
-        Signed records; of a directory, every *.cose file in it, and every *.opening file: what was asked and answered.
+        Signed records, or proofs (*.proof); of a directory, every *.cose and *.proof file in it, and every *.opening file:
+        what was asked and answered.
     """
     expanded = _expand(files)
     opened = [_opening(file) for file in expanded if file.suffix == OPENING]
+    proofs = [_proof(file) for file in expanded if file.suffix == PROOF]
     openings = [opening for opening in opened if isinstance(opening, Opening)]
-    checked = _refute([_check(file) for file in expanded if file.suffix != OPENING])
+    openings += [each for proof in proofs for each in proof.openings]
+    single = [_check(file) for file in expanded if file.suffix not in (OPENING, PROOF)]
+    checked = _refute([*single, *(each for proof in proofs for each in proof.checked)])
     known = {one.signed.id: one.signed for one in checked if one.signed and not one.problem}
     checked = [_bear_out(one, known, openings) for one in checked]
     checked += [one for one in opened if isinstance(one, _Checked)]
+    reruns: list[Rerun] = []
+    if recheck:
+        from .recheck import recheck as run_again
+
+        reruns = run_again(known.values(), openings)
+    valid = all(c.problem is None for c in checked) and not any(again.objection for again in reruns)
     if json:
-        print_json({"valid": all(c.problem is None for c in checked), "files": [_as_json(c) for c in checked]})
+        said: dict[str, Json] = {"valid": valid, "files": [_as_json(c) for c in checked]}
+        if recheck:
+            said["rerun"] = [
+                {"order": r.order.hex(), "node": peer_id(r.node), "entry": r.entry, "objection": r.objection or None}
+                for r in reruns
+            ]
+        print_json(said)
     else:
         for one in checked:
             _show(one)
-    return 0 if all(c.problem is None for c in checked) else 1
+        for again in reruns:
+            line(f"{'REFUTED' if again.objection else 'borne out'}  {again}")
+    return 0 if valid else 1
 
 
 def _expand(files: list[Path]) -> list[Path]:
     expanded: list[Path] = []
     for file in files:
         with usable("FILE", file):
-            found = sorted([*file.glob("*.cose"), *file.glob(f"*{OPENING}")]) if file.is_dir() else [file]
+            kinds = ("*.cose", f"*{OPENING}", f"*{PROOF}")
+            found = sorted(each for kind in kinds for each in file.glob(kind)) if file.is_dir() else [file]
         if not found:
             raise StoreError(Code.BAD_CONFIG, f"The directory {file} holds no signed record (*.cose).")
         expanded += found
     return expanded
 
 
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """What one file holds, record by record; or why it is no proof."""
+
+    checked: list[_Checked]
+    openings: list[Opening] = field(default_factory=list)
+
+
+def _proof(file: Path) -> _Proof:
+    try:
+        with file.open("rb") as stream:
+            whole = decode_proof_untrusted(stream.read(PROOF_BYTES_MAX + 1))
+        openings = [decode_opening_untrusted(each) for each in whole.openings]
+    except OSError as error:
+        problem = StoreError(Code.CORRUPT_STORE, f"The file cannot be read: {error.strerror}.")
+        return _Proof([_Checked(file, None, problem)])
+    except RemoteProtocolError as error:
+        return _Proof([_Checked(file, None, error)])
+    return _Proof([_checked_record(file / f"{n:03d}", each) for n, each in enumerate(whole.records)], openings)
+
+
+def _checked_record(name: Path, envelope: bytes) -> _Checked:
+    try:
+        return _Checked(name, identify_untrusted(envelope), None)
+    except RemoteProtocolError as error:
+        return _Checked(name, None, error)
+
+
 def _check(file: Path) -> _Checked:
     try:
         with file.open("rb") as stream:
-            envelope = stream.read(MANIFEST_BYTES_MAX + 1)
-        return _Checked(file, identify_untrusted(envelope), None)
+            return _checked_record(file, stream.read(MANIFEST_BYTES_MAX + 1))
     except OSError as error:
         return _Checked(file, None, StoreError(Code.CORRUPT_STORE, f"The file cannot be read: {error.strerror}."))
-    except RemoteProtocolError as error:
-        return _Checked(file, None, error)
 
 
 def _refute(checked: list[_Checked]) -> list[_Checked]:
@@ -181,11 +238,11 @@ def _meaning(record: AnyRecord) -> str:
 
 def _in_words(part: object) -> Iterator[tuple[str, str]]:
     """Each field's name and value; fields of what is nested stand below it, further in."""
-    for field in fields(part):  # type: ignore[arg-type]  # a record or a part of one
-        name, value = field.name.replace("_", " "), getattr(part, field.name)
+    for each in fields(part):  # type: ignore[arg-type]  # a record or a part of one
+        name, value = each.name.replace("_", " "), getattr(part, each.name)
         parts = [item for item in (value if isinstance(value, tuple) else (value,)) if is_dataclass(item)]
         if not parts:
-            yield name, _words(field.name, value)
+            yield name, _words(each.name, value)
         for number, inner in enumerate(parts[:SHOWN_ITEMS_MAX], 1):
             yield name + (f" {number} of {len(parts)}" if isinstance(value, tuple) else ""), ""
             yield from ((f"  {label}", words) for label, words in _in_words(inner))

@@ -13,6 +13,7 @@ from ..protocol.errors import Code, Refused
 from ..protocol.identity import peer_id, short
 from ..protocol.opening import Opening
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile
+from ..protocol.proofs import ProofFile
 from ..protocol.receipts import Receipt
 
 
@@ -88,6 +89,11 @@ class Proof:
             paths[-1].write_bytes(opening.encode())
         return paths
 
+    def file(self, *, openings: bool = False) -> bytes:
+        """All of it as one file, a *.proof; with `openings`, what was asked and answered in plain."""
+        plain = tuple(opening.encode() for opening in self.openings) if openings else ()
+        return ProofFile(tuple(signed.envelope for signed in self.records), plain).encode()
+
 
 class Rejected(Refused):
     """No result could be accepted; `verdict` names who said what, `proof` holds every record behind it."""
@@ -113,6 +119,10 @@ class Answer:
     usage: Usage
     handovers: tuple[Handover, ...]
     proof: Proof
+    windows: int = 0
+    """Of up to 32 tokens each, for which an executor signed; 0 with assurance `none`."""
+    checked: int = 0
+    """Those of them that were checked by other owners."""
 
     def save(self, folder: Path | str, *, openings: bool = False) -> list[Path]:
         """As `Proof.save`."""

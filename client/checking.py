@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..protocol.bundle import SCORE
+from ..protocol.bundle import SCORE, Manifest
 from ..protocol.checks import Outcome
 from ..protocol.envelope import Signed
 from ..protocol.identity import CHECKER
-from ..protocol.policy import Policy
+from ..protocol.policy import COMMITTEE, Policy, draw
 from ..protocol.receipts import Receipt
-from ..protocol.work import Work
+from ..protocol.work import Parameters, Work
 from ..verifier.quorum import Check, Judgement, Member, Standings, Window, judge_window
-from .draft import TextRequest
 from .execution import Request
 from .panel import Panel, Place, open_panel
 from .scheduler import Need
@@ -28,65 +27,95 @@ FIND_CHECKER_S = 1.0
 class Claim:
     """A window to be checked: of `tokens`, the last `claimed` are said to be what the model gives."""
 
-    request: TextRequest
+    bundle: bytes
+    manifest: Manifest
+    parameters: Parameters
     tokens: tuple[int, ...]
     claimed: int
     receipt: Signed[Receipt]
     executor: Member
+    region: str
+    """Where the executor says that it is."""
     carried_values: tuple[int, ...]
+    policy: Policy
+    nonce: bytes
     check_commitment: bytes
+    amount_ucr_max: int
+    candidates: tuple[bytes, ...] = ()
+    """Of the executor's order: from whom a committee may be drawn."""
 
     def window(self, places: list[Place]) -> Window:
         """The evidence so far."""
         checks = tuple(Check(place.member, self.claimed, place.attestation) for place in places)
-        top_p_ppm = self.request.parameters.top_p_ppm
-        return Window(self.receipt, self.executor, checks, top_p_ppm, self.carried_values)
+        return Window(self.receipt, self.executor, checks, self.parameters.top_p_ppm, self.carried_values)
+
+    @property
+    def work(self) -> Work:
+        """What a checker is given."""
+        return Work((self.tokens,), self.claimed)
+
+    @property
+    def request(self) -> Request:
+        """What a checker is asked."""
+        return Request(
+            self.bundle,
+            self.manifest,
+            SCORE,
+            self.work,
+            self.parameters,
+            self.claimed,
+            self.check_commitment,
+            checks=self.receipt.id,
+        )
 
 
-async def check_window(team: Team, claim: Claim, policy: Policy) -> tuple[Judgement, Panel]:
-    """The window was checked by `policy.n - 1` other owners, and two more if those left it open; who is right is paid."""
-    bundle = claim.request.bundle
-    work = Work((claim.tokens,), claim.claimed)
-    request = Request(
-        bundle.hash,
-        bundle.manifest,
-        SCORE,
-        work,
-        claim.request.parameters,
-        claim.claimed,
-        claim.check_commitment,
-        checks=claim.receipt.id,
-    )
-    need = Need(
-        bundle.hash,
-        SCORE,
-        1,
-        work.input_tokens,
-        claim.claimed,
-        claim.request.amount_ucr_max,
-        CHECKER,
-        frozenset({claim.executor.node}),
-        claim.executor.keys,
-        claim.tokens,
-    )
+async def check_window(team: Team, claim: Claim) -> tuple[Judgement, Panel]:
+    """The window was checked by as many other owners as its policy says, and by two more if those left it open; who is
+    right is paid.
 
-    who = Standings(frozenset({team.desk.wallet.payer}))
+    Raises `Refused(unsatisfiable_assurance)` if the policy is a committee, and too few candidates were agreed on.
+    """
+    policy, parties = claim.policy, {team.desk.wallet.payer, *claim.executor.keys}
+    drawn = None
+    if policy.kind == COMMITTEE:
+        drawn = frozenset(draw(claim.nonce, claim.receipt.id, claim.candidates, parties, policy.n))
+    first = policy.n if drawn else policy.n - 1
+    anchors = team.auditor.anchors
+    wished = anchors if drawn is None and claim.executor.owner not in anchors else frozenset()
+    who = Standings(frozenset({team.desk.wallet.payer}), anchors)
 
     def judge(panel: Panel) -> Judgement:
-        return judge_window(claim.window(panel.places), policy, bundle.manifest.tolerance, who)
+        return judge_window(claim.window(panel.places), policy, claim.manifest.tolerance, who)
 
-    async with open_panel(team, request, need, FIND_CHECKER_S) as panel:
+    async with open_panel(team, claim.request, _need(claim, drawn), FIND_CHECKER_S) as panel:
 
         async def decided() -> bool:
             return judge(panel).outcome is not Outcome.INCONCLUSIVE
 
         judgement = judge(panel)
-        for count in (policy.n - 1, SECOND_OPINIONS):
+        for count in (first,) if drawn else (first, SECOND_OPINIONS):
             if judgement.outcome is Outcome.INCONCLUSIVE:
-                await panel.ask(count, (), decided)
+                await panel.ask(count, (), decided, wished)
                 judgement = judge(panel)
         for place in panel.places:
-            team.experience.kept.note(place.node.key, bundle.hash, claim.tokens)
+            team.experience.kept.note(place.node.key, claim.bundle, claim.tokens)
         if judgement.outcome is not Outcome.INCONCLUSIVE:
             panel.decide({place.node.key for place in panel.places} - judgement.reasons.keys())
     return judgement, panel
+
+
+def _need(claim: Claim, drawn: frozenset[bytes] | None) -> Need:
+    return Need(
+        claim.bundle,
+        SCORE,
+        1,
+        claim.work.input_tokens,
+        claim.claimed,
+        claim.amount_ucr_max,
+        CHECKER,
+        frozenset({claim.executor.node}),
+        claim.executor.keys,
+        claim.tokens,
+        only_owners=drawn,
+        spread_from=frozenset({claim.region} - {""}),
+    )

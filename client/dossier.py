@@ -23,18 +23,27 @@ from .wallet import Wallet
 class Dossier:
     """Signed records and payments of one piece of work under one policy."""
 
-    def __init__(self, manifest: Signed[Manifest], policy: Policy) -> None:
+    def __init__(self, manifest: Signed[Manifest], policy: Policy, anchors: frozenset[bytes] = frozenset()) -> None:
         self.policy = policy
+        self.anchors = anchors
+        """Owners whom this client relies on."""
+        self.nonce = chance().randbytes(32)
         self.receipts: list[PaidReceipt] = []
+        self.verdict: Signed[Verdict] | None = None
+        """Once the work is closed, if it was checked."""
         self._manifest = manifest
-        self._nonce = chance().randbytes(32)
         self._executions: dict[bytes, Execution] = {}
         self._records: dict[bytes, Signed[Any]] = {manifest.id: manifest}
 
     @property
     def commitment(self) -> bytes:
         """What every order of this work carries; the verdict opens it."""
-        return check_commitment(self._nonce, str(self.policy))
+        return check_commitment(self.nonce, str(self.policy))
+
+    @property
+    def nodes(self) -> dict[bytes, Node]:
+        """Those that had an order, as they described themselves then."""
+        return {execution.node.key: execution.node for execution in self._executions.values()}
 
     def keep(self, *records: Signed[Any]) -> None:
         """The records belong to the proof."""
@@ -58,12 +67,13 @@ class Dossier:
         """
         if not self.policy.checked or not self._executions:
             return None
-        question = Question(wallet.payer, self._manifest.id, self.policy, self._nonce)
+        question = Question(wallet.payer, self._manifest.id, self.policy, self.nonce, self.anchors)
         records, openings = self._all(), [execution.opening() for execution in self._executions.values()]
         # Beside the event loop: the largest functions' results take seconds, and other jobs would fall silent.
         verdict = await beside(lambda: judge(gather(question, records, openings)))
         signed = wallet.sign_verdict(verdict)
         self.keep(signed)
+        self.verdict = signed
         await wallet.keep_verdict(signed)
         for finding in verdict.findings:
             if finding.standing == Standing.REFUTED:

@@ -24,6 +24,8 @@ class TextRequest:
     policy: Policy
     amount_ucr_max: int
     preferred: tuple[bytes, ...]
+    hedge: int = 1
+    """Executors that race for the first piece."""
 
 
 class Draft:
@@ -42,7 +44,7 @@ class Draft:
         self.values: list[int] = []
         """Each token's proof value, as its executor gave it."""
         self.verified = 0
-        """Tokens that no check can withdraw any more."""
+        """Tokens that were checked, or that chance did not draw for it. Only a fault found later still withdraws the latter."""
 
     @property
     def ended(self) -> bool:
@@ -74,6 +76,9 @@ class Draft:
         """The tokens from `position` on are withdrawn."""
         del self.tokens[position:], self.values[position:]
         self._known = {count: text for count, text in self._known.items() if count <= position}
+        if position < self.verified:
+            self.verified = position
+            self._shown_verified = min(self._shown_verified, len(self._text(position)))
 
     def abandon(self) -> None:
         """The reader has left: the text ends here."""

@@ -21,7 +21,7 @@ from ..protocol.claims import Claim, claim_of
 from ..protocol.envelope import Signed, sign, verify_untrusted
 from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
 from ..protocol.job import Event, Job, JobState, Role
-from ..protocol.limits import SILENCE_MS_MAX, WINDOW_TOKENS, YIELD_MS_MAX
+from ..protocol.limits import CANDIDATES_MAX, HOLD_MS_MAX, SILENCE_MS_MAX, WINDOW_TOKENS, YIELD_MS_MAX
 from ..protocol.messages import (
     JOB_PROTOCOL,
     AcceptMessage,
@@ -69,8 +69,15 @@ RESULT_MS_MAX = 15_000
 GAP_MS_MAX = 15_000
 GRACE_S = 0.05
 """After a deadline, time for what has already arrived: a loop that was held up hears late, and that is not silence."""
+HELD_PPM = 500_000
+"""Of each receipt's pay, half is held back where a committee could forfeit it and the node agrees: enough to deter within some
+hundred windows, and the owner sees half at once."""
+HOLD_MS = HOLD_MS_MAX
+"""For a week, if the node agrees: held work can be looked at as long (`client.history`)."""
 ORDER_S = 10.0
 """For an order to go out, as long as a node waits for it: 4 MiB at 3.5 Mbit/s."""
+COMMITTEE_MIN = 3
+"""Candidates below whom there is no committee: two of three decide, and a third breaks a tie."""
 LEAVE_S = 1.0
 """For a node to say, by ending the stream, that it has the last voucher: a round trip and a commit."""
 EVENTS_SPARE = 64
@@ -148,6 +155,8 @@ class Desk:
     now_ms: Callable[[], int]
     """Wall clock, for what is signed; durations are counted on trio's own."""
     book: Book = field(default_factory=Book)
+    judges: frozenset[bytes] = frozenset()
+    """Owners whom this client trusts: those of them whom a node accepts, too, are candidates for a committee."""
     seal: Callable[[bytes, bytes, bytes], bytes] = seal_input
     """An input to the worker with a key, for an order."""
 
@@ -471,6 +480,9 @@ def _order(desk: Desk, node: Node, request: Request, channel: ChannelState, dige
     price = find_price(node.capability.prices, request.bundle, request.entry)
     first_chunk_ms_max, gap_ms_max = request.bounds_ms
     assert node.worker_key is not None
+    # The same under every policy: an executor learns nothing from it. What no committee could forfeit is not held either.
+    candidates = tuple(sorted(desk.judges & set(node.capability.arbiters) - {node.key, node.owner}))[:CANDIDATES_MAX]
+    holds = len(candidates) >= COMMITTEE_MIN
     return JobOrder(
         bundle=request.bundle,
         entry=request.entry,
@@ -489,9 +501,9 @@ def _order(desk: Desk, node: Node, request: Request, channel: ChannelState, dige
         first_chunk_ms_max=first_chunk_ms_max,
         gap_ms_max=gap_ms_max,
         check_commitment=request.check_commitment,
-        held_ppm=0,
-        hold_ms=0,
-        candidates=(),
+        held_ppm=min(HELD_PPM, node.capability.held_ppm_max) if holds else 0,
+        hold_ms=min(HOLD_MS, node.capability.hold_ms_max) if holds else 0,
+        candidates=candidates,
         continues=request.continues,
         checks=request.checks,
     )

@@ -24,9 +24,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ..protocol.errors import Code, FallowError, Refused
-from ..protocol.policy import Policy
 from . import gateway_responses as responses
-from .assurance import read_assurance
+from .assurance import Assurance, read_assurance
 from .gateway_http import EventStream, Working, is_loopback, on_error, read_json
 from .gateway_requests import ApiError, ChatRequest, parse_chat, parse_embeddings
 from .gateway_text import SettledText
@@ -43,14 +42,14 @@ async def serve(
     mesh: Mesh,
     listener: socket.socket,
     *,
-    policy: Policy,
+    assurance: Assurance,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves on `listener` (of `gateway_http.listening`), which it takes over, until cancelled.
 
-    `policy` is for requests that name none. `task_status` is given the URLs.
+    `assurance` is for requests that name none. `task_status` is given the URLs.
     """
-    gateway = Gateway(mesh, policy, local_only=is_loopback(listener))
+    gateway = Gateway(mesh, assurance, local_only=is_loopback(listener))
     config = Config()
     config.accesslog = None
     config.loglevel = "WARNING"
@@ -63,9 +62,9 @@ async def serve(
 class Gateway:
     """The application. `local_only` refuses requests that do not call this machine by a name of its own."""
 
-    def __init__(self, mesh: Mesh, policy: Policy, *, local_only: bool) -> None:
+    def __init__(self, mesh: Mesh, assurance: Assurance, *, local_only: bool) -> None:
         self._mesh = mesh
-        self._policy = policy
+        self._default = assurance
         self._local_only = local_only
         self._free = trio.Semaphore(JOBS_MAX)
         self.app = Starlette(
@@ -120,7 +119,7 @@ class Gateway:
     def _assurance(self, request: Request) -> str:
         text = request.headers.get(ASSURANCE_HEADER)
         try:
-            return str(read_assurance(text) if text is not None else self._policy)
+            return str(read_assurance(text) if text is not None else self._default)
         except Refused as error:
             raise ApiError(400, error.message, error.code) from None
 

@@ -1,4 +1,8 @@
-"""Windows of a text, judged in order while the text goes on: what is borne out is verified and paid."""
+"""Windows of a text, judged in order while the text goes on: what is borne out is verified and paid.
+
+Which of them are checked is drawn from their receipts. Once one is refuted, those of the same owner that were taken unchecked
+are looked at, too: the text stands up to the first wrong one.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,18 @@ import trio
 
 from ..protocol.bundle import GENERATE, SCORE
 from ..protocol.checks import Outcome
+from ..protocol.codec import encode
 from ..protocol.errors import Code, FallowError, Refused
 from ..protocol.identity import CHECKER, EXECUTOR
+from ..protocol.schema import to_map
 from ..verifier.quorum import Judgement, Member
+from .auditing import subject_of
 from .checking import Claim, check_window
 from .discovery import Node
 from .dossier import Dossier
 from .draft import Draft, TextRequest
 from .execution import Execution, Receipted
+from .history import Kept
 from .panel import Panel
 from .team import Team
 
@@ -28,6 +36,8 @@ class Attempt:
 
     node: Node
     start: int
+    dossier: Dossier
+    """What its order commits to."""
     execution: Execution | None = None
     over: trio.Event = field(default_factory=trio.Event)
     """It delivers nothing more; `error` or `leaving` says why, neither means that the text is complete."""
@@ -40,7 +50,28 @@ class Attempt:
     guilty: bool = False
     """A window of it was rejected: nothing more of it is paid."""
     discarded: bool = False
-    """What it writes is not used any more: guilty, or built on tokens that were withdrawn."""
+    """What it writes is not used any more: guilty, built on tokens that were withdrawn, or outrun."""
+    gone: trio.Event = field(default_factory=trio.Event)
+    """Its stream has ended."""
+    outrun: bool = False
+    """Another executor of a hedge was quicker."""
+
+    @property
+    def member(self) -> Member:
+        return Member(self.node.key, self.node.owner)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A window of the text that was taken unchecked."""
+
+    attempt: Attempt
+    receipted: Receipted
+
+    @property
+    def start(self) -> int:
+        """Answer position of its first token."""
+        return self.attempt.start + self.receipted.receipt.record.first_token
 
 
 class Judge:
@@ -52,7 +83,7 @@ class Judge:
         self._team = team
         self._request = request
         self._draft = draft
-        self._dossier = dossier
+        self.dossier = dossier
         self._on_verified = on_verified
         """Called with the executor's key when more of the text can no longer be withdrawn."""
         self._queue, self._waiting = trio.open_memory_channel[tuple[Attempt, Receipted]](math.inf)
@@ -61,6 +92,11 @@ class Judge:
         self._idle.set()
         self._standing: list[tuple[int, bytes]] = []
         """(end, id) of the receipts for what now stands in the draft, in the order in which they came."""
+        self._taken: list[Taken] = []
+        """Of what now stands, in the same order."""
+        self.windows = 0
+        self.checked = 0
+        """Windows with tokens that were dealt with, and those of them that were checked."""
         self.current: Attempt | None = None
         """The attempt that is writing: what a rejected window stops."""
         self.undecided: FallowError | None = None
@@ -104,27 +140,77 @@ class Judge:
         end = _end(attempt, receipted)
         if attempt.guilty:
             self._unpaid(attempt, receipted)
-        elif attempt.discarded or record.tokens == 0 or not self._dossier.policy.checked:
+        elif attempt.discarded or record.tokens == 0 or not self.dossier.policy.checked:
             if not attempt.discarded:
                 self._draft.verified = max(self._draft.verified, end)
             await self._pay(attempt, receipted)
-        else:
+        elif self._wanted(attempt, receipted):
+            self.windows += 1
+            self.checked += 1
             await self._check(attempt, receipted, end)
+        else:
+            self.windows += 1
+            await self._take(attempt, receipted, end)
+
+    def _wanted(self, attempt: Attempt, receipted: Receipted) -> bool:
+        """Drawn by its receipt; or tokens lead to it for which nobody signed, and whose writer nobody can hold to them."""
+        start = attempt.start + receipted.receipt.record.first_token
+        auditor, dossier = self._team.auditor, self.dossier
+        return start > self._draft.verified or auditor.wants(
+            dossier.policy, dossier.nonce, attempt.node, self._request.bundle.hash, receipted
+        )
+
+    async def _take(self, attempt: Attempt, receipted: Receipted, end: int) -> None:
+        """Not drawn: the window stands as it is, and can be looked at later."""
+        taken, record = Taken(attempt, receipted), receipted.receipt.record
+        claim = self._claim(attempt, receipted, end, record.tokens, ())
+        subject = subject_of(attempt.node, claim.bundle, receipted)
+        kept = Kept(
+            subject,
+            GENERATE,
+            receipted.receipt.envelope,
+            encode(to_map(claim.parameters)),
+            claim.work.encode(),
+            b"",
+            str(claim.policy),
+            claim.nonce,
+            self._team.desk.now_ms(),
+        )
+        self._team.auditor.history.keep(kept, receipted.receipt.id)
+        self._taken.append(taken)
+        await self._pay(attempt, receipted)
+        self._draft.verified = end
+        self._on_verified(attempt.node.key)
+
+    def _claim(
+        self, attempt: Attempt, receipted: Receipted, end: int, claimed: int, carried_values: tuple[int, ...]
+    ) -> Claim:
+        assert attempt.execution is not None
+        return Claim(
+            self._request.bundle.hash,
+            self._request.bundle.manifest,
+            self._request.parameters,
+            (*self._request.prompt, *self._draft.tokens[:end]),
+            claimed,
+            receipted.receipt,
+            attempt.member,
+            attempt.node.capability.region,
+            carried_values,
+            self.dossier.policy,
+            self.dossier.nonce,
+            self.dossier.commitment,
+            self._request.amount_ucr_max,
+            attempt.execution.order.record.candidates,
+        )
 
     async def _check(self, attempt: Attempt, receipted: Receipted, end: int) -> None:
         draft, start = self._draft, attempt.start + receipted.receipt.record.first_token
-        claim = Claim(
-            self._request,
-            (*self._request.prompt, *draft.tokens[:end]),
-            end - draft.verified,
-            receipted.receipt,
-            Member(attempt.node.key, attempt.node.owner),
-            tuple(draft.values[draft.verified : start]),
-            self._dossier.commitment,
-        )
-        judgement, panel = await check_window(self._team, claim, self._dossier.policy)
+        claim = self._claim(attempt, receipted, end, end - draft.verified, tuple(draft.values[draft.verified : start]))
+        judgement, panel = await check_window(self._team, claim)
         await self._note_checkers(judgement, panel)
         if judgement.outcome is Outcome.ACCEPTED:
+            self._team.auditor.passed(attempt.node, claim.bundle, receipted)
+            self._team.spots.learn(claim, judgement, panel)
             await self._pay(attempt, receipted)
             if judgement.carried_good:
                 draft.verified = end
@@ -134,42 +220,61 @@ class Judge:
         elif judgement.outcome is Outcome.REJECTED:
             reason = judgement.reasons[attempt.node.key]
             self._unpaid(attempt, receipted)
-            await self._distrust(attempt.node, reason)
-            attempt.guilty = True
+            await self._team.auditor.failed(attempt.node, reason)
+            attempt.guilty = attempt.discarded = True
             attempt.error = Refused(Code.REJECTED, f"A window was rejected: {reason}.")
+            if attempt.execution is not None:
+                await attempt.execution.stop("a window of it was rejected")
+            await self._look_back(attempt.node.owner)
             await self._withdraw(attempt)
+            self._team.late.suspect(attempt.node.owner)
         else:
             self._unpaid(attempt, receipted)
             raise Refused(
                 Code.REJECTED, "Too few nodes gave a finding that agrees with any other; nothing was accepted."
             )
 
+    async def _look_back(self, owner: bytes) -> None:
+        """The windows of this owner that were taken unchecked have been checked: the text stands up to the first wrong one."""
+        for taken in [one for one in self._taken if one.attempt.node.owner == owner]:
+            record, start = taken.receipted.receipt.record, taken.start
+            claim = self._claim(taken.attempt, taken.receipted, start + record.tokens, record.tokens, ())
+            judgement, panel = await check_window(self._team, claim)
+            await self._note_checkers(judgement, panel)
+            self.checked += 1
+            self._taken.remove(taken)
+            if judgement.outcome is Outcome.ACCEPTED:
+                self._team.auditor.history.looked_at(taken.receipted.receipt.id)
+                continue
+            # What nobody could bear out goes, too: its writer is known to have lied.
+            self._draft.verified = start
+            return
+
     async def _note_checkers(self, judgement: Judgement, panel: Panel) -> None:
         for execution in panel.executions:
-            self._dossier.ordered(execution)
+            self.dossier.ordered(execution)
         for place in panel.places:
             if place.attestation is not None:
-                self._dossier.keep(place.attestation)
+                self.dossier.keep(place.attestation)
                 # Known at once, so that the next window is not given to it; the verdict says the same in the end.
                 if objection := judgement.fault(place.node.key):
-                    await self._distrust(place.node, objection)
+                    await self._team.auditor.failed(place.node, objection)
             if place.final is not None:
                 receipt = place.final.receipt
-                self._dossier.paid(receipt, place.node, CHECKER, SCORE, place.asked_ucr, place.paid_ucr)
+                if place.believed:
+                    self._team.auditor.passed(place.node, self._request.bundle.hash, place.final, CHECKER)
+                self.dossier.paid(receipt, place.node, CHECKER, SCORE, place.asked_ucr, place.paid_ucr)
 
     async def _withdraw(self, attempt: Attempt) -> None:
         """What is not verified is withdrawn, and whoever writes on top of it stops."""
         self._draft.cut(self._draft.verified)
         self._standing = [(end, receipt) for end, receipt in self._standing if end <= self._draft.verified]
+        self._taken = [one for one in self._taken if one.start < self._draft.verified]
         for one in {id(a): a for a in (attempt, self.current) if a}.values():
             one.discarded = True
             one.over.set()
             if one.execution is not None:
                 await one.execution.stop("what this was written on, or this itself, was rejected")
-
-    async def _distrust(self, node: Node, reason: str) -> None:
-        desk = self._team.desk
-        await desk.wallet.distrust(node.key, node.owner, reason, None, desk.now_ms())
 
     async def _pay(self, attempt: Attempt, receipted: Receipted) -> None:
         assert attempt.execution is not None
@@ -180,7 +285,7 @@ class Judge:
         self._note(attempt, receipted, 0)
 
     def _note(self, attempt: Attempt, receipted: Receipted, paid_ucr: int) -> None:
-        self._dossier.paid(receipted.receipt, attempt.node, EXECUTOR, GENERATE, receipted.added_ucr, paid_ucr)
+        self.dossier.paid(receipted.receipt, attempt.node, EXECUTOR, GENERATE, receipted.added_ucr, paid_ucr)
 
 
 def _end(attempt: Attempt, receipted: Receipted) -> int:

@@ -26,21 +26,25 @@ from ..protocol.work import Parameters, Piece, Work
 from ..verifier.compare import numbers_of
 from .answers import Answer, Chunk, Embeddings, NodeView, Outputs, Usage
 from .arrays import Given, outputs_of, work_of
-from .assurance import read_assurance
+from .assurance import DEFAULT, read_assurance
+from .auditing import Auditor
 from .bundles import Bundles, ClientBundle
 from .discovery import Discovery, Node
 from .draft import TextRequest
 from .execution import Desk
 from .functions import CallJob, CallRequest
+from .history import HISTORY, History, Standing
+from .late import Late
 from .scheduler import Experience
 from .settling import Settler
+from .spotting import Spots
 from .team import Team
 from .text import TextJob
 from .tokenizer import Prompt
 from .wallet import Wallet
 
-ASSURANCE = "quorum:2/3"
-"""What is asked for unless the caller says otherwise: nothing unchecked by default."""
+ASSURANCE = DEFAULT
+"""What is asked for unless the caller says otherwise."""
 PRICE_MAX_UCR = 10_000_000
 """What one order may cost unless the caller says otherwise: ten credits."""
 SEEDS = 2**62
@@ -195,12 +199,26 @@ class Mesh:
         """Micro-credits that this wallet has promised, by owner's key in hex."""
         return {owner.hex(): owed for owner, owed in self._team.desk.wallet.owed_by_owner().items()}
 
+    def standings(self) -> list[Standing]:
+        """What this client's checks say of nodes, the newest first: results in a row that were checked and borne out."""
+        return self._team.auditor.history.standings()
+
+    async def looked_back(self) -> int:
+        """Everything is looked at that owners found at fault had got past us unchecked, as far as it can be now.
+
+        The number of such results that turned out wrong.
+        """
+        await self._team.late.idle()
+        return len(self._team.late.wrong)
+
     async def leave(self) -> None:
         """No stream goes on; what they delivered is judged and paid, and what was lost on the way brought again."""
         for stream in self._streams:
             await stream.aclose()
         for stream in self._streams:
             await stream.done.wait()
+        await self._team.late.idle()
+        await self._team.spots.drain()
         await self._team.desk.settler.drain()
 
     async def _text_request(
@@ -216,7 +234,7 @@ class Mesh:
         price_max_ucr: int,
         executors: Sequence[str],
     ) -> TextRequest:
-        policy = read_assurance(assurance)
+        asked = read_assurance(assurance)
         if not 1 <= max_tokens <= OUTPUT_TOKENS_MAX:
             raise Refused(Code.TOO_LARGE, f"max_tokens is from 1 to {OUTPUT_TOKENS_MAX}, not {max_tokens}.")
         if not (0.0 <= temperature <= 10.0 and 0.0 < top_p <= 1.0):
@@ -239,12 +257,15 @@ class Mesh:
             top_p_ppm=round(top_p * 1_000_000),
             seed=chance().randrange(SEEDS) if seed is None and temperature > 0 else (seed or 0),
         )
-        return TextRequest(opened, tokens, parameters, tuple(stop), policy, price_max_ucr, _keys(executors))
+        return TextRequest(
+            opened, tokens, parameters, tuple(stop), asked.policy, price_max_ucr, _keys(executors), asked.hedge
+        )
 
     async def _call(
         self, opened: ClientBundle, work: Work, assurance: str, price_max_ucr: int, executors: Sequence[str]
     ) -> tuple[CallJob, Piece, Verdict | None]:
-        request = CallRequest(opened, work, read_assurance(assurance), price_max_ucr, _keys(executors))
+        asked = read_assurance(assurance)
+        request = CallRequest(opened, work, asked.policy, price_max_ucr, _keys(executors), asked.hedge)
         job = CallJob(self._team, request)
         with one_error():
             return job, *await job.run()
@@ -379,7 +400,11 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
     folder = Path(home or os.environ.get("FALLOW_HOME") or Path.home() / ".fallow")
     key = load_or_create(folder / "keys" / "client")
     trust = TrustList.load(folder)
-    with closing(Wallet(folder / "wallet.db", key)) as wallet, closing(Book(folder / BOOK, wall_ms)) as book:
+    with (
+        closing(Wallet(folder / "wallet.db", key)) as wallet,
+        closing(Book(folder / BOOK, wall_ms)) as book,
+        closing(History(folder / HISTORY)) as history,
+    ):
         given, known = list(bootstrap), book.ways_in()
         if not given and not known:
             raise NetworkError(
@@ -387,7 +412,8 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
             )
         rules = profile_rules(wall_ms)
         async with open_network(chance().randbytes(32), [], given, rules, mode="client", known=known) as network:
-            desk = Desk(network, wallet, Settler(network, wallet.confirmed), key, wall_ms, book)
+            settler, judges = Settler(network, wallet.confirmed), frozenset(trust.owners.values())
+            desk = Desk(network, wallet, settler, key, wall_ms, book, judges)
             for channel in await wallet.take_over(wall_ms()):
                 desk.settler.add((book.get(channel.channel.record.payee) or Met(b"")).addresses, channel)
             failure: Exception | None = None
@@ -395,7 +421,12 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
                 discovery = Discovery(network, desk.now_ms, nursery, book)
                 experience = Experience(met=book.get)
                 bundles = Bundles(folder, trust, network, lambda node: experience.failed(node, trio.current_time()))
-                mesh = Mesh(Team(desk, discovery, experience, chance()), bundles, trust, nursery)
+                auditor, late = Auditor(desk, history), Late(history)
+                spots = Spots(auditor, chance())
+                team = Team(desk, discovery, experience, chance(), auditor, spots, late)
+                mesh = Mesh(team, bundles, trust, nursery)
+                nursery.start_soon(spots.run)
+                nursery.start_soon(late.run, team, bundles, trust.verifiers)
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
                 nursery.start_soon(book.keep, network)

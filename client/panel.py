@@ -34,6 +34,8 @@ class Place:
     attestation: Signed[Attestation] | None = None
     final: Receipted | None = None
     believed: bool = False
+    execution: Execution | None = None
+    """The one that brought it."""
 
     @property
     def member(self) -> Member:
@@ -62,20 +64,29 @@ class Panel:
         self._doubted: set[bytes] = set()
         """Nodes whose way broke once: if they answer again, they may be asked again."""
         self._decided = trio.Event()
+        self._spare: list[Place] = []
+        """Who came second in a race by a hair: paid, and not used."""
         self.places: list[Place] = []
         self.executions: list[Execution] = []
         """Of every node that was asked, whether it delivered or not."""
 
-    async def ask(self, count: int, preferred: Sequence[bytes], enough: Callable[[], Awaitable[bool]]) -> None:
+    async def ask(
+        self,
+        count: int,
+        preferred: Sequence[bytes],
+        enough: Callable[[], Awaitable[bool]],
+        wished: frozenset[bytes] = frozenset(),
+    ) -> None:
         """So many places more have delivered, or stay empty: nobody could be had, or kept the others waiting too long.
 
-        `enough` says whether the places filled so far decide the matter.
+        `enough` says whether the places filled so far decide the matter. The first of the places goes to an owner who is
+        `wished` for, if one can be had.
         """
         began = trio.current_time()
         async with trio.open_nursery() as asking:
 
             async def fill(index: int) -> None:
-                await self._fill(preferred[index : index + 1])
+                await self._fill(preferred[index : index + 1], wished if index == 0 else frozenset())
                 if await enough():
                     took = trio.current_time() - began
                     deadline = trio.current_time() + max(PATIENCE_S, took)
@@ -88,19 +99,39 @@ class Panel:
             late = Refused(Code.TIMED_OUT, "The others had decided the matter twice over by then.")
             self._team.failed(self._asked.pop(key), late)
 
+    async def race(self, count: int, preferred: Sequence[bytes]) -> None:
+        """One place is filled, by whoever of so many nodes delivers first; the others are stopped. Or it stays empty."""
+        async with trio.open_nursery() as asking:
+
+            async def fill(index: int) -> None:
+                await self._fill(preferred[index : index + 1], frozenset())
+                if self.places:
+                    asking.cancel_scope.cancel()
+
+            for index in range(count):
+                asking.start_soon(fill, index)
+        self._spare, self.places = self.places[1:], self.places[:1]
+        ran = {place.node.key for place in self.places}
+        self._asked = {key: node for key, node in self._asked.items() if key in ran}
+        self.executions = [place.execution for place in self.places if place.execution]
+
     def decide(self, believed: Collection[bytes]) -> None:
         """These nodes are paid, and no others."""
         for place in self.places:
             place.believed = place.node.key in believed
+        for place in self._spare:
+            place.believed = True
         self._decided.set()
 
-    async def _fill(self, preferred: Sequence[bytes]) -> None:
+    async def _fill(self, preferred: Sequence[bytes], wished: frozenset[bytes]) -> None:
         for _ in range(REPLACEMENTS_MAX):
             owners = {node.owner for node in self._asked.values()}
             need = replace(
                 self._need,
                 avoid_nodes=self._need.avoid_nodes | self._asked.keys(),
                 avoid_owners=self._need.avoid_owners | owners,
+                wished_owners=wished,
+                spread_from=self._need.spread_from | {node.capability.region for node in self._asked.values()},
             )
             try:
                 node = await self._team.pick(need, preferred, self._wait_s)
@@ -125,7 +156,8 @@ class Panel:
         try:
             async with execute(self._team.desk, place.node, self._request) as execution:
                 self.executions.append(execution)
-                place.final = await _collect(execution, place)
+                place.execution = execution
+                place.final = await collect(execution, place)
                 task_status.started(None)
                 await self._decided.wait()
                 if place.believed:
@@ -152,7 +184,7 @@ async def open_panel(team: Team, request: Request, need: Need, wait_s: float) ->
         panel.decide({place.node.key for place in panel.places if place.believed})
 
 
-async def _collect(execution: Execution, place: Place) -> Receipted:
+async def collect(execution: Execution, place: Place) -> Receipted:
     """What the node delivered, and its final receipt. Raises the `FallowError` that ended the execution before."""
     async for event in execution.events:
         match event:

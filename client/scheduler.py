@@ -28,6 +28,12 @@ WORTH_KEEPING = 0.5
 REDRAWN = 0.5
 """Share of choices of a checker that do not look at who has read the text: an executor that knew who checks its next window
 could lie whenever that is an accomplice."""
+UNPROVEN_COST_S = 0.5
+"""What a newcomer costs where work is checked by its record: every window of it waits for a checker, about so long on two
+cores. Little enough that an idle newcomer is taken before a proven node with a queue."""
+SPREAD = 0.5
+"""Share of choices of a checker that look for another region than those that are in it already. Regions are what nodes say of
+themselves: who named a rare one would otherwise be drawn each time."""
 FAILURE_COST_S = 5.0
 """What a recent failure, or one that is sure to come, adds to the expected time: about what a failed attempt costs a reader."""
 FAILURE_HALF_LIFE_S = 300.0
@@ -55,6 +61,14 @@ class Need:
     avoid_owners: frozenset[bytes] = frozenset()
     tokens: tuple[int, ...] = ()
     """Of a text, all that is given: a node that has read it before need not read it again."""
+    only_owners: frozenset[bytes] | None = None
+    """Those whom chance drew for a committee; None: anybody."""
+    wished_owners: frozenset[bytes] = frozenset()
+    """One of these, if any can take it."""
+    spread_from: frozenset[str] = frozenset()
+    """Regions that are in it already: another one, if any can take it."""
+    proven: frozenset[bytes] | None = None
+    """Nodes whose record lets some of their work pass unchecked; None where that makes no difference."""
 
 
 @dataclass(slots=True)
@@ -107,6 +121,8 @@ def unsuitable(node: Node, need: Need, distrusted: Collection[bytes]) -> str | N
         return "found at fault by a verdict of ours"
     if node.key in need.avoid_nodes:
         return "already tried"
+    if need.only_owners is not None and node.owner not in need.only_owners:
+        return "not of an owner who was drawn"
     if node.owner in need.avoid_owners:
         return "of an owner who is already part of this"
     if served is None or need.entry not in served.entries:
@@ -155,6 +171,7 @@ def expected_s(node: Node, need: Need, experience: Experience, now_s: float, kep
         + load * (reading + writing)
         + FAILURE_COST_S * (experience.recent_failures(node.key, now_s) + experience.failure_chance(node.key))
         + (0.0 if node.interactive or not waited_for else BATCH_COST_S)
+        + (UNPROVEN_COST_S if need.proven is not None and node.key not in need.proven else 0.0)
     )
 
 
@@ -175,12 +192,25 @@ def choose(
     for key in preferred:
         if wanted := next((node for node in eligible if node.key == key), None):
             return wanted
+    eligible = _wished(eligible, need, random)
     if random.random() < EXPLORE:
         return random.choice(eligible)
     drawn = random.sample(eligible, min(2, len(eligible)))
+    if need.proven and (proven := [node for node in eligible if node.key in need.proven and node not in drawn]):
+        drawn += random.sample(proven, min(2, len(proven)))
     kept = _worth_keeping(need, experience, random)
     drawn += [node for node in eligible if node.key in kept and node not in drawn]
     return min(drawn, key=lambda node: expected_s(node, need, experience, now_s, kept.get(node.key, 0)))
+
+
+def _wished(eligible: list[Node], need: Need, random: Random) -> list[Node]:
+    """Those of them that are wished for, or all if there are none."""
+    if wished := [node for node in eligible if node.owner in need.wished_owners]:
+        eligible = wished
+    if need.spread_from and random.random() < SPREAD:
+        elsewhere = [node for node in eligible if node.capability.region not in need.spread_from | {""}]
+        eligible = elsewhere or eligible
+    return eligible
 
 
 def _worth_keeping(need: Need, experience: Experience, random: Random) -> dict[bytes, int]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import TYPE_CHECKING
 
 import trio
 
 from ..protocol.errors import Code, FallowError, LocalProtocolError, Refused
 from ..protocol.policy import Policy
+from .auditing import Auditor
 from .discovery import Discovery, Node, busier
 from .execution import Desk, way_broke
 from .scheduler import Experience, Need, choose, ineligible, unsuitable, why_nobody
+
+if TYPE_CHECKING:
+    from .late import Late
+    from .spotting import Spots
 
 WAIT_S = 20.0
 """How long work waits for a node to come free before the caller is told that there is none."""
@@ -31,6 +37,9 @@ class Team:
     discovery: Discovery
     experience: Experience
     random: Random
+    auditor: Auditor
+    spots: Spots
+    late: Late
 
     async def pick(self, need: Need, preferred: Sequence[bytes] = (), wait_s: float = WAIT_S) -> Node:
         """A node for this work; its load here counts one more. Raises `Refused`, saying what each known node lacks."""
@@ -68,7 +77,10 @@ class Team:
                 if not policy.checked or not self._owners(nodes, needs[:1]):
                     raise self._refusal(nodes, needs[0])
                 count = len(self._owners(nodes, needs))
-                message = f"{policy} needs {policy.k} distinct owners, and {count} can take this work now."
+                message = (
+                    f"{policy} needs {policy.k} distinct owners, and {count} can take this work now."
+                    " Nothing was asked; with `none` nobody checks the result."
+                )
                 raise Refused(Code.UNSATISFIABLE_ASSURANCE, message)
             await trio.sleep(RETRY_S)
 

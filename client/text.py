@@ -15,9 +15,11 @@ import trio
 from ..protocol.bundle import GENERATE, SCORE
 from ..protocol.checks import Outcome
 from ..protocol.errors import Code, FallowError, Refused
-from ..protocol.identity import CHECKER, peer_id
-from ..protocol.limits import VOUCHER_MS_MAX
+from ..protocol.identity import CHECKER, EXECUTOR, peer_id
+from ..protocol.limits import VOUCHER_MS_MAX, WINDOW_TOKENS
 from ..protocol.orders import Continuation
+from ..protocol.prices import Usage as Used
+from ..protocol.prices import amount_ucr
 from ..protocol.receipts import FINAL, OPEN, YIELDED
 from ..protocol.work import Work
 from .answers import Answer, Chunk, Handover, Rejected, Usage
@@ -26,10 +28,12 @@ from .draft import Draft, TextRequest
 from .execution import Broken, Delivered, Receipted, Request, execute, way_broke
 from .judging import Attempt, Judge
 from .scheduler import Need
-from .team import Team
+from .team import WAIT_S, Team
 
 ATTEMPTS_MAX = 16
 """Nodes that one text may pass through: beyond it the mesh is not working."""
+OUTRUN_S = 2.0
+"""For what an outrun executor had delivered to be receipted and paid, once the text is done: a round trip on a bad link."""
 RELIABLE_RATE_TOKENS = 8
 """A rate is learned from attempts of at least so many tokens."""
 
@@ -43,7 +47,7 @@ class TextJob:
         self._request = request
         self._emit = emit
         self._draft = Draft(request.bundle.tokenizer, manifest.end_tokens, request.parameters.max_tokens, request.stop)
-        self._dossier = Dossier(request.bundle.signed, request.policy)
+        self._dossier = self._new_dossier()
         self._judge = Judge(team, request, self._draft, self._dossier, self._show)
         self._avoid: set[bytes] = set()
         self._doubted: set[bytes] = set()
@@ -52,6 +56,9 @@ class TextJob:
         self._left: tuple[bytes, str] | None = None
         """Who wrote last and why it stopped, until somebody goes on."""
         self._last_token_s = 0.0
+        self._contenders: list[Attempt] = []
+        """Executors of a hedge, until one of them has delivered."""
+        self._outrun: list[Attempt] = []
 
     async def run(self) -> Answer:
         """The answer, complete and, if the policy checks, accepted. Raises the `FallowError` that says why there is none."""
@@ -60,7 +67,8 @@ class TextJob:
         needs = (need, checking) if self._request.policy.checked else (need,)
         await self._team.require_owners(needs, self._request.policy)
         failure: FallowError | None = None
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as self._nursery:
+            nursery = self._nursery
             nursery.start_soon(self._judge.run)
             try:
                 await self._write(nursery)
@@ -68,9 +76,14 @@ class TextJob:
                 failure = error
                 with trio.move_on_after(VOUCHER_MS_MAX / 1000):
                     await self._judge.idle()  # what was delivered is paid even so
+            with trio.move_on_after(OUTRUN_S):
+                for attempt in self._outrun:
+                    await attempt.gone.wait()
             nursery.cancel_scope.cancel()
         desk = self._team.desk
         verdict = await self._dossier.close(desk.wallet, desk.now_ms())
+        if self._dossier.verdict is not None:
+            self._team.late.dispute(self._dossier.verdict, self._dossier.proof(), self._dossier.nodes)
         if failure is None and verdict and verdict.outcome != Outcome.ACCEPTED:
             failure = Refused(Code.REJECTED, "The signed records do not bear out the whole text.")
         if failure and verdict and failure.code is Code.REJECTED:
@@ -86,6 +99,8 @@ class TextJob:
             Usage(len(self._request.prompt), len(self._draft.tokens)),
             tuple(self._handovers),
             self._dossier.proof(),
+            self._judge.windows,
+            self._judge.checked,
         )
 
     async def _write(self, nursery: trio.Nursery) -> None:
@@ -107,12 +122,57 @@ class TextJob:
         raise Refused(Code.NO_EXECUTOR, f"{ATTEMPTS_MAX} nodes one after another could not finish this text.")
 
     async def _next_attempt(self, nursery: trio.Nursery) -> None:
-        preferred = [key for key in self._request.preferred if key not in self._doubted]
-        node = await self._team.pick(self._need(), preferred)
-        attempt = Attempt(node, len(self._draft.tokens))
-        self._judge.current = attempt
-        nursery.start_soon(self._run_attempt, attempt)
-        await attempt.over.wait()
+        if self._request.hedge > 1 and not self._draft.tokens and not self._avoid | self._doubted:
+            attempts = await self._race(nursery)
+        else:
+            preferred = [key for key in self._request.preferred if key not in self._doubted]
+            node = await self._team.pick(self._need(), preferred)
+            attempts = [Attempt(node, len(self._draft.tokens), self._dossier)]
+            self._judge.current = attempts[0]
+            nursery.start_soon(self._run_attempt, attempts[0])
+        for attempt in attempts:
+            await attempt.over.wait()
+            self._ended(attempt)
+
+    async def _race(self, nursery: trio.Nursery) -> list[Attempt]:
+        """Nodes of distinct owners have begun, and one of them has delivered, or none; these are given. The others stop.
+
+        Each order commits to a nonce of its own: of those that are outrun, nothing belongs to the work.
+        """
+        need, preferred = self._need(), list(self._request.preferred)
+        for _ in range(self._request.hedge):
+            try:
+                node = await self._team.pick(need, preferred, WAIT_S if not self._contenders else 0.0)
+            except Refused:
+                if not self._contenders:
+                    raise
+                break
+            need = replace(
+                need, avoid_nodes=need.avoid_nodes | {node.key}, avoid_owners=need.avoid_owners | {node.owner}
+            )
+            self._contenders.append(Attempt(node, 0, self._new_dossier()))
+        began = list(self._contenders)
+        for attempt in began:
+            nursery.start_soon(self._run_attempt, attempt)
+        for attempt in began:
+            await attempt.over.wait()  # at once for those that are outrun
+        self._contenders = []
+        return [attempt for attempt in began if not attempt.outrun]
+
+    def _won(self, winner: Attempt, others: list[Attempt]) -> None:
+        """The text goes on with the winner, and the work is what it was ordered for."""
+        self._dossier = self._judge.dossier = winner.dossier
+        self._judge.current = winner
+        for other in others:
+            other.outrun = other.discarded = True
+            other.over.set()
+            self._outrun.append(other)
+            if other.execution is not None:
+                self._nursery.start_soon(other.execution.stop, "another executor was quicker")
+
+    def _ended(self, attempt: Attempt) -> None:
+        """Why the attempt delivers no more is remembered for the choice of the next node."""
+        node = attempt.node
         if attempt.error or attempt.leaving:
             self._left = (node.key, attempt.leaving or (attempt.error.message if attempt.error else ""))
             if attempt.error and attempt.error.code in (Code.STALE_WORKER_KEY, Code.STALE_PRICES):
@@ -137,7 +197,7 @@ class TextJob:
                 attempt.execution = execution
                 if attempt.discarded:
                     return  # while it was dialled, what it was to go on from was withdrawn
-                self._dossier.ordered(execution)
+                attempt.dossier.ordered(execution)
                 await self._follow(attempt)
                 self._learn(attempt, began)
                 attempt.over.set()
@@ -148,6 +208,7 @@ class TextJob:
             attempt.error = attempt.error or error
         finally:
             attempt.over.set()
+            attempt.gone.set()
 
     async def _follow(self, attempt: Attempt) -> None:
         """Events until the final receipt, or until it breaks. Raises `Refused` if the executor ended where no text ends."""
@@ -155,12 +216,17 @@ class TextJob:
         async for event in attempt.execution.events:
             match event:
                 case Delivered(piece) if not attempt.discarded:
+                    if self._contenders:
+                        self._won(attempt, [other for other in self._contenders if other is not attempt])
+                        self._contenders = []
                     if self._draft.ended:
                         raise Refused(Code.ILLEGAL_MOVE, "The node went on after the text's end.")
                     self._draft.add(piece.tokens, piece.values_micro)
                     await self._on_tokens(attempt)
                 case Receipted(receipt, _, reason):
                     end = receipt.record.end
+                    if attempt.outrun:
+                        return await self._pay_outrun(attempt, event)
                     if end == FINAL and not self._draft.ended and not attempt.discarded:
                         raise Refused(Code.ILLEGAL_MOVE, "The node ended the text before its end.")
                     self._judge.submit(attempt, event)
@@ -172,6 +238,18 @@ class TextJob:
                     return
                 case _:
                     pass
+
+    async def _pay_outrun(self, attempt: Attempt, receipted: Receipted) -> None:
+        """Whoever was outrun is paid for what it had delivered by then, but for no more than a window."""
+        assert attempt.execution is not None
+        execution, order = attempt.execution, attempt.execution.order.record
+        used = Used(1, order.input_tokens, output_tokens=min(WINDOW_TOKENS, order.planned_tokens))
+        most = amount_ucr(execution.delivery.price, used, planned_tokens=order.planned_tokens, complete=False)
+        paid = receipted.added_ucr <= most
+        if paid:
+            await execution.pay(receipted)
+        due = receipted.added_ucr if paid else 0
+        self._dossier.paid(receipted.receipt, attempt.node, EXECUTOR, GENERATE, receipted.added_ucr, due)
 
     async def _on_tokens(self, attempt: Attempt) -> None:
         now_s = trio.current_time()
@@ -207,7 +285,7 @@ class TextJob:
             Work(((*self._request.prompt, *self._draft.tokens),)),
             replace(self._request.parameters, max_tokens=left),
             left,
-            self._dossier.commitment,
+            attempt.dossier.commitment,
             continues=resumes,
         )
 
@@ -221,12 +299,16 @@ class TextJob:
             self._request.amount_ucr_max,
             avoid_nodes=frozenset(self._avoid),
             tokens=(*self._request.prompt, *self._draft.tokens),
+            proven=self._team.auditor.proven(self._request.policy, self._request.bundle.hash),
         )
+
+    def _new_dossier(self) -> Dossier:
+        return Dossier(self._request.bundle.signed, self._request.policy, self._team.auditor.anchors)
 
     def _learn(self, attempt: Attempt, began: float) -> None:
         if not (attempt.error or attempt.leaving or attempt.discarded):
             read = (*self._request.prompt, *self._draft.tokens)
             self._team.experience.kept.note(attempt.node.key, self._request.bundle.hash, read)
         written, took = len(self._draft.tokens) - attempt.start, trio.current_time() - began
-        if written >= RELIABLE_RATE_TOKENS:
+        if written >= RELIABLE_RATE_TOKENS and not attempt.outrun:
             self._team.experience.measured(attempt.node.key, self._request.bundle.hash, written / took)

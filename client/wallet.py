@@ -114,6 +114,15 @@ class Wallet:
                 *(("UPDATE receipts SET refused = 1 WHERE id = ?", (receipt.id,)) for receipt in receipts)
             )
 
+    def channel_to(self, node: bytes) -> ChannelState | None:
+        """This process's channel to the node, if it has opened one."""
+        return self._channels.get(node)
+
+    def held_ucr(self, node: bytes, now_ms: int) -> int:
+        """What this process holds back of the node's pay."""
+        state = self._channels.get(node)
+        return state.held_ucr(now_ms) if state else 0
+
     async def pay(self, channel: ChannelState, receipt: Signed[Receipt], claim: Claim, now_ms: int) -> Signed[Voucher]:
         """A voucher that answers the receipt, on disk and ready to be sent. Once begun, it is not left half done."""
         async with self._money:

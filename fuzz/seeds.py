@@ -26,6 +26,7 @@ from fallow.protocol.identity import Issuer, Mandate, cid, peer_id
 from fallow.protocol.names import profile_key
 from fallow.protocol.opening import Opening
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile
+from fallow.protocol.proofs import ProofFile
 from fallow.protocol.published import Profiles
 from fallow.protocol.receipts import Receipt
 from fallow.protocol.schema import to_map
@@ -43,7 +44,8 @@ def seeds() -> dict[str, list[bytes]]:
     structs |= {kind.__name__: to_map(_sample(kind)) for kind in messages._KINDS.values()}
     work, piece = Work(((1, 70_000, 3),), 1), Piece((1, 2), (-5, -70_000), (0, 1), (2, 3), b"float32s", (1, 2))
     opening = Opening(FIRST, SECOND, work.encode(), (piece.encode(), Piece((3,), (-1,)).encode()))
-    structs |= {type(each).__name__: to_map(each) for each in (work, piece, opening)}
+    proof = ProofFile((envelopes["receipt"],), (opening.encode(),))
+    structs |= {type(each).__name__: to_map(each) for each in (work, piece, opening, proof)}
     given: Value = to_map(Input(FIRST, SECOND, work.encode()))
     structs["Input"] = given
     assert structs.keys() == STRUCTS.keys()
@@ -61,6 +63,7 @@ def seeds() -> dict[str, list[bytes]]:
         "input": [encode(given)],
         "piece": [piece.encode()],
         "opening": [opening.encode()],
+        "proof": [proof.encode()],
         "open": [opening.encode()],
         "evidence": [encode(to_map(evidence)) for evidence in _evidence(records)],
         "witness": [_witness(records)],

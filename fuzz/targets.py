@@ -27,7 +27,7 @@ from fallow.node.network.index import Index
 from fallow.node.network.kad import peer_untrusted
 from fallow.node.network.standing import Fault
 from fallow.node.network.table_rules import profile_rules
-from fallow.protocol import messages, opening, published, work
+from fallow.protocol import messages, opening, proofs, published, work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
 from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
@@ -50,7 +50,15 @@ NOW_MS = 1_790_000_000_000
 BYTES_MAX = 1 << 20
 STRUCTS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (*RECORDS.values(), *messages._KINDS.values(), work.Work, work.Input, work.Piece, opening.Opening)
+    for kind in (
+        *RECORDS.values(),
+        *messages._KINDS.values(),
+        work.Work,
+        work.Input,
+        work.Piece,
+        opening.Opening,
+        proofs.ProofFile,
+    )
 }
 """Everything that is read by its schema."""
 
@@ -293,6 +301,7 @@ TARGETS: dict[str, Target] = {
     "input": Target(("protocol.work.decode_input_untrusted",), _plaintext(work.decode_input_untrusted)),
     "piece": Target(("protocol.work.decode_piece_untrusted",), _plaintext(work.decode_piece_untrusted)),
     "opening": Target(("protocol.opening.decode_opening_untrusted",), _plaintext(opening.decode_opening_untrusted)),
+    "proof": Target(("protocol.proofs.decode_proof_untrusted",), _plaintext(proofs.decode_proof_untrusted)),
     "open": Target(("protocol.opening.open_untrusted",), _open),
     "evidence": Target(("protocol.records.check_evidence_untrusted",), _evidence),
     "witness": Target(("protocol.witness.check_witness_untrusted", "protocol.witness.heard_untrusted"), _witness),

@@ -12,12 +12,14 @@ from typing import Final, TypeAlias
 import numpy as np
 from nacl.signing import SigningKey
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
-from ..node.engine.bundles import Bundle, BundleStore
+from ..node.engine.bundles import Bundle, BundleStore, file_of
 from ..protocol.envelope import sign
 from ..protocol.errors import Code, StoreError
 from .builder import write
 from .recipes import recipe
+from .weights import write_weights
 
 _Matrix = NDArray[np.float32]
 Rounding: TypeAlias = Callable[[_Matrix], _Matrix]
@@ -42,6 +44,7 @@ def _to_integers(bits: int) -> Rounding:
     return to_steps
 
 
+WEIGHTS: Final = "weights.safetensors"
 ROUNDINGS: Final[dict[str, Rounding]] = {"bfloat16": _to_bfloat16, "int8": _to_integers(8), "int4": _to_integers(4)}
 
 
@@ -70,6 +73,28 @@ def rounded_bundle(name: str, rounding: str, downloads: Path) -> Iterator[Bundle
         manifest, files = write(name, replace(model, weights=weights), directory, _silent)
         key = SigningKey.generate()
         yield BundleStore(Path(scratch)).install(manifest, lambda m: sign(m, key), files)
+
+
+@contextmanager
+def altered_bundle(bundle: Bundle, change: Rounding, scratch: Path) -> Iterator[Bundle]:
+    """The bundle with every matrix of it changed, for as long as the context lasts; nothing of it is trusted by anybody.
+
+    Raises `StoreError(unsupported_model)` for one with weights in blocks: they are rounded already.
+    """
+    weights = {
+        name: array for name, array in load_file(bundle.path / WEIGHTS).items() if not name.startswith("padding.")
+    }
+    if any(array.dtype != np.float32 for array in weights.values()):
+        message = (
+            f"{bundle.manifest.name} has weights in blocks, which are rounded already: calibrate the float32 bundle."
+        )
+        raise StoreError(Code.UNSUPPORTED_MODEL, message)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="altered-") as folder:
+        made = Path(folder, WEIGHTS)
+        write_weights(made, {name: rounded(weights[name], change) for name in bundle.manifest.parameters})
+        manifest, key = replace(bundle.manifest, weights=file_of(made)), SigningKey.generate()
+        files = {name: made if name == WEIGHTS else bundle.path / name for name in manifest.files()}
+        yield BundleStore(Path(folder)).install(manifest, lambda m: sign(m, key), files)
 
 
 def _silent(_stage: str, _fraction: float) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..protocol.bundle import CALL, GENERATE, SCORE
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import CHECKER, EXECUTOR, RELAY, ROLES
-from ..protocol.limits import ADDRESSES_MAX, DEVICES_MAX, PRICES_MAX
+from ..protocol.limits import ADDRESSES_MAX, CANDIDATES_MAX, DEVICES_MAX, HOLD_MS_MAX, PRICES_MAX
 from .costs import Costs, EntryPrice
 from .credit import STRANGERS_PPM
 from .engine.messages import JOBS_MAX
@@ -48,6 +48,9 @@ RELAYS_MAX = 4
 FETCH = ("trusted", "never")
 FRIENDS_MAX = 256
 """A household, a club, a small company: whoever lends to more of them wants a history of each."""
+DAY_MS = 24 * 3600 * 1000
+HELD_PERCENT, HOLD_DAYS = 50, 7
+"""What deters is what is held; half of a week's pay lets a proven node's work pass with one window in fifty checked."""
 BYTES_MAX = 2**50
 """A pebibyte: no machine that lends itself has more, and no link moves so much in a second."""
 
@@ -107,6 +110,12 @@ class Config:
     """Of what the node can earn in a day, what clients without a settled history may take on credit, all together in a day."""
     friends: tuple[bytes, ...] = ()
     """Client keys that need no history here: the owner's own, say."""
+    held_percent: int = HELD_PERCENT
+    hold_days: int = HOLD_DAYS
+    """Of each job's pay, at most so much may a client hold back for so long, until it falls due by itself; nothing if there
+    are not at least three judges on whom both agree, for nobody else could forfeit it."""
+    arbiters: tuple[bytes, ...] = ()
+    """Public keys of owners of verifiers by whom this node lets itself be judged."""
     fetch: str = "trusted"
     """Of `bundles` and `fetch_bundles`, what is trusted and not in the store comes from other nodes; or `never`."""
     fetch_bundles: tuple[str, ...] = ()
@@ -217,7 +226,10 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         costs=_costs(table),
         priced=frozenset(_prices(table)) & set(_table(table, "prices")),
         strangers_ppm=integer(table, "strangers_ppm", STRANGERS_PPM, 0, 1_000_000),
-        friends=_friends(table),
+        friends=_keys(table, "friends", FRIENDS_MAX),
+        held_percent=integer(table, "held_percent", HELD_PERCENT, 0, 100),
+        hold_days=integer(table, "hold_days", HOLD_DAYS, 0, HOLD_MS_MAX // DAY_MS),
+        arbiters=_keys(table, "arbiters", CANDIDATES_MAX),
         fetch=word(table, "fetch", FETCH) or "trusted",
         fetch_bundles=texts(table, "fetch_bundles", (), SERVED_MAX),
         store_bytes_max=integer(table, "store_bytes_max", 0, 0, BYTES_MAX),
@@ -259,6 +271,14 @@ def _directory(table: Mapping[str, object], name: str, base: Path, default: Path
     return path
 
 
+def _keys(table: Mapping[str, object], name: str, most: int) -> tuple[bytes, ...]:
+    """Public keys in hex, each once, in ascending order: profiles and orders list them so."""
+    keys = texts(table, name, (), most)
+    if strange := next((key for key in keys if not re.fullmatch("[0-9a-f]{64}", key)), None):
+        raise bad(name, f"{strange[:80]!r} is no public key of 64 hex digits (`fallow owner show` prints one)")
+    return tuple(sorted({bytes.fromhex(key) for key in keys}))
+
+
 def _region(table: Mapping[str, object]) -> str:
     value = table.get("region", "")
     if not isinstance(value, str) or len(value) > 3 or not GEOHASH.issuperset(value):
@@ -271,13 +291,6 @@ def _roles(table: Mapping[str, object]) -> tuple[str, ...]:
     if not roles or not set(roles) <= set(ROLES):
         raise bad("roles", f"must name one or more of {', '.join(ROLES)}")
     return roles
-
-
-def _friends(table: Mapping[str, object]) -> tuple[bytes, ...]:
-    keys = texts(table, "friends", (), FRIENDS_MAX)
-    if strange := next((key for key in keys if not re.fullmatch("[0-9a-f]{64}", key)), None):
-        raise bad("friends", f"{strange[:80]!r} is no client's public key in hex")
-    return tuple(map(bytes.fromhex, keys))
 
 
 def _accelerators(table: Mapping[str, object]) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
 from ..protocol.identity import peer_id, short
 from ..protocol.messages import (
     BLOB_PROTOCOL,
+    GROUND_PROTOCOL,
     JOB_PROTOCOL,
     PROBE_PROTOCOL,
     PROFILE_PROTOCOL,
@@ -247,6 +248,7 @@ class _Node:
         self._serve(JOB_PROTOCOL, self._executor.serve)
         self._serve(PROFILE_PROTOCOL, self._presence.answer)
         self._serve(VOUCHER_PROTOCOL, self._settling.answer)
+        self._serve(GROUND_PROTOCOL, self._settling.answer_grounds)
         blobs = Blobs(
             self._library.shared,
             self._log,

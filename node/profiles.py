@@ -16,7 +16,7 @@ from ..protocol.orders import Terms
 from ..protocol.prices import Price, price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
 from ..protocol.published import Profiles
-from .config import Config
+from .config import DAY_MS, Config
 from .connection import HIDES_LINK, Connection
 from .costs import EntryPrice, entry_price
 from .credit import STRANGERS_PPM, day_ucr, windows_ucr
@@ -47,11 +47,23 @@ class Offer:
         """What a payer may leave without vouchers."""
         return windows_ucr(self.prices)
 
+    held_ppm_max: int = 0
+    hold_ms_max: int = 0
+    arbiters: tuple[bytes, ...] = ()
+
     @cached_property
     def terms(self) -> Terms:
         """What orders are held against."""
         bundles = frozenset((served.bundle, entry) for served in self.served for entry in served.entries)
-        return Terms(self.node, self.worker_key.id, price_list_id(self.prices), bundles)
+        return Terms(
+            self.node,
+            self.worker_key.id,
+            price_list_id(self.prices),
+            bundles,
+            self.held_ppm_max,
+            self.hold_ms_max,
+            frozenset(self.arbiters),
+        )
 
     def numerics_class(self, bundle: bytes) -> str:
         """The class of what the worker computes for a bundle on offer."""
@@ -81,7 +93,10 @@ def make_offer(
     )
     node = bytes(key.verify_key)
     worker_key = WorkerKey(node, engine.hpke_key, now_ms, now_ms + WORKER_KEY_MS_MAX)
-    return Offer(node, manifests, served, prices, sign(worker_key, key), config.strangers_ppm)
+    return Offer(
+        node, manifests, served, prices, sign(worker_key, key), config.strangers_ppm,
+        config.held_percent * 10_000, config.hold_days * DAY_MS, config.arbiters,
+    )  # fmt: skip
 
 
 def earns_ucr(offer: Offer) -> float:
@@ -138,9 +153,9 @@ def make_profiles(
         served=offer.served,
         prices=offer.prices,
         jobs_max=config.jobs_max,
-        held_ppm_max=0,
-        hold_ms_max=0,
-        arbiters=(),
+        held_ppm_max=offer.held_ppm_max,
+        hold_ms_max=offer.hold_ms_max,
+        arbiters=offer.arbiters,
     )
     connectivity = ConnectivityProfile(
         node=node,

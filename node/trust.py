@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -46,11 +46,19 @@ class TrustList:
     """What this machine trusts, by name."""
 
     entries: Mapping[str, TrustEntry]
+    owners: Mapping[str, bytes] = field(default_factory=dict)
+    """Owners of nodes to rely on, by the name that they have here: anchors of quorums, and judges in disputes."""
+    verifiers: Mapping[bytes, str] = field(default_factory=dict)
+    """Where the verifiers of some of them are asked, by owner: full multiaddrs."""
 
     @classmethod
     def load(cls, home: Path) -> TrustList:
         """The shipped list under the user's own. Raises `ConfigError(bad_config)` that names the file and the entry."""
-        return cls({entry.name: entry for source in (_shipped(), home / FILE_NAME) for entry in _read(source)})
+        lists = [_read(source) for source in (_shipped(), home / FILE_NAME)]
+        entries = {entry.name: entry for bundles, _ in lists for entry in bundles}
+        known = [owner for _, owners in lists for owner in owners]
+        verifiers = {key: address for _, key, address in known if address}
+        return cls(entries, {name: key for name, key, _ in known}, verifiers)
 
     def names(self) -> tuple[str, ...]:
         """Every name, sorted."""
@@ -76,7 +84,7 @@ class TrustList:
 
 def is_foreign(home: Path, manifest: Signed[Manifest]) -> bool:
     """Whether a stranger made it: neither the publishers of the package's own list nor this machine signed it."""
-    publishers = {entry.publisher for entry in _read(_shipped())}
+    publishers = {entry.publisher for entry in _read(_shipped())[0]}
     return manifest.signer not in publishers | _own_publisher(home)
 
 
@@ -94,19 +102,49 @@ def _shipped() -> Traversable:
     return resources.files("fallow").joinpath("client", FILE_NAME)
 
 
-def _read(where: Traversable) -> Iterable[TrustEntry]:
-    """The entries of one list; a list that is not there has none."""
+def _read(where: Traversable) -> tuple[list[TrustEntry], list[tuple[str, bytes, str]]]:
+    """The bundles and the owners of one list; a list that is not there has none."""
     try:
-        tables: object = tomllib.loads(where.read_text("utf-8")).get("bundle", [])
+        whole = tomllib.loads(where.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return [], []
     except OSError as error:
         raise ConfigError(Code.BAD_CONFIG, f"Cannot read {where}: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(Code.BAD_CONFIG, f"{where} is not TOML: {error}.") from None
+    bundles = [_entry(*one) for one in _tables(where, whole, "bundle")]
+    return bundles, [_owner(*one) for one in _tables(where, whole, "owner")]
+
+
+def _tables(where: Traversable, whole: Mapping[str, object], kind: str) -> Iterable[tuple[str, object]]:
+    """Each table of this kind, and how a person finds it."""
+    tables = whole.get(kind, [])
     if not isinstance(tables, list):
-        raise ConfigError(Code.BAD_CONFIG, f"{where}: `bundle` must be a list of tables ([[bundle]]).")
-    return [_entry(f"{where}, bundle {index + 1}", table) for index, table in enumerate(tables)]
+        raise ConfigError(Code.BAD_CONFIG, f"{where}: `{kind}` must be a list of tables ([[{kind}]]).")
+    return [(f"{where}, {kind} {index + 1}", table) for index, table in enumerate(tables)]
+
+
+def _owner(where: str, table: object) -> tuple[str, bytes, str]:
+    """Name, key, and where their verifier is asked; empty if that is not said."""
+    match table:
+        case {"name": str(name), "key": str(text), "verifier": str(address)}:
+            pass
+        case {"name": str(name), "key": str(text), **more} if "verifier" not in more:
+            address = ""
+        case _:
+            raise ConfigError(Code.BAD_CONFIG, f"{where}: name and key must be there, and all text.")
+    key = _key(text)
+    if key is None:
+        raise ConfigError(Code.BAD_CONFIG, f"{where}: key must be an owner's public key, of 64 hex digits.")
+    return name, key, address
+
+
+def _key(text: str) -> bytes | None:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        return None
+    return key if len(key) == 32 else None
 
 
 def _entry(where: str, table: object) -> TrustEntry:
@@ -115,11 +153,8 @@ def _entry(where: str, table: object) -> TrustEntry:
             pass
         case _:
             raise ConfigError(Code.BAD_CONFIG, f"{where}: name, cid and publisher must be there, all text.")
-    try:
-        key = bytes.fromhex(publisher)
-    except ValueError:
-        key = b""
-    if len(key) != 32 or not _is_cid(cid):
+    key = _key(publisher)
+    if key is None or not _is_cid(cid):
         raise ConfigError(Code.BAD_CONFIG, f"{where}: cid must be a content id, publisher a key of 64 hex digits.")
     return TrustEntry(name, cid, key)
 

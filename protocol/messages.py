@@ -7,7 +7,15 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from .codec import decode_untrusted, encode
 from .errors import Code, RemoteProtocolError
-from .limits import MESSAGE_BYTES_MAX, MESSAGE_ENTRIES_MAX, RATE_BYTES_MAX, RECORD_BYTES_MAX, WITNESSES_MAX
+from .limits import (
+    MESSAGE_BYTES_MAX,
+    MESSAGE_ENTRIES_MAX,
+    QUORUM_MAX,
+    RATE_BYTES_MAX,
+    RECORD_BYTES_MAX,
+    WITNESSES_MAX,
+)
+from .prices import Ucr
 from .schema import Between, Hash, Nonce, Size, Text, Uint, Word, from_map_untrusted, to_map
 from .versions import protocol_id
 
@@ -25,8 +33,13 @@ PROBE_PROTOCOL = protocol_id("probe", 1)
 """How long it takes there and back, and what one node has measured of the other ([page 02](02-discovery.md))."""
 RATE_PROTOCOL = protocol_id("rate", 1)
 """How much gets through between two nodes ([page 02](02-discovery.md))."""
+VERDICT_PROTOCOL = protocol_id("verdict", 1)
+"""A verifier's word on a verdict ([page 04](04-assurance.md))."""
+GROUND_PROTOCOL = protocol_id("ground", 1)
+"""Why something that is held is not owed any more ([page 05](05-payment.md))."""
 PROTOCOLS = (
     JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL, CONTROL_PROTOCOL, PROBE_PROTOCOL, RATE_PROTOCOL,
+    VERDICT_PROTOCOL, GROUND_PROTOCOL,
 )  # fmt: skip
 """All that this implementation speaks."""
 
@@ -268,13 +281,63 @@ class RateReply:
     """The first `wanted_bytes` of BLAKE3's output over the nonce; absent if the owner allows no more now."""
 
 
+@dataclass(frozen=True, slots=True)
+class VerdictRequest:
+    """Party to a verdict: do you come to the same?"""
+
+    KIND: ClassVar[str] = "verdict-request"
+    verdict: Hash
+    """Id of the verdict, which is among the records."""
+    proof: Bulk
+    """A `ProofFile`: all that the verdict rests on, opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictReply:
+    """Verifier: I have run it again, and so I say."""
+
+    KIND: ClassVar[str] = "verdict"
+    verdict: Envelope
+    """A `verdict` that says the same, signed by the verifier."""
+    mandate: Envelope
+    """A `mandate`: whose verifier it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroundRequest:
+    """Payer: so much of what I hold is forfeited, by this committee."""
+
+    KIND: ClassVar[str] = "ground-request"
+    channel: Envelope
+    """A `channel`: the one on which it is held."""
+    order: Envelope
+    """A `job-order`: one that the payee accepted on it."""
+    receipt: Envelope
+    """A `receipt` of the order: the committee was drawn for it."""
+    ucr: Ucr
+    """What is forfeited."""
+    verdicts: Annotated[tuple[Envelope, ...], Size(1, QUORUM_MAX)]
+    """The same `verdict` by each of its signers."""
+    mandates: Annotated[tuple[Envelope, ...], Size(1, QUORUM_MAX)]
+    """A `mandate` for each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroundReply:
+    """Node: it is on disk."""
+
+    KIND: ClassVar[str] = "ground"
+    ground: Hash
+    """Id of the ground."""
+
+
 JobMessage: TypeAlias = (
     OrderMessage | AcceptMessage | RefuseMessage | ChunkMessage | ReceiptMessage | AttestationMessage | VoucherMessage
     | HeartbeatMessage | CancelMessage | DeclineMessage | YieldMessage | FailedMessage
 )  # fmt: skip
 Message: TypeAlias = (
     JobMessage | ProfileRequest | ProfileReply | VoucherRequest | VoucherReply | BlobRequest | BlobReply
-    | Probe | ProbeReply | RateRequest | RateReply
+    | Probe | ProbeReply | RateRequest | RateReply | VerdictRequest | VerdictReply | GroundRequest | GroundReply
 )  # fmt: skip
 
 _KINDS: dict[str, type[Message]] = {
@@ -283,7 +346,7 @@ _KINDS: dict[str, type[Message]] = {
         OrderMessage, AcceptMessage, RefuseMessage, ChunkMessage, ReceiptMessage, AttestationMessage, VoucherMessage,
         HeartbeatMessage, CancelMessage, DeclineMessage, YieldMessage, FailedMessage,
         ProfileRequest, ProfileReply, VoucherRequest, VoucherReply, BlobRequest, BlobReply, Probe, ProbeReply,
-        RateRequest, RateReply,
+        RateRequest, RateReply, VerdictRequest, VerdictReply, GroundRequest, GroundReply,
     )
 }  # fmt: skip
 

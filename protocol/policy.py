@@ -15,15 +15,16 @@ from blake3 import blake3
 from .errors import Code, Refused
 from .limits import CANDIDATES_MAX, QUORUM_MAX
 
-NONE, QUORUM, AUDIT, COMMITTEE = "none", "quorum", "audit", "committee"
+NONE, QUORUM, AUDIT, ADAPTIVE, COMMITTEE = "none", "quorum", "audit", "adaptive", "committee"
 
-_GRAMMAR = re.compile(r"(none)|(quorum|committee):(\d{1,2})/(\d{1,2})|(audit):(\d{1,7})", re.ASCII)
+_GRAMMAR = re.compile(r"(none)|(quorum|committee):(\d{1,2})/(\d{1,2})|(audit|adaptive):(\d{1,7})", re.ASCII)
 _ANCHORED = "+anchor"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`none`, `quorum:K/N`, `audit:PPM` or `committee:K/N`; `+anchor`: one whom the verifier relies on must agree."""
+    """`none`, `quorum:K/N`, `audit:PPM`, `adaptive:PPM` or `committee:K/N`; `+anchor`: one whom the verifier relies on must
+    agree."""
 
     kind: str = NONE
     k: int = 1
@@ -31,7 +32,7 @@ class Policy:
     n: int = 1
     """Owners who are asked, the executor's among them."""
     ppm: int = 1_000_000
-    """Of a million windows, so many are checked."""
+    """Of a million windows, so many are checked (`adaptive`: at least)."""
     anchored: bool = False
 
     @classmethod
@@ -41,16 +42,17 @@ class Policy:
         match = _GRAMMAR.fullmatch(plain)
         if match is None:
             message = (
-                f"{text[:80]!r} is no assurance; say none, quorum:2/3, audit:50000 (of a million) or committee:2/3."
+                f"{text[:80]!r} is no assurance; say none, quorum:2/3, committee:2/3, or audit:50000 or adaptive:50000"
+                " (of a million)."
             )
             raise Refused(Code.UNSATISFIABLE_ASSURANCE, message)
-        none, counted, k, n, _, ppm = match.groups()
+        none, counted, k, n, sampled, ppm = match.groups()
         if none:
             policy = cls()
         elif counted:
             policy = cls(counted, int(k), int(n))
         else:
-            policy = cls(AUDIT, 2, 2, int(ppm))
+            policy = cls(sampled, 2, 2, int(ppm))
         policy = replace(policy, anchored=plain != text)
         if str(policy) != text or not policy._holds():
             raise Refused(
@@ -72,13 +74,18 @@ class Policy:
 
     def draws(self, nonce: bytes, receipt: bytes) -> bool:
         """Whether the work of this receipt has to be checked: known once there is the receipt, and not before."""
-        if not self.checked or self.ppm == 1_000_000:
-            return self.checked
-        return _number(b"fallow/1/audit" + nonce + receipt) * 1_000_000 < self.ppm << 64
+        return self.checked and drawn_at(self.ppm, nonce, receipt)
 
     def __str__(self) -> str:
-        text = {NONE: NONE, AUDIT: f"{AUDIT}:{self.ppm}"}.get(self.kind, f"{self.kind}:{self.k}/{self.n}")
+        text = NONE if self.kind == NONE else f"{self.kind}:{self.k}/{self.n}"
+        if self.kind in (AUDIT, ADAPTIVE):
+            text = f"{self.kind}:{self.ppm}"
         return text + _ANCHORED * self.anchored
+
+
+def drawn_at(ppm: int, nonce: bytes, receipt: bytes) -> bool:
+    """Whether chance draws the receipt at this rate. What is drawn at one rate is drawn at every higher one."""
+    return ppm >= 1_000_000 or _number(b"fallow/1/audit" + nonce + receipt) * 1_000_000 < ppm << 64
 
 
 def check_commitment(nonce: bytes, policy: str) -> bytes:

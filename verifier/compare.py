@@ -35,6 +35,13 @@ def choice_disagreement(
     return None
 
 
+def refutes(claimed: Sequence[int], found: Piece, top_p_ppm: int, tolerance: Tolerance) -> str | None:
+    """Why a checker's figures for a window cannot be those of an honest executor that claims these values, or None."""
+    return values_disagreement(claimed, found.values_micro, tolerance) or choice_disagreement(
+        found.gaps_micro, found.masses_ppm, top_p_ppm, tolerance
+    )
+
+
 def numbers_of(piece: Piece) -> tuple[tuple[float, ...], ...] | None:
     """The output of a `call`, row by row; None if its bytes are not finite numbers of the shape that it names."""
     if len(piece.shape) != 2 or not all(piece.shape) or len(piece.tensor) != 4 * piece.shape[0] * piece.shape[1]:

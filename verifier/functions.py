@@ -10,12 +10,12 @@ from ..protocol.distance import distance
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, RemoteProtocolError
 from ..protocol.limits import QUORUM_MAX
-from ..protocol.policy import AUDIT, COMMITTEE
+from ..protocol.policy import ADAPTIVE, AUDIT, COMMITTEE
 from ..protocol.receipts import FINAL, Receipt
 from ..protocol.work import Piece
 from .case import Case, Part
 from .compare import rows_of
-from .quorum import PARTY, FunctionJudgement, Result, Standings, judge_results
+from .quorum import PARTY, FunctionJudgement, Result, Standings, judge_audited, judge_results
 from .ruling import UNDECIDED_REASON, Ruling, drawn
 
 OTHER_WORK = "was asked about something else"
@@ -36,9 +36,9 @@ def judge_function(case: Case, executors: Sequence[Part]) -> tuple[Outcome, dict
     rulings: dict[bytes, Ruling] = {}
     if policy.kind == COMMITTEE:
         outcome = _by_committee(case, first, rulings)
-    elif policy.kind != AUDIT:
+    elif policy.kind not in (AUDIT, ADAPTIVE):
         outcome = _by_quorum(case, executors, rulings)
-    elif (final := _result(first).receipt) and not policy.draws(case.question.nonce, final.id):
+    elif (final := _result(first).receipt) and not _to_be_judged(case, final):
         outcome = Outcome.ACCEPTED
         rulings |= dict.fromkeys((first.order.id, *(r.id for r in first.receipts)), Ruling(Standing.UPHELD, due=True))
     else:
@@ -49,10 +49,16 @@ def judge_function(case: Case, executors: Sequence[Part]) -> tuple[Outcome, dict
     return outcome, rulings
 
 
+def _to_be_judged(case: Case, final: Signed[Receipt]) -> bool:
+    """Drawn by chance or, under `adaptive`, asked about beyond that."""
+    policy = case.question.policy
+    return policy.draws(case.question.nonce, final.id) or (policy.kind == ADAPTIVE and bool(_asked_about(case, final)))
+
+
 def _by_quorum(case: Case, members: Sequence[Part], rulings: dict[bytes, Ruling]) -> Outcome:
     """Enough of the members have come to one result."""
     judged = [part for part in members if _same_work(part, members)]
-    judgement = _judge(case, judged)
+    judgement = _judge_audited(case, judged) if case.question.policy.kind == ADAPTIVE else _judge(case, judged)
     accepted = judgement.outcome is Outcome.ACCEPTED
     for part in members:
         _rule(rulings, part, False, OTHER_WORK)
@@ -85,6 +91,13 @@ def _by_committee(case: Case, judged: Part, rulings: dict[bytes, Ruling]) -> Out
 def _judge(case: Case, parts: Sequence[Part]) -> FunctionJudgement:
     who = Standings(case.parties, case.question.anchors)
     return judge_results([_result(part) for part in parts], case.question.policy, case.tolerance, who)
+
+
+def _judge_audited(case: Case, parts: Sequence[Part]) -> FunctionJudgement:
+    """The first of the parts is the executor's, the others checked it."""
+    who = Standings(case.parties, case.question.anchors)
+    executor, *checks = [_result(part) for part in parts]
+    return judge_audited(executor, checks, case.question.policy, case.tolerance, who)
 
 
 def _asked_about(case: Case, receipt: Signed[Receipt] | None) -> list[Part]:

@@ -13,7 +13,7 @@ from ..protocol.bundle import Tolerance
 from ..protocol.checks import Attestation, Outcome
 from ..protocol.distance import Rows, distance
 from ..protocol.envelope import Signed
-from ..protocol.policy import COMMITTEE, Policy
+from ..protocol.policy import ADAPTIVE, COMMITTEE, Policy
 from ..protocol.receipts import Receipt
 from ..protocol.work import Piece
 from .compare import choice_disagreement, numbers_of, rows_of, values_disagreement
@@ -105,15 +105,25 @@ def judge_window(window: Window, policy: Policy, tolerance: Tolerance, who: Stan
             carried_good = carried_good and carried
         else:
             objections[check.member.node] = reason
-    if who.enough(agreeing, policy):
-        return Judgement(Outcome.ACCEPTED, objections, carried_good)
     objectors = [check for check in checks if _counts(window, check, parties) and check.member.node in objections]
-    for leader in objectors:
-        allies = [check for check in objectors if not _apart(leader, check, tolerance)]
-        if who.enough({ally.member.owner for ally in allies}, policy):
+    camps = [[check for check in objectors if not _apart(leader, check, tolerance)] for leader in objectors]
+    outnumbered = 0
+    if policy.kind == ADAPTIVE and objectors:
+        # Once somebody objects, the executor's own word is what is in question: the checkers alone decide, by majority.
+        agreeing -= {window.executor.owner}
+        outnumbered = max(len(_owners_of(camp)) for camp in camps)
+    if who.enough(agreeing, policy) and len(agreeing - {None}) > outnumbered:
+        return Judgement(Outcome.ACCEPTED, objections, carried_good)
+    for leader, allies in zip(objectors, camps, strict=True):
+        owners = _owners_of(allies)
+        if who.enough(owners, policy) and (policy.kind != ADAPTIVE or len(owners) > len(agreeing - {None})):
             members = [ally.member.node for ally in allies]
             return Judgement(Outcome.REJECTED, _outvoted(window, leader.member.node, members, objections))
     return Judgement(Outcome.INCONCLUSIVE, {})
+
+
+def _owners_of(checks: Iterable[Check]) -> set[bytes]:
+    return {check.member.owner for check in checks if check.member.owner is not None}
 
 
 def _heard(checks: Iterable[Check]) -> list[Check]:
@@ -241,6 +251,44 @@ def judge_results(
     for one in given:
         objections[one.place] = "" if one.place in members else _outlier(one, medoid, distances, tolerance)
     return FunctionJudgement(Outcome.ACCEPTED, tuple(objections), medoid.piece)
+
+
+def judge_audited(
+    executor: Result, checks: Sequence[Result], policy: Policy, tolerance: Tolerance, who: Standings | None = None
+) -> FunctionJudgement:
+    """As `judge_results` for an executor and those who check it, while they are of one mind. Once they are not, the
+    executor's own result is what is in question: most of the checkers decide, and it is held against theirs.
+
+    The objections are the executor's first, then the checkers' in their order.
+    """
+    who = who or Standings()
+    together = judge_results([executor, *checks], policy, tolerance, who)
+    heard = [check for check in checks if _speaks(check, who)]
+    said = zip([executor, *checks], together.objections, strict=True)
+    if together.outcome is Outcome.ACCEPTED and not any(why for one, why in said if _speaks(one, who)):
+        return together
+    undecided = FunctionJudgement(Outcome.INCONCLUSIVE, ("",) * (1 + len(checks)))
+    alone = judge_results(checks, policy, tolerance, who)
+    best = {c.member.owner for c, why in zip(checks, alone.objections, strict=True) if not why and _speaks(c, who)}
+    if alone.medoid is None or executor.piece is None or 2 * len(best) <= len({c.member.owner for c in heard}):
+        return undecided
+    own, majority = rows_of(executor.piece), rows_of(alone.medoid)
+    apart = distance(own, majority) if own and majority else None
+    agrees = apart is not None and apart <= tolerance.value_micro
+    by = (
+        "is no array of the same form"
+        if apart is None
+        else f"lies {apart} ppm from it (at most {tolerance.value_micro})"
+    )
+    objection = "" if agrees else f"most checkers came to another result; its own {by}"
+    return FunctionJudgement(Outcome.ACCEPTED, (objection, *alone.objections), alone.medoid)
+
+
+def _speaks(result: Result, who: Standings) -> bool:
+    """Whether it gave a result that counts."""
+    if result.piece is None or result.receipt is None or not who.parties.isdisjoint(result.member.keys):
+        return False
+    return numbers_of(result.piece) is not None
 
 
 def _rank_result(result: Result) -> tuple[bytes, bytes]:

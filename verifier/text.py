@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..protocol.bundle import SCORE
 from ..protocol.checks import Outcome, Standing
 from ..protocol.envelope import Signed
-from ..protocol.policy import COMMITTEE
+from ..protocol.policy import ADAPTIVE, COMMITTEE
 from ..protocol.receipts import CANCELLED, FINAL, Receipt
 from .case import Case, Part
 from .quorum import PARTY, SILENT, Check, Judgement, Standings, Window, judge_window
@@ -28,6 +28,8 @@ class _Judged:
     judgement: Judgement
     due: bool
     """Accepted, or not to be checked."""
+    judged: bool = True
+    """By checks; else it is taken as it is."""
 
     @property
     def start(self) -> int:
@@ -53,6 +55,8 @@ class _Judged:
 def judge_text(case: Case, executors: Sequence[Part]) -> tuple[Outcome, dict[bytes, Ruling]]:
     """The outcome, and the ruling on each receipt (or on the order that brought none)."""
     windows = {receipt.id: _judged(case, part, receipt) for part in executors for receipt in part.receipts}
+    if case.question.policy.kind == ADAPTIVE:
+        _doubt_what_follows(executors, windows)
     rulings: dict[bytes, Ruling] = {}
     for window in windows.values():
         rulings[window.receipt.id] = _on_executor(window)
@@ -62,19 +66,34 @@ def judge_text(case: Case, executors: Sequence[Part]) -> tuple[Outcome, dict[byt
         if part.order.record.checks is not None and part.order.id not in rulings:
             _rule(rulings, part, Ruling(Standing.UNDECIDED, BESIDE))
     beginning = executors[0].order.record.input_tokens
-    if any(_leads_back(window, windows, beginning, case) for window in windows.values() if _ends_text(window)):
+    if any(_leads_back(window, windows, beginning) for window in windows.values() if _ends_text(window)):
         return Outcome.ACCEPTED, rulings
     rejected = any(window.judgement.outcome is Outcome.REJECTED for window in windows.values())
     return Outcome.REJECTED if rejected else Outcome.INCONCLUSIVE, rulings
+
+
+def _doubt_what_follows(executors: Sequence[Part], windows: dict[bytes, _Judged]) -> None:
+    """After a window that was refuted, nothing of the same order is taken as it is: it was written on a lie."""
+    for part in executors:
+        refuted = False
+        for receipt in part.receipts:
+            window = windows[receipt.id]
+            if refuted and not window.judged and receipt.record.tokens:
+                undecided = Judgement(Outcome.INCONCLUSIVE, {})
+                windows[receipt.id] = replace(window, judgement=undecided, due=False)
+            refuted |= window.judgement.outcome is Outcome.REJECTED
 
 
 def _judged(case: Case, part: Part, receipt: Signed[Receipt]) -> _Judged:
     checks = tuple(check for check in case.parts if _is_about(check, part, receipt))
     policy = case.question.policy
     if receipt.record.tokens == 0:
-        return _Judged(part, receipt, (), Judgement(Outcome.ACCEPTED, {}), True)
-    if not policy.draws(case.question.nonce, receipt.id):
-        return _Judged(part, receipt, checks, Judgement(Outcome.ACCEPTED, {}), True)
+        return _Judged(
+            part, receipt, (), Judgement(Outcome.ACCEPTED, {}), True, policy.draws(case.question.nonce, receipt.id)
+        )
+    # What a client under `adaptive` has asked about beyond the draw is judged like what was drawn.
+    if not policy.draws(case.question.nonce, receipt.id) and not (policy.kind == ADAPTIVE and checks):
+        return _Judged(part, receipt, checks, Judgement(Outcome.ACCEPTED, {}), True, judged=False)
     if policy.kind == COMMITTEE:
         called = drawn(case, part, receipt.id)
         checks = tuple(check for check in checks if check.member.owner in called)
@@ -146,7 +165,7 @@ def _ends_text(window: _Judged) -> bool:
     return record.end == FINAL or (record.end == CANCELLED and came)
 
 
-def _leads_back(window: _Judged, windows: dict[bytes, _Judged], beginning: int, case: Case) -> bool:
+def _leads_back(window: _Judged, windows: dict[bytes, _Judged], beginning: int) -> bool:
     """Whether every token from the text's beginning to this window's end is borne out."""
     while window.due:
         record, order = window.receipt.record, window.part.order.record
@@ -154,8 +173,7 @@ def _leads_back(window: _Judged, windows: dict[bytes, _Judged], beginning: int, 
             window = windows[window.part.receipts[record.sequence - 1].id]
             continue
         # Tokens for which an executor that left did not sign any more are covered by the next one's check.
-        drawn_for_check = case.question.policy.draws(case.question.nonce, window.receipt.id)
-        covered = window.checked_from if drawn_for_check else beginning
+        covered = window.checked_from if window.judged else beginning
         before = windows.get(order.continues.receipt) if order.continues else None
         if before is None:
             return covered <= beginning

@@ -67,7 +67,7 @@ def test_a_chat_is_answered_and_says_how_it_was_checked(client: openai.OpenAI) -
     assert (answer.choices[0].finish_reason, answer.usage.completion_tokens) == ("length", 40)
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 40
     proof = answer.fallow
-    assert (proof["outcome"], proof["assurance"]) == ("accepted", "quorum:2/3")
+    assert (proof["outcome"], proof["assurance"]) == ("accepted", "adaptive:20000")
     assert proof["executors"]
     assert proof["checkers"]
     assert proof["receipts"] >= 4

@@ -114,7 +114,7 @@ def test_text_is_generated_checked_and_paid(mesh: Shell, tmp_path: Path) -> None
     piped = mesh(*ASK)
     assert piped.returncode == 0, piped.stderr
     assert piped.stdout == answer["text"] + "\n"
-    assert "verdict: accepted by quorum:2/3" in piped.stderr
+    assert "verdict: accepted by adaptive:20000" in piped.stderr
 
 
 def test_every_record_that_was_kept_verifies_and_a_copy_with_a_bit_flipped_does_not(
@@ -146,6 +146,25 @@ def test_whoever_has_the_records_comes_to_the_same_verdict(ask: tuple[str, ...],
     assert verdict["borne_out"].startswith("not recomputed")
 
 
+def test_a_proof_in_one_file_is_run_again(mesh: Shell, tmp_path: Path) -> None:
+    proof = tmp_path / "answer.proof"
+    ran = mesh(*ASK, "--receipts", proof, "--openings")
+    assert ran.returncode == 0, ran.stderr
+    found = mesh.json("verify", "--recheck", proof)
+    assert found["valid"]
+    assert {one["entry"] for one in found["rerun"]} == {"generate", "score"}
+    assert not any(one["objection"] for one in found["rerun"] if one["entry"] == "generate")
+    (verdict,) = (one for one in found["files"] if one["record"] == "verdict")
+    assert verdict["borne_out"] == "recomputed from the records beside it: the same"
+    proof.write_bytes(proof.read_bytes()[:-1])
+    assert not json.loads(mesh("verify", proof, "--json").stdout)["valid"]
+    ran = mesh(*ASK, "--receipts", proof)
+    assert ran.returncode == 0
+    assert "Nothing can be run again" in mesh("verify", "--recheck", proof).stderr
+    history = mesh.json("audits")
+    assert {(one["role"], one["newcomer"]) for one in history["standings"]} >= {("executor", True)}
+
+
 def test_openings_without_a_folder_are_a_mistake(mesh: Shell) -> None:
     ran = mesh(*ASK, "--openings")
     assert ran.returncode == 1
@@ -173,7 +192,7 @@ def test_what_is_not_accepted_shows_its_verdict_and_keeps_its_records(
     ask: tuple[str, ...], mesh: Shell, tmp_path: Path
 ) -> None:
     stranger = Shell(tmp_path / "home", mesh.bootstrap)  # who has not caught the liar yet, and so asks all four
-    shutil.copytree(mesh.home, stranger.home, ignore=shutil.ignore_patterns("wallet*", "client"))
+    shutil.copytree(mesh.home, stranger.home, ignore=shutil.ignore_patterns("wallet*", "history*", "client"))
     ran = stranger(*ask, "--assurance", "quorum:4/4", "--receipts", tmp_path / "kept", "--json")
     assert ran.returncode == 1
     shown = json.loads(ran.stdout)

@@ -27,6 +27,8 @@ from fallow.protocol.messages import (
     ChunkMessage,
     DeclineMessage,
     FailedMessage,
+    GroundReply,
+    GroundRequest,
     HeartbeatMessage,
     OrderMessage,
     Probe,
@@ -37,6 +39,8 @@ from fallow.protocol.messages import (
     RateRequest,
     ReceiptMessage,
     RefuseMessage,
+    VerdictReply,
+    VerdictRequest,
     VoucherMessage,
     VoucherReply,
     VoucherRequest,
@@ -62,7 +66,8 @@ MESSAGES = (
     DeclineMessage("false"), YieldMessage("home"), FailedMessage("worker_died", "gone"), ProfileRequest(),
     ProfileReply(E, E, E, E, "ready", ("warm",), 1), VoucherRequest(E, E), VoucherReply(bytes(32)), BlobRequest(bytes(32)),
     BlobReply(b"content"), Probe(bytes(16), E), ProbeReply(bytes(16)), RateRequest(bytes(16), b"up", 2),
-    RateReply(bytes(32), b"down"),
+    RateReply(bytes(32), b"down"), VerdictRequest(bytes(32), b"proof"), VerdictReply(E, E),
+    GroundRequest(E, E, E, 7, (E,), (E,)), GroundReply(bytes(32)),
 )  # fmt: skip
 PLAINTEXTS = (
     Work(((1, 2, 3), (4,)), 1),

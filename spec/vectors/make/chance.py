@@ -117,6 +117,8 @@ def policy() -> Iterator[Case]:
         ("audit:1", "audit", 2, 2, 1),
         ("audit:50000", "audit", 2, 2, 50_000),
         ("audit:1000000", "audit", 2, 2, whole),
+        ("adaptive:20000", "adaptive", 2, 2, 20_000),
+        ("adaptive:1000000+anchor", "adaptive", 2, 2, whole),
         ("committee:2/3", "committee", 2, 3, whole),
         ("quorum:2/3+anchor", "quorum", 2, 3, whole),
         ("audit:50000+anchor", "audit", 2, 2, 50_000),
@@ -137,6 +139,7 @@ def policy() -> Iterator[Case]:
         ("audit-nothing", "None of a million.", "audit:0"),
         ("audit-too-much", "More than a million.", "audit:1000001"),
         ("audit-leading-zero", "A number has one form.", "audit:050000"),
+        ("adaptive-alone", "The least rate is part of the policy.", "adaptive"),
         ("none-anchored", "What is not checked has no anchor.", "none+anchor"),
         ("anchored-twice", "Two anchors.", "quorum:2/3+anchor+anchor"),
         ("anchor-alone", "An anchor of nothing.", "+anchor"),
@@ -170,6 +173,8 @@ def audit() -> Iterator[Case]:
     yield asked("at-the-rate", about, first, f"audit:{least}", False)
     yield asked("above-the-number", "The rate is one millionth higher.", first, f"audit:{least + 1}", True)
     yield asked("all", "A rate of a million: every window.", first, "audit:1000000", True)
+    yield asked("adaptive-at-the-rate", "As an audit's, so far.", first, f"adaptive:{least}", False)
+    yield asked("adaptive-above-the-number", "As an audit's.", first, f"adaptive:{least + 1}", True)
     yield asked("none", "Nothing is checked.", first, "none", False)
     yield asked("quorum", "Every window is checked.", first, "quorum:2/3", True)
     yield asked("committee", "Every window is checked.", first, "committee:2/3+anchor", True)

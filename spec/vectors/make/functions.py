@@ -147,6 +147,33 @@ def audits() -> Iterator[Told]:
     one = work.call(1, _RESULT)
     undecided = executor(one, UNDECIDED, 0, 13)
     yield told("function-not-audited", "It is drawn, and nobody was asked.", work, one, INCONCLUSIVE, undecided)
+    yield from _adaptive()
+
+
+def _adaptive() -> Iterator[Told]:
+    for words, about, own, found, outcome in (
+        ("passed-over", "The result is not drawn, and nobody was asked.", _RESULT, (), ACCEPTED),
+        ("asked", "It is not drawn, and another owner's is the same.", _RESULT, (_RESULT,), ACCEPTED),
+        ("apart", "It is not drawn, and another owner's is not the same.", _RESULT, (_OTHER,), INCONCLUSIVE),
+        ("majority", "One has another result, and two the executor's.", _RESULT, (_OTHER, _RESULT, _RESULT), ACCEPTED),
+        ("outvoted", "A friend has the executor's result, and two another: theirs is used.", _OTHER,
+         (_OTHER, _RESULT, _RESULT), ACCEPTED),
+        ("two-and-two", "Of four checkers two and two are of one mind.", _RESULT, (_OTHER, _OTHER, _RESULT, _RESULT),
+         INCONCLUSIVE),
+    ):  # fmt: skip
+        work = Work("adaptive:1")
+        one = work.call(1, own)
+        assert audit_number(NONCE, one.receipts[0].id) * 1_000_000 >= 2**64, "the result is not drawn"
+        checks = [work.call(number, each, checks=one.receipts[0].id) for number, each in enumerate(found, 2)]
+        if outcome == ACCEPTED:
+            told_of = [
+                (one, own, executor),
+                *((check, each, checker) for check, each in zip(checks, found, strict=True)),
+            ]
+            findings = [say(p, UPHELD, 13) if each is _RESULT else say(p, REFUTED, 0, 13) for p, each, say in told_of]
+        else:
+            findings = [executor(one, UNDECIDED, 0, 13), *(checker(check, UNDECIDED, 0, 13) for check in checks)]
+        yield told(f"function-adaptive-{words}", about, work, one, outcome, *findings)
 
 
 def committees() -> Iterator[Told]:

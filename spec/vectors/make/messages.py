@@ -39,6 +39,13 @@ MESSAGES: dict[str, Fields] = {
     "probed": {"nonce": world.NONCE},
     "rate-request": {"nonce": world.NONCE, "content": b"up", "wanted_bytes": 2**20},
     "rate": {"received": HASH, "content": b"down"},
+    "verdict-request": {"verdict": HASH, "proof": b"a proof"},
+    "verdict": {"verdict": _ENVELOPE, "mandate": _ENVELOPE},
+    "ground-request": {
+        "channel": _SHORT, "order": _SHORT, "receipt": _SHORT, "ucr": 7, "verdicts": [_SHORT, _SHORT],
+        "mandates": [_SHORT, _SHORT],
+    },
+    "ground": {"ground": HASH},
 }  # fmt: skip
 """Every message by its kind, with all its fields."""
 

@@ -146,7 +146,15 @@ PROOFS: dict[str, tuple[str, ...]] = {
     # 04: assurance
     "A-1": ("policy/*",),
     "A-2": ("digest/commitment-*",),
-    "A-3": ("audit/*", "verdict/audit*", "verdict/function-passed-over*", "verdict/function-audited*"),
+    "A-3": (
+        "audit/*",
+        "verdict/audit*",
+        "verdict/adaptive-passed-over",
+        "verdict/adaptive-asked",
+        "verdict/function-passed-over*",
+        "verdict/function-audited*",
+        "verdict/function-adaptive-*",
+    ),
     "A-4": ("sortition/*", "verdict/committee-without-candidates", "verdict/function-committee-too-small"),
     "A-5": ("verdict/check-*", "verdict/opened-and-other"),
     "A-6": ("record/attestation-a-*",),
@@ -171,6 +179,7 @@ PROOFS: dict[str, tuple[str, ...]] = {
     ),
     "A-13": ("verdict/silent*", "verdict/too-few-values", "agreement/window-no-values", "agreement/window-all-silent"),
     "A-14": (
+        "verdict/adaptive-*",
         "verdict/agreed",
         "verdict/one-objects",
         "verdict/outvoted*",

@@ -231,6 +231,55 @@ def audited() -> Iterator[Told]:
     check = work.check(2, window, 3, 3)
     findings = [executor(part, UPHELD, 27), checker(check, UPHELD, 12)]
     yield told("audited", "It is drawn, and checked.", work, part, ACCEPTED, *findings)
+    yield from _adaptive()
+
+
+def _adaptive() -> Iterator[Told]:
+    work, part, window = text("adaptive:1")
+    assert audit_number(NONCE, window.id) * 1_000_000 >= 2**64, "the window is not drawn"
+    about = "The window is not drawn, and nobody was asked."
+    yield told("adaptive-passed-over", about, work, part, ACCEPTED, executor(part, UPHELD, 27))
+    for words, about, shifts, outcome in (
+        ("asked", "It is not drawn, and the client had it checked all the same.", (0,), ACCEPTED),
+        (
+            "objection",
+            "One who was asked beyond the draw objects: the executor's word is not enough.",
+            (500,),
+            INCONCLUSIVE,
+        ),
+        ("majority", "One objects, and two confirm.", (500, 0, 0), ACCEPTED),
+        ("two-and-two", "Two confirm and two object: nobody is in the majority.", (500, 500, 0, 0), INCONCLUSIVE),
+        ("three-against-two", "Three confirm, and two object.", (500, 500, 0, 0, 0), ACCEPTED),
+    ):
+        work, part, window = text("adaptive:1")
+        checks = [work.check(number, window, 3, 3, shift=shift) for number, shift in enumerate(shifts, 2)]
+        if outcome == ACCEPTED:
+            told_of = [
+                checker(c, REFUTED, 0, 12) if s else checker(c, UPHELD, 12) for c, s in zip(checks, shifts, strict=True)
+            ]
+            findings = [executor(part, UPHELD, 27), *told_of]
+        else:
+            findings = [executor(part, UNDECIDED, 0, 27), *(checker(check, UNDECIDED, 0, 12) for check in checks)]
+        yield told(f"adaptive-{words}", about, work, part, outcome, *findings)
+    work, part, window = text("adaptive:1", shift=500)
+    friend, *others = (work.check(number, window, 3, 3, shift=500 * (number == 2)) for number in (2, 3, 4))
+    work.open(part, *others)
+    findings = [
+        executor(part, REFUTED, 0, 27),
+        checker(friend, REFUTED, 0, 12),
+        *(checker(o, UPHELD, 12) for o in others),
+    ]
+    yield told("adaptive-outvoted", "A friend confirms, and two object: the executor does not count for itself.", work, part,
+               REJECTED, *findings)  # fmt: skip
+    work = Work("adaptive:1")
+    part = work.text(1)
+    first = work.window(part, 0, 3, "open", 20, shift=500)
+    work.window(part, 3, 2, "final", 35)
+    checks = [work.check(number, first, 3, 3) for number in (2, 3)]
+    work.open(part, *checks)
+    findings = [executor(part, REFUTED, 0, 35), *(checker(check, UPHELD, 12) for check in checks)]
+    about = "What follows a refuted window, and nobody was asked about, is not taken as it is."
+    yield told("adaptive-after-a-lie", about, work, part, REJECTED, *findings)
 
 
 def ends() -> Iterator[Told]:

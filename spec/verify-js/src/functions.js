@@ -25,9 +25,10 @@ export function judgeFunction(evidence, executors) {
   const [first] = executors
   const final = finalOf(first)
   if (policy.kind === 'committee') return byCommittee(evidence, first, final)
-  if (policy.kind !== 'audit') return byMembers(evidence, executors)
-  if (final === undefined || draws(policy, nonce, final.id))
-    return byMembers(evidence, [first, ...askedAbout(evidence, final)])
+  if (!['audit', 'adaptive'].includes(policy.kind)) return byMembers(evidence, executors)
+  const asked = askedAbout(evidence, final)
+  if (final === undefined || draws(policy, nonce, final.id) || (policy.kind === 'adaptive' && asked.length > 0))
+    return byMembers(evidence, [first, ...asked])
   const standing = (part) => (part === first ? 'upheld' : standingIn(evidence, part, [], null))
   return { outcome: 'accepted', rulings: rule(evidence.parts, standing) }
 }
@@ -35,7 +36,8 @@ export function judgeFunction(evidence, executors) {
 /** Enough of the members came to one result. @param {any} evidence @param {Part[]} members */
 function byMembers(evidence, members) {
   const judged = sameWork(members, members)
-  const { outcome, best } = judgeAll(evidence, judged)
+  const { outcome, best } =
+    evidence.question.policy.kind === 'adaptive' ? judgeAudited(evidence, judged) : judgeAll(evidence, judged)
   return { outcome, rulings: rule(evidence.parts, (part) => standingIn(evidence, part, judged, best)) }
 }
 
@@ -71,6 +73,24 @@ function judgeAll({ question, tolerance, who }, parts) {
   const { outcome, use, best } = judgeResults(results, question.policy, tolerance, who)
   return { outcome, use, best: best && best.map(({ part }) => part) }
 }
+
+/**
+ * The first part is the executor's, the others checked it: while all are of one mind, as ever. Once they are not, most of the
+ * checkers decide, and the executor's result is held against theirs.
+ */
+function judgeAudited(evidence, [executor, ...checks]) {
+  const speaks = (part) => outputOfPart(part) !== null && !isParty(part, evidence.who.parties)
+  const together = judgeAll(evidence, [executor, ...checks])
+  if (together.best && [executor, ...checks].every((part) => !speaks(part) || together.best.includes(part))) return together
+  const alone = judgeAll(evidence, checks)
+  const owners = (parts) => new Set(parts.flatMap(({ owner }) => (owner ? [hex(owner)] : ['']))).size
+  if (!alone.best || resultOf(executor) === undefined || 2 * owners(alone.best) <= owners(checks.filter(speaks)))
+    return { outcome: 'inconclusive', best: null }
+  const agrees = near(resultOf(executor), alone.use.output, evidence.tolerance)
+  return { outcome: 'accepted', best: agrees ? [executor, ...alone.best] : alone.best }
+}
+
+const outputOfPart = (part) => (resultOf(part) ? outputOf(resultOf(part)) : null)
 
 /** @param {any} piece of the executor @param {any} majority @param {any} tolerance */
 function near(piece, majority, tolerance) {

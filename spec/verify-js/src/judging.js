@@ -29,14 +29,21 @@ export function judgeWindow(window, policy, tolerance, who) {
   const views = checks.map((check) => ({ check, ...viewOf(check, window, tolerance, parties) }))
   const against = new Set(views.filter(({ agrees }) => !agrees).map(({ check }) => hex(check.node)))
   const confirming = views.filter(({ agrees }) => agrees)
-  const own = policy.kind === 'committee' ? [] : ownersOf([window.executor])
-  if (enough([...own, ...checkersOf(confirming)], policy, who)) {
+  const objectors = views.filter(({ check, counts }) => counts && against.has(hex(check.node)))
+  const alliesOf = (leader) =>
+    objectors.filter(({ check }) => near(leader.check.attestation, check.attestation, tolerance))
+  // Under `adaptive`, once somebody objects, the checkers alone decide, by majority.
+  const contested = policy.kind === 'adaptive' && objectors.length > 0
+  const own = policy.kind === 'committee' || contested ? [] : ownersOf([window.executor])
+  const agreeing = new Set([...own, ...checkersOf(confirming)])
+  const camps = objectors.map((leader) => new Set(checkersOf(alliesOf(leader))).size)
+  if (enough(agreeing, policy, who) && (!contested || agreeing.size > Math.max(...camps))) {
     return { outcome: 'accepted', against, carried_good: confirming.every(({ carried }) => carried) }
   }
-  const objectors = views.filter(({ check, counts }) => counts && against.has(hex(check.node)))
   for (const leader of objectors) {
-    const allies = objectors.filter(({ check }) => near(leader.check.attestation, check.attestation, tolerance))
-    if (!enough(checkersOf(allies), policy, who)) continue
+    const allies = alliesOf(leader)
+    const owners = new Set(checkersOf(allies))
+    if (!enough(owners, policy, who) || (contested && owners.size <= agreeing.size)) continue
     const allied = new Set(allies.map(({ check }) => hex(check.node)))
     const others = [
       ...checks.map(({ node }) => hex(node)).filter((node) => !allied.has(node)),

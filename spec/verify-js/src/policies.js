@@ -7,7 +7,7 @@ const UNHOLDABLE = 'unsatisfiable_assurance'
 const MILLION = 1_000_000
 /** Numbers have no leading zeros, so that a policy has one text. */
 const GRAMMAR =
-  /^(?:(?<none>none)|(?<kind>quorum|committee):(?<k>\d{1,2})\/(?<n>\d{1,2})|audit:(?<ppm>\d{1,7}))(?<anchor>\+anchor)?$/
+  /^(?:(?<none>none)|(?<kind>quorum|committee):(?<k>\d{1,2})\/(?<n>\d{1,2})|(?<sampled>audit|adaptive):(?<ppm>\d{1,7}))(?<anchor>\+anchor)?$/
 
 /** @typedef {{kind: string, k: number, n: number, ppm: number, anchored: boolean}} Policy */
 
@@ -31,7 +31,7 @@ export function parsePolicy(text) {
 function numbersOf(words) {
   if (words.none !== undefined) return { kind: 'none', k: 1, n: 1, ppm: MILLION }
   if (words.kind !== undefined) return { kind: words.kind, k: Number(words.k), n: Number(words.n), ppm: MILLION }
-  return { kind: 'audit', k: 2, n: 2, ppm: Number(words.ppm) }
+  return { kind: words.sampled ?? '', k: 2, n: 2, ppm: Number(words.ppm) }
 }
 
 /** @param {Policy} policy */

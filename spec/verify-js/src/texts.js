@@ -20,6 +20,7 @@ export function judgeText(evidence, executors) {
   for (const part of executors) {
     for (const receipt of part.receipts) windows.set(hex(receipt.id), windowOf(evidence, part, receipt))
   }
+  if (evidence.question.policy.kind === 'adaptive') doubtWhatFollows(executors, windows)
   const all = [...windows.values()]
   const rulings = new Map()
   for (const window of all) {
@@ -34,6 +35,18 @@ export function judgeText(evidence, executors) {
     for (const { id } of [order, ...receipts]) if (!rulings.has(hex(id))) rulings.set(hex(id), beside)
   }
   return { outcome: outcomeOf(all, windows, executors), rulings }
+}
+
+/** After a window that was refuted, nothing of the same order is taken as it is. */
+function doubtWhatFollows(executors, windows) {
+  for (const { receipts } of executors) {
+    let refuted = false
+    for (const { id, fields } of receipts) {
+      const window = windows.get(hex(id))
+      if (refuted && !window.drawn && fields.tokens > 0) windows.set(hex(id), { ...window, outcome: 'inconclusive' })
+      refuted ||= window.outcome === 'rejected'
+    }
+  }
 }
 
 function outcomeOf(all, windows, executors) {
@@ -54,7 +67,7 @@ function windowOf(evidence, part, receipt) {
     checks: asked,
     start,
     end: start + fields.tokens,
-    drawn: draws(policy, nonce, receipt.id),
+    drawn: draws(policy, nonce, receipt.id) || (policy.kind === 'adaptive' && fields.tokens > 0 && asked.length > 0),
   }
   if (fields.tokens === 0 || !window.drawn)
     return { ...window, outcome: 'accepted', against: new Set(), checkedFrom: start }

@@ -1,0 +1,294 @@
+"""Simulated histories of one client among nodes, some of which cheat: the policy code is the client's own.
+
+Real: the choice of executor and checkers (`client.scheduler.choose`), the record (`client.history`), the rate and the draw
+(`verifier.audits`, `protocol.policy`), the judgement (`verifier.quorum.judge_window`), what is held (`protocol.channel`'s rule,
+summed up). Made up: the windows' figures, and time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from fallow.client.discovery import Node
+from fallow.client.history import History, Subject
+from fallow.client.scheduler import Experience, Need, choose
+from fallow.protocol.bundle import Tolerance
+from fallow.protocol.checks import TEACHER_FORCED, Attestation, Outcome
+from fallow.protocol.envelope import Signed
+from fallow.protocol.identity import CHECKER, EXECUTOR, Mandate, WorkerKey
+from fallow.protocol.policy import Policy, drawn_at
+from fallow.protocol.prices import Price
+from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
+from fallow.protocol.receipts import OPEN, Receipt
+from fallow.verifier.audits import FLOOR_PPM, MILLION, NEWCOMER, audit_ppm, spot_ppm
+from fallow.verifier.quorum import Check, Judgement, Member, Standings, Window, judge_window
+
+BUNDLE, CLIENT, ZEROS = b"\x09" * 32, b"\x08" * 32, bytes(32)
+TOLERANCE = Tolerance(1_000, 1_000, 500, 0, 0, (), "-")
+POLICY = Policy.parse(f"adaptive:{FLOOR_PPM}")
+HELD = 0.5
+PERIOD_MS = 7 * 24 * 3600 * 1000
+TRUE: tuple[int, ...] = (-1_000,) * 4
+WRONG: tuple[int, ...] = (-60_000,) * 4
+"""Proof values of a window, fewer than a real one has: only whether they agree matters here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cheat:
+    """How a dishonest owner behaves. What it knows is what it is asked: never who checks."""
+
+    name: str
+    lies: Callable[[int, Random], bool]
+    """Whether it lies in its next window, after so many accepted ones."""
+    friends: bool = False
+    """Dishonest checkers confirm whatever dishonest executors say."""
+    agrees: bool = False
+    """As a checker it says yes to everything, whatever it runs."""
+    objects: bool = False
+    """As a checker it has other figures than everybody."""
+
+
+@dataclass
+class Told:
+    """What came of one history, of its dishonest owners together."""
+
+    wrong: int = 0
+    """Windows in which they lied."""
+    accepted: int = 0
+    """Of these, those that stand at the end of the history: not found at once, nor when audits went backwards."""
+    delivered: int = 0
+    """Of these, those that nothing was said of when they came: not drawn, or confirmed by friends."""
+    answers: int = 0
+    answers_wrong: int = 0
+    """Answers with a lie in them, and those of them that were taken as good when they came."""
+    paid_ucr: int = 0
+    """For wrong windows that stand, or that were paid before they were found."""
+    forfeited_ucr: int = 0
+    caught_after: list[int] = field(default_factory=list)
+    """Of each that was caught as executor, answers from the first with a lie in it until then."""
+    checks_until_caught: list[int] = field(default_factory=list)
+    """Of each that was caught as a checker, checks that it was asked for."""
+    honest_blamed: int = 0
+    """Honest nodes against whom a fault was found."""
+    windows: int = 0
+    checks: Counter[int] = field(default_factory=Counter)
+    """By the place of the window in its answer."""
+    spots: int = 0
+
+
+@dataclass
+class _Owner:
+    node: Node
+    dishonest: bool
+    served: int = 0
+    held_ucr: int = 0
+    period_ends_ms: int = 0
+    lied_answers: int = 0
+    lied: bool = False
+    asked: int = 0
+    answers: int = 0
+    confirmed: int = 0
+    """Wrong windows that friends have confirmed: nobody looks at them again."""
+    unchecked: list[bool] = field(default_factory=list)
+    """Whether it was wrong, of each window that was taken unchecked."""
+
+
+class World:
+    """A client, `nodes` nodes of as many owners, of which the first `dishonest` cheat."""
+
+    def __init__(self, cheat: Cheat, seed: int, nodes: int, dishonest: int, windows: int, price_ucr: int) -> None:
+        self._cheat, self._windows, self._price = cheat, windows, price_ucr
+        self._random = Random(seed)
+        self._history = History()
+        self._experience = Experience()
+        self._distrusted: set[bytes] = set()
+        made = [_node(number) for number in range(nodes)]
+        self._owners = {node.key: _Owner(node, number < dishonest) for number, node in enumerate(made)}
+        self._nodes = made
+        self._now_ms = 0
+        self.told = Told()
+
+    def answer(self, gap_ms: int) -> None:
+        """One more answer is asked for, `gap_ms` after the last."""
+        self._now_ms += gap_ms
+        need = Need(BUNDLE, "generate", 1, 40, 200, 10**9, proven=self._history.proven(BUNDLE, NEWCOMER))
+        node = choose(self._nodes, need, self._experience, self._distrusted, (), 0.0, self._random)
+        assert node is not None
+        owner, lied, stands = self._owners[node.key], 0, 0
+        for place in range(self._windows):
+            wrong = owner.dishonest and self._cheat.lies(owner.served, self._random)
+            verdict = self._window(owner, wrong, place)
+            lied += wrong
+            owner.lied |= wrong
+            if verdict is Outcome.REJECTED:
+                stands = 0  # found, and looked back: what was accepted of this answer is withdrawn with it
+                if owner.dishonest:
+                    self.told.caught_after.append(owner.lied_answers + 1)
+                break
+            stands += wrong
+            owner.served += 1
+        owner.lied_answers += owner.lied
+        owner.answers += 1
+        self.told.answers += bool(lied)
+        self.told.answers_wrong += bool(stands)
+        self.told.wrong += lied
+        self.told.delivered += stands
+
+    @property
+    def over(self) -> bool:
+        """Everybody who cheats was found out: nothing more can come of it."""
+        return any(o.dishonest for o in self._owners.values()) and all(
+            key in self._distrusted for key, o in self._owners.items() if o.dishonest
+        )
+
+    def finish(self) -> Told:
+        """What stands at the end."""
+        self.told.accepted = sum(owner.confirmed + sum(owner.unchecked) for owner in self._owners.values())
+        return self.told
+
+    def answers_by_node(self) -> list[int]:
+        """How many each node has had."""
+        return [owner.answers for owner in self._owners.values()]
+
+    def _window(self, owner: _Owner, wrong: bool, place: int) -> Outcome:
+        self.told.windows += 1
+        receipt = self._random.randbytes(32)
+        if self._now_ms >= owner.period_ends_ms:
+            owner.held_ucr, owner.period_ends_ms = 0, self._now_ms + PERIOD_MS
+        subject = _subject(owner.node)
+        rate = audit_ppm(self._history.valid(subject), self._price, owner.held_ucr, FLOOR_PPM)
+        if not drawn_at(rate, ZEROS, receipt):
+            owner.unchecked.append(wrong)
+            self._pay(owner, wrong)
+            return Outcome.ACCEPTED
+        judgement, checkers = self._check(owner, wrong, receipt)
+        self.told.checks[place] += len(checkers)
+        for checker in checkers:
+            objection = judgement.fault(checker.node.key)
+            if objection is None and checker.node.key not in judgement.reasons:
+                self._history.passed(_subject(checker.node), CHECKER, self._now_ms)
+                self._spot(checker)
+            elif objection and judgement.outcome is not Outcome.INCONCLUSIVE:
+                self._fault(checker, as_checker=True)
+        if judgement.outcome is Outcome.ACCEPTED:
+            self._history.passed(subject, EXECUTOR, self._now_ms)
+            owner.confirmed += wrong
+            self._pay(owner, wrong)
+        elif judgement.outcome is Outcome.REJECTED:
+            self._fault(owner, as_checker=False)
+        return judgement.outcome
+
+    def _check(self, owner: _Owner, wrong: bool, receipt: bytes) -> tuple[Judgement, list[_Owner]]:
+        """As `client.checking.check_window`: one checker, and two more if that leaves it open."""
+        anchors, checkers = self._history.anchors(), list[_Owner]()
+        values = WRONG if wrong else TRUE
+        claim = _receipt(owner.node.key, values, receipt)
+        member = Member(owner.node.key, owner.node.owner)
+        need = Need(
+            BUNDLE, "score", 1, 100, 4, 10**9, CHECKER, frozenset({owner.node.key}), member.keys,
+            wished_owners=anchors if owner.node.owner not in anchors else frozenset(),
+        )  # fmt: skip
+        who = Standings(frozenset({CLIENT}), anchors)
+        judgement = judge_window(Window(claim, member, (), MILLION), POLICY, TOLERANCE, who)
+        for count in (1, 2):
+            if judgement.outcome is not Outcome.INCONCLUSIVE:
+                break
+            for _ in range(count):
+                asked = need.avoid_nodes | {checker.node.key for checker in checkers}
+                wished = need.wished_owners if len(checkers) in (0, 1) else frozenset()
+                one = replace(need, avoid_nodes=asked, wished_owners=wished)
+                node = choose(self._nodes, one, self._experience, self._distrusted, (), 0.0, self._random)
+                if node is not None:
+                    checkers.append(self._owners[node.key])
+            checks = tuple(self._attested(checker, owner, values, claim) for checker in checkers)
+            judgement = judge_window(Window(claim, member, checks, MILLION), POLICY, TOLERANCE, who)
+        for checker in checkers:
+            checker.asked += 1
+        return judgement, checkers
+
+    def _attested(self, checker: _Owner, owner: _Owner, values: tuple[int, ...], claim: Signed[Receipt]) -> Check:
+        found = TRUE
+        if checker.dishonest and self._cheat.friends and owner.dishonest:
+            found = values
+        elif checker.dishonest and self._cheat.objects:
+            found = tuple(value - 50_000 - self._random.randrange(10_000) for value in TRUE)
+        record = Attestation(claim.id, ZEROS, TEACHER_FORCED, found, (0,) * 4, (0,) * 4, "float32")
+        signed = Signed(record, checker.node.key, self._random.randbytes(16))
+        return Check(Member(checker.node.key, checker.node.owner), 4, signed)
+
+    def _spot(self, checker: _Owner) -> None:
+        """As `client.spotting`: a transcript with a token changed, of which only an honest run shows the gap."""
+        valid = self._history.valid(_subject(checker.node), CHECKER)
+        if self._random.randrange(MILLION) >= spot_ppm(valid):
+            return
+        self.told.spots += 1
+        checker.asked += 1
+        if checker.dishonest and self._cheat.agrees:
+            self._fault(checker, as_checker=True)
+        else:
+            self._history.passed(_subject(checker.node), CHECKER, self._now_ms)
+
+    def _fault(self, owner: _Owner, *, as_checker: bool) -> None:
+        self._history.failed(owner.node.owner, owner.node.key, "found out", self._now_ms)
+        self._distrusted.add(owner.node.key)
+        if not owner.dishonest:
+            self.told.honest_blamed += 1
+            return
+        if as_checker:
+            self.told.checks_until_caught.append(owner.asked)
+        self.told.forfeited_ucr += owner.held_ucr
+        owner.held_ucr = 0
+        for _ in range(sum(owner.unchecked)):  # audits go backwards, by whoever is drawn for each
+            judgement, _ = self._check(owner, True, self._random.randbytes(32))
+            owner.confirmed += judgement.outcome is Outcome.ACCEPTED
+        owner.unchecked.clear()
+
+    def _pay(self, owner: _Owner, wrong: bool) -> None:
+        owner.held_ucr += round(HELD * self._price)
+        self.told.paid_ucr += self._price * wrong
+
+
+def refuted(random: Random, rate_ppm: int, colluding: float) -> bool:
+    """Whether a wrong window is drawn at this rate, and refuted, where each checker confirms it with this chance."""
+    receipt = random.randbytes(32)
+    if not drawn_at(rate_ppm, ZEROS, receipt):
+        return False
+    executor = Member(b"e" * 32, b"E" * 32)
+    claim = _receipt(executor.node, WRONG, receipt)
+    checks: tuple[Check, ...] = ()
+    for count in (1, 2):
+        for _ in range(count):
+            node = random.randbytes(32)
+            found = WRONG if random.random() < colluding else TRUE
+            record = Attestation(claim.id, ZEROS, TEACHER_FORCED, found, (0,) * 4, (0,) * 4, "float32")
+            checks += (Check(Member(node, node[::-1]), 4, Signed(record, node, random.randbytes(16))),)
+        judgement = judge_window(Window(claim, executor, checks, MILLION), POLICY, TOLERANCE)
+        if judgement.outcome is not Outcome.INCONCLUSIVE:
+            break
+    return judgement.outcome is Outcome.REJECTED
+
+
+def _subject(node: Node) -> Subject:
+    return Subject(node.key, node.owner, BUNDLE, "float32")
+
+
+def _receipt(node: bytes, values: tuple[int, ...], envelope: bytes) -> Signed[Receipt]:
+    return Signed(Receipt(ZEROS, 0, None, 0, 4, ZEROS, values, "float32", 1, OPEN), node, envelope)
+
+
+def _node(number: int) -> Node:
+    key, owner = bytes([number + 1]) * 32, bytes([number + 1, 1]) * 16
+    served = ServedBundle(BUNDLE, ("generate", "score"), "float32", 400_000, 30_000, 0)
+    prices = (Price(BUNDLE, "generate", 0, 1, 4, 0), Price(BUNDLE, "score", 0, 1, 0, 1))
+    roles = (EXECUTOR, CHECKER)
+    return Node(
+        key,
+        Signed(Mandate(key, owner, roles, 1, 0, 1, None), owner, b""),
+        CapabilityProfile(key, ZEROS, 1, 0, 1, "host", "", roles, (), (served,), prices, 4, 500_000, PERIOD_MS, ()),
+        ConnectivityProfile(key, 1, 0, 1, (), (), None, 0, None, None, None, None, None, None),
+        Signed(WorkerKey(key, ZEROS, 0, 1), key, b""),
+        "ready", (), 0, (), 5.0, 0.0,
+    )  # fmt: skip

@@ -1,0 +1,271 @@
+"""What checking costs in executor time, and what it catches: the client's own policy code on measured costs.
+
+    python benchmarks/assurance.py [NAME]     a text bundle built on this machine (smollm2-135m-instruct)
+    python benchmarks/assurance.py --policies     without the engine: adversaries and the bound alone
+
+Costs: whole answers of the two named workloads at 1, 8 and 16 streams side by side, and the check of each window by itself,
+of a client whom the checker has not met (no prefix is kept), through the engine. Rates: six honest nodes that are all new to
+the client, twenty answers a day each; half of the pay is held for a week. Adversaries: `adversaries.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from statistics import mean, median
+
+import jobs
+import table
+import trio
+from adversaries import Cheat, Told, World, refuted
+
+from fallow.node.engine.bundles import Bundle, BundleStore
+from fallow.node.engine.engine import Engine, open_engine
+from fallow.node.engine.messages import EngineJob
+from fallow.node.engine.sealing import PieceSealer, seal_input
+from fallow.protocol.limits import WINDOW_TOKENS
+from fallow.protocol.work import Input, Parameters, Work, decode_piece_untrusted
+from fallow.verifier.audits import FLOOR_PPM, MILLION, Deterrence, audit_ppm, held_needed_ucr
+
+STREAMS = (1, 8, 16)
+ROUNDS = 3
+NODES, ANSWERS, A_DAY = 6, 200, 20
+"""Of the rates: nodes, answers of each as a newcomer (and as many after them), and answers a day of each."""
+STEADY_AIM, NEW_AIM = 1.05, 1.3
+CROWD, DISHONEST, ASKED = 10, 2, 150
+"""Of the adversaries: nodes, those of them that cheat (each of an owner of its own), and answers in one history."""
+DAY_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    name: str
+    prompt: int
+    answer: int
+
+    @property
+    def ends(self) -> list[int]:
+        """Tokens of the text up to the end of each of its windows."""
+        return [self.prompt + min(at + WINDOW_TOKENS, self.answer) for at in range(0, self.answer, WINDOW_TOKENS)]
+
+    @property
+    def price_ucr(self) -> int:
+        """Of a window, by the default prices."""
+        return (self.prompt + 4 * self.answer) // len(self.ends)
+
+
+CHAT, LONG = Workload("chat, 40 in, 200 out", 40, 200), Workload("long prompt, 1000 in, 50 out", 1000, 50)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    jobs.text_bundle(parser)
+    parser.add_argument("--policies", action="store_true", help="adversaries and the bound alone")
+    parser.add_argument("--histories", type=int, default=1000, help="simulated histories of each adversary")
+    options = parser.parse_args()
+    if not options.policies:
+        store, bundle = jobs.installed(options.name)
+        trio.run(overhead, store, bundle)
+    adversaries(options.histories)
+    bound(options.histories)
+
+
+# --- what it costs ---
+
+
+async def overhead(store: BundleStore, bundle: Bundle) -> None:
+    """Prints executor time with checks over executor time without, by workload and streams."""
+    table.head()
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch, "worker.log")
+        async with open_engine(store, [bundle.cid], log_path=log, max_jobs=max(STREAMS)) as engine:
+            await jobs.all_loaded(bundle, log)
+            for work in (CHAT, LONG):
+                await _workload(engine, bundle, work)
+
+
+async def _workload(engine: Engine, bundle: Bundle, work: Workload) -> None:
+    work = replace(work, prompt=min(work.prompt, bundle.manifest.context_tokens_max - work.answer))
+    prompt = tuple(range(1000, 1000 + work.prompt))
+    text = await jobs.write(engine, bundle, prompt, work.answer)
+    if len(text.tokens) < work.answer:
+        raise SystemExit("the model ended its answer early: choose another prompt")
+    checks: list[list[float]] = [[] for _ in work.ends]
+    whole: dict[int, list[float]] = {streams: [] for streams in STREAMS}
+    for _ in range(ROUNDS):
+        for place, end in enumerate(work.ends):
+            tokens = (*prompt, *text.tokens)[:end]
+            claimed = min(WINDOW_TOKENS, end - work.prompt - place * WINDOW_TOKENS)
+            checks[place].append(await _check(engine, bundle, tokens, claimed))
+        for streams in STREAMS:
+            began = time.perf_counter()
+            async with trio.open_nursery() as nursery:
+                for _ in range(streams):
+                    nursery.start_soon(jobs.write, engine, bundle, prompt, work.answer)
+            whole[streams].append((time.perf_counter() - began) / streams)
+    check_s = [median(each) for each in checks]
+    table.row(f"{work.name}: checks of its {len(check_s)} windows, together", f"{sum(check_s):.2f} s")
+    new, steady = rates(work)
+    for streams in STREAMS:
+        answer_s = median(whole[streams])
+        table.row(f"- B={streams}: executor time of one answer", table.s(whole[streams]))
+        for when, found, aim in (("first 200 answers of a newcomer", new, NEW_AIM), ("after them", steady, STEADY_AIM)):
+            extra = sum(share * cost for share, cost in zip(found, check_s, strict=True)) / answer_s
+            checked = sum(found) / len(found)
+            table.row(
+                f"- B={streams}: {when}, {checked:.1%} of windows checked (spot checks among them)",
+                f"{1 + extra:.3f}x",
+                f"<= {aim}x",
+                1 + extra <= aim,
+            )
+
+
+async def _check(engine: Engine, bundle: Bundle, tokens: tuple[int, ...], claimed: int) -> float:
+    """Seconds of one check of the last tokens, by a node that has not met the client."""
+    plain, order = Input(os.urandom(32), os.urandom(32), Work((tokens,), claimed).encode()), os.urandom(32)
+    sealed = seal_input(engine.hpke_key, order, plain.encode())
+    job = EngineJob(
+        order, bundle.hash, os.urandom(32), "score", Parameters(200), plain.digest, len(tokens) - claimed, sealed
+    )
+    sealer, began = PieceSealer(plain.reply_secret, order), time.perf_counter()
+    async for piece in engine.submit(job):
+        found = decode_piece_untrusted(sealer.open(piece.index, piece.sealed))
+        assert max(found.gaps_micro) <= bundle.manifest.tolerance.gap_micro, "an honest text was objected to"
+    return time.perf_counter() - began
+
+
+def rates(work: Workload) -> tuple[list[float], list[float]]:
+    """Checks of each window of an answer, on average: among the first answers of newcomers, and after them."""
+    windows, histories = len(work.ends), 5
+    found: list[list[float]] = []
+    for _ in range(2):
+        found.append([0.0] * windows)
+    for seed in range(histories):
+        world = World(Cheat("nobody", lambda _served, _random: False), seed, NODES, 0, windows, work.price_ucr)
+        before: list[float] = [0.0] * windows
+        for phase in range(2):
+            for _ in range(ANSWERS * NODES):
+                world.answer(DAY_MS // (A_DAY * NODES))
+            told = world.told
+            spots = told.spots / windows
+            now = [told.checks[place] + spots for place in range(windows)]
+            for place in range(windows):
+                found[phase][place] += (now[place] - before[place]) / (ANSWERS * NODES * histories)
+            before = now
+        assert world.told.honest_blamed == 0
+    return found[0], found[1]
+
+
+# --- what it catches ---
+
+
+def _after(windows: int, share: float = 1.0) -> Cheat:
+    name = f"honest for {windows} windows, then " if windows else ""
+    what = "always" if share == 1 else f"one window in {round(1 / share)}"
+    return Cheat(name + what, lambda served, random: served >= windows and random.random() < share)
+
+
+CHEATS = (
+    _after(0),
+    _after(10),
+    _after(50),
+    _after(10, 1 / 20),
+    _after(10, 1 / 100),
+    Cheat("a ring of a fifth of all owners: honest for 10 windows, then always", lambda served, _: served >= 10, friends=True),
+    Cheat("the same ring: honest for 10 windows, then one window in 20",
+          lambda served, random: served >= 10 and random.random() < 1 / 20, friends=True),
+)  # fmt: skip
+CHECKERS = (
+    Cheat("a checker that agrees with everything", lambda _served, _random: False, agrees=True),
+    Cheat("a checker that objects to everything", lambda _served, _random: False, objects=True),
+)
+
+
+def adversaries(histories: int) -> None:
+    """Prints, for each way to cheat, what is accepted, and how soon it is found."""
+    print(
+        f"\nEach: {histories} histories of {ASKED} chat answers (7 windows) by one client among {CROWD} nodes of as many"
+        f" owners, {DISHONEST} of them dishonest; one answer a minute.\n"
+    )
+    table.head(
+        "executor", "wrong windows: taken as good when they came", "that still stand at the end",
+        "answers until caught: mean, 99 %", "paid for wrong windows, of what it forfeits", "honest nodes blamed",
+    )  # fmt: skip
+    for cheat in CHEATS:
+        told = [history(cheat, seed) for seed in range(histories)]
+        wrong, after = sum(one.wrong for one in told), sorted(n for one in told for n in one.caught_after)
+        paid, lost = sum(one.paid_ucr for one in told), sum(one.forfeited_ucr for one in told)
+        table.cells(
+            cheat.name,
+            f"{sum(one.delivered for one in told) / wrong:.2%} of {wrong}",
+            f"{sum(one.accepted for one in told) / wrong:.2%}",
+            f"{mean(after):.1f}, {after[len(after) * 99 // 100]} ({len(after)} caught)",
+            f"{paid / max(len(after), 1):.0f} of {lost / max(len(after), 1):.0f} ucr each",
+            str(sum(one.honest_blamed for one in told)),
+        )
+    print()
+    table.head("checker", "checks until found: mean, 99 %", "found", "honest nodes blamed")
+    for cheat in CHECKERS:
+        told = [history(cheat, seed) for seed in range(histories)]
+        after = sorted(n for one in told for n in one.checks_until_caught)
+        table.cells(
+            cheat.name,
+            f"{mean(after):.1f}, {after[len(after) * 99 // 100]}",
+            f"{len(after)} of {DISHONEST * histories}",
+            str(sum(one.honest_blamed for one in told)),
+        )
+
+
+def history(cheat: Cheat, seed: int) -> Told:
+    """What came of one."""
+    world = World(cheat, seed, CROWD, DISHONEST, len(CHAT.ends), CHAT.price_ucr)
+    for _ in range(ASKED):
+        if not world.over:
+            world.answer(60_000)
+    return world.finish()
+
+
+# --- what it deters ---
+
+
+def bound(histories: int) -> None:
+    """Prints gain and loss of one wrong window at the rate of a proven node, by formula and as drawn with the policy's code."""
+    price = CHAT.price_ucr
+    saved = price * 9 // 10
+    print(
+        f"\nOne wrong window of a proven node: price {price} ucr, of which {saved} are saved by not computing it."
+        f" Drawn {20 * histories} times for each row.\n"
+    )
+    table.head(
+        "colluding owners (r)", "held (H)", "rate (p)", "refuted, by formula", "drawn", "gain, by formula", "drawn",
+        "loss, by formula", "drawn", "honesty pays", "from H =",
+    )  # fmt: skip
+    for colluding in (0.0, 0.1, 0.2, 0.3, 0.5):
+        for windows in (2, 10, 100):
+            held = windows * price
+            rate = audit_ppm(10**6, price, held, FLOOR_PPM)
+            said = Deterrence(rate / MILLION, colluding, price, saved, held)
+            found = drawn(rate, colluding, 20 * histories)
+            table.cells(
+                f"{colluding:.0%}", f"{windows} windows", f"{rate / MILLION:.1%}",
+                f"{said.checked * said.convicted:.2%}", f"{found:.2%}",
+                f"{said.gain_ucr:.0f}", f"{saved * (1 - found):.0f}",
+                f"{said.loss_ucr:.0f}", f"{found * (held + price - saved):.0f}",
+                "yes" if said.honest_pays else "**no**",
+                f"{held_needed_ucr(said.checked, colluding, price, saved) / price:.1f} windows",
+            )  # fmt: skip
+
+
+def drawn(rate_ppm: int, colluding: float, times: int) -> float:
+    """How often a wrong window is refuted where that share of owners confirms it: by draw and judgement."""
+    random = Random(7)
+    return sum(refuted(random, rate_ppm, colluding) for _ in range(times)) / times
+
+
+if __name__ == "__main__":
+    main()

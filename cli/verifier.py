@@ -1,0 +1,71 @@
+"""`fallow verifier run`: verdicts as a service, by running the work in dispute again."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import trio
+from cyclopts import Parameter
+
+from ..node.config import load
+from ..node.keys import load_or_create
+from ..node.log import wall_ms
+from ..node.mandates import Authority, current_mandate
+from ..node.trust import TrustList
+from ..protocol.errors import Code, ConfigError
+from ..protocol.identity import VERIFIER, cid_hash_untrusted
+from ..protocol.messages import VERDICT_PROTOCOL
+from .environment import cancel_when_terminated
+from .output import needing, print_json, progress, remark
+
+LOG = "worker.log"
+
+
+async def run(
+    *,
+    config: Annotated[
+        Path,
+        Parameter(help="As of a node, in TOML: `state` (another one than a node's), `bundles`, `owner_key`, `listen`."),
+    ],
+    json: Annotated[bool, Parameter(help="When it serves, print one JSON object with its address and owner.")] = False,
+) -> None:
+    """Serves until Ctrl-C or SIGTERM. Whoever lets itself be judged by this owner names it among its `arbiters`; whoever wants
+    its word trusts it with `fallow trust owner KEY --verifier ADDRESS`.
+    """
+    with needing("node"):
+        from ..client.arbiter import Arbiter
+        from ..node.engine.bundles import BundleStore
+        from ..node.engine.engine import open_engine
+        from ..node.network.mesh import open_network
+        from ..node.network.table_rules import profile_rules
+    settings = load(config)
+    if not settings.bundles:
+        raise ConfigError(
+            Code.BAD_CONFIG, "Setting `bundles`: a verifier runs work again, and needs the bundles for it."
+        )
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key, trust = load_or_create(settings.state / "node.key"), TrustList.load(settings.home)
+    authority = Authority.load(settings, wall_ms())
+    mandate = current_mandate(replace(settings, roles=(VERIFIER,)), bytes(key.verify_key), authority, wall_ms())
+    cids = [trust.resolve(name).cid for name in settings.bundles]
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)
+        with progress("starting the worker"):
+            store = BundleStore(settings.store)
+            engine = await stack.enter_async_context(open_engine(store, cids, log_path=settings.state / LOG))
+            rules = profile_rules(wall_ms)
+            network = await stack.enter_async_context(
+                open_network(bytes(key), settings.listen, settings.bootstrap, rules)
+            )
+        arbiter = Arbiter(key, mandate, engine, frozenset(map(cid_hash_untrusted, cids)))
+        network.serve(VERDICT_PROTOCOL, arbiter.serve)
+        addresses, owner = list(network.addresses()), authority.owner.hex()
+        if json:
+            print_json({"addresses": addresses, "owner": owner})
+        else:
+            for address in addresses:
+                remark(f"judging at {address}, for owner {owner}; Ctrl-C ends it")
+        await trio.sleep_forever()

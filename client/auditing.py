@@ -1,0 +1,57 @@
+"""Which results of a job are looked at, and what follows from it for the next: policies, records and anchors together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..protocol.identity import EXECUTOR
+from ..protocol.policy import ADAPTIVE, Policy, drawn_at
+from ..verifier.audits import MILLION, NEWCOMER, audit_ppm
+from .discovery import Node
+from .execution import Desk, Receipted
+from .history import History, Subject, precision_of
+
+
+@dataclass
+class Auditor:
+    """This client's own judgement of whom to look at, and how often."""
+
+    desk: Desk
+    history: History
+
+    @property
+    def anchors(self) -> frozenset[bytes]:
+        """Owners to rely on: trusted by name, or by what was seen of them here."""
+        return self.desk.judges | self.history.anchors()
+
+    def proven(self, policy: Policy, bundle: bytes) -> frozenset[bytes] | None:
+        """Nodes that are worth preferring under the policy; None if it makes no difference."""
+        return self.history.proven(bundle, NEWCOMER) if policy.kind == ADAPTIVE else None
+
+    def rate_ppm(self, policy: Policy, node: Node, bundle: bytes, receipted: Receipted) -> int:
+        """Of a million results like this one, so many are checked under the policy."""
+        if policy.kind != ADAPTIVE:
+            return policy.ppm if policy.checked else 0
+        valid = self.history.valid(subject_of(node, bundle, receipted))
+        held = self.desk.wallet.held_ucr(node.key, self.desk.now_ms())
+        return audit_ppm(valid, receipted.added_ucr, held, policy.ppm)
+
+    def wants(self, policy: Policy, nonce: bytes, node: Node, bundle: bytes, receipted: Receipted) -> bool:
+        """Whether this result is to be checked: known once its receipt is there, and drawn from that."""
+        rate = self.rate_ppm(policy, node, bundle, receipted)
+        return rate >= MILLION or drawn_at(rate, nonce, receipted.receipt.id)
+
+    def passed(self, node: Node, bundle: bytes, receipted: Receipted, role: str = EXECUTOR) -> None:
+        """The result was checked, and borne out."""
+        self.history.passed(subject_of(node, bundle, receipted), role, self.desk.now_ms())
+
+    async def failed(self, node: Node, reason: str) -> None:
+        """A fault was proven: the node is not dealt with again, and all others of its owner are newcomers."""
+        now_ms = self.desk.now_ms()
+        self.history.failed(node.owner, node.key, reason, now_ms)
+        await self.desk.wallet.distrust(node.key, node.owner, reason, None, now_ms)
+
+
+def subject_of(node: Node, bundle: bytes, receipted: Receipted) -> Subject:
+    """Whose record a result belongs to."""
+    return Subject(node.key, node.owner, bundle, precision_of(receipted.receipt.record.numerics_class))

@@ -1,0 +1,182 @@
+"""Held pay is forfeited: the judges drawn for a refuted receipt are asked, and what they sign is brought to the node.
+
+The plaintext goes to them alone, whom payer and payee agreed on before the work. Who accuses falsely gets no signature, and has
+paid the checks on which the accusation rests.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from ..node.network.seam import Stream
+from ..protocol.channel import ChannelState, Ground
+from ..protocol.checks import Finding, Standing, Verdict
+from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
+from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
+from ..protocol.grounds import ENOUGH, Judged, check_judged, committee, ground_id
+from ..protocol.identity import EXECUTOR, Mandate, peer_key_untrusted
+from ..protocol.messages import (
+    GROUND_PROTOCOL,
+    VERDICT_PROTOCOL,
+    GroundReply,
+    GroundRequest,
+    RefuseMessage,
+    VerdictReply,
+    VerdictRequest,
+    decode_message_untrusted,
+    encode_message,
+)
+from ..protocol.orders import JobOrder
+from ..protocol.receipts import Receipt
+from .answers import Proof
+from .discovery import Node
+from .execution import Desk
+
+ASK_S: Final = 60.0
+"""For a judge's answer: it runs the work again, beside whatever else it does."""
+BRING_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forfeited:
+    """What came of one dispute."""
+
+    node: bytes
+    ucr: int
+    judges: int
+    told: bool
+    """The node has it on its disk, too; else it is told with the next voucher."""
+
+
+async def settle_disputes(
+    desk: Desk, verifiers: Mapping[bytes, str], nodes: Mapping[bytes, Node], verdict: Signed[Verdict], proof: Proof
+) -> list[Forfeited]:
+    """For every executor that the verdict refutes and of whose pay something is held, a committee was asked.
+
+    What enough of its judges sign is forfeited, on disk, and the node was told.
+    """
+    found = []
+    for finding in verdict.record.findings:
+        channel = desk.wallet.channel_to(finding.node)
+        guilty = (finding.role, finding.standing) == (EXECUTOR, Standing.REFUTED)
+        if not guilty or channel is None or not channel.held_ucr(desk.now_ms()):
+            continue
+        judged = await _judged(desk, verifiers, verdict, finding, channel, proof)
+        if judged is not None:
+            found.append(await _forfeit(desk, nodes.get(finding.node), channel, judged))
+    return found
+
+
+async def _judged(
+    desk: Desk,
+    verifiers: Mapping[bytes, str],
+    verdict: Signed[Verdict],
+    finding: Finding,
+    channel: ChannelState,
+    proof: Proof,
+) -> Judged | None:
+    """The first refuted receipt for which enough of the judges drawn have signed the verdict; None if there is none."""
+    for order, receipt in _refuted(finding, channel, proof.records):
+        drawn = committee(verdict.record, order, receipt.id, channel.channel.record.payout_owner)
+        request = encode_message(VerdictRequest(verdict.id, proof.file(openings=True)))
+        answers: list[tuple[Signed[Verdict], Signed[Mandate]]] = []
+        async with trio.open_nursery() as nursery:
+            for owner in drawn & verifiers.keys():
+                nursery.start_soon(_ask, desk, verifiers[owner], request, verdict.record, answers)
+        judged = Judged(
+            channel.channel, order, receipt, tuple(v for v, _ in answers), tuple(mandate for _, mandate in answers)
+        )
+        if len(answers) >= ENOUGH:
+            try:
+                check_judged(judged, desk.now_ms())
+            except FallowError as error:
+                _log("the judges' word does not hold: %s", error)
+                continue
+            return judged
+        _log("%d of the judges drawn could be had, or came to the same", len(answers))
+    return None
+
+
+def _refuted(
+    finding: Finding, channel: ChannelState, records: Iterable[Signed[Any]]
+) -> list[tuple[Signed[JobOrder], Signed[Receipt]]]:
+    """Receipts on the channel that the finding withholds, and their orders, as far as these named judges."""
+    known = {signed.id: signed for signed in records}
+    pairs = []
+    for id in finding.evidence:
+        signed = known.get(id)
+        if id in finding.due_for or signed is None or not isinstance(signed.record, Receipt):
+            continue
+        order = known.get(signed.record.order)
+        own = order and isinstance(order.record, JobOrder) and order.record.channel == channel.channel.id
+        if order and own and order.record.candidates:
+            pairs.append((order, signed))
+    return pairs
+
+
+async def _ask(
+    desk: Desk,
+    address: str,
+    request: bytes,
+    verdict: Verdict,
+    answers: list[tuple[Signed[Verdict], Signed[Mandate]]],
+) -> None:
+    """One judge's signature, if it comes to the same."""
+    try:
+        key = peer_key_untrusted(address.rpartition("/")[2])
+        with trio.fail_after(ASK_S):
+            stream = await desk.network.open(key, VERDICT_PROTOCOL, (address,))
+            await stream.send(request)
+            reply = await read_reply(stream)
+            await stream.close()
+        signed = verify_untrusted(Verdict, reply.verdict, signer=key)
+        mandate = verify_untrusted(Mandate, reply.mandate, signer=claimed_signer_untrusted(reply.mandate))
+        if ground_id(signed.record) != ground_id(verdict):
+            raise RemoteProtocolError(Code.BAD_RECORD, "The judge has signed another verdict than it was asked about.")
+    except (FallowError, trio.TooSlowError) as error:
+        return _log("a judge did not sign: %s", error)
+    answers.append((signed, mandate))
+
+
+async def read_reply(stream: Stream) -> VerdictReply:
+    """What the verifier came to. Raises `Refused` with its reason, `NetworkError`, `RemoteProtocolError`."""
+    message = decode_message_untrusted(await stream.receive())
+    if isinstance(message, RefuseMessage):
+        code = Code(message.code) if message.code in Code.__members__.values() else Code.BAD_RECORD
+        raise Refused(code, message.detail, message.retry_after_ms)
+    if not isinstance(message, VerdictReply):
+        raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A verifier answers with a verdict, or refuses.")
+    return message
+
+
+async def _forfeit(desk: Desk, node: Node | None, channel: ChannelState, judged: Judged) -> Forfeited:
+    ground = Ground("verdict", ground_id(judged.verdicts[0].record))
+    ucr = channel.held_ucr(desk.now_ms())
+    await desk.wallet.forfeit(channel, ground, ucr, desk.now_ms())
+    told = False
+    if node is not None:
+        request = GroundRequest(
+            judged.channel.envelope,
+            judged.order.envelope,
+            judged.receipt.envelope,
+            ucr,
+            tuple(signed.envelope for signed in judged.verdicts),
+            tuple(mandate.envelope for mandate in judged.mandates),
+        )
+        try:
+            with trio.fail_after(BRING_S):
+                frame = await desk.network.request(node.key, GROUND_PROTOCOL, encode_message(request), node.addresses)
+            told = decode_message_untrusted(frame) == GroundReply(ground.id)
+        except (FallowError, trio.TooSlowError) as error:
+            _log("the node was not told of the ground: %s", error)
+        desk.settler.add(node, channel)
+    return Forfeited(channel.channel.record.payee, ucr, len(judged.verdicts), told)
+
+
+def _log(message: str, *given: object) -> None:
+    logging.getLogger(__name__).info(message, *given)

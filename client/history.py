@@ -1,0 +1,250 @@
+"""What this client has seen of whom: checked results in a row, faults, and work that was taken unchecked. In SQLite.
+
+It is read where it lies, so that several processes of one home see the same, and written before anything follows from it:
+a process that is killed has lost nothing that it acted on. What is lost with the power (some seconds) is at worst a node's
+last good results, which are then checked once more.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ..protocol.errors import Code, StoreError
+from ..protocol.identity import EXECUTOR
+from ..protocol.limits import HOLD_MS_MAX
+
+HISTORY: Final = "history.sqlite"
+BUSY_S: Final = 5.0
+"""Another process's write takes milliseconds."""
+STANDINGS_MAX: Final = 65_536
+"""Nodes by bundle, precision and role, in some megabytes; whose last result is oldest gives way."""
+KEPT_MAX: Final = 4096
+"""Unchecked results that could still be looked at: what was held of them deters for as long."""
+KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of them all: prompts and answers of some thousand jobs. The oldest give way."""
+KEPT_MS: Final = HOLD_MS_MAX
+"""After a week nothing of a result is held any more; and prompts should not lie around."""
+ANCHOR: Final = 50
+"""Valid checked results in a row, over all nodes of an owner, that make it somebody to rely on: to get so far it has
+computed honestly for as long as some weeks of a newcomer's share of the work."""
+
+_SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS standings (
+    node BLOB NOT NULL, bundle BLOB NOT NULL, precision TEXT NOT NULL, role TEXT NOT NULL, owner BLOB NOT NULL,
+    valid INTEGER NOT NULL, checked INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    PRIMARY KEY (node, bundle, precision, role)) STRICT;
+CREATE INDEX IF NOT EXISTS standings_owner ON standings (owner);
+CREATE INDEX IF NOT EXISTS standings_at ON standings (at_ms);
+CREATE TABLE IF NOT EXISTS faults (
+    owner BLOB NOT NULL, node BLOB NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS faults_owner ON faults (owner);
+CREATE TABLE IF NOT EXISTS kept (
+    receipt BLOB PRIMARY KEY, node BLOB NOT NULL, owner BLOB NOT NULL, bundle BLOB NOT NULL, precision TEXT NOT NULL,
+    entry TEXT NOT NULL, envelope BLOB NOT NULL, parameters BLOB NOT NULL, work BLOB NOT NULL, piece BLOB NOT NULL,
+    policy TEXT NOT NULL, nonce BLOB NOT NULL, at_ms INTEGER NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS kept_owner ON kept (owner);
+CREATE INDEX IF NOT EXISTS kept_at ON kept (at_ms);
+"""
+_COUNT = """
+INSERT INTO standings VALUES (:node, :bundle, :precision, :role, :owner, 1, 1, :at_ms)
+ON CONFLICT (node, bundle, precision, role) DO UPDATE SET
+    valid = iif(owner = excluded.owner, valid, 0) + 1, checked = checked + 1, owner = excluded.owner, at_ms = excluded.at_ms
+"""
+_GIVE_WAY = """
+DELETE FROM kept WHERE receipt IN (
+    SELECT receipt FROM (
+        SELECT receipt, row_number() OVER recent AS place, sum(length(work) + length(piece) + length(envelope)) OVER recent
+            AS bytes FROM kept WINDOW recent AS (ORDER BY at_ms DESC, receipt)
+    ) WHERE place > ? OR bytes > ?)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose results are counted together: one node's, of one bundle, in one precision."""
+
+    node: bytes
+    owner: bytes
+    bundle: bytes
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A result that was taken unchecked, with all that it takes to check it still."""
+
+    subject: Subject
+    entry: str
+    receipt: bytes
+    """Envelope of the executor's receipt."""
+    parameters: bytes
+    work: bytes
+    """As a checker would be given it, encoded."""
+    piece: bytes
+    """Of a call, the result that was taken, encoded; of a text, nothing: the receipt has the figures."""
+    policy: str
+    nonce: bytes
+    """What its orders committed to: a later check belongs to the same work."""
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one node's record in one role comes to."""
+
+    subject: Subject
+    role: str
+    valid: int
+    """Checked results in a row that were borne out."""
+    checked: int
+    """All that were borne out, ever."""
+
+
+def precision_of(numerics_class: str) -> str:
+    """The first word of a class: what the weights were rounded to."""
+    return numerics_class.partition("/")[0]
+
+
+class History:
+    """Made for one home or, without a path, for one process."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Raises `StoreError(corrupt_store)` for a file that cannot be used: to forget faults would be to trust anew."""
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # prompts lie in it
+            name = path or ":memory:"
+            self._db = sqlite3.connect(name, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            self._db.executescript(_SCHEMA)
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise StoreError(
+                Code.CORRUPT_STORE,
+                f"The history {path} cannot be read ({error}); it was left as it is. Move it away to begin a new one:"
+                " every node then counts as a newcomer.",
+            ) from None
+
+    def close(self) -> None:
+        """What was written stays."""
+        self._db.close()
+
+    def valid(self, subject: Subject, role: str = EXECUTOR) -> int:
+        """Consecutive valid checked results (CV); 0 for whoever is not known, or works for another owner by now."""
+        row = self._one(
+            "SELECT valid FROM standings WHERE (node, bundle, precision, role, owner) = (?, ?, ?, ?, ?)",
+            subject.node, subject.bundle, subject.precision, role, subject.owner,
+        )  # fmt: skip
+        return int(row[0]) if row else 0
+
+    def passed(self, subject: Subject, role: str, now_ms: int) -> None:
+        """One more result was checked, and borne out."""
+        values = {
+            "node": subject.node, "bundle": subject.bundle, "precision": subject.precision, "role": role,
+            "owner": subject.owner, "at_ms": now_ms,
+        }  # fmt: skip
+        self._write(_COUNT, values)
+        self._write(
+            "DELETE FROM standings WHERE rowid IN (SELECT rowid FROM standings ORDER BY at_ms DESC LIMIT -1 OFFSET ?)",
+            (STANDINGS_MAX,),
+        )
+
+    def failed(self, owner: bytes, node: bytes, reason: str, now_ms: int) -> None:
+        """A fault was proven: every node of this owner is a newcomer again."""
+        self._write("INSERT INTO faults VALUES (?, ?, ?, ?)", (owner, node, reason, now_ms))
+        self._write("UPDATE standings SET valid = 0 WHERE owner = ?", (owner,))
+
+    def faults(self, owner: bytes) -> int:
+        """How many were proven of this owner."""
+        row = self._one("SELECT count(*) FROM faults WHERE owner = ?", owner)
+        return int(row[0]) if row else 0
+
+    def all_faults(self) -> list[tuple[bytes, bytes, str, int]]:
+        """Owner, node, reason and time of each, the newest first."""
+        rows = self._all("SELECT owner, node, reason, at_ms FROM faults ORDER BY at_ms DESC, node")
+        return [(row[0], row[1], str(row[2]), int(row[3])) for row in rows]
+
+    def proven(self, bundle: bytes, newcomer: int) -> frozenset[bytes]:
+        """Nodes that are no newcomers any more as executors of this bundle."""
+        rows = self._all(
+            "SELECT node FROM standings WHERE bundle = ? AND role = ? AND valid >= ?", bundle, EXECUTOR, newcomer
+        )
+        return frozenset(row[0] for row in rows)
+
+    def anchors(self) -> frozenset[bytes]:
+        """Owners to rely on by what was seen here: results enough in a row, and never a fault."""
+        rows = self._all(
+            "SELECT owner FROM standings WHERE owner NOT IN (SELECT owner FROM faults)"
+            " GROUP BY owner HAVING sum(valid) >= ?",
+            ANCHOR,
+        )
+        return frozenset(row[0] for row in rows)
+
+    def standings(self) -> list[Standing]:
+        """All that are known, whose last result is newest first."""
+        rows = self._all(
+            "SELECT node, owner, bundle, precision, role, valid, checked FROM standings ORDER BY at_ms DESC, node"
+        )
+        return [Standing(Subject(*row[:4]), *row[4:]) for row in rows]
+
+    def keep(self, kept: Kept, receipt: bytes) -> None:
+        """The result under this receipt's id can be looked at later."""
+        subject = kept.subject
+        self._write(
+            "INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                receipt, subject.node, subject.owner, subject.bundle, subject.precision, kept.entry, kept.receipt,
+                kept.parameters, kept.work, kept.piece, kept.policy, kept.nonce, kept.at_ms,
+            ),
+        )  # fmt: skip
+        self._write("DELETE FROM kept WHERE at_ms < ?", (kept.at_ms - KEPT_MS,))
+        self._write(_GIVE_WAY, (KEPT_MAX, KEPT_BYTES_MAX))
+
+    def kept(self, owner: bytes, now_ms: int) -> list[tuple[bytes, Kept]]:
+        """What of this owner's was taken unchecked, by the receipt's id: the newest first, for audits go backwards."""
+        rows = self._all(
+            "SELECT receipt, node, owner, bundle, precision, entry, envelope, parameters, work, piece, policy, nonce, at_ms"
+            " FROM kept WHERE owner = ? AND at_ms >= ? ORDER BY at_ms DESC, receipt",
+            owner, now_ms - KEPT_MS,
+        )  # fmt: skip
+        return [(row[0], Kept(Subject(*row[1:5]), *row[5:])) for row in rows]
+
+    def looked_at(self, receipt: bytes) -> None:
+        """The result has been checked by now, or cannot be any more."""
+        self._write("DELETE FROM kept WHERE receipt = ?", (receipt,))
+
+    def owners_at_fault(self, now_ms: int) -> list[bytes]:
+        """Owners with a proven fault of whom there is unchecked work still to be looked at, as after a crash."""
+        rows = self._all(
+            "SELECT DISTINCT kept.owner FROM kept JOIN faults USING (owner) WHERE kept.at_ms >= ?", now_ms - KEPT_MS
+        )
+        return [row[0] for row in rows]
+
+    def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        rows = self._all(statement, *values)
+        return rows[0] if rows else None
+
+    def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            with closing(self._db.execute(statement, values)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _broken(error) from None
+
+    def _write(self, statement: str, values: object) -> None:
+        try:
+            self._db.execute(statement, values)  # type: ignore[arg-type]  # a sequence, or names and values
+        except sqlite3.DatabaseError as error:
+            raise _broken(error) from None
+
+
+def _broken(error: sqlite3.DatabaseError) -> StoreError:
+    return StoreError(
+        Code.CORRUPT_STORE, f"The history of checked work cannot be used ({error}); what it held is kept."
+    )

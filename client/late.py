@@ -1,0 +1,131 @@
+"""Audits backwards: once an owner is found at fault, what was taken of it unchecked is looked at, the newest first.
+
+It goes on in the background, and after a restart where it was broken off: what is still to be looked at lies on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import trio
+
+from ..protocol.bundle import GENERATE
+from ..protocol.checks import Outcome, Standing, Verdict
+from ..protocol.envelope import Signed, verify_untrusted
+from ..protocol.errors import FallowError
+from ..protocol.identity import EXECUTOR, cid
+from ..protocol.limits import MESSAGE_BYTES_MAX
+from ..protocol.policy import Policy, check_commitment
+from ..protocol.reading import read_untrusted
+from ..protocol.receipts import Receipt
+from ..protocol.work import Parameters, decode_piece_untrusted, decode_work_untrusted
+from ..verifier.quorum import Member, Result
+from .answers import Proof
+from .bundles import Bundles, ClientBundle
+from .checking import Claim, check_window
+from .discovery import Node
+from .disputing import Forfeited, settle_disputes
+from .functions import CheckedCall, check_call
+from .history import History, Kept
+from .team import Team
+
+DISPUTES_MAX = 16
+"""Verdicts waiting for their judges, each with its proof in memory."""
+PRICE_MAX_UCR = 10_000_000
+"""What one late check may cost: as one order does unless a caller says otherwise."""
+
+
+@dataclass
+class Late:
+    """What is still to be looked at, and what came of it in this process."""
+
+    history: History
+
+    def __post_init__(self) -> None:
+        self._news = trio.Event()
+        self._owners: list[bytes] = []
+        self._idle = trio.Event()
+        self._idle.set()
+        self.wrong: list[bytes] = []
+        """Ids of receipts, taken unchecked once, for work that turned out wrong."""
+        self.looked_at = 0
+        self._disputes: list[tuple[Signed[Verdict], Proof, Mapping[bytes, Node]]] = []
+        self.forfeited: list[Forfeited] = []
+
+    def dispute(self, verdict: Signed[Verdict], proof: Proof, nodes: Mapping[bytes, Node]) -> None:
+        """Whom the verdict refutes forfeits what is held of its pay, if a committee comes to the same."""
+        refuted = any(f.standing == Standing.REFUTED and f.role == EXECUTOR for f in verdict.record.findings)
+        if refuted and len(self._disputes) < DISPUTES_MAX:
+            self._disputes.append((verdict, proof, nodes))
+            self._idle = trio.Event() if self._idle.is_set() else self._idle
+            self._news.set()
+
+    def suspect(self, owner: bytes) -> None:
+        """A fault of this owner's was proven."""
+        self._owners.append(owner)
+        self._idle = trio.Event() if self._idle.is_set() else self._idle
+        self._news.set()
+
+    async def idle(self) -> None:
+        """Whoever was suspected has been looked at, as far as it could be done now."""
+        await self._idle.wait()
+
+    async def run(self, team: Team, bundles: Bundles, verifiers: Mapping[bytes, str]) -> None:
+        """Looks until cancelled; first at what a process before this one left."""
+        for owner in self.history.owners_at_fault(team.desk.now_ms()):
+            self.suspect(owner)
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            while self._owners or self._disputes:
+                if self._disputes:
+                    verdict, proof, nodes = self._disputes.pop(0)
+                    self.forfeited += await settle_disputes(team.desk, verifiers, nodes, verdict, proof)
+                else:
+                    await self._look_at(team, bundles, self._owners[0])
+                    del self._owners[0]
+            self._idle.set()
+
+    async def _look_at(self, team: Team, bundles: Bundles, owner: bytes) -> None:
+        for receipt, kept in self.history.kept(owner, team.desk.now_ms()):
+            try:
+                bundle = await bundles.open(cid(kept.subject.bundle), team.discovery.known(kept.subject.bundle))
+                outcome = await _check(team, bundle, kept)
+            except FallowError as error:
+                logging.getLogger(__name__).info("work taken unchecked cannot be looked at now: %s", error)
+                continue  # it stays on the disk, for the next time
+            self.looked_at += 1
+            if outcome is Outcome.INCONCLUSIVE:
+                continue
+            self.history.looked_at(receipt)
+            if outcome is Outcome.REJECTED:
+                self.wrong.append(receipt)
+                subject = kept.subject
+                why = "work of it that had been taken unchecked is wrong"
+                self.history.failed(subject.owner, subject.node, why, team.desk.now_ms())
+                logging.getLogger(__name__).warning("receipt %s of node %s: %s", receipt.hex()[:8],
+                                                    subject.node.hex()[:8], why)  # fmt: skip
+
+
+async def _check(team: Team, bundle: ClientBundle, kept: Kept) -> Outcome:
+    """The outcome of a check that belongs to the same work as the receipt."""
+    subject, policy = kept.subject, Policy.parse(kept.policy)
+    receipt = verify_untrusted(Receipt, kept.receipt, signer=subject.node)
+    work, member = decode_work_untrusted(kept.work), Member(subject.node, subject.owner)
+    commitment = check_commitment(kept.nonce, kept.policy)
+    if kept.entry == GENERATE:
+        parameters = read_untrusted(Parameters, kept.parameters, bytes_max=MESSAGE_BYTES_MAX)
+        claim = Claim(
+            bundle.hash, bundle.manifest, parameters, work.sequences[0], work.claimed, receipt, member, "", (), policy,
+            kept.nonce, commitment, PRICE_MAX_UCR,
+        )  # fmt: skip
+        judgement, _ = await check_window(team, claim)
+        return judgement.outcome
+    own = Result(member, receipt, decode_piece_untrusted(kept.piece))
+    checked = CheckedCall(bundle.hash, bundle.manifest, work, policy, kept.nonce, commitment, PRICE_MAX_UCR, "", ())
+    found, _ = await check_call(team, checked, own)
+    if found.outcome is not Outcome.ACCEPTED:
+        return Outcome.INCONCLUSIVE
+    return Outcome.REJECTED if found.objections[0] else Outcome.ACCEPTED

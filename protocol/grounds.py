@@ -1,0 +1,88 @@
+"""On what ground held pay is forfeited: a committee that was drawn for a receipt has signed one verdict against its executor.
+
+The judges were agreed on before the work, in its order; chance drew from them, by the nonce that the order committed to and the
+receipt that was signed after it. So the payee can tell from its own order whether those who signed were to judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from .checks import Finding, Standing, Verdict
+from .codec import encode
+from .envelope import Signed
+from .errors import Code, RemoteProtocolError
+from .identity import EXECUTOR, VERIFIER, Mandate, check_mandate, content_hash
+from .orders import JobOrder
+from .payment import Channel
+from .policy import check_commitment, draw
+from .receipts import Receipt
+from .schema import to_map
+
+DRAWN: Final = 3
+ENOUGH: Final = 2
+"""Of three judges two decide, and one may be away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A receipt of the payee's that a committee found wrong."""
+
+    channel: Signed[Channel]
+    order: Signed[JobOrder]
+    receipt: Signed[Receipt]
+    verdicts: tuple[Signed[Verdict], ...]
+    mandates: tuple[Signed[Mandate], ...]
+
+
+def ground_id(verdict: Verdict) -> bytes:
+    """By which both sides know the ground, whoever's signatures they have: reasons are worded as each likes."""
+    plain = replace(verdict, findings=tuple(replace(finding, reason="") for finding in verdict.findings))
+    return content_hash(encode(to_map(plain)))
+
+
+def committee(verdict: Verdict, order: Signed[JobOrder], receipt: bytes, payout_owner: bytes) -> frozenset[bytes]:
+    """Owners who are to judge the receipt. Raises `Refused(unsatisfiable_assurance)` if too few were agreed on."""
+    parties = {order.signer, order.record.executor, payout_owner}
+    return frozenset(draw(verdict.commitment_nonce, receipt, order.record.candidates, parties, DRAWN))
+
+
+def check_judged(judged: Judged, now_ms: int) -> bytes:
+    """The ground's id. Raises `FallowError` unless it holds: the signatures are checked, and that the order is the payee's own
+    is its affair to know."""
+    channel, order, receipt = judged.channel.record, judged.order, judged.receipt
+    verdict = judged.verdicts[0].record
+    if (order.signer, order.record.channel, order.record.executor) != (channel.payer, judged.channel.id, channel.payee):
+        raise RemoteProtocolError(Code.BAD_RECORD, "The order is not the payer's to this node on this channel.")
+    if receipt.signer != channel.payee or receipt.record.order != order.id:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The receipt is not this node's for the order.")
+    if check_commitment(verdict.commitment_nonce, verdict.policy) != order.record.check_commitment:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The verdict does not open what the order committed to.")
+    if not any(_against(finding, channel.payee, receipt.id) for finding in verdict.findings):
+        raise RemoteProtocolError(Code.BAD_RECORD, "The verdict does not refute the receipt.")
+    if len({ground_id(signed.record) for signed in judged.verdicts}) != 1:
+        raise RemoteProtocolError(Code.BAD_RECORD, "Those who signed do not say the same.")
+    drawn = committee(verdict, order, receipt.id, channel.payout_owner)
+    owners = {
+        mandate.record.owner
+        for signed in judged.verdicts
+        for mandate in judged.mandates
+        if mandate.record.owner in drawn and _is_verifier(mandate, signed.signer, now_ms)
+    }
+    if len(owners) < ENOUGH:
+        raise RemoteProtocolError(Code.UNSATISFIABLE_ASSURANCE, f"{len(owners)} of the judges drawn have signed it.")
+    return ground_id(verdict)
+
+
+def _against(finding: Finding, node: bytes, receipt: bytes) -> bool:
+    named = receipt in finding.evidence and receipt not in finding.due_for
+    return (finding.node, finding.role, finding.standing) == (node, EXECUTOR, Standing.REFUTED) and named
+
+
+def _is_verifier(mandate: Signed[Mandate], node: bytes, now_ms: int) -> bool:
+    try:
+        check_mandate(mandate, node, VERIFIER, now_ms)
+    except RemoteProtocolError:
+        return False
+    return True
