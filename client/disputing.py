@@ -174,7 +174,7 @@ async def _forfeit(desk: Desk, node: Node | None, channel: ChannelState, judged:
             told = decode_message_untrusted(frame) == GroundReply(ground.id)
         except (FallowError, trio.TooSlowError) as error:
             _log("the node was not told of the ground: %s", error)
-        desk.settler.add(node, channel)
+        desk.settler.add(node.addresses, channel)
     return Forfeited(channel.channel.record.payee, ucr, len(judged.verdicts), told)
 
 

@@ -20,7 +20,7 @@ from ..protocol.limits import VOUCHER_MS_MAX, WINDOW_TOKENS
 from ..protocol.orders import Continuation
 from ..protocol.prices import Usage as Used
 from ..protocol.prices import amount_ucr
-from ..protocol.receipts import FINAL, OPEN, YIELDED
+from ..protocol.receipts import CANCELLED, FINAL, OPEN, YIELDED
 from ..protocol.work import Work
 from .answers import Answer, Chunk, Handover, Rejected, Usage
 from .dossier import Dossier
@@ -244,7 +244,7 @@ class TextJob:
         assert attempt.execution is not None
         execution, order = attempt.execution, attempt.execution.order.record
         used = Used(1, order.input_tokens, output_tokens=min(WINDOW_TOKENS, order.planned_tokens))
-        most = amount_ucr(execution.delivery.price, used, planned_tokens=order.planned_tokens, complete=False)
+        most = amount_ucr(execution.delivery.price, used, planned_tokens=order.planned_tokens, end=CANCELLED)
         paid = receipted.added_ucr <= most
         if paid:
             await execution.pay(receipted)

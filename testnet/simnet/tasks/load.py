@@ -132,6 +132,6 @@ class Load:
     @property
     def _policy(self) -> Policy:
         try:
-            return read_assurance(self.scenario.assurance.policy)
+            return read_assurance(self.scenario.assurance.policy).policy
         except Refused:
             return INSTEAD

@@ -13,10 +13,14 @@ from typing import Any, Final
 import trio
 from nacl.signing import SigningKey
 
+from ....client.auditing import Auditor
 from ....client.discovery import Discovery
 from ....client.execution import Desk
+from ....client.history import HISTORY, History
+from ....client.late import Late
 from ....client.scheduler import Experience
 from ....client.settling import Settler
+from ....client.spotting import Spots
 from ....client.team import Team
 from ....client.wallet import Wallet
 from ....node.accounts import Accounts
@@ -301,15 +305,22 @@ async def run_client(world: World, spec: ClientSpec, ask: Callable[[Team], Await
     HERE.set(world.machine(chance, lambda: spec.skew_ms))
     state = world.folder / f"client-{spec.place.number}"
     state.mkdir(exist_ok=True)
-    with closing(Wallet(state / WALLET, spec.key)) as wallet, closing(Book(state / BOOK)) as book:
+    with (
+        closing(Wallet(state / WALLET, spec.key)) as wallet,
+        closing(Book(state / BOOK)) as book,
+        closing(History(state / HISTORY)) as history,
+    ):
         async with trio.open_nursery() as nursery:
             network = TableNetwork(world.medium, spec.place, copy_context(), nursery)
             try:
                 network.begin(profile_rules(wall_ms), chance, serves=False)
                 await network.join(world.contacts)
-                desk = Desk(network, wallet, Settler(network), spec.key, wall_ms, book, seal_openly)
+                desk = Desk(network, wallet, Settler(network), spec.key, wall_ms, book, seal=seal_openly)
                 discovery = Discovery(network, wall_ms, nursery, book)
-                spec.team = Team(desk, discovery, Experience(), chance)
+                auditor = Auditor(desk, history)
+                spots = Spots(auditor, chance)
+                spec.team = Team(desk, discovery, Experience(), chance, auditor, spots, Late(history))
+                nursery.start_soon(spots.run)
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
                 nursery.start_soon(book.keep, network)
