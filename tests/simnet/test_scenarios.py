@@ -13,9 +13,9 @@ def test_each_shipped_scenario_reads_as_it_is_written(name: str) -> None:
     assert scenario.name == name
     assert scenario.about
     assert parse(dumps(scenario)) == scenario
-    smaller = scenario.scaled(scenario.nodes // 10)
+    smaller = scenario.scaled(scenario.nodes // 2)
     assert parse(dumps(smaller)) == smaller
-    assert smaller.load.jobs_per_hour == pytest.approx(scenario.load.jobs_per_hour / 10, rel=0.01)
+    assert smaller.load.jobs_per_hour == pytest.approx(scenario.load.jobs_per_hour / 2, rel=0.01)
 
 
 @pytest.mark.parametrize(

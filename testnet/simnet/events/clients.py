@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ....client.scheduler import BATCH_COST_S, EXPLORE
+from ....client.scheduler import BATCH_COST_S, EXPLORE, FAILURE_COST_S, NEWCOMER_FAILURES, NEWCOMER_JOBS
 from ..days import MODELS
 from ..lots import Floats, lots
 from ..population import NAT_NAMES, REGION_NAMES, Bools, Population
@@ -105,8 +105,9 @@ class Clients:
 
 
 def expected_s(rtt_s: Floats, load: Floats, reading_s: Floats, writing_s: Floats, interactive: Bools) -> Floats:
-    """Seconds until the work would be done there: `client.scheduler.expected_s`, for nodes that have not failed of late."""
-    return rtt_s + load * (reading_s + writing_s) + np.where(interactive, 0.0, BATCH_COST_S)
+    """Seconds until the work would be done there: `client.scheduler.expected_s`, for nodes of whom nothing is known."""
+    stranger_s = FAILURE_COST_S * NEWCOMER_FAILURES / NEWCOMER_JOBS
+    return stranger_s + rtt_s + load * (reading_s + writing_s) + np.where(interactive, 0.0, BATCH_COST_S)
 
 
 def two_of(eligible: Bools, chance: np.random.Generator) -> tuple[Ints, Ints, Bools]:
