@@ -5,7 +5,6 @@ Where the machine is, and which one it is (its VIN), are no signals: nothing her
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -67,9 +66,11 @@ class Kind:
             return "" if isinstance(value, bool) else f"{value!r} is neither true nor false"
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"{value!r} is no number"
-        if not math.isfinite(value):
-            return "it is not a number"
         if not self.least <= value <= self.most:
+            if value != value:  # NaN
+                return "it is not a number"
+            if abs(value) > HUGE:
+                return "it is beyond all bounds"
             return f"{value:g} {self.unit} is not between {self.least:g} and {self.most:g}".replace("  ", " ")
         return ""
 
@@ -78,6 +79,8 @@ def _flag(name: str) -> Kind:
     return Kind(name, flag=True)
 
 
+HUGE: Final = 1e15
+"""What is longer is not written out: JSON allows integers of thousands of digits."""
 WATTS: Final = 1e9
 """More than any one connection to the grid carries (the protocol's own bound for watts)."""
 

@@ -24,6 +24,7 @@ CALL, RESULT, ERROR = 2, 3, 4
 SUBPROTOCOL: Final = "ocpp2.0.1"
 OUTLETS_MAX: Final = 256
 PROFILES_MAX: Final = 64
+MULTIPLIER_MAX: Final = 9
 PERIODS_MAX: Final = 1024
 """The standard's own bound for one schedule."""
 _EXTERNAL: Final = "ChargingStationExternalConstraints"
@@ -70,7 +71,7 @@ class Station:
             raise SensorError("it sends what is no JSON") from None
         try:
             payload_back = self._take(action, payload, now_s)
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError):
             return json.dumps(
                 [ERROR, number[:36], "FormationViolation", f"{action[:50]} is not as OCPP 2.0.1 has it", {}]
             )
@@ -129,7 +130,10 @@ class Station:
             for sample in each["sampledValue"]:
                 if sample.get("measurand") == "Power.Active.Import" and sample.get("phase") is None:
                     unit = sample.get("unitOfMeasure", {})
-                    scale = 10 ** int(unit.get("multiplier", 0)) * (1000 if unit.get("unit", "W") == "kW" else 1)
+                    multiplier = int(unit.get("multiplier", 0))
+                    if abs(multiplier) > MULTIPLIER_MAX:
+                        raise ValueError
+                    scale = 10.0**multiplier * (1000 if unit.get("unit", "W") == "kW" else 1)
                     watts = float(sample["value"]) * scale
                     if not math.isfinite(watts) or len(self.outlets) >= OUTLETS_MAX:
                         raise ValueError

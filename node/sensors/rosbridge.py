@@ -90,6 +90,10 @@ def _battery(found: Mapping[str, Any]) -> Iterator[tuple[Signal, Value]]:
 
 def _number(value: object) -> float | None:
     """None for what is not measured: null and NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
+    return None if math.isnan(number) else number

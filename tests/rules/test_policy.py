@@ -244,6 +244,8 @@ def test_a_source_that_lies_or_goes_back_in_time_is_not_believed() -> None:
     made = board(**GOOD)
     made.take("car", [Reading(Signal.SOC_PCT, 250.0, 1, GOOD_MS)])
     assert made.known(Signal.SOC_PCT, 1).why == "car: 250 % is not between 0 and 100"
+    made.take("car", [Reading(Signal.SOC_PCT, 10**400, 1, GOOD_MS)])
+    assert made.known(Signal.SOC_PCT, 1).why == "car: it is beyond all bounds"
     made.take("car", [Reading(Signal.SOC_PCT, 80.0, 2, GOOD_MS, stamped_ms=100_000)])
     assert made.known(Signal.SOC_PCT, 2).values == (80.0,)
     made.take("car", [Reading(Signal.SOC_PCT, 80.0, 3, GOOD_MS, stamped_ms=40_000)])

@@ -132,6 +132,11 @@ def test_what_is_no_limit_in_watts_is_refused_and_counts_for_nothing(payload: ob
     station = Station()
     assert said(station, "SetChargingProfile", payload)[:3] == [4, "7", "FormationViolation"]
     assert station.signals(0) == {}
+    for value, unit in ((1, {"multiplier": 10**9}), ("much", {}), (float("inf"), {}), (10**400, {})):
+        sample = {"value": value, "measurand": "Power.Active.Import", "unitOfMeasure": unit}
+        answer = said(station, "MeterValues", {"evseId": 1, "meterValue": [{"sampledValue": [sample]}]})
+        assert answer[:3] == [4, "7", "FormationViolation"]
+    assert said(station, "MeterValues", {"evseId": 1, "meterValue": [{"sampledValue": [5]}]})[0] == 4
     assert said(station, "Reset", {})[2] == "NotSupported"
     assert station.answer_untrusted('[3, "7", {}]', 0.0) is None
 
