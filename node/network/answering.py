@@ -101,7 +101,7 @@ class _Answers:
             nursery.start_soon(self._answer, ask, service, scope)
 
     async def _answer(self, ask: Ask, service: Service, scope: trio.CancelScope) -> None:
-        asked = _Asked(self, ask)
+        asked = Asked(self, ask)
         with scope:
             await service.run(asked)
         del self._open[ask.number]
@@ -114,11 +114,12 @@ class _Answers:
         self.outbox.say(encode(Refused(number, reason)))
 
 
-class _Asked:
+class Asked:
     """A question as the `Stream` that a service is used to: one frame comes, and then the end; one frame goes."""
 
     def __init__(self, answers: _Answers, ask: Ask) -> None:
         self.peer: Final = answers.stream.peer
+        self.connection: Final = answers.stream.connection
         self.answered = False
         """All of the answer is on its way."""
         self.sent_bytes = 0

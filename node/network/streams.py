@@ -98,6 +98,11 @@ class FrameStream:
         await self._abort()
 
     @property
+    def connection(self) -> Muxer:
+        """The one below."""
+        return self._conn
+
+    @property
     def connected(self) -> bool:
         """Whether the connection below stands."""
         return self._conn.is_established
