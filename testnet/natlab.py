@@ -153,12 +153,11 @@ class Lab:
 
     def lose(self, place: Place) -> None:
         """Whatever comes to the place or leaves it is lost, and nobody is told: as in a tunnel."""
-        _weather(place, "drop")
-
-    def narrow(self, place: Place, bytes_per_s: int) -> None:
-        """What leaves the place beyond that rate is lost, once a second's worth has gone: nft's bucket holds so much.
-        (Queues that shape need kernel modules which are often missing.)"""
-        _weather(place, f"limit rate over {bytes_per_s} bytes/second drop", incoming=False)
+        chains = "".join(
+            f"chain {way} {{ type filter hook {hook} priority 0; {end} {place.interface} drop; }}\n"
+            for way, hook, end in (("out", "output", "oifname"), ("in", "input", "iifname"))
+        )
+        run(["ip", "netns", "exec", place.namespace, "nft", "-f", "-"], f"table inet weather {{\n{chains}}}\n")
 
     def clear(self, place: Place) -> None:
         """Nothing is lost any more."""
@@ -210,14 +209,6 @@ table ip guard {{
     chain passing {{ type filter hook forward priority 0; {unasked} }}
 }}
 """
-
-
-def _weather(place: Place, rule: str, *, incoming: bool = True) -> None:
-    chains = [f"chain out {{ type filter hook output priority 0; oifname {place.interface} {rule}; }}"]
-    if incoming:
-        chains.append(f"chain in {{ type filter hook input priority 0; iifname {place.interface} {rule}; }}")
-    table = f"table inet weather {{\n{chr(10).join(chains)}\n}}\n"
-    run(["ip", "netns", "exec", place.namespace, "nft", "-f", "-"], table)
 
 
 def _ip(*commands: str) -> None:

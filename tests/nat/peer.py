@@ -15,9 +15,7 @@ from fallow.node.network.mesh import Mesh, open_network
 from fallow.node.network.reach import Caps, Reach
 from fallow.node.network.seam import Stream
 from fallow.node.network.table_rules import profile_rules
-from fallow.node.rates import Rates
 from fallow.protocol.errors import NetworkError
-from fallow.protocol.messages import RATE_PROTOCOL
 from fallow.protocol.names import relay_key
 
 ECHO, SINK = "/test/echo", "/test/sink"
@@ -79,9 +77,6 @@ async def obey(network: Mesh, order: list[str]) -> object:
             return [provider.peer.hex() for provider in await network.find(key)]
         case ["outlives", gone, here]:
             return await outlives(network, bytes.fromhex(gone), bytes.fromhex(here))
-        case ["rates", peer]:
-            rates = Rates(network, lambda: [bytes.fromhex(peer)], lambda: True)
-            return [await rates.measure(), rates.up_kbit_per_s, rates.down_kbit_per_s]
         case ["own"]:
             return [str(each) for each in network._host.get_transport_addrs()]
     raise ValueError(order)
@@ -128,7 +123,6 @@ async def main() -> None:
     ) as network:
         network.serve(ECHO, echo)
         network.serve(SINK, sink)
-        network.serve(RATE_PROTOCOL, Rates(network, list, lambda: True).answer)
         if SETTINGS["relay"]:
             await network.provide(relay_key())
         await say({"key": network.key.hex(), "addresses": network.addresses()})
