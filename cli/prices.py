@@ -50,7 +50,13 @@ async def prices(
         key=lambda each: (each.price.entry, each.example_ucr, each.node.peer_id),
     )
     if json:
-        print_json({"bundle": bundle, "offers": [_as_json(each) for each in offered], "going": _going(offered)})
+        print_json(
+            {
+                "bundle": bundle,
+                "offers": [_as_json(each) for each in offered],
+                "going": {entry: {**rates} for entry, rates in _going(offered).items()},
+            }
+        )
     elif offered:
         columns = ("node", "entry", "call ucr ", "input token ", "output token ", "checked token ", "example ")
         table(columns, [_row(each) for each in offered])
