@@ -1,6 +1,6 @@
 """Discovery among many hosts: joining, finding ten live providers, a quarter of them dead, and what an idle host costs.
 
-    python benchmarks/discovery.py [--hosts 20 50] [--finds 40] [--idle 300]
+    python benchmarks/discovery.py [--hosts 20 50] [--finds 40] [--idle 660]
 
 Each host is a process (`hosts.py`); each search is by a client that has just joined and knows nobody, except where it says
 otherwise. In a network namespace of its own, where that can be made.
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--hosts", type=int, nargs="+", default=[20, 50])
     parser.add_argument("--finds", type=int, default=40)
-    parser.add_argument("--idle", type=float, default=300.0, help="seconds; a host announces itself every 300")
+    parser.add_argument("--idle", type=float, default=660.0, help="seconds; a host announces itself every 600")
     options = parser.parse_args()
     hosts.in_own_network()
     hosts.raise_descriptors()

@@ -26,7 +26,7 @@ from fallow.node.fetching import fetch
 from fallow.node.log import EventLog
 from fallow.node.network.mesh import Mesh, open_network
 from fallow.node.network.seam import Provider, Stream, Validator
-from fallow.protocol.bundle import Manifest, Program, Tolerance
+from fallow.protocol.bundle import Manifest, Program, Tensor, Tolerance
 from fallow.protocol.envelope import sign
 from fallow.protocol.limits import CHUNK_BYTES
 from fallow.protocol.messages import BLOB_PROTOCOL
@@ -56,7 +56,8 @@ def make_bundle(folder: Path) -> Bundle:
         files[name].write_bytes(content)
     program = Program("call", "call", 1, 8, 8, file_of(files["programs/call"]), 0, 0)
     manifest = Manifest(
-        "random", "none", "CC0-1.0", "random", ("call",), file_of(files["weights.safetensors"]), (), (), (), (), (program,),
+        "random", "none", "CC0-1.0", "random", ("call",), file_of(files["weights.safetensors"]), (), (), (),
+        (Tensor("numbers", "float32", (8,)),), (program,),
         file_of(files["tokenizer.json"]), None, 8, (), Tolerance(0, 0, 0, 0, 0, (), ""),
     )  # fmt: skip
     return BundleStore(folder / "store").install(manifest, lambda made: sign(made, SigningKey(seed(100))), files)

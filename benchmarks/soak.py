@@ -44,6 +44,7 @@ PERIODS: Final = (
     (presence, "SPREAD_S"),
     (announcing, "GAP_S"),
     (dht, "REFRESH_S"),
+    (dht, "SOUGHT_S"),
     (dht, "SWEEP_S"),
     (index, "VALUE_S"),
     (entries, "PROVIDED_S"),

@@ -1,7 +1,7 @@
 """Who is there: the DHT's hints, each confirmed by asking the node itself.
 
-Many are asked at once, and those that answer fast are known first. A node that does not answer is gone from here at
-once; the DHT may still name it for days. The peer book adds whom this client met before.
+Many are asked at once (`inquiry` says which), and those that answer fast are known first. A node that does not answer is
+gone from here at once; the DHT may name it for a while. The peer book adds whom this client met before.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..protocol.prices import price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, check_profile
 from ..protocol.published import decode_profiles_untrusted
 from ..protocol.witness import Witness, believed, heard_untrusted
+from .inquiry import Inquiry
 from .sampling import Sampler
 
 ASK_S = 2.0
@@ -32,7 +33,9 @@ ASK_S = 2.0
 FIND_S = 5.0
 """For the DHT's answer, dead index nodes included."""
 GRACE_S = 0.05
-"""After the nodes that have answered suffice, this much longer for the others: choice is worth a little waiting."""
+GRACE_SHARE = 0.25
+"""After the nodes that have answered suffice, this much longer for the others under way, or this share of the time so far if
+that is less: choice is worth a little waiting."""
 FRESH_S = 20.0
 """How long an answer is used without asking again, while the connection stands."""
 LOOKUPS_MAX = 3
@@ -124,11 +127,8 @@ class Discovery:
         self._nursery = nursery
         """Questions outlive the call that began them: what they bring is there for the next one."""
         self._limiter = trio.CapacityLimiter(ASKED_AT_ONCE)
-        self._asking: set[bytes] = set()
-        self._searching: set[bytes] = set()
-        self._searched_at: dict[bytes, float] = {}
-        self._samplers: dict[bytes, Sampler] = {}
-        """Where in the DHT to look next for nodes of a bundle."""
+        self._asking: dict[bytes, trio.Event] = {}
+        self._searches: dict[bytes, _Search] = {}
         self._news = trio.Event()
         self._used_at = -WARM_S
         self.nodes: dict[bytes, Node] = {}
@@ -145,21 +145,24 @@ class Discovery:
         All that are known are asked, those of earlier times that have not failed since, and those that the DHT names.
         Calls side by side share their questions.
         """
-        for node in self._serving(bundle):
-            self._begin_asking(Provider(node.key, node.addresses))
-        for met in self._book.serving(bundle)[:ASKED_AT_ONCE]:
-            self._begin_asking(Provider(met.key, met.addresses))
-        searched_s = trio.current_time() - self._searched_at.get(bundle, -SEARCH_S)
-        if bundle not in self._searching and searched_s >= SEARCH_S:
-            self._searching.add(bundle)
-            self._nursery.start_soon(self._search, bundle)
-        while self._asking or bundle in self._searching:
-            await self._news.wait()
-            if enough(self._serving(bundle)):
-                with trio.move_on_after(GRACE_S):
-                    while self._asking or bundle in self._searching:
-                        await self._news.wait()
-                break
+        began = trio.current_time()
+        search = self._searches.get(bundle) or self._searches.setdefault(bundle, self._new_search())
+        inquiry = search.inquiry
+        if not search.runs and began - search.ended_at >= SEARCH_S:
+            search.runs = True
+            inquiry.begin()
+            self._nursery.start_soon(self._search, bundle, search)
+        connected = set(self._network.peers())
+        with inquiry.looking(lambda: enough(self._serving(bundle))):
+            for known in (*self._serving(bundle), *self._book.serving(bundle)[:ASKED_AT_ONCE]):
+                inquiry.again(Provider(known.key, known.addresses), at_once=known.key in connected)
+            while inquiry.busy or search.runs:
+                await self._news.wait()
+                if enough(self._serving(bundle)):
+                    break
+        with trio.move_on_after(min(GRACE_S, GRACE_SHARE * (trio.current_time() - began))):
+            while inquiry.waits:
+                await self._news.wait()
         return self._serving(bundle)
 
     async def keep_fresh(self) -> None:
@@ -170,7 +173,7 @@ class Discovery:
             if now - self._used_at <= WARM_S:
                 for node in list(self.nodes.values()):
                     if now - node.asked_at > FRESH_S / 2:
-                        self._begin_asking(Provider(node.key, node.addresses))
+                        self._nursery.start_soon(self._ask_well, Provider(node.key, node.addresses))
 
     async def ask(self, key: bytes, addresses: Sequence[str] = ()) -> Node | None:
         """What the node says of itself now; None, and gone, if it does not answer or its answer does not hold."""
@@ -194,40 +197,49 @@ class Discovery:
     def _serving(self, bundle: bytes) -> list[Node]:
         return [node for node in self.nodes.values() if node.capability.served_bundle(bundle)]
 
-    async def _search(self, bundle: bytes) -> None:
-        """Everybody whom the DHT names is being asked, each as soon as it is named."""
-        sampler = self._samplers.setdefault(bundle, Sampler(SystemRandom()))
+    def _new_search(self) -> _Search:
+        random = SystemRandom()
+        inquiry = Inquiry(self._nursery, self._ask_well, self._seek, self._tell, random)
+        return _Search(Sampler(random), inquiry)
+
+    async def _search(self, bundle: bytes, search: _Search) -> None:
+        """Everybody whom the DHT names waits to be asked, each as soon as it is named."""
         try:
             with trio.move_on_after(FIND_S):
                 for _ in range(LOOKUPS_MAX):
-                    shard = sampler.shard()
-                    found = await self._network.find(provider_key(bundle, shard=shard), self._begin_asking)
-                    if sampler.saw(shard, {provider.peer for provider in found}, self._now_ms()):
+                    shard = search.sampler.shard()
+                    found = await self._network.find(provider_key(bundle, shard=shard), search.inquiry.add)
+                    if search.sampler.saw(shard, {provider.peer for provider in found}, self._now_ms()):
                         break
         except NetworkError:
             pass  # the table has no answer now; whoever is known is asked all the same
         finally:
-            self._searched_at[bundle] = trio.current_time()
-            self._searching.discard(bundle)
+            search.ended_at = trio.current_time()
+            search.runs = False
             self._tell()
 
-    def _begin_asking(self, provider: Provider) -> None:
-        if provider.peer not in self._asking:
-            self._asking.add(provider.peer)
-            self._nursery.start_soon(self._ask_well, provider)
-
-    async def _ask_well(self, provider: Provider) -> None:
-        """Asked, and at the addresses of its own profile too if those that we were given do not answer."""
+    async def _ask_well(self, provider: Provider) -> bool:
+        """Whether the node answered: once, however many ask at the same time."""
+        if (asked := self._asking.get(provider.peer)) is not None:
+            await asked.wait()
+            return provider.peer in self.nodes
+        asked = self._asking[provider.peer] = trio.Event()
         try:
             async with self._limiter:
                 node = await self.ask(provider.peer, provider.addresses)
                 if node is None and self._network.drop(provider.peer):
                     node = await self.ask(provider.peer, provider.addresses)
-                if node is None and (addresses := await self._published_addresses(provider)):
-                    await self.ask(provider.peer, addresses)
+                return node is not None
         finally:
-            self._asking.discard(provider.peer)
+            del self._asking[provider.peer]
+            asked.set()
             self._tell()
+
+    async def _seek(self, provider: Provider) -> bool:
+        """Whether the node answered at the addresses of its own profile; those that we were given do not lead to it."""
+        async with self._limiter:
+            addresses = await self._published_addresses(provider)
+            return bool(addresses) and await self.ask(provider.peer, addresses) is not None
 
     def _tell(self) -> None:
         self._news.set()
@@ -294,6 +306,17 @@ class Discovery:
             self._epochs.see(mandate.record.owner, issuer)
         self._epochs.see(profile.node, mandate.record)
         return mandate
+
+
+@dataclass(slots=True)
+class _Search:
+    """Of the DHT, for the nodes of one bundle."""
+
+    sampler: Sampler
+    """Where to look next."""
+    inquiry: Inquiry
+    runs: bool = False
+    ended_at: float = -SEARCH_S
 
 
 def busier(node: Node) -> Node:

@@ -395,7 +395,7 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
             failure: Exception | None = None
             async with trio.open_nursery() as nursery:
                 discovery = Discovery(network, desk.now_ms, nursery, book)
-                experience = Experience()
+                experience = Experience(met=book.get)
                 bundles = Bundles(folder, trust, network, lambda node: experience.failed(node, trio.current_time()))
                 mesh = Mesh(Team(desk, discovery, experience, SystemRandom()), bundles, trust, nursery)
                 nursery.start_soon(discovery.keep_fresh)

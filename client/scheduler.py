@@ -8,10 +8,11 @@ is considered beside them: a conversation's next turn is read there in less time
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from ..node.book import Met
 from ..protocol.bundle import GENERATE
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.identity import CHECKER, EXECUTOR
@@ -28,8 +29,12 @@ REDRAWN = 0.5
 """Share of choices of a checker that do not look at who has read the text: an executor that knew who checks its next window
 could lie whenever that is an accomplice."""
 FAILURE_COST_S = 5.0
-"""What a recent failure adds to the expected time: about what a failed attempt costs a reader."""
+"""What a recent failure, or one that is sure to come, adds to the expected time: about what a failed attempt costs a reader."""
 FAILURE_HALF_LIFE_S = 300.0
+NEWCOMER_FAILURES, NEWCOMER_JOBS = 1.0, 10.0
+"""What is counted of every node beside what is known of it: one job of ten fails, until a few have shown otherwise."""
+MISSED_JOBS = 0.25
+"""As how much of a failed job a question counts that had no answer: who comes and goes may go in mid-job, but seldom does."""
 BATCH_COST_S = 2.0
 """What a node that nobody can wait for costs where somebody does: a reader would rather have an interactive node's answer two
 seconds later than one that comes in fits. Where all are the same, it decides nothing."""
@@ -62,6 +67,8 @@ class Experience:
     """Node -> (weight, when)."""
     kept: Affinity = field(default_factory=Affinity)
     """Who read which text."""
+    met: Callable[[bytes], Met | None] = lambda node: None
+    """What is known of a node from all times."""
 
     def measured(self, node: bytes, bundle: bytes, tokens_per_s: float) -> None:
         """One more job's rate, averaged in."""
@@ -82,6 +89,15 @@ class Experience:
         """Failures, each halved every five minutes."""
         weight, when = self.failures.get(node, (0.0, now_s))
         return float(weight * 0.5 ** ((now_s - when) / FAILURE_HALF_LIFE_S))
+
+    def failure_chance(self, node: bytes) -> float:
+        """That a job there fails: of its jobs and questions so far, and of those that every newcomer begins with."""
+        met = self.met(node)
+        if met is None:
+            return NEWCOMER_FAILURES / NEWCOMER_JOBS
+        failed = met.jobs_failed + MISSED_JOBS * (met.tries - met.answers)
+        jobs = met.jobs_done + met.jobs_failed + MISSED_JOBS * met.tries
+        return (NEWCOMER_FAILURES + failed) / (NEWCOMER_JOBS + jobs)
 
 
 def unsuitable(node: Node, need: Need, distrusted: Collection[bytes]) -> str | None:
@@ -137,7 +153,7 @@ def expected_s(node: Node, need: Need, experience: Experience, now_s: float, kep
     return (
         node.rtt_ms / 1000
         + load * (reading + writing)
-        + FAILURE_COST_S * experience.recent_failures(node.key, now_s)
+        + FAILURE_COST_S * (experience.recent_failures(node.key, now_s) + experience.failure_chance(node.key))
         + (0.0 if node.interactive or not waited_for else BATCH_COST_S)
     )
 

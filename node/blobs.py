@@ -13,7 +13,7 @@ from ..protocol.messages import BlobReply, BlobRequest
 from .engine.bundles import Bundle
 from .log import EventLog
 from .network.seam import Stream
-from .pace import Pace, Traffic, Turns
+from .pace import Meter, Pace, Traffic, Turns
 from .questions import answer_each
 
 AT_ONCE: Final = 1
@@ -54,24 +54,29 @@ class Blobs:
     async def answer(self, stream: Stream) -> None:
         """Each request has got its content, or word that it is not here, until the asker ends the stream."""
 
+        meter = Meter(self._traffic, lambda: stream.sent_bytes)
+
         async def reply(request: BlobRequest) -> BlobReply:
             if not self._has_time():
                 return BlobReply(None)
             async with self._turns.turn(stream.peer):
                 content = await self._content(request.hash)
-                if content is not None and not await self._may_send(len(content)):
+                if content is not None and not await self._may_send(len(content), meter):
                     content = None
             return BlobReply(content)
 
-        await answer_each(stream, BlobRequest, reply, BLOBS_MAX)
+        try:
+            await answer_each(stream, BlobRequest, reply, BLOBS_MAX)
+        finally:
+            meter.settle()
 
     def _has_time(self) -> bool:
         """Whether one more asker gets an answer while it still waits, and the owner does not need the machine."""
         return self._lent() and self._pace.wait_s((self._turns.waiting + 1) * CHUNK_BYTES) <= ANSWER_S
 
-    async def _may_send(self, length_bytes: int) -> bool:
+    async def _may_send(self, length_bytes: int, meter: Meter) -> bool:
         """False if the days' allowance is used up: others may have it."""
-        if self._traffic is not None and not self._traffic.try_take(length_bytes):
+        if not meter.try_take(length_bytes):
             return False
         await self._pace.take(length_bytes)
         if self._works():

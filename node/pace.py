@@ -81,12 +81,19 @@ class Traffic:
             return True
         if length_bytes > self.left_bytes:
             return False
-        self._days = self._recent()
-        self._days[self._today()] = self._days.get(self._today(), 0) + length_bytes
-        scratch = self._path.with_name(f".{self._path.name}")
-        scratch.write_text(json.dumps({str(day): taken for day, taken in self._days.items()}))
-        scratch.replace(self._path)
+        days = self._recent()
+        days[self._today()] = days.get(self._today(), 0) + length_bytes
+        self._keep(days)
         return True
+
+    def give_back(self, length_bytes: int) -> None:
+        """So many of the bytes that were taken were not moved after all."""
+        days = self._recent()
+        for day in sorted(days, reverse=True):
+            fewer = min(length_bytes, days[day])
+            days[day] -= fewer
+            length_bytes -= fewer
+        self._keep(days)
 
     async def take(self, length_bytes: int) -> None:
         """Waits for the days to pass if it must. More than the whole limit at once counts as all of it."""
@@ -94,12 +101,47 @@ class Traffic:
         while not self.try_take(min(length_bytes, self._limit_bytes)):  # noqa: ASYNC110 - nothing but time changes it
             await trio.sleep(RECHECK_S)
 
+    def _keep(self, days: dict[int, int]) -> None:
+        self._days = days
+        scratch = self._path.with_name(f".{self._path.name}")
+        scratch.write_text(json.dumps({str(day): taken for day, taken in days.items()}))
+        scratch.replace(self._path)
+
     def _today(self) -> int:
         return int(self._now_s() // DAY_S)
 
     def _recent(self) -> dict[int, int]:
         first = self._today() - self._period_days + 1
         return {day: taken for day, taken in self._days.items() if day >= first}
+
+
+class Meter:
+    """What one stream takes of the days' allowance: what it moves, and not what it was asked to. Whoever asks and goes away
+    would use up another's allowance at no cost otherwise."""
+
+    def __init__(self, traffic: Traffic | None, moved_bytes: Callable[[], int]) -> None:
+        """`moved_bytes` is what has gone over the stream so far. Without traffic there is no bound."""
+        self._traffic = traffic
+        self._moved_bytes = moved_bytes
+        self._taken = self._before = 0
+
+    def try_take(self, length_bytes: int) -> bool:
+        """Whether so many bytes may be moved now; if so, they count until the next are taken, or `settle` is called."""
+        if self._traffic is None:
+            return True
+        self.settle()
+        if not self._traffic.try_take(length_bytes):
+            return False
+        self._taken, self._before = length_bytes, self._moved_bytes()
+        return True
+
+    def settle(self) -> None:
+        """Of what was taken, no more counts than was moved."""
+        if self._traffic is None or not self._taken:
+            return
+        unmoved, self._taken = self._taken - (self._moved_bytes() - self._before), 0
+        if unmoved > 0:
+            self._traffic.give_back(unmoved)
 
 
 class Gate:

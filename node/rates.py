@@ -21,7 +21,7 @@ from ..protocol.errors import Code, NetworkError, Refused, RemoteProtocolError
 from ..protocol.limits import RATE_BYTES_MAX
 from ..protocol.messages import RATE_PROTOCOL, RateReply, RateRequest, decode_message_untrusted, encode_message
 from .network.seam import Network, Stream
-from .pace import Pace, Traffic
+from .pace import Meter, Pace, Traffic
 from .questions import answer_each
 
 STEPS: Final = (64 * 1024, 256 * 1024, RATE_BYTES_MAX)
@@ -201,17 +201,24 @@ class Rates:
             return
         share.streams += 1
         self._serving = True
+        received_bytes = 0
+        meter = Meter(self._traffic, lambda: stream.sent_bytes + received_bytes)
+
+        async def reply(request: RateRequest) -> RateReply:
+            nonlocal received_bytes
+            proof = _named(request.nonce, request.content)
+            admitted = self._admit(stream.peer, len(request.content) + request.wanted_bytes, meter)
+            received_bytes += len(request.content)
+            if not admitted:
+                return RateReply(proof, None)
+            await self._up.take(len(request.content) + request.wanted_bytes)
+            return RateReply(proof, _yield(request.nonce, request.wanted_bytes))
+
         try:
-
-            async def reply(request: RateRequest) -> RateReply:
-                proof = _named(request.nonce, request.content)
-                if not await self._admit(stream.peer, len(request.content) + request.wanted_bytes):
-                    return RateReply(proof, None)
-                return RateReply(proof, _yield(request.nonce, request.wanted_bytes))
-
             with trio.move_on_after(2 * TRANSFER_S * len(STEPS)):
                 await answer_each(stream, RateRequest, reply, QUESTIONS_MAX)
         finally:
+            meter.settle()
             self._serving = False
 
     def _share(self, peer: bytes) -> _Share:
@@ -221,8 +228,8 @@ class Rates:
             return _Share(now, streams=STREAMS_MAX)
         return self._served.setdefault(peer, _Share(now))
 
-    async def _admit(self, peer: bytes, length_bytes: int) -> bool:
-        """Whether so much may be moved for the peer; if so, it counts, and the owner's pace has been kept."""
+    def _admit(self, peer: bytes, length_bytes: int, meter: Meter) -> bool:
+        """Whether so much may be moved for the peer; if so, it counts."""
         share = self._share(peer)
         total = sum(each.length_bytes for each in self._served.values())
         if not self._may() or total + length_bytes > SERVED_BYTES_MAX:
@@ -231,10 +238,9 @@ class Rates:
             return False
         if self._up.wait_s(length_bytes) > TRANSFER_S:
             return False
-        if self._traffic is not None and not self._traffic.try_take(length_bytes):
+        if not meter.try_take(length_bytes):
             return False
         share.length_bytes += length_bytes
-        await self._up.take(length_bytes)
         return True
 
     def _fetched_lately(self) -> bool:

@@ -35,6 +35,8 @@ class Place:
 
     namespace: str
     ip: str
+    interface: str
+    """By which it is connected."""
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The command line that runs the words there."""
@@ -87,7 +89,7 @@ class Lab:
     def public(self) -> Place:
         """A host that everybody can reach."""
         namespace = self._namespace(f"public{self._publics}")
-        return Place(namespace, self._connect(namespace))
+        return Place(namespace, self._connect(namespace), "outside")
 
     def home(self, nat: Nat) -> Place:
         """A host that nobody can reach: its router lets in nothing that was not asked for from inside."""
@@ -105,25 +107,39 @@ class Lab:
         )
         _run(["ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
         _run(["ip", "netns", "exec", router, "nft", "-f", "-"], _rules(nat))
-        return Place(host, f"{inside}.2")
+        return Place(host, f"{inside}.2", "lan")
 
-    def lan(self, hosts: int) -> list[Place]:
-        """So many hosts on one wire of their own, without a router."""
+    def lan(self, hosts: int, *, ipv6: bool = False) -> list[Place]:
+        """So many hosts on one wire of their own, without a router; they have addresses of one kind alone."""
         self._homes += 1
         wire = self._namespace(f"lan{self._homes}")
         _ip(f"-n {wire} link add wire type bridge mcast_snooping 0", f"-n {wire} link set wire up")
         places = []
         for number in range(1, hosts + 1):
-            host, ip = self._namespace(f"lan{self._homes}-{number}"), f"192.168.{10 + self._homes}.{number}"
+            host = self._namespace(f"lan{self._homes}-{number}")
+            ip = f"fd00:{self._homes:x}::{number:x}" if ipv6 else f"192.168.{10 + self._homes}.{number}"
             _ip(
                 f"link add lan netns {host} type veth peer name port{number} netns {wire}",
                 f"-n {wire} link set port{number} master wire up",
-                f"-n {host} addr add {ip}/24 dev lan",
+                f"-n {host} addr add {ip}/64 dev lan nodad" if ipv6 else f"-n {host} addr add {ip}/24 dev lan",
                 f"-n {host} link set lan up",
                 f"-n {host} route add default dev lan",
             )
-            places.append(Place(host, ip))
+            places.append(Place(host, ip, "lan"))
         return places
+
+    def lose(self, place: Place) -> None:
+        """Whatever comes to the place or leaves it is lost, and nobody is told: as in a tunnel."""
+        _weather(place, "drop")
+
+    def narrow(self, place: Place, bytes_per_s: int) -> None:
+        """What leaves the place beyond that rate is lost, once a second's worth has gone: nft's bucket holds so much.
+        (Queues that shape need kernel modules which are often missing.)"""
+        _weather(place, f"limit rate over {bytes_per_s} bytes/second drop", incoming=False)
+
+    def clear(self, place: Place) -> None:
+        """Nothing is lost any more."""
+        _run(["ip", "netns", "exec", place.namespace, "nft", "delete", "table", "inet", "weather"])
 
     def raze(self) -> None:
         """No namespace of the lab is left."""
@@ -164,6 +180,14 @@ table ip guard {{
     chain passing {{ type filter hook forward priority 0; {unasked} }}
 }}
 """
+
+
+def _weather(place: Place, rule: str, *, incoming: bool = True) -> None:
+    chains = [f"chain out {{ type filter hook output priority 0; oifname {place.interface} {rule}; }}"]
+    if incoming:
+        chains.append(f"chain in {{ type filter hook input priority 0; iifname {place.interface} {rule}; }}")
+    table = f"table inet weather {{\n{chr(10).join(chains)}\n}}\n"
+    _run(["ip", "netns", "exec", place.namespace, "nft", "-f", "-"], table)
 
 
 def _ip(*commands: str) -> None:

@@ -26,6 +26,10 @@ from .sandbox import Box, environment
 REAP_S_MAX: Final = 10.0
 """A killed worker is gone in 0.15 s, most of it freeing memory; one that the kernel holds much longer is left to it."""
 
+BOX_S_MAX: Final = 0.1
+"""A box ends within a millisecond of its worker, which it has reaped by then. Killed before that, it would leave a zombie to
+whatever reaps this machine's orphans."""
+
 _OUTGOING_MAX: Final = 256
 """Messages that wait for a worker which does not read them; at this it is killed. Credit comes four times a window."""
 
@@ -177,6 +181,9 @@ class WorkerProcess:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REAP_S_MAX):
             if self._handle is not None:
                 await trio.lowlevel.wait_readable(self._handle)
+            if self.boxed:
+                with trio.move_on_after(BOX_S_MAX):
+                    await self._ended()
             self._popen.kill()  # a box that somebody has stopped would not end by itself
             await self.exit_code()
 
@@ -186,15 +193,19 @@ class WorkerProcess:
         In a box, a worker that a signal ended has 128 and the signal's number, as in a shell.
         """
         await self._stream.aclose()
+        await self._ended()
+        self._let_go()
+        self.areas.close()
+        return self._popen.wait()
+
+    async def _ended(self) -> None:
+        """What we started, worker or box, has ended."""
         if self._popen.poll() is None:
             ended = os.pidfd_open(self._popen.pid)
             try:
                 await trio.lowlevel.wait_readable(ended)
             finally:
                 os.close(ended)
-        self._let_go()
-        self.areas.close()
-        return self._popen.wait()
 
     def _find_worker(self) -> None:
         """`_pid` and `_handle` are the worker's own. In a box it is known a few milliseconds after the start."""

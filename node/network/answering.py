@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import trio
@@ -101,7 +101,7 @@ class _Answers:
             nursery.start_soon(self._answer, ask, service, scope)
 
     async def _answer(self, ask: Ask, service: Service, scope: trio.CancelScope) -> None:
-        asked = _Asked(self, ask)
+        asked = Asked(self, ask)
         with scope:
             await service.run(asked)
         del self._open[ask.number]
@@ -114,13 +114,15 @@ class _Answers:
         self.outbox.say(encode(Refused(number, reason)))
 
 
-class _Asked:
+class Asked:
     """A question as the `Stream` that a service is used to: one frame comes, and then the end; one frame goes."""
 
     def __init__(self, answers: _Answers, ask: Ask) -> None:
         self.peer: Final = answers.stream.peer
+        self.connection: Final = answers.stream.connection
         self.answered = False
         """All of the answer is on its way."""
+        self.sent_bytes = 0
         self.reason = Reason.FAILED
         """Why there is none, if there is none."""
         self._answers = answers
@@ -143,7 +145,7 @@ class _Asked:
             raise NetworkError(Code.TOO_LARGE, f"a frame has at most {FRAME_BYTES_MAX} bytes, not {len(frame)}")
         self._ended = True
         if len(frame) <= PART_BYTES:
-            for only in parts(self._number, frame):
+            for only in self._parts(frame):
                 self._answers.outbox.say(only)
         else:
             await self._send_long(frame)
@@ -156,9 +158,14 @@ class _Asked:
             raise NetworkError(Code.STREAM_CLOSED, f"{answers.waiting_bytes} bytes wait for this peer to take them")
         answers.waiting_bytes += len(frame)
         try:
-            await answers.outbox.carry(parts(self._number, frame))
+            await answers.outbox.carry(self._parts(frame))
         finally:
             answers.waiting_bytes -= len(frame)
+
+    def _parts(self, frame: bytes) -> Iterator[bytes]:
+        for part in parts(self._number, frame):
+            self.sent_bytes += len(part)
+            yield part
 
     async def close(self) -> None:
         await self.reset()

@@ -39,16 +39,24 @@ class Asking:
         """See `Network.request`."""
         known = id_of(peer)
         where = bare_addresses(known, addresses)
+        if (answered := await self.over_control(known, protocol, frame, where)) is not None:
+            return answered[0]
+        return await self._over_its_own_stream(known, protocol, frame, where)
+
+    async def over_control(
+        self, peer: ID, protocol: str, frame: bytes, addresses: Sequence[Multiaddr]
+    ) -> tuple[bytes, Muxer] | None:
+        """The answer and the connection on which it came; None if it needs a stream of its own. Raises as `request`."""
         again = True
-        while len(frame) <= QUESTION_BYTES_MAX and (asker := await self._asker(known, where)):
+        while len(frame) <= QUESTION_BYTES_MAX and (asker := await self._asker(peer, addresses)):
             if await asker.has_room():
                 try:
-                    return await asker.ask(protocol, frame)
+                    return await asker.ask(protocol, frame), asker.connection
                 except NetworkError:
                     if asker.connected or not again:
                         raise
                 again = False  # a connection that turns out to be dead is replaced, once
-        return await self._over_its_own_stream(known, protocol, frame, where)
+        return None
 
     def leave(self, peer: ID) -> None:
         """The next question goes over a control stream of its own making."""
@@ -130,6 +138,11 @@ class Asker:
         self._fewer = trio.Event()
         self._end: NetworkError | None = None
         stream.set_working(False)
+
+    @property
+    def connection(self) -> Muxer:
+        """The one below."""
+        return self._stream.connection
 
     @property
     def connected(self) -> bool:

@@ -35,11 +35,26 @@ FRESH_NAMES_MAX: Final = PROVIDERS_MAX // FANOUT
 """Providers that one peer's answer brings at once; of its others, those that several peers name come first. So nobody fills
 the list alone."""
 
+PLENTY: Final = 16
+PLENTY_ANSWERS: Final = 3
+"""Providers, and peers that have named some, after which a search for more is in no hurry: whoever asked has its hands full."""
+
 FEW: Final = 4
 """Addresses of one provider that one peer adds: two relays' ways by IPv4 and IPv6, and room for what others say."""
 
-REFRESH_S: Final = 600.0
-"""Between searches for this node's own neighbours, which keep the table of who is there fresh: as libp2p has it."""
+REFRESH_S: Final = 1800.0
+"""Between searches for this node's own neighbours, which keep the table of who is there fresh. libp2p has a third of that; here
+every node says its own records every ten minutes, and is heard of by those whom it tells."""
+
+SOUGHT_S: Final = 1500.0
+"""For so long a record is said again to those who took it the last time, without another search for who is closest: in two of
+three rounds. Who came closer meanwhile hears of it in the third, before the others' copies have expired."""
+
+KEEPERS_MIN: Final = 0.75
+"""If fewer of them confirm it, others are sought at once."""
+
+SOUGHT_MAX: Final = 1024
+"""Records of one node: its bundles in two regions."""
 
 SWEEP_S: Final = 60.0
 
@@ -53,6 +68,8 @@ class Table:
         self._validator = validator
         self._random = random
         self._own = Sender(kad.own, "")
+        self._keepers: dict[bytes, tuple[float, list[ID]]] = {}
+        """Of each record of this node: when they were sought, and who they are."""
 
     async def join(self, peers: Sequence[ID]) -> None:
         """An index node and those closest to it know one another. Who keeps no part of the table is nobody's neighbour: one
@@ -128,7 +145,7 @@ class Table:
         def take(peer: ID, answer: Message) -> None:
             crowd.take([(entry.id, tuple(entry.addrs)) for entry in answer.providerPeers[:NAMED_MAX]])
 
-        await self._walk(raw, Message.GET_PROVIDERS, take).run()
+        await self._walk(raw, Message.GET_PROVIDERS, take, calm=crowd.is_plenty).run()
         return crowd.all()
 
     async def _closest(self, target: bytes, start: Sequence[ID] = ()) -> list[ID]:
@@ -140,6 +157,7 @@ class Table:
         kind: Message.MessageType,
         take: Callable[[ID, Message], None],
         enough: Callable[[], bool] | None = None,
+        calm: Callable[[], bool] = lambda: False,
     ) -> Walk:
         """A search whose answers `take` gets."""
         question = self._kad.message(kind, target)
@@ -150,10 +168,25 @@ class Table:
             closer = ((peer_untrusted(entry.id), tuple(entry.addrs)) for entry in answer.closerPeers[:FANOUT])
             return [(named, where) for named, where in closer if named is not None]
 
-        return Walk(self._kad.own, target, _Searched(self._kad, self._random), ask, enough)
+        return Walk(self._kad.own, target, _Searched(self._kad, self._random), ask, enough, calm)
 
     async def _spread(self, raw: bytes, message: Message) -> int:
         """So many of the peers closest to the key confirmed the message."""
+        sought_at, keepers = self._keepers.pop(raw, (0.0, []))
+        known = min(len(self._kad.index.buckets), FANOUT)
+        if trio.current_time() - sought_at < SOUGHT_S and len(keepers) >= known:
+            confirmed = await self._tell(keepers, message)
+            if confirmed >= max(1.0, KEEPERS_MIN * len(keepers)):
+                self._keepers[raw] = sought_at, keepers
+                return confirmed
+        sought_at, keepers = trio.current_time(), await self._closest(raw)
+        while len(self._keepers) >= SOUGHT_MAX:
+            del self._keepers[next(iter(self._keepers))]
+        self._keepers[raw] = sought_at, keepers
+        return await self._tell(keepers, message)
+
+    async def _tell(self, peers: Sequence[ID], message: Message) -> int:
+        """So many of them confirmed the message."""
         confirmed = 0
 
         async def tell(peer: ID) -> None:
@@ -165,9 +198,8 @@ class Table:
                 except NetworkError:
                     pass  # it has left, or has something newer: the others keep the record
 
-        closest = await self._closest(raw)
         async with trio.open_nursery() as nursery:
-            for peer in closest:
+            for peer in peers:
                 nursery.start_soon(tell, peer)
         return confirmed
 
@@ -215,9 +247,15 @@ class _Crowd:
         self._left: dict[bytes, list[bytes]] = {}
         """Named beyond an answer's share."""
         self._votes: Counter[bytes] = Counter()
+        self._answers = 0
+
+    def is_plenty(self) -> bool:
+        """Whether there are enough to go on with."""
+        return len(self._found) >= PLENTY and self._answers >= PLENTY_ANSWERS
 
     def take(self, named: Sequence[tuple[bytes, Sequence[bytes]]]) -> None:
         """One peer's answer."""
+        self._answers += bool(named)
         fresh = 0
         for name, addresses in named:
             if name == self._own:

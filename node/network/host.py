@@ -78,6 +78,7 @@ def make_host(seed: bytes, listen: Sequence[Multiaddr], announce: Announce | Non
     # host/basic_host.py:540 cuts an address at the first id in it: of a way through a relay, the relay would remain.
     vars(host)["get_addrs"] = announced
     vars(host)["new_stream"] = _watched_until_agreed(host)
+    vars(host)["_schedule_identify"] = lambda peer_id, *, reason: None  # not at once, nor always: see `introductions`
     swarm = swarm_of(host)
     swarm.retry_config = RetryConfig(max_retries=0)  # the caller has other addresses, and other peers
     swarm.set_stream_handler(_guard(host))
@@ -142,18 +143,26 @@ def _guard(host: BasicHost) -> StreamHandlerFn:
 
 
 def own_addresses(listening: list[Multiaddr]) -> list[Multiaddr]:
-    """The addresses; for 0.0.0.0, which libp2p announces as it is, the one that packets leave from."""
-    return [Multiaddr(str(address).replace("/ip4/0.0.0.0/", f"/ip4/{own_ip()}/")) for address in listening]
+    """The addresses; for 0.0.0.0 and ::, which libp2p announces as they are, the one that packets leave from."""
+    own = []
+    for address in map(str, listening):
+        if "/ip4/0.0.0.0/" in address:
+            address = address.replace("/ip4/0.0.0.0/", f"/ip4/{own_ip()}/")
+        elif "/ip6/::/" in address:
+            address = address.replace("/ip6/::/", f"/ip6/{own_ip(socket.AF_INET6)}/")
+        own.append(Multiaddr(address))
+    return own
 
 
-def own_ip() -> str:
+def own_ip(family: socket.AddressFamily = socket.AF_INET) -> str:
     """The address that packets to the outside leave from."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # an address kept for documentation (RFC 5737); UDP's connect sends nothing
+    outside, here = ("2001:db8::1", "::1") if family == socket.AF_INET6 else ("192.0.2.1", "127.0.0.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((outside, 9))  # kept for documentation (RFC 3849, RFC 5737); UDP's connect sends nothing
             return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"  # no route anywhere: only this machine can reach us
+    except OSError:
+        return here  # no route anywhere: only this machine can reach us
 
 
 def _check_port(address: Multiaddr) -> None:

@@ -1,7 +1,8 @@
 """Kademlia's exchanges on the wire: this node's answers to others, and theirs to its questions.
 
-Of upstream's implementation only the messages are used; `index` and `dht` say why. Questions may be asked one after
-another on a stream. A FIND_NODE is asked with any key: upstream's takes none over 50 bytes (kad_dht/kad_dht.py:706).
+Of upstream's implementation only the messages are used; `index` and `dht` say why. Questions go over the peer's control
+stream, or where it knows none over a stream as libp2p has it: there they may be asked one after another. A FIND_NODE is asked
+with any key: upstream's takes none over 50 bytes (kad_dht/kad_dht.py:706).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from random import Random
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import trio
 from google.protobuf.message import DecodeError
@@ -25,6 +27,8 @@ from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_byt
 
 from ...protocol.errors import Code, NetworkError
 from ...protocol.limits import ADDRESSES_MAX
+from .answering import Asked
+from .asking import Asking
 from .boundary import Tasks, translated
 from .buckets import Contact
 from .dialling import Dialler
@@ -32,7 +36,7 @@ from .entries import ADDRESS_BYTES_MAX, Sender, network_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, key_of
 from .index import Index
 from .muxer import Muxer
-from .seam import VALUE_BYTES_MAX, Validator
+from .seam import VALUE_BYTES_MAX, Stream, Validator
 from .standing import Fault
 
 KAD_ID: Final = TProtocol("/fallow/kad/1.0.0")
@@ -53,7 +57,15 @@ class Kad:
     """This node's part of the table, and the way to ask others. `serves`: it is an index node."""
 
     def __init__(
-        self, host: BasicHost, tasks: Tasks, dialler: Dialler, rules: Validator, random: Random, *, serves: bool
+        self,
+        host: BasicHost,
+        tasks: Tasks,
+        dialler: Dialler,
+        asking: Asking,
+        rules: Validator,
+        random: Random,
+        *,
+        serves: bool,
     ) -> None:
         self.serves = serves
         self.own: Final = host.get_id().to_bytes()
@@ -63,9 +75,34 @@ class Kad:
         self.spawn = tasks.spawn
         self._host = host
         self._dialler = dialler
+        self._asking = asking
         self._served: Counter[ID] = Counter()
+        self._said: WeakKeyDictionary[Muxer, bytes] = WeakKeyDictionary()
+        """What the other end knows of where this node is."""
+        self._records: WeakKeyDictionary[Muxer, bytes] = WeakKeyDictionary()
+        """What the other end has said of itself, and what holds for its later messages too."""
         if serves:
             host.set_stream_handler(KAD_ID, self._serve)
+
+    async def answer(self, stream: Stream) -> None:
+        """A question of a control stream has got its answer. Raises what is wrong with it, which counts against the asker."""
+        assert isinstance(stream, Asked), "streams of the table's own carry libp2p's framing"
+        try:
+            question = Message.FromString(await stream.receive())
+        except DecodeError:
+            answer: Message | Fault = Fault.BAD_FRAME
+        else:
+            answer = self._answer_untrusted(question, stream.connection)
+        if isinstance(answer, Fault):
+            stream.connection.blame(answer)
+            raise NetworkError(Code.STREAM_CLOSED, f"the question breaks a rule of the table: {answer.name.lower()}")
+        if self._said.get(stream.connection) == answer.senderRecord:
+            answer.ClearField("senderRecord")
+        else:
+            self._said[stream.connection] = answer.senderRecord
+        if answer.type == Message.PUT_VALUE:
+            answer.ClearField("record")  # the asker has it
+        await stream.send(answer.SerializeToString())
 
     async def _serve(self, stream: INetStream) -> None:
         peer = stream.muxed_conn.peer_id
@@ -85,7 +122,8 @@ class Kad:
 
     async def _answer_all(self, stream: INetStream) -> None:
         """Every question on the stream is answered, until its end, or the first that breaks a rule."""
-        sender = sender_of(stream)
+        muxed = stream.muxed_conn
+        assert isinstance(muxed, Muxer)
         while True:
             try:
                 raw = await read_varint_prefixed_bytes_limited(stream, QUESTION_BYTES_MAX)
@@ -93,18 +131,22 @@ class Kad:
             except IncompleteReadError:
                 return await stream.close()  # the end; a question cut short asks nothing
             except (DecodeError, ValueError):
-                return await self._refuse(stream, Fault.BAD_FRAME)
-            answer = self.index.answer_untrusted(question, sender, trio.current_time())
+                answer: Message | Fault = Fault.BAD_FRAME
+            else:
+                answer = self._answer_untrusted(question, muxed)
             if isinstance(answer, Fault):
-                return await self._refuse(stream, answer)
-            if not self.heard(stream, question, proven=False):
-                return await self._refuse(stream, Fault.BAD_RECORD)
-            answer.senderRecord = self._record()
+                await stream.reset()
+                return muxed.blame(answer)
             await stream.write(encode_varint_prefixed(answer.SerializeToString()))
 
-    async def _refuse(self, stream: INetStream, fault: Fault) -> None:
-        await stream.reset()
-        blame(stream, fault)
+    def _answer_untrusted(self, question: Message, muxed: Muxer) -> Message | Fault:
+        answer = self.index.answer_untrusted(question, sender_of(muxed), trio.current_time())
+        if isinstance(answer, Fault):
+            return answer
+        if not self.heard(muxed, question, proven=False):
+            return Fault.BAD_RECORD
+        answer.senderRecord = self._record()
+        return answer
 
     def message(self, kind: Message.MessageType, key: bytes) -> Message:
         """A question or a record. An index node says with it where it is; who does not say so is none."""
@@ -112,17 +154,43 @@ class Kad:
 
     async def exchange(self, peer: ID, message: Message, addresses: Sequence[Multiaddr] = ()) -> Message:
         """The peer's answer. Raises `peer_unreachable`, `protocol_unsupported` or `stream_closed`."""
-        stream = await self._dialler.open(peer, KAD_ID, [*self._known(peer), *addresses])
+        where, question = [*self._known(peer), *addresses], message.SerializeToString()
+        answered = await self._asking.over_control(peer, KAD_ID, self._brief(peer, message) or question, where)
+        if answered is None:
+            answered = await self._over_its_own_stream(peer, question, where)
+        raw, muxed = answered
+        self._said[muxed] = message.senderRecord or self._said.get(muxed, b"")
+        with translated(Code.STREAM_CLOSED, "the peer did not answer as the table does"):
+            if len(raw) > ANSWER_BYTES_MAX:
+                raise ValueError(f"{len(raw)} bytes")
+            answer = Message.FromString(raw)
+        if not self.heard(muxed, answer, proven=True):
+            muxed.blame(Fault.BAD_RECORD)
+            raise NetworkError(Code.STREAM_CLOSED, f"{peer} says in another's name where it is")
+        return answer
+
+    def _brief(self, peer: ID, message: Message) -> bytes | None:
+        """The message without what the peer has been told on its connection before; None if it has not been."""
+        standing = self._dialler.standing(peer)
+        if not standing or any(self._said.get(muxed) != message.senderRecord for muxed in standing):
+            return None
+        brief = Message()
+        brief.CopyFrom(message)
+        brief.ClearField("senderRecord")
+        return bytes(brief.SerializeToString())
+
+    async def _over_its_own_stream(
+        self, peer: ID, question: bytes, addresses: Sequence[Multiaddr]
+    ) -> tuple[bytes, Muxer]:
+        stream = await self._dialler.open(peer, KAD_ID, addresses)
         end = stream.reset
         try:
             with translated(Code.STREAM_CLOSED, "the peer did not answer"):
-                await stream.write(encode_varint_prefixed(message.SerializeToString()))
-                answer = Message.FromString(await read_varint_prefixed_bytes_limited(stream, ANSWER_BYTES_MAX))
+                await stream.write(encode_varint_prefixed(question))
+                answer = await read_varint_prefixed_bytes_limited(stream, ANSWER_BYTES_MAX)
                 end = stream.close
-            if not self.heard(stream, answer, proven=True):
-                blame(stream, Fault.BAD_RECORD)
-                raise NetworkError(Code.STREAM_CLOSED, f"{peer} says in another's name where it is")
-            return answer
+            assert isinstance(stream.muxed_conn, Muxer)
+            return answer, stream.muxed_conn
         finally:
             self.spawn(end)
 
@@ -147,15 +215,17 @@ class Kad:
         """The peer has been silent for so long that it is none to us, connected or not."""
         self.index.buckets.remove(peer.to_bytes())
 
-    def heard(self, stream: INetStream, message: Message, *, proven: bool) -> bool:
-        """Where the sender says that it is, is known. False if it did not say so itself."""
-        raw, peer = message.senderRecord, stream.muxed_conn.peer_id
+    def heard(self, muxed: Muxer, message: Message, *, proven: bool) -> bool:
+        """Where the peer at the other end says that it is, or has said on this connection, is known. False if it did not say
+        so itself."""
+        raw, peer = message.senderRecord or self._records.get(muxed, b""), muxed.peer_id
         if not raw:
             return True
         name = peer.to_bytes()
         known = self.index.buckets.get(name)
         if known is not None and known.record == raw:
             known.proven = known.proven or proven
+            self._records[muxed] = raw
             return True
         try:
             with translated(Code.STREAM_CLOSED, "no signed addresses"):
@@ -165,8 +235,9 @@ class Kad:
         addresses = tuple(address.to_bytes() for address in record.addrs[:ADDRESSES_MAX])
         if record.peer_id != peer or any(len(address) > ADDRESS_BYTES_MAX for address in addresses):
             return False
+        self._records[muxed] = raw
         if addresses:
-            self.index.buckets.add(Contact(name, addresses, raw, sender_of(stream).network, proven))
+            self.index.buckets.add(Contact(name, addresses, raw, sender_of(muxed).network, proven))
         return True
 
     def _known(self, peer: ID) -> list[Multiaddr]:
@@ -178,17 +249,10 @@ class Kad:
         return env_to_send_in_RPC(self._host)[0]
 
 
-def sender_of(stream: INetStream) -> Sender:
+def sender_of(muxed: Muxer) -> Sender:
     """Who is at the other end."""
-    muxed = stream.muxed_conn
-    where = muxed.get_remote_address() if isinstance(muxed, Muxer) else None
+    where = muxed.get_remote_address()
     return Sender(muxed.peer_id.to_bytes(), network_of(where[0]) if where else "")
-
-
-def blame(stream: INetStream, fault: Fault) -> None:
-    """The fault counts against the peer at the other end."""
-    if isinstance(stream.muxed_conn, Muxer):
-        stream.muxed_conn.blame(fault)
 
 
 def peer_untrusted(name: bytes) -> ID | None:

@@ -90,7 +90,8 @@ class Neighbours:
                 token.run_sync_soon(self._hear, found)
 
         try:
-            responder = await trio.to_thread.run_sync(partial(Zeroconf, interfaces=[ip], ip_version=IPVersion.V4Only))
+            version = IPVersion.V6Only if ":" in ip else IPVersion.V4Only
+            responder = await trio.to_thread.run_sync(partial(Zeroconf, interfaces=[ip], ip_version=version))
         except OSError:
             return  # no multicast on this interface
         try:
@@ -174,8 +175,9 @@ def addresses_untrusted(properties: Mapping[bytes, bytes | None], networks: Netw
 
 def announced(listening: Sequence[Multiaddr], ip: str) -> list[str]:
     """Where others on the network of `ip` can dial a host that listens so: its own address there, and no other."""
-    texts = [str(each).replace("/ip4/0.0.0.0/", f"/ip4/{ip}/") for each in listening]
-    return [text for text in dict.fromkeys(texts) if text.startswith(f"/ip4/{ip}/tcp/")]
+    anywhere, here = ("/ip6/::/", f"/ip6/{ip}/") if ":" in ip else ("/ip4/0.0.0.0/", f"/ip4/{ip}/")
+    texts = [str(each).replace(anywhere, here) for each in listening]
+    return [text for text in dict.fromkeys(texts) if text.startswith(f"{here}tcp/")]
 
 
 def _is_within(address: str, networks: Networks) -> bool:
@@ -187,6 +189,12 @@ def _is_within(address: str, networks: Networks) -> bool:
 
 
 def _own_ips(networks: Networks) -> list[str]:
-    """This machine's IPv4 addresses within the networks."""
-    ips = [str(each.ip) for adapter in ifaddr.get_adapters() for each in adapter.ips if each.is_IPv4]
-    return sorted(ip for ip in ips if any(ip_address(ip) in network for network in networks))[:INTERFACES_MAX]
+    """This machine's addresses within the networks, those of IPv4 first. No multiaddr says by which interface a link-local one
+    of IPv6 is reached, so those are left out."""
+    each_ip = [each.ip for adapter in ifaddr.get_adapters() for each in adapter.ips]
+    ips = [ip_address(each if isinstance(each, str) else each[0].partition("%")[0]) for each in each_ip]
+    within = {ip for ip in ips if any(ip in network for network in networks)}
+    found = sorted(
+        (ip for ip in within if ip.version == 4 or not ip.is_link_local), key=lambda ip: (ip.version, ip.packed)
+    )
+    return [str(ip) for ip in found[:INTERFACES_MAX]]

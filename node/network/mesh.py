@@ -26,7 +26,8 @@ from .door import Door
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
 from .idle import Trimmer
-from .kad import Kad
+from .introductions import Introductions
+from .kad import KAD_ID, SERVED_PER_PEER_MAX, Kad
 from .lan import LAN, Neighbours
 from .limits import LIMITS
 from .muxer import Muxer
@@ -48,7 +49,16 @@ class Mesh:
     """One running node of the network; made by `open_network`."""
 
     def __init__(
-        self, host: BasicHost, tasks: Tasks, dialler: Dialler, table: Table, ways: Ways, door: Door, trimmer: Trimmer
+        self,
+        host: BasicHost,
+        tasks: Tasks,
+        dialler: Dialler,
+        asking: Asking,
+        kad: Kad,
+        table: Table,
+        ways: Ways,
+        door: Door,
+        trimmer: Trimmer,
     ) -> None:
         self.key: Final = key_of(host.get_id())
         self.reachability = ways.reachability
@@ -60,9 +70,11 @@ class Mesh:
         self._door = door
         self._trimmer = trimmer
         self._services: dict[str, Service] = {}
+        if kad.serves:
+            self._services[KAD_ID] = Service(kad.answer, per_peer_max=SERVED_PER_PEER_MAX)
         self._serve(CONTROL_PROTOCOL, control(self._services))
-        self._asking = Asking(dialler, tasks)
-        self.request = self._asking.request
+        self._asking = asking
+        self.request = asking.request
         self.put = table.put
         self.get = table.get
         self.provide = table.provide
@@ -169,7 +181,8 @@ async def open_network(
                     raise _nobody(bootstrap, known)
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
                 serves = mode == "server" and not told.relayed
-                kad = Kad(host, tasks, dialler, validator, SystemRandom(), serves=serves)
+                asking = Asking(dialler, tasks)
+                kad = Kad(host, tasks, dialler, asking, validator, SystemRandom(), serves=serves)
                 table = Table(host, kad, validator, SystemRandom())
                 if reached:
                     with trio.move_on_after(JOIN_S):
@@ -180,7 +193,8 @@ async def open_network(
                 door.spared = lambda: ways.kept().union(map(ID, kad.index.buckets.closest(kad.own)))
                 trimmer = Trimmer(host, tasks, ways.kept)
                 nursery.start_soon(trimmer.run)
-                yield Mesh(host, tasks, dialler, table, ways, door, trimmer)
+                nursery.start_soon(Introductions(host).run)
+                yield Mesh(host, tasks, dialler, asking, kad, table, ways, door, trimmer)
             finally:
                 tasks.close()
                 stop.set()

@@ -43,6 +43,8 @@ class MuxedStream(IMuxedStream):
         """When somebody has last taken something whole."""
         self.on_shed: Callable[[], None] | None = None
         """Drops what is held above; whoever sets it tells `hold` and `read_at`."""
+        self.sent_bytes = 0
+        """Data handed to the connection so far."""
         self.queued = 0
         """Large frames handed to the connection and not written yet."""
         self._conn = conn
@@ -70,6 +72,7 @@ class MuxedStream(IMuxedStream):
             self._send_window -= length
             frame = encode(Kind.DATA, 0, self.stream_id, length, bytes(view[sent : sent + length]))
             sent += length
+            self.sent_bytes += length
             await self._conn.carry(self, frame)
 
     def offer(self, data: bytes) -> bool:
@@ -77,7 +80,9 @@ class MuxedStream(IMuxedStream):
         if self._reset or self._send_closed or len(data) > self._send_window:
             return False
         taken = self._conn.offer(self, encode(Kind.DATA, 0, self.stream_id, len(data), data))
-        self._send_window -= len(data) if taken else 0
+        if taken:
+            self._send_window -= len(data)
+            self.sent_bytes += len(data)
         return taken
 
     async def read(self, n: int | None = None) -> bytes:

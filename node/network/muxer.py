@@ -6,8 +6,8 @@ leaves half a frame on the connection when a writer is cancelled (:758), puts wh
 and does not notice a peer that has fallen silent.
 
 Here whoever sends can be cancelled at any moment, since one task writes all frames and finishes what it began. What is
-small goes before what is large. A peer that breaks the rules is cut off, and one that says nothing for `DEAD_S` is too;
-streams that are `watched` end after `STREAM_DEAD_S` already.
+small goes before what is large. A peer that breaks the rules is cut off, and one that says nothing is too (`silence`);
+streams that are `watched` end long before.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .identity import Multiaddr
 from .limits import BUFFERED_CONNECTION_MAX, STREAMS_IN_BURST, STREAMS_IN_MAX, STREAMS_IN_SEC, STREAMS_OUT_MAX
 from .memory import Memory
 from .muxed import MuxedStream
+from .silence import ASK_OTHER_S, ASK_S, Silence
 from .standing import Fault
 from .yamux import BODY_BYTES_MAX, HEAD_BYTES, WINDOW_BYTES, Flag, Frame, Frames, Kind, encode
 
@@ -50,15 +51,6 @@ OFFERED_MAX: Final = 256
 SMALL_QUEUED_MAX: Final = 4096
 """Small frames waiting for the socket. They are not waited for, else two full sockets could wait for each other; a peer
 that lets so many pile up has not read for a long time, and the connection is given up."""
-
-TICK_S: Final = 2.5
-DEAD_S: Final = 7.5
-"""Silence in whole ticks, with questions asked in it, after which the peer is gone: ten seconds after its last word at
-most. Only ticks count, so that our own loop held up for ten seconds is no silence of the peer's."""
-
-STREAM_TICK_S: Final = 0.5
-STREAM_DEAD_S: Final = 1.5
-"""The same for streams that are watched: they end two seconds after the peer's last word at most."""
 
 HALF_CLOSED_S: Final = 60.0
 """A stream that we closed and the other side did not is reset after so long."""
@@ -112,12 +104,10 @@ class Muxer(IMuxedConn):
         self._writing: list[_Queued] = []
         self._room = trio.Semaphore(LARGE_QUEUED_MAX)
         self._wake = trio.Event()
-        self._hurry = trio.Event()
         self._flight = Flight()
         self._marks = 0
-        self._reads = 0
-        self.silent_s = 0.0
-        """For so long nothing has come, although it was asked for; counted in ticks of the watch."""
+        self._silence = Silence(ASK_S if self._initiator else ASK_OTHER_S, trio.current_time())
+        self._nap = trio.CancelScope()
         self._ended = False
         self._life = trio.CancelScope()
 
@@ -205,6 +195,11 @@ class Muxer(IMuxedConn):
         return self._flight.round_trip_s
 
     @property
+    def silent_s(self) -> float:
+        """For so long nothing has come, although it was asked for; 0 if it was not."""
+        return self._silence.silent_s
+
+    @property
     def busy(self) -> bool:
         """Whether anything is under way."""
         return any(not stream.resting for stream in self._streams.values())
@@ -214,8 +209,7 @@ class Muxer(IMuxedConn):
         if stream.watched is not watched and stream.stream_id in self._streams:
             stream.watched = watched
             self._watched += 1 if watched else -1
-            if watched and self._watched == 1:
-                self._hurry.set()
+            self._watching()
 
     def set_working(self, stream: MuxedStream, working: bool) -> None:
         """Whether anything is under way on the stream; while not, it keeps nobody from ending the connection."""
@@ -226,7 +220,9 @@ class Muxer(IMuxedConn):
         """The stream has ended for both sides."""
         if self._streams.pop(stream.stream_id, None) is not None:
             self._inbound -= stream.inbound
-            self._watched -= stream.watched
+            if stream.watched:
+                self._watched -= 1
+                self._watching()
             self.used_at = trio.current_time()
 
     def say(self, frame: bytes) -> None:
@@ -287,7 +283,7 @@ class Muxer(IMuxedConn):
         try:
             while True:
                 received = await self.secured_conn.read()
-                self._reads += 1
+                self._silence.heard(trio.current_time())
                 for frame in frames.feed_untrusted(received):
                     if frame.kind == Kind.GO_AWAY:
                         return
@@ -369,24 +365,25 @@ class Muxer(IMuxedConn):
 
     # Keeping watch.
 
+    def _watching(self) -> None:
+        """One more stream is watched than before, or one fewer."""
+        if not self._watched:
+            self._silence.unwatch()
+        elif not self._silence.watched:
+            self._silence.watch(trio.current_time())
+            self._nap.deadline = min(self._nap.deadline, self._silence.due)  # without waking whoever naps
+
     async def _watch(self) -> None:
-        reads, began = self._reads, trio.current_time()
         while True:
-            tick_s = STREAM_TICK_S if self._watched else TICK_S
-            self._hurry = trio.Event()
-            with trio.move_on_at(began + tick_s) as tick:
-                await self._hurry.wait()
-            if not tick.cancelled_caught:
-                continue
-            began = trio.current_time()
-            self.silent_s = self.silent_s + tick_s if self._reads == reads else 0.0
-            reads = self._reads
-            if self.silent_s >= DEAD_S:
+            with trio.CancelScope(deadline=self._silence.due) as self._nap:
+                await trio.sleep_forever()
+            found = self._silence.look(trio.current_time())
+            if found.peer_gone:
                 self._life.cancel()
-            if self.silent_s >= STREAM_DEAD_S:
+            if found.streams_gone:
                 for stream in [each for each in self._streams.values() if each.watched]:
                     stream.abandon()
-            if self.silent_s:
+            if found.ask:
                 self._flight.marked(self._marks + 1, 0, trio.current_time())
                 self.say(self._mark())
             for stream in [each for each in self._streams.values() if each.closed_s() > HALF_CLOSED_S]:

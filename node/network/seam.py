@@ -44,6 +44,10 @@ class Stream(Protocol):
     def peer(self) -> bytes:
         """The Ed25519 key that the other side proved to hold."""
 
+    @property
+    def sent_bytes(self) -> int:
+        """Of all that was given to `send`, so much is on its way; a frame that was cancelled half-way counts by half."""
+
     async def send(self, frame: bytes) -> None:
         """The frame is on its way. Cancelled half-way it resets the stream, and only the stream.
 
@@ -140,8 +144,8 @@ class Network(Protocol):
     async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = (), *, watched: bool = False) -> Stream:
         """A fresh stream, dialling only if there is no connection: the given addresses first, then those known.
 
-        A watched one ends within two seconds of the peer's last word on any stream; others may outlast a bad moment of
-        the link, and end with the connection, within ten.
+        A watched one ends within two seconds of the peer's last word on any stream, or of its own beginning if that is
+        later; others may outlast a bad moment of the link, and end with the connection, within ten.
 
         Raises `peer_unreachable`, `protocol_unsupported`, or `stream_closed` when the peer is there but will not.
         """

@@ -51,6 +51,10 @@ class FrameStream:
         self._ended = trio.Event()
         self._send_closed = self._receive_closed = False
 
+    @property
+    def sent_bytes(self) -> int:
+        return self._muxed.sent_bytes
+
     async def send(self, frame: bytes) -> None:
         if len(frame) > FRAME_BYTES_MAX:
             raise NetworkError(Code.TOO_LARGE, f"a frame has at most {FRAME_BYTES_MAX} bytes, not {len(frame)}")
@@ -92,6 +96,11 @@ class FrameStream:
     async def reset(self) -> None:
         self.cease()
         await self._abort()
+
+    @property
+    def connection(self) -> Muxer:
+        """The one below."""
+        return self._conn
 
     @property
     def connected(self) -> bool:

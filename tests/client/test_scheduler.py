@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
 from nacl.signing import SigningKey
 
 from fallow.client.discovery import Node
-from fallow.client.scheduler import BATCH_COST_S, EXPLORE, Experience, Need, choose, expected_s, ineligible, why_nobody
+from fallow.client.scheduler import (
+    BATCH_COST_S,
+    EXPLORE,
+    FAILURE_COST_S,
+    Experience,
+    Need,
+    choose,
+    expected_s,
+    ineligible,
+    why_nobody,
+)
+from fallow.node.book import BOOK, Book, Met, Profile
 from fallow.protocol.envelope import sign
 from fallow.protocol.identity import CHECKER, Mandate, WorkerKey
 from fallow.protocol.prices import Price
@@ -76,6 +89,32 @@ def test_load_and_failures_cost_and_are_forgotten() -> None:
     assert expected_s(quiet, NEED, experience, 0) < expected_s(busy, NEED, experience, 0)
     experience.failed(quiet.key, 0)
     assert expected_s(quiet, NEED, experience, 0) > expected_s(quiet, NEED, experience, 3_000)
+
+
+def test_what_a_node_did_before_counts_and_newcomers_get_their_chance() -> None:
+    def waits(met: Met | None) -> float:
+        return expected_s(GOOD, NEED, Experience(met=lambda key: met if key == GOOD.key else None), 0)
+
+    newcomer, seen = waits(None), waits(Met(GOOD.key, tries=8, answers=8))
+    steady = waits(Met(GOOD.key, tries=40, answers=40, jobs_done=90))
+    leaving = waits(Met(GOOD.key, tries=40, answers=20, jobs_done=90))
+    failing = waits(Met(GOOD.key, tries=40, answers=40, jobs_done=45, jobs_failed=45))
+    assert steady < leaving < newcomer < failing < newcomer + FAILURE_COST_S
+    assert steady < seen < newcomer
+    assert waits(Met(GOOD.key)) == newcomer
+
+
+def test_a_node_that_fails_often_gets_work_seldom(tmp_path: Path) -> None:
+    """From the book's file, by another process than the one in which it failed."""
+    good, bad = node(1), node(2, rtt_ms=1.0)
+    with closing(Book(tmp_path / BOOK, lambda: 1)) as book:
+        for each in (good, bad):
+            book.answered(each.key, (), (BUNDLE,), 1000, Profile(b"", b"", b""))
+            for _ in range(8):
+                book.worked(each.key, well=each is good)
+    with closing(Book(tmp_path / BOOK, lambda: 2)) as book:
+        picks = [choose([good, bad], NEED, Experience(met=book.get), set(), (), 0, Random(seed)) for seed in range(500)]
+        assert 0 < sum(pick is bad for pick in picks) < 500 * EXPLORE
 
 
 def test_what_was_measured_outweighs_what_is_advertised() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
@@ -18,7 +21,8 @@ from fallow.node.engine.cgroup import CGROUP
 from fallow.node.engine.confinement import LANDLOCK, LIMITS, MEASURES, MEMORY, SEALED, SECCOMP, memory_bytes
 from fallow.node.engine.engine import Engine, open_engine
 from fallow.node.engine.kept import SPEED
-from fallow.node.engine.sandbox import BUBBLEWRAP, Policy, bubblewrap
+from fallow.node.engine.process import WorkerProcess
+from fallow.node.engine.sandbox import BUBBLEWRAP, Box, Policy, bubblewrap
 from fallow.node.engine.trial import ATTEMPTS, try_out
 from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.identity import cid
@@ -181,6 +185,26 @@ async def test_a_worker_that_breaks_the_rules_is_killed_through_its_box(
         assert isinstance(error, EngineError)
         assert error.code == Code.WORKER_DIED
         await replaced(engine, key, seen)
+
+
+@pytest.fixture
+def adopting() -> Iterator[None]:
+    """Orphans below become this process's children, as elsewhere they become init's."""
+    set_child_subreaper = 36
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(set_child_subreaper, 1) == 0
+    yield
+    assert libc.prctl(set_child_subreaper, 0) == 0
+
+
+@pytest.mark.usefixtures("adopting")
+async def test_a_killed_worker_is_reaped_by_its_box_and_leaves_no_zombie(bwrap: str, tmp_path: Path) -> None:
+    box = Box(bwrap, (), (tmp_path,))
+    for _ in range(10):
+        worker = WorkerProcess([sys.executable, "-c", "input()"], tmp_path / "log", box)
+        pid = worker.pid
+        await worker.kill_and_reap()
+        assert not psutil.pid_exists(pid)
 
 
 async def test_a_worker_whose_log_is_flooded_costs_no_disk(bwrap: str, tmp_path: Path) -> None:

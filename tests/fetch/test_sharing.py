@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from fallow.node.blobs import ANSWER_S, AT_ONCE, BESIDE_JOBS_BYTES_SEC, Blobs
@@ -16,9 +17,12 @@ from fallow.node.engine.upkeep import pin, unpin
 from fallow.node.fetching import fetch
 from fallow.node.library import Library
 from fallow.node.log import EventLog
+from fallow.node.network.identity import id_of
 from fallow.node.network.mesh import Mesh
 from fallow.node.network.seam import Provider
+from fallow.node.network.yamux import WINDOW_BYTES
 from fallow.node.pace import BURST_S, Gate, Pace, Traffic
+from fallow.protocol import framing
 from fallow.protocol.errors import Code, NetworkError
 from fallow.protocol.limits import CHUNK_BYTES
 from fallow.protocol.messages import BLOB_PROTOCOL, BlobReply, BlobRequest, decode_message_untrusted, encode_message
@@ -34,6 +38,7 @@ class Asker:
 
     def __init__(self, peer: bytes, wanted: list[bytes]) -> None:
         self.peer = peer
+        self.sent_bytes = 0
         self.came: list[tuple[float, BlobReply]] = []
         self._wanted = [encode_message(BlobRequest(each)) for each in wanted]
 
@@ -45,6 +50,7 @@ class Asker:
 
     async def send(self, frame: bytes) -> None:
         await trio.lowlevel.checkpoint()
+        self.sent_bytes += len(frame)
         reply = decode_message_untrusted(frame)
         assert isinstance(reply, BlobReply)
         self.came.append((trio.current_time(), reply))
@@ -132,6 +138,37 @@ async def test_the_days_allowance_ends_what_is_given_and_the_next_day_goes_on(
     day = 1
     await ask_all(blobs, second := Asker(bytes(32), wanted[:1]))
     assert second.came[0][1].content is not None
+
+
+async def test_asking_and_going_away_uses_up_nothing(join: Join, origin: Bundle, log: EventLog, tmp_path: Path) -> None:
+    """What a stranger does not let come is not taken from the owner's days: neither before it is sent, nor half-way."""
+    chunks = list(origin.manifest.weights.chunks)
+    traffic = Traffic(tmp_path / "traffic.json", 100 * MIB, 1, lambda: 0.0)
+    node, stranger = await join(1), await join(2)
+    slow = Blobs(lambda: [origin], log, traffic=traffic, bytes_per_s=MIB // 8)
+    with trio.fail_after(30):
+        node.serve(BLOB_PROTOCOL, slow.answer)
+        question = encode_message(BlobRequest(chunks[0]))
+        await stranger.request(node.key, BLOB_PROTOCOL, question, node.addresses())  # what may be had at once
+        full = traffic.left_bytes
+        assert full == 99 * MIB
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stranger.request, node.key, BLOB_PROTOCOL, question)
+                while traffic.left_bytes == full:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                scope.cancel()
+        while traffic.left_bytes != full:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+        node.serve(BLOB_PROTOCOL, Blobs(lambda: [origin], log, traffic=traffic).answer)
+        stream = await stranger._host.new_stream(id_of(node.key), [BLOB_PROTOCOL])  # of which nothing is read
+        await stream.write(b"".join(framing.frame(encode_message(BlobRequest(each))) for each in chunks))
+        while traffic.left_bytes == full:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await stream.reset()
+        while not full - WINDOW_BYTES <= traffic.left_bytes < full:
+            await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 async def test_whoever_would_wait_too_long_is_told_at_once_and_nobody_gets_anything_while_the_owner_drives(

@@ -17,6 +17,7 @@ import pytest
 from fallow.testnet.natlab import Lab, Place, lab, missing
 
 WIRE = "/ip4/0.0.0.0/tcp/4001"
+WIRE_6 = "/ip6/::/tcp/4001"
 
 
 class Host:
@@ -92,10 +93,10 @@ def starter() -> Iterator[Start]:
 
     def start(
         place: Place, number: int, bootstrap: list[str] | None = None, *, way: str = "direct", mode: str = "server",
-        relay: bool = False, lan: bool = False,
+        relay: bool = False, lan: bool = False, wire: str = WIRE,
     ) -> Host:  # fmt: skip
         settings = {
-            "seed": bytes([number] * 32).hex(), "listen": [WIRE] if mode == "server" else [],
+            "seed": bytes([number] * 32).hex(), "listen": [wire] if mode == "server" else [],
             "bootstrap": bootstrap or [], "way": way, "mode": mode, "relay": relay, "lan": lan,
         }  # fmt: skip
         script = Path(__file__).with_name("peer.py")

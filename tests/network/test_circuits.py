@@ -7,10 +7,14 @@ from dataclasses import replace
 
 import pytest
 import trio
+from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, PeerId, Status
 
+from fallow.node.network.circuit import HOP_ID, hear_untrusted, tell
 from fallow.node.network.identity import id_of
+from fallow.node.network.introductions import Introductions
 from fallow.node.network.mesh import Mesh
 from fallow.node.network.reach import Caps, Reach
+from fallow.node.network.relaying import Relay
 from fallow.node.network.seam import Stream
 from fallow.protocol.errors import Code, NetworkError
 from fallow.protocol.names import relay_key
@@ -42,6 +46,13 @@ async def until(holds: Callable[[], object]) -> None:
     with trio.fail_after(20):
         while not holds():  # noqa: ASYNC110
             await trio.sleep(0.02)
+
+
+def introduce(node: Mesh) -> None:
+    """Whoever is connected to the node is asked who it is, as those are who stay."""
+    introductions = Introductions(node._host)
+    introductions.look()
+    introductions.look()
 
 
 async def reached_through(node: Mesh, count: int) -> tuple[str, ...]:
@@ -82,14 +93,14 @@ async def test_what_a_node_tells_of_itself_holds_no_address_of_its_own(start_nod
 
     def told() -> set[str]:
         """All that the peers know of its addresses, by identify, the table or otherwise."""
-        stores = [node._host.get_peerstore() for node in (relay, stranger)]
-        return {str(each) for store in stores for each in store.addrs(id_of(home.key))}
+        return {each for node in (relay, stranger) for each in node.whereabouts(home.key)}
 
     (address,) = await reached_through(home, 1)
     with trio.fail_after(20):
         await home.provide("serve/x")
         home.serve(ECHO, echo)
         assert await stranger.request(home.key, ECHO, b"hello", [address]) == b"hello"
+    introduce(relay)
     await until(lambda: f"{address.split('/p2p/12')[0]}" in str(told()))
     assert own.isdisjoint(told())
     assert all("/p2p-circuit" in each for each in told())
@@ -101,7 +112,10 @@ async def test_a_node_without_a_relay_tells_nothing(start_node) -> None:
     home = await start_node(4, first.addresses(), reach=BEHIND)
     assert home.addresses() == ()
     store = first._host.get_peerstore()
-    await until(lambda: store.peer_ids() and store.get_protocols(id_of(home.key)))  # it has said who it is
+    introduce(first)
+    await until(
+        lambda: id_of(home.key) in store.peer_ids() and store.get_protocols(id_of(home.key))
+    )  # it has said who it is
     assert [str(each) for each in store.addrs(id_of(home.key))] in ([], [f"/p2p-circuit/p2p/{id_of(home.key)}"])
 
 
@@ -140,6 +154,24 @@ async def test_a_full_relay_refuses_with_its_reason(start_node, start_relay) -> 
     with pytest.raises(NetworkError, match="the other end holds no reservation there") as refused:
         await home.open(late.key, ECHO, [f"{relay.addresses()[0]}/p2p-circuit"])
     assert refused.value.code is Code.PEER_UNREACHABLE
+
+
+@pytest.mark.spec("D-33")
+async def test_what_comes_over_another_relay_is_refused(start_node, start_relay) -> None:
+    """Asked by somebody whom the first relay carries, a second one would not know for whom it lends what."""
+    relay = await start_relay(1)
+    home = await start_node(4, relay.addresses(), reach=BEHIND)
+    second = Relay(home._host, home._tasks, Caps(), home._dialler.connected)
+    addresses = await reached_through(home, 1)
+    guest = await start_node(5, relay.addresses(), mode="client", listen="")
+    home.serve(ECHO, echo)
+    with trio.fail_after(20):
+        assert await guest.request(home.key, ECHO, b"hello", addresses) == b"hello"
+        for asked in (HopMessage.RESERVE, HopMessage.CONNECT):
+            stream = await guest._host.new_stream(id_of(home.key), [HOP_ID])
+            await tell(stream, HopMessage(type=asked, peer=PeerId(id=id_of(relay.key).to_bytes())))
+            assert (await hear_untrusted(stream, HopMessage)).status == Status.PERMISSION_DENIED
+    assert second.ledger.carrying == (0, 0)
 
 
 async def test_a_relay_carries_no_more_circuits_than_it_lends(start_node, start_relay) -> None:

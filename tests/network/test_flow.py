@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.network.stream.exceptions import StreamError
+from libp2p.stream_muxer.exceptions import MuxedStreamReset
 
 from fallow.node.network.flight import FLIGHT_BYTES_MAX, FLIGHT_BYTES_MIN, Flight
 from fallow.node.network.identity import id_of
 from fallow.node.network.limits import STREAMS_IN_MAX
 from fallow.node.network.muxer import Muxer
+from fallow.node.network.silence import ASK_S
 from fallow.node.network.yamux import BODY_BYTES_MAX, HEAD_BYTES, WINDOW_BYTES, Flag, Frame, Frames, Kind, encode
 from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
 
@@ -241,6 +243,36 @@ async def test_a_peer_that_overruns_its_window_is_cut_off_and_others_are_not(sta
             await _pour(stream)
         assert hostile.key not in honest.peers()
         assert other.key in honest.peers()
+
+
+async def test_a_stream_that_begins_on_a_quiet_connection_is_not_taken_for_dead(autojump_clock, wired, nursery) -> None:
+    """The silence before is nobody's fault: nobody had asked."""
+    muxer, wire = wired
+    await trio.sleep(3.0)
+    assert not wire.written
+    stream = await muxer.open_stream()
+    await trio.sleep(1.25)
+    wire.say(encode(Kind.WINDOW, Flag.ACK, stream.stream_id, 0))
+    await trio.sleep(0.7)
+    assert muxer.streams == 1
+    with trio.fail_after(1.3), pytest.raises(MuxedStreamReset):  # two seconds after that word
+        await stream.read()
+    assert muxer.is_established
+    with trio.fail_after(8.25):
+        await muxer.event_closed.wait()
+
+
+async def test_an_idle_connection_is_asked_for_now_and_then_and_no_more(autojump_clock, wired) -> None:
+    muxer, wire = wired
+    for _ in range(10):
+        began, wire.written = trio.current_time(), []
+        mark = await wire.until(Kind.PING, Flag.SYN)
+        assert trio.current_time() - began == pytest.approx(ASK_S, abs=0.01)
+        await trio.sleep(1.0)
+        assert wire.written == [mark]
+        wire.say(encode(Kind.PING, Flag.ACK, 0, mark.length))
+        await trio.testing.wait_all_tasks_blocked()
+    assert muxer.is_established
 
 
 @pytest.mark.spec("W-3")

@@ -26,6 +26,14 @@ def test_only_the_address_of_this_network_is_announced_on_it(listening: list[str
     assert announced([Multiaddr(each) for each in listening], "192.168.1.7") == said
 
 
+@pytest.mark.spec("D-28")
+def test_the_same_holds_for_ipv6() -> None:
+    listening = [Multiaddr(f"/ip6/{each}/tcp/4001") for each in ("::", "fd00::7", "2001:db8::1")]
+    assert announced(listening, "fd00::7") == ["/ip6/fd00::7/tcp/4001"]
+    assert announced([Multiaddr("/ip4/0.0.0.0/tcp/4001")], "fd00::7") == []
+    assert announced(listening, "192.168.1.7") == []
+
+
 @pytest.mark.spec("D-29")
 @pytest.mark.parametrize(
     ("text", "heard"),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import trio
+from libp2p.kad_dht.pb.kademlia_pb2 import Message
 
+from fallow.node.network.identity import id_of
+from fallow.node.network.kad import KAD_ID
 from fallow.node.network.seam import Validator
 from fallow.protocol.errors import Code, FallowError, NetworkError
+from fallow.protocol.messages import CONTROL_PROTOCOL
 
 KEY = "/fallow/" + "k" * 43
 
@@ -24,6 +28,61 @@ async def test_the_newest_value_is_what_everybody_gets(start_node) -> None:
             assert await nodes[1].put(KEY, version) == 4
             for node in nodes:
                 assert await node.get(KEY) == version
+
+
+@pytest.mark.spec("D-37")
+async def test_a_question_has_the_same_answer_on_either_kind_of_stream(start_node) -> None:
+    first, *_, node = await _mesh(start_node, 4)
+    table, peer = node._table._kad, id_of(first.key)
+    with trio.fail_after(30):
+        await node.put(KEY, b"ok")
+        await node.provide("serve/x")
+        for kind, key in ((Message.FIND_NODE, b"x"), (Message.GET_VALUE, KEY), (Message.GET_PROVIDERS, "serve/x")):
+            question = table.message(kind, key if isinstance(key, bytes) else key.encode())
+            raw = question.SerializeToString()
+            answers = [
+                Message.FromString((await ask(peer, *words, raw, ()))[0])
+                for ask, words in ((table._over_its_own_stream, ()), (table._asking.over_control, (KAD_ID,)))
+            ]
+            assert answers[0].senderRecord and not answers[1].senderRecord  # it has said so before
+            answers[0].ClearField("senderRecord")
+            assert answers[0] == answers[1]
+            assert answers[0].closerPeers
+
+
+async def test_a_record_is_said_again_to_those_who_took_it_until_some_are_gone(start_node) -> None:
+    nodes = await _mesh(start_node, 5)
+    table = nodes[1]._table
+    searches: list[bytes] = []
+    closest = table._closest
+
+    async def counted(target: bytes, start=()) -> list:
+        searches.append(target)
+        return await closest(target, start)
+
+    table._closest = counted
+    with trio.fail_after(30):
+        assert [await nodes[1].provide("serve/x") for _ in range(3)] == [4] * 3
+        assert len(searches) == 1
+        await start_node(9, nodes[0].addresses())  # somebody came: the table knows of more than took it
+        while await nodes[1].provide("serve/x") < 5:
+            pass
+        before = len(searches)
+        assert await nodes[1].provide("serve/x") == 5
+        assert len(searches) == before
+        for node in nodes[3:]:
+            await node._host.close()
+        assert await nodes[1].provide("serve/x") == 3
+        assert len(searches) == before + 1
+
+
+async def test_who_knows_no_control_streams_is_asked_all_the_same(start_node) -> None:
+    nodes = await _mesh(start_node, 4)
+    for node in nodes:
+        node._host.get_mux().handlers.pop(CONTROL_PROTOCOL)
+    with trio.fail_after(30):
+        assert await nodes[1].put(KEY, b"ok") == 3
+        assert await nodes[2].get(KEY) == b"ok"
 
 
 @pytest.mark.spec("D-3")

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fallow.node.pace import BURST_S, DAY_S, Pace, Traffic, Turns
+from fallow.node.pace import BURST_S, DAY_S, Meter, Pace, Traffic, Turns
 
 
 async def test_no_stretch_of_time_has_more_than_the_rate_and_a_burst(autojump_clock: MockClock) -> None:
@@ -67,6 +67,33 @@ def test_the_days_allowance_survives_a_restart_and_comes_back_with_the_days(tmp_
     assert opened().try_take(700)
     day += 5
     assert opened().left_bytes == 1000
+
+
+def test_what_was_not_moved_is_given_back_to_the_days_it_was_taken_from(tmp_path: Path) -> None:
+    day = 20_000.0
+    traffic = Traffic(tmp_path / "traffic.json", 1000, 2, lambda: day * DAY_S)
+    assert traffic.try_take(300)
+    day += 1
+    assert traffic.try_take(100)
+    traffic.give_back(150)
+    assert traffic.left_bytes == 750
+    traffic.give_back(1000)
+    assert Traffic(tmp_path / "traffic.json", 1000, 2, lambda: day * DAY_S).left_bytes == 1000
+
+
+def test_of_what_was_taken_no_more_counts_than_was_moved(tmp_path: Path) -> None:
+    traffic, moved = Traffic(tmp_path / "traffic.json", 1000, 1, lambda: 0.0), 50
+    meter = Meter(traffic, lambda: moved)
+    assert meter.try_take(600)
+    assert not Meter(traffic, lambda: 0).try_take(500)
+    moved += 200
+    assert meter.try_take(800)  # the first is over, by whatever end
+    assert traffic.left_bytes == 0
+    moved += 900  # with what goes along on the wire
+    meter.settle()
+    meter.settle()
+    assert traffic.left_bytes == 0
+    assert Meter(None, lambda: 0).try_take(10**12)
 
 
 async def test_a_transfer_waits_for_the_day_that_has_room(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""Which of the nodes that were named for a bundle are asked now: a few, since each one not met before costs two handshakes.
+
+A wave goes out. Who fails in it, or is late, is replaced at once, and who has answered is not: ten nodes are found for
+fourteen handshakes, whether twenty were named or four hundred. The next wave goes when all of this one have had their time
+and somebody still looks. At the very end it is asked for other addresses of those whom nobody found where they were named:
+most of them are gone, and looking for one costs as much as the whole search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Final
+
+import trio
+
+from ..node.network.seam import Provider
+
+WAVE: Final = 14
+"""Ten that live, where a quarter is dead."""
+LATE_S: Final = 0.3
+"""After so long somebody else is asked as well, as in the table's searches: a frozen machine holds no place in the wave."""
+SOUGHT_AT_ONCE: Final = 4
+"""Of those that were not where they were said to be: each is a search of the table."""
+
+Ask = Callable[[Provider], Awaitable[bool]]
+"""Whether the node answered."""
+
+
+class Inquiry:
+    """The nodes of one bundle."""
+
+    def __init__(self, nursery: trio.Nursery, ask: Ask, seek: Ask, told: Callable[[], None], random: Random) -> None:
+        """`seek` asks a node where it says itself that it is; `told` is called after each answer, and each failure."""
+        self._nursery = nursery
+        self._ask = ask
+        self._seek = seek
+        self._told = told
+        self._random = random
+        self._named: dict[bytes, Provider] = {}
+        """Whom to ask."""
+        self._lost: dict[bytes, Provider] = {}
+        """Who did not answer where they were said to be."""
+        self._answered: set[bytes] = set()
+        """Since the search began."""
+        self._under_way: dict[bytes, Ask] = {}
+        self._late: set[bytes] = set()
+        self._in_wave = 0
+        """Answers."""
+        self._lookers: list[Callable[[], bool]] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is asked, or could still be."""
+        return bool(self._named or self._lost or self._under_way)
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer may come at any moment."""
+        return len(self._under_way) > len(self._late)
+
+    def begin(self) -> None:
+        """A new search: what was named in an earlier one is forgotten."""
+        self._named.clear()
+        self._lost.clear()
+        self._answered.clear()
+
+    @contextmanager
+    def looking(self, enough: Callable[[], bool]) -> Iterator[None]:
+        """Somebody looks for nodes until there are enough: while nobody does, no further one is asked."""
+        self._lookers.append(enough)
+        self._fill()
+        try:
+            yield
+        finally:
+            self._lookers.remove(enough)
+
+    def add(self, provider: Provider) -> None:
+        """The search has named the node: it is asked in its turn, unless it has answered already."""
+        if provider.peer not in self._answered:
+            self.again(provider)
+
+    def again(self, provider: Provider, *, at_once: bool = False) -> None:
+        """The node is asked in its turn, or at once: one to which a connection stands."""
+        if provider.peer in self._under_way:
+            return
+        self._lost.pop(provider.peer, None)  # there may be more addresses now
+        if at_once:
+            self._named.pop(provider.peer, None)
+            self._begin(provider, self._ask)
+        else:
+            self._named[provider.peer] = provider
+            self._fill()
+
+    def _fill(self) -> None:
+        if all(enough() for enough in self._lookers):
+            return
+        if not self.waits:
+            self._in_wave = 0
+        while self._named and len(self._under_way) - len(self._late) + self._in_wave < WAVE:
+            self._begin(self._named.pop(self._random.choice(list(self._named))), self._ask)
+        while self._lost and not self._named and len(self._under_way) - len(self._late) < SOUGHT_AT_ONCE:
+            if any(ask is self._ask for peer, ask in self._under_way.items() if peer not in self._late):
+                break
+            self._begin(self._lost.pop(next(iter(self._lost))), self._seek)
+
+    def _begin(self, provider: Provider, ask: Ask) -> None:
+        self._under_way[provider.peer] = ask
+        self._nursery.start_soon(self._one, provider, ask)
+
+    async def _one(self, provider: Provider, ask: Ask) -> None:
+        peer, answered = provider.peer, False
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._grow_late, peer)
+                answered = await ask(provider)
+                nursery.cancel_scope.cancel()
+        finally:
+            del self._under_way[peer]
+            self._in_wave += answered and peer not in self._late
+            self._late.discard(peer)
+            if answered:
+                self._answered.add(peer)
+            elif ask is self._ask:
+                self._lost[peer] = provider
+            self._fill()
+            self._told()
+
+    async def _grow_late(self, peer: bytes) -> None:
+        await trio.sleep(LATE_S)
+        self._late.add(peer)
+        self._fill()
+        self._told()
