@@ -108,7 +108,8 @@ async def row(what: str, step: Step) -> None:
             number += 1
         cpu.append((time.process_time() - began_cpu) / EACH)
         wall.append((time.perf_counter() - began) / EACH)
-    print(f"| {what} | {1 / median(cpu):,.0f} | {1 / median(wall):,.0f} |".replace(",", " "), flush=True)
+    cells = [f"{1 / median(samples):,.0f}".replace(",", " ") for samples in (cpu, wall)]
+    print(f"| {what} | {' | '.join(cells)} |", flush=True)
 
 
 async def _done(value: object) -> object:

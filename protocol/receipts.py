@@ -97,6 +97,9 @@ class Delivery:
         order = self.order.record
         delivered = {"checked_tokens": self.tokens} if order.entry == "score" else {"output_tokens": self.tokens}
         usage = Usage(order.calls, order.input_tokens, **delivered)
+        empty = bool(self.receipts) and self.tokens == self._window_start
+        # What is paid at least for a cancelled job goes with tokens that can be checked, or is all that is paid.
+        counted = YIELDED if end == CANCELLED and empty else end
         return Receipt(
             order=self.order.id,
             sequence=len(self.receipts),
@@ -106,7 +109,7 @@ class Delivery:
             transcript=self.transcript if self.pieces else self.order.id,
             values_micro=tuple(self.values),
             numerics_class=narrowed(self.numerics_class, self.ran),
-            amount_ucr=amount_ucr(self.price, usage, planned_tokens=order.planned_tokens, end=end),
+            amount_ucr=amount_ucr(self.price, usage, planned_tokens=order.planned_tokens, end=counted),
             end=end,
         )
 

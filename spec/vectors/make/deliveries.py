@@ -79,6 +79,9 @@ def _delivered() -> Iterator[tuple[str, str, Fields, int]]:
     )
     yield "nothing-delivered", "No piece: the transcript is the order's id.", _windows(([], "yielded", 0)), 0
     cut = _windows((first, "open", 161), ([], "yielded", 161))
+    enough = _windows((first, "open", 161), ([], "cancelled", 161))
+    yield "cancelled-after-a-window", "The last window is empty: it adds nothing.", enough, 161
+    yield "cancelled-at-once", "No piece: one call and one window of input.", _windows(([], "cancelled", 42)), 42
     yield "nothing-after-a-window", "The last window is empty.", cut, 161
     call = [{"tokens": 0, "values_micro": [], "piece": b"a tensor"}]
     changes = {"entry": "call", "calls": 3, "input_tokens": 21, "planned_tokens": 0}

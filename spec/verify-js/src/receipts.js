@@ -57,6 +57,8 @@ export class Delivery {
     const { order, price, numerics_class } = this.job
     const { calls, input_tokens, planned_tokens, entry } = order.fields
     const delivered = entry === 'score' ? { checked_tokens: this.#tokens } : { output_tokens: this.#tokens }
+    const empty = this.receipts.length > 0 && this.#tokens === this.#windowStart
+    const counted = end === 'cancelled' && empty ? 'yielded' : end
     return {
       order: order.id,
       sequence: this.receipts.length,
@@ -66,7 +68,7 @@ export class Delivery {
       transcript: this.#transcript ?? order.id,
       values_micro: this.#values,
       numerics_class,
-      amount_ucr: amountUcr(price, { calls, input_tokens, ...delivered }, planned_tokens, end),
+      amount_ucr: amountUcr(price, { calls, input_tokens, ...delivered }, planned_tokens, counted),
       end,
     }
   }

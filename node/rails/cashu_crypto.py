@@ -1,0 +1,91 @@
+"""Cashu's blind signatures (NUT-00, NUT-12) and spending conditions (NUT-11) on secp256k1, by coincurve. No I/O."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from coincurve import PrivateKey, PublicKey
+
+from ...protocol.errors import Code, RemoteProtocolError
+
+_DOMAIN: Final = b"Secp256k1_HashToCurve_Cashu_"
+_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
+
+def hash_to_curve(secret: bytes) -> PublicKey:
+    """The point of a secret, of which nobody knows the logarithm."""
+    head = sha256(_DOMAIN + secret).digest()
+    for counter in range(2**16):
+        try:
+            return PublicKey(b"\x02" + sha256(head + counter.to_bytes(4, "little")).digest())
+        except ValueError:
+            continue
+    raise AssertionError("half of all hashes are points")
+
+
+@dataclass(frozen=True, slots=True)
+class Blinded:
+    """A secret of ours, and what hides it from the mint that signs it."""
+
+    secret: str
+    factor: bytes
+    """Kept: without it, the mint's signature is worth nothing."""
+
+    @property
+    def point(self) -> str:
+        """For the mint: Y + r G."""
+        hidden = PublicKey.combine_keys([hash_to_curve(self.secret.encode()), PrivateKey(self.factor).public_key])
+        return hidden.format().hex()
+
+    def open(self, signature: str, mint_key: str) -> str:
+        """The mint's signature on the secret itself: C_ - r K. Raises `RemoteProtocolError(bad_signature)` for no point."""
+        try:
+            signed, key = PublicKey(bytes.fromhex(signature)), PublicKey(bytes.fromhex(mint_key))
+        except ValueError:
+            raise RemoteProtocolError(
+                Code.BAD_SIGNATURE, "The mint answered with something that is no point."
+            ) from None
+        negative = (_ORDER - int.from_bytes(self.factor, "big")).to_bytes(32, "big")
+        return PublicKey.combine_keys([signed, key.multiply(negative)]).format().hex()
+
+
+def blinded(secret: str | None = None) -> Blinded:
+    """A fresh one; of a secret of ours alone unless one is given."""
+    factor = 1 + secrets.randbelow(_ORDER - 1)
+    return Blinded(secret or secrets.token_hex(32), factor.to_bytes(32, "big"))
+
+
+def locked(public_key: str, until_s: int = 0, refund: str = "") -> str:
+    """A secret whose token only the holder of the key can spend; from `until_s` on, the holder of `refund` can as well."""
+    tags = [["sigflag", "SIG_INPUTS"]]
+    if until_s:
+        tags += [["locktime", str(until_s)], ["refund", refund]]
+    return json.dumps(
+        ["P2PK", {"nonce": secrets.token_hex(32), "data": public_key, "tags": tags}], separators=(",", ":")
+    )
+
+
+def lock_of(secret: str) -> tuple[str, int]:
+    """(key, time in seconds from when on somebody else may spend it; 0: never). ("", 0): anybody may."""
+    try:
+        kind, condition = json.loads(secret)
+        if kind != "P2PK":
+            return "", 0
+        tags = {name: values for name, *values in condition.get("tags", [])}
+        return str(condition["data"]), int(tags.get("locktime", ["0"])[0])
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return "", 0
+
+
+def witness(secret: str, key: PrivateKey) -> str:
+    """What spends a token that is locked to the key."""
+    return json.dumps({"signatures": [key.sign_schnorr(sha256(secret.encode()).digest()).hex()]})
+
+
+def amounts_of(total: int) -> list[int]:
+    """Powers of two, the smallest first: mints sign nothing else."""
+    return [1 << bit for bit in range(total.bit_length()) if total >> bit & 1]

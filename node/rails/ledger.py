@@ -1,0 +1,138 @@
+"""The embedded ledger: mutual credit in SQLite. Whom we owe may owe us, and what both owe is set off: nothing else moves.
+
+An entry says that a party owes us more, or we it, and what that rests on: a node's journal, a wallet's vouchers, a set-off. A
+party pays by waiving, signed, what the other owes it: both debts shrink by as much, in both books, under the same reference;
+what one owes the other in the end stays what it was.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nacl.exceptions import BadSignatureError, CryptoError
+from nacl.signing import SigningKey, VerifyKey
+
+from ...protocol.codec import decode_untrusted, encode
+from ...protocol.errors import Code, Refused, RemoteProtocolError
+from ..store import BUSY_S
+from .rail import MEANS_BYTES_MAX, Invoice, Means, Taken, payment_id, read_means
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    party BLOB NOT NULL, reference TEXT NOT NULL, ours_ucr INTEGER NOT NULL, theirs_ucr INTEGER NOT NULL,
+    PRIMARY KEY (party, reference)) STRICT;
+CREATE TABLE IF NOT EXISTS paid (reference TEXT PRIMARY KEY, means BLOB NOT NULL) STRICT;
+"""
+_CONTEXT = b"fallow/1/set-off"
+
+
+class Ledger:
+    """One party's book of mutual debts. `key` is who owes and is owed here."""
+
+    name = "ledger"
+
+    def __init__(self, path: Path, key: SigningKey) -> None:
+        self._key = key
+        self._party = bytes(key.verify_key)
+        self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        for setting in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"):
+            self._db.execute(setting)
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Everything is on disk."""
+        self._db.close()
+
+    @property
+    def address(self) -> str:
+        return self._party.hex()
+
+    def post(self, party: bytes, reference: str, *, ours_ucr: int = 0, theirs_ucr: int = 0) -> bool:
+        """The party owes us, or we owe it, so much more; False if this reference was posted before."""
+        row = (party, reference, ours_ucr, theirs_ucr)
+        return self._db.execute("INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?)", row).rowcount > 0
+
+    def owed_ucr(self, party: bytes) -> tuple[int, int]:
+        """What the party owes us, and what we owe it."""
+        ours, theirs = self._db.execute(
+            "SELECT coalesce(sum(ours_ucr), 0), coalesce(sum(theirs_ucr), 0) FROM entries WHERE party = ?", (party,)
+        ).fetchone()
+        return int(ours), int(theirs)
+
+    def balance_ucr(self, party: bytes) -> int:
+        """What the party owes us in the end; less than nothing: we owe it. No set-off changes it."""
+        ours, theirs = self.owed_ucr(party)
+        return ours - theirs
+
+    def pay(self, invoice: Invoice) -> bytes:
+        """By waiving what the payee owes us."""
+        payee = _party(invoice.address)
+        with self._transaction():
+            if row := self._db.execute("SELECT means FROM paid WHERE reference = ?", (invoice.reference,)).fetchone():
+                return bytes(row[0])
+            if (owed_ucr := self.owed_ucr(payee)[0]) < invoice.ucr:
+                message = f"The payee owes us {owed_ucr} ucr, and {invoice.ucr} are to be set off."
+                raise Refused(Code.CREDIT_EXHAUSTED, message)
+            signed = _signed(self._party, payee, invoice.payer, invoice.ucr, invoice.reference)
+            body = encode([self._party, payee, self._key.sign(signed).signature])
+            means = Means(self.name, invoice.payer, invoice.reference, invoice.ucr, body).encode()
+            self._set_off(payee, payment_id(self.name, signed), invoice.ucr)
+            self._db.execute("INSERT INTO paid VALUES (?, ?)", (invoice.reference, means))
+        return means
+
+    def take(self, means: bytes) -> Taken:
+        """If we owe the one who waives it so much."""
+        found = read_means(means, self.name)
+        waiver, payee, signature = _body(found.body)
+        signed = _signed(waiver, payee, found.payer, found.ucr, found.reference)
+        try:
+            VerifyKey(waiver).verify(signed, signature)
+        except (BadSignatureError, CryptoError, ValueError):
+            raise RemoteProtocolError(Code.BAD_SIGNATURE, "The set-off is not signed by the one who waives.") from None
+        if payee != self._party:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The set-off is against somebody else's debt.")
+        id = payment_id(self.name, signed)
+        with self._transaction():
+            known = self._db.execute(
+                "SELECT 1 FROM entries WHERE party = ? AND reference = ?", (waiver, id.hex())
+            ).fetchone()
+            if not known and self.owed_ucr(waiver)[1] < found.ucr:
+                raise RemoteProtocolError(Code.BAD_RECORD, "The set-off waives more than we owe.")
+            self._set_off(waiver, id, found.ucr)
+        return Taken(id, found.payer, found.ucr, 0, found.reference)
+
+    def _set_off(self, party: bytes, id: bytes, ucr: int) -> None:
+        """Both debts are smaller by as much."""
+        self.post(party, id.hex(), ours_ucr=-ucr, theirs_ucr=-ucr)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+
+def _signed(waiver: bytes, payee: bytes, payer: bytes, ucr: int, reference: str) -> bytes:
+    return _CONTEXT + encode([waiver, payee, payer, ucr, reference])
+
+
+def _body(body: bytes) -> tuple[bytes, bytes, bytes]:
+    match decode_untrusted(body, bytes_max=MEANS_BYTES_MAX):
+        case [bytes(waiver), bytes(payee), bytes(signature)] if len(signature) == 64:
+            return waiver, payee, signature
+        case _:
+            raise RemoteProtocolError(Code.BAD_RECORD, "A set-off has two parties and a signature.")
+
+
+def _party(address: str) -> bytes:
+    try:
+        return bytes.fromhex(address)
+    except ValueError:
+        raise Refused(Code.BAD_CONFIG, f"{address[:80]!r} is no party's key in hex.") from None

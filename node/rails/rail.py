@@ -1,0 +1,104 @@
+"""What every rail does: pay an invoice once, and take what was paid once.
+
+    payer                                payee
+      |-- pay(invoice) -> means             |
+      |-- means ------- by any way -------->|
+      |                  take(means) -> Taken: final, and the same again if it is taken again
+
+A rail keeps its own state on disk, so that neither a crash nor a repetition pays or counts anything twice. An EVM channel would
+be one more: `pay` gives the payer's signature on the channel's new balance, `take` checks it and redeems it when it likes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from blake3 import blake3
+
+from ...protocol.codec import encode
+from ...protocol.errors import Code, RemoteProtocolError
+from ...protocol.prices import Ucr
+from ...protocol.reading import read_untrusted
+from ...protocol.schema import Key, Size, Text, Word, to_map
+from ..store import Payment
+
+MEANS_BYTES_MAX = 256 * 1024
+"""Some hundred tokens of ecash, or a bank's answer of a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """Who is to pay how much to whom, and for what."""
+
+    payer: bytes
+    """Whose debt it settles: the key that signs vouchers."""
+    address: str
+    """The payee's on this rail, as its own `address` has it."""
+    ucr: int
+    reference: str
+    """The same invoice is paid once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What has come in for good."""
+
+    id: bytes
+    payer: bytes
+    ucr: int
+    fee_ucr: int
+    reference: str
+
+    def payment(self, rail: str, now_ms: int) -> Payment:
+        """For the journal, where the same id counts once."""
+        return Payment(self.id, self.payer, rail, self.ucr, self.fee_ucr, self.reference, now_ms)
+
+
+class Rail(Protocol):
+    """One way to pay."""
+
+    name: str
+
+    @property
+    def address(self) -> str:
+        """Where this party is paid."""
+
+    def pay(self, invoice: Invoice) -> bytes:
+        """The means that settle it; the same ones if it was paid before.
+
+        Raises `Refused(credit_exhausted)` if there is not so much to pay with, `NetworkError` if the rail cannot be reached:
+        then nothing was paid, or the next try finds that it was.
+        """
+
+    def take(self, means: bytes) -> Taken:
+        """The payment is this party's for good. Raises `RemoteProtocolError` for means that are altered, for somebody else, or
+        were taken by another, `NetworkError` as `pay` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What goes from payer to payee."""
+
+    rail: Word
+    payer: Key
+    reference: Text
+    ucr: Ucr
+    body: Annotated[bytes, Size(0, MEANS_BYTES_MAX)]
+    """The rail's own."""
+
+    def encode(self) -> bytes:
+        return encode(to_map(self))
+
+
+def read_means(means: bytes, rail: str) -> Means:
+    """Raises `RemoteProtocolError` unless these are means of this rail."""
+    found = read_untrusted(Means, means, bytes_max=MEANS_BYTES_MAX)
+    if found.rail != rail:
+        raise RemoteProtocolError(Code.BAD_RECORD, f"These are means of {found.rail!r}, not of {rail!r}.")
+    return found
+
+
+def payment_id(rail: str, body: bytes) -> bytes:
+    """The same payment has the same."""
+    return blake3(f"fallow/1/payment/{rail}/".encode() + body).digest()

@@ -1,0 +1,335 @@
+"""Every rail does the same by the same tests: pays an invoice once, takes what was paid once, and loses nothing on the way."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from nacl.signing import SigningKey
+
+from fallow.node.rails.bank import Account, Bank
+from fallow.node.rails.cashu import Cashu
+from fallow.node.rails.ledger import Ledger
+from fallow.node.rails.rail import Invoice, Rail, read_means
+from fallow.node.store import Journal
+from fallow.protocol.codec import encode
+from fallow.protocol.errors import Code, FallowError, Refused, RemoteProtocolError
+from fallow.protocol.schema import to_map
+
+PAYER = bytes([7]) * 32
+UNIT_UCR = 1_000
+MINT = Path(os.environ.get("FALLOW_MINT") or Path(__file__).parents[2] / "build/cashu/bin/mint")
+MINT_S = 60
+
+
+@dataclass
+class Pair:
+    """Payer, payee and somebody else on one rail; `open` opens the payer's or payee's state anew, as after a crash."""
+
+    open: Callable[[str], Any]
+    fund: Callable[[Any, Any, int], None]
+    arrive: Callable[[Any, Any, bytes], None]
+    """Whatever has to happen between paying and taking."""
+    opened: dict[str, Any]
+
+    def __getitem__(self, who: str) -> Any:
+        if who not in self.opened:
+            self.opened[who] = self.open(who)
+        return self.opened[who]
+
+    def restart(self, who: str) -> Any:
+        self.opened.pop(who).close()
+        return self[who]
+
+
+@pytest.fixture(scope="module")
+def mint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real nutshell mint with its fake wallet, in its own environment."""
+    if not MINT.exists():
+        pytest.skip(f"no Cashu mint: `tools/cashu.sh {MINT.parents[1]}` installs one, in an environment of its own")
+    folder = tmp_path_factory.mktemp("mint")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "MINT_BACKEND_BOLT11_SAT": "FakeWallet", "MINT_LISTEN_HOST": "127.0.0.1", "MINT_LISTEN_PORT": str(port),
+        "MINT_PRIVATE_KEY": "for this test alone", "MINT_DATABASE": str(folder), "FAKEWALLET_BRR": "TRUE",
+        "CASHU_DIR": str(folder), "TOR": "FALSE", "MINT_RATE_LIMIT": "FALSE", "HOME": str(folder),
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [str(MINT)],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], **settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + MINT_S
+    try:
+        while not _answers(address):
+            assert process.poll() is None, "the mint has ended"
+            assert time.monotonic() < deadline, "the mint does not answer"
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/v1/keys", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def ledgers(folder: Path) -> Pair:
+    keys = {who: SigningKey(bytes([number]) * 32) for number, who in enumerate(("payer", "payee", "other"), 1)}
+
+    def fund(payer: Ledger, payee: Ledger, ucr: int) -> None:
+        """The payee owes the payer, for what the payer's own node has done for it."""
+        payer.post(bytes.fromhex(payee.address), f"work {ucr}", ours_ucr=ucr)
+        payee.post(bytes.fromhex(payer.address), f"work {ucr}", theirs_ucr=ucr)
+
+    return Pair(lambda who: Ledger(folder / f"{who}.sqlite", keys[who]), fund, lambda payer, payee, means: None, {})
+
+
+ACCOUNTS = {
+    "payer": Account("Payer", "DE89370400440532013000", "COBADEFFXXX"),
+    "payee": Account("Owner of a car", "FR1420041010050500013M02606", "PSSTFRPPXXX"),
+    "other": Account("Somebody else", "NL91ABNA0417164300", "ABNANL2A"),
+}
+
+
+def banks(folder: Path) -> Pair:
+    pytest.importorskip("sepaxml", reason="sepaxml is not installed: it comes with the extra `rails`")
+    today = datetime.date(2026, 11, 28)
+
+    def open_bank(who: str) -> Bank:
+        return Bank(folder / f"{who}.sqlite", ACCOUNTS[who], folder / f"{who}-files", UNIT_UCR, today)
+
+    def arrive(payer: Bank, payee: Bank, means: bytes) -> None:
+        """Stands in for two banks: what the payer's file orders stands on the payee's statement."""
+        for path in (folder / "payer-files").glob("*.xml"):
+            payee.read_statement(statement_of(path.read_bytes()))
+
+    return Pair(open_bank, lambda payer, payee, ucr: None, arrive, {})
+
+
+def statement_of(order: bytes, *, status: str = "BOOK", direction: str = "CRDT") -> bytes:
+    root = ElementTree.fromstring(order)
+    space = root.tag.partition("}")[0] + "}"
+    id, amount = root.findtext(f".//{space}EndToEndId"), root.findtext(f".//{space}InstdAmt")
+    return f"""<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"><BkToCstmrStmt><Stmt><Ntry>
+        <Amt Ccy="EUR">{amount}</Amt><CdtDbtInd>{direction}</CdtDbtInd><Sts><Cd>{status}</Cd></Sts><NtryDtls><TxDtls>
+        <Refs><EndToEndId>{id}</EndToEndId></Refs><Amt Ccy="EUR">{amount}</Amt></TxDtls></NtryDtls>
+        </Ntry></Stmt></BkToCstmrStmt></Document>""".encode()
+
+
+def purses(folder: Path, mint: str) -> Pair:
+    keys = {"payer": b"\x01" * 32, "payee": b"\x02" * 32, "other": b"\x03" * 32}
+
+    def fund(payer: Cashu, payee: Cashu, ucr: int) -> None:
+        amount = -(-ucr // UNIT_UCR) + 2  # for the mint's fees
+        payer.fill(amount, payer.quote(amount))
+
+    def open_purse(who: str) -> Cashu:
+        return Cashu(folder / f"{who}.sqlite", mint, keys[who], UNIT_UCR)
+
+    return Pair(open_purse, fund, lambda payer, payee, means: None, {})
+
+
+@pytest.fixture(params=["ledger", "cashu", "bank"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+    match request.param:
+        case "ledger":
+            pair = ledgers(tmp_path)
+        case "bank":
+            pair = banks(tmp_path)
+        case _:
+            pair = purses(tmp_path, request.getfixturevalue("mint"))
+    yield pair
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def invoice(payee: Rail, units: int, reference: str = "November") -> Invoice:
+    return Invoice(PAYER, payee.address, units * UNIT_UCR, reference)
+
+
+def test_what_is_paid_is_taken_to_the_micro_credit_and_counts_once(pair: Pair, tmp_path: Path) -> None:
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 21 * UNIT_UCR)
+    means = payer.pay(invoice(payee, 13))
+    pair.arrive(payer, payee, means)
+    taken = payee.take(means)
+    assert (taken.payer, taken.ucr, taken.reference) == (PAYER, 13 * UNIT_UCR, "November")
+    assert payee.take(means) == taken
+    journal = Journal(tmp_path)
+    assert journal.add_payment(taken.payment(payee.name, 0))
+    assert not journal.add_payment(payee.take(means).payment(payee.name, 1))
+    assert journal.settled_ucr(PAYER) == 13 * UNIT_UCR
+    journal.close()
+
+
+def test_the_same_invoice_is_paid_once_whatever_happens_in_between(pair: Pair) -> None:
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 13 * UNIT_UCR)
+    means = payer.pay(invoice(payee, 13))
+    assert payer.pay(invoice(payee, 13)) == means
+    payer = pair.restart("payer")
+    assert payer.pay(invoice(payee, 13)) == means
+    pair.arrive(payer, payee, means)
+    taken = payee.take(means)
+    assert pair.restart("payee").take(means) == taken
+
+
+def test_two_invoices_are_two_payments(pair: Pair) -> None:
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 9 * UNIT_UCR)
+    both = [payer.pay(invoice(payee, units, reference)) for units, reference in ((4, "one"), (5, "two"))]
+    for means in both:
+        pair.arrive(payer, payee, means)
+    taken = [payee.take(means) for means in both]
+    assert taken[0].id != taken[1].id
+    assert [each.ucr for each in taken] == [4 * UNIT_UCR, 5 * UNIT_UCR]
+
+
+def test_means_for_somebody_else_bring_nothing(pair: Pair) -> None:
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 13 * UNIT_UCR)
+    means = payer.pay(invoice(payee, 13))
+    pair.arrive(payer, payee, means)
+    with pytest.raises(RemoteProtocolError):
+        pair["other"].take(means)
+    assert payee.take(means).ucr == 13 * UNIT_UCR
+
+
+def test_means_that_say_more_than_was_paid_bring_no_more(pair: Pair) -> None:
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 13 * UNIT_UCR)
+    means = payer.pay(invoice(payee, 13))
+    pair.arrive(payer, payee, means)
+    found = read_means(means, payee.name)
+    for changed in (
+        replace(found, ucr=14 * UNIT_UCR),
+        replace(found, body=found.body + b" "),
+        replace(found, rail="other"),
+    ):
+        try:
+            taken = payee.take(encode(to_map(changed)))
+        except RemoteProtocolError:
+            continue
+        assert taken.ucr == 13 * UNIT_UCR
+    for broken in (b"", means[:-1], means + b"\x00", b"\xff" * 40):
+        with pytest.raises(RemoteProtocolError):
+            payee.take(broken)
+    assert payee.take(means).ucr == 13 * UNIT_UCR
+
+
+def test_who_has_not_enough_pays_nothing(tmp_path: Path) -> None:
+    pair = ledgers(tmp_path)
+    pair.fund(pair["payer"], pair["payee"], 5 * UNIT_UCR)
+    with pytest.raises(Refused) as caught:
+        pair["payer"].pay(invoice(pair["payee"], 6))
+    assert caught.value.code is Code.CREDIT_EXHAUSTED
+    assert pair["payer"].pay(invoice(pair["payee"], 5))
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_a_set_off_makes_both_debts_smaller_and_nobody_richer(tmp_path: Path) -> None:
+    pair = ledgers(tmp_path)
+    alice, bob = pair["payer"], pair["payee"]
+    a, b = bytes.fromhex(alice.address), bytes.fromhex(bob.address)
+    alice.post(b, "their work", theirs_ucr=100)
+    bob.post(a, "their work", ours_ucr=100)
+    pair.fund(alice, bob, 60)
+    before = (alice.balance_ucr(b), bob.balance_ucr(a))
+    assert before == (-40, 40)
+    bob.take(alice.pay(Invoice(PAYER, bob.address, 60, "net")))
+    assert (alice.owed_ucr(b), bob.owed_ucr(a)) == ((0, 40), (40, 0))
+    assert (alice.balance_ucr(b), bob.balance_ucr(a)) == before
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_a_deposit_is_the_payees_to_take_until_its_time_and_a_payment_for_ever(tmp_path: Path, mint: str) -> None:
+    pair = purses(tmp_path, mint)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 21 * UNIT_UCR)
+    until_s = int(time.time()) + 3600
+    deposit = payer.pay(invoice(payee, 8, "deposit"), until_s=until_s)
+    assert payee.locked_until_s(deposit) == until_s
+    assert payee.locked_until_s(payer.pay(invoice(payee, 3, "payment"))) == 0
+    assert payee.take(deposit).ucr == 8 * UNIT_UCR
+    assert payee.balance == 7  # the mint keeps one of each swap
+    with pytest.raises(RemoteProtocolError, match="spent"):
+        payee.locked_until_s(deposit)
+    assert payer.balance == 10
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_a_crash_between_the_mints_answer_and_ours_loses_nothing(tmp_path: Path, mint: str) -> None:
+    """The purse is as it was when the request went out: the mint has done it, and we do not know."""
+    pair = purses(tmp_path, mint)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 13 * UNIT_UCR)
+
+    def dies(id: str) -> None:
+        raise SystemError("the machine is off")
+
+    whole = payer._finish
+    payer._finish = dies
+    with pytest.raises(SystemError):
+        payer.pay(invoice(payee, 5))
+    path, body = payer._db.execute("SELECT path, body FROM requests WHERE done = 0").fetchone()
+    payer._ask(path, json.loads(body))
+    payer._finish = whole
+    payer = pair.restart("payer")
+    means = payer.pay(invoice(payee, 5))
+    assert payee.take(means).ucr == 5 * UNIT_UCR
+    assert (payer.balance, payee.balance) == (9, 4)
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_a_file_for_the_bank_is_of_the_schema_and_a_statement_of_ours_alone_counts(tmp_path: Path) -> None:
+    pair = banks(tmp_path)
+    payer, payee = pair["payer"], pair["payee"]
+    means = payer.pay(invoice(payee, 13))
+    (path,) = (tmp_path / "payer-files").iterdir()
+    assert b"urn:iso:std:iso:20022:tech:xsd:pain.001.001.09" in path.read_bytes()
+    for statement in (
+        statement_of(path.read_bytes(), status="PDNG"),
+        statement_of(path.read_bytes(), direction="DBIT"),
+    ):
+        payee.read_statement(statement)
+        with pytest.raises(RemoteProtocolError) as caught:
+            payee.take(means)
+        assert caught.value.code is Code.UNPAID
+    for nonsense in (b"", b"<a/>", b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>"):
+        with pytest.raises(FallowError):
+            payee.read_statement(nonsense)
+    assert payee.read_statement(statement_of(path.read_bytes())) == 1
+    assert payee.read_statement(statement_of(path.read_bytes())) == 0
+    assert payee.take(means).ucr == 13 * UNIT_UCR
+    with pytest.raises(Refused):
+        payer.pay(replace(invoice(payee, 1, "x"), address="no account"))
+    shutil.rmtree(tmp_path / "payer-files")
+    assert payer.pay(invoice(payee, 13)) == means
+    for rail in pair.opened.values():
+        rail.close()
