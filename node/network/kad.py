@@ -97,7 +97,7 @@ class Kad:
         except DecodeError:
             answer: Message | Fault = Fault.BAD_FRAME
         else:
-            answer = self._answer_untrusted(question, stream.connection)
+            answer = self._reply(question, stream.connection)
         if isinstance(answer, Fault):
             stream.connection.blame(answer)
             raise NetworkError(Code.STREAM_CLOSED, f"the question breaks a rule of the table: {answer.name.lower()}")
@@ -138,13 +138,13 @@ class Kad:
             except (DecodeError, ValueError):
                 answer: Message | Fault = Fault.BAD_FRAME
             else:
-                answer = self._answer_untrusted(question, muxed)
+                answer = self._reply(question, muxed)
             if isinstance(answer, Fault):
                 await stream.reset()
                 return muxed.blame(answer)
             await stream.write(encode_varint_prefixed(answer.SerializeToString()))
 
-    def _answer_untrusted(self, question: Message, muxed: Muxer) -> Message | Fault:
+    def _reply(self, question: Message, muxed: Muxer) -> Message | Fault:
         answer = self.index.answer_untrusted(question, sender_of(muxed), trio.current_time())
         if isinstance(answer, Fault):
             return answer
