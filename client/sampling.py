@@ -6,7 +6,7 @@ from collections.abc import Collection
 from random import Random
 from typing import Final
 
-from ..protocol.shards import safe_depth
+from ..protocol.shards import depth_of, safe_depth
 
 PLENTY: Final = 10
 """Nodes that a client wants to know before it stops looking at more shards."""
@@ -18,6 +18,8 @@ class Sampler:
     def __init__(self, random: Random) -> None:
         self._random = random
         self._depth = 0
+        self._above = False
+        """Whether it looks a level higher than it had told."""
 
     def shard(self) -> int:
         """Where to look now."""
@@ -26,7 +28,9 @@ class Sampler:
     def saw(self, shard: int, found: Collection[bytes], now_ms: int) -> bool:
         """Whether that will do; if not, look again."""
         if len(found) < PLENTY and shard:
-            self._depth = 0  # fewer than there were, or somebody hides them: the root is where everybody meets
+            # The depth is told give or take one. If that was not it, there are fewer than there were, or somebody hides
+            # them: the root is where everybody meets, and so the last place to look.
+            self._depth, self._above = (0, False) if self._above else (depth_of(shard) - 1, True)
             return False
-        self._depth = safe_depth(shard, found, now_ms)
+        self._depth, self._above = safe_depth(shard, found, now_ms), False
         return True

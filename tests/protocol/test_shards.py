@@ -152,6 +152,30 @@ def _check(keys: Keys, count: int, now_ms: int, random: Random) -> None:
             assert len({sampler.shard() for _ in range(20)}) > 10  # from now on it looks elsewhere than everybody
 
 
+def test_a_client_whose_root_shows_too_many_looks_one_level_higher_before_the_root() -> None:
+    """The 16th smallest lot tells a number give or take a quarter: for some hours that is a level too deep, for all clients."""
+    random = Random(4)
+    everybody = _nodes(2000)
+    keys, sampler = _keys(everybody, dict.fromkeys(everybody, 4), NOW_MS), Sampler(random)
+    sampler._depth = 5
+    looked = [sampler.shard()]
+    assert not sampler.saw(looked[0], keys.get(looked[0], []), NOW_MS)
+    looked.append(sampler.shard())
+    assert sampler.saw(looked[1], keys[looked[1]], NOW_MS)
+    assert [depth_of(shard) for shard in looked] == [5, 4]
+
+
+def test_a_client_from_whom_a_crowd_has_gone_comes_to_the_root() -> None:
+    sampler = Sampler(Random(5))
+    sampler._depth = 9
+    depths = []
+    while True:
+        depths.append(depth_of(shard := sampler.shard()))
+        if sampler.saw(shard, [], NOW_MS):
+            break
+    assert depths == [9, 8, 0]
+
+
 @given(nodes, some.integers(0, 30), some.sets(nodes, max_size=300))
 def test_a_depth_moves_by_one_and_stays_within_bounds(node, depth, found) -> None:
     depth = min(depth, DEPTH_MAX)
