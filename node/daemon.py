@@ -242,6 +242,7 @@ class _Node:
             self._link = lending.feed(LINK, LINK_GOOD_MS)
             self._link.expect([Signal.METERED])
             self._heed_link(self._survey.link)
+            lending.demand_unmetered()
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Orders are taken, and the mesh knows it."""
@@ -351,7 +352,6 @@ def _rules(config: Config) -> Rules:
         config.preferences,
         config.settle_s * 1000,
         config.power.guess,
-        config.unmetered_only,
         sensed=bool(config.sensors),
     )
 

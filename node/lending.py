@@ -113,6 +113,11 @@ class Lending:
         wants = self._rules.preferences
         return leaves_in_ms(wants.departures, self._past, _now(), learns=wants.learn_departures)
 
+    def demand_unmetered(self) -> None:
+        """It is lent on unmetered links alone, from now on: somebody tells how the link is."""
+        self._rules = replace(self._rules, unmetered_only=True)
+        self.look()
+
     def calibrate(self, draw: Draw) -> None:
         """This is what working draws."""
         self._rules = replace(self._rules, draw=draw)

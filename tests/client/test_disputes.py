@@ -51,7 +51,7 @@ def verifiers(folder: Path, home: Path) -> Iterator[list[tuple[str, str]]]:
         yield said
 
 
-@pytest.mark.spec("A-27", "P-24")
+@pytest.mark.spec("A-27", "P-28")
 async def test_what_is_held_of_a_liar_is_forfeited(tmp_path: Path, new_home: Callable[[], Path]) -> None:
     home = new_home()
     with verifiers(tmp_path, home) as judges:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,8 +22,8 @@ from fallow.node.network.seam import Stream
 from fallow.protocol.errors import Code, Refused
 from fallow.protocol.identity import CHECKER, EXECUTOR, peer_key_untrusted
 from fallow.protocol.messages import JOB_PROTOCOL
-from fallow.testnet.children import Children
-from fallow.testnet.plan import NodePlan, settings
+from fallow.testnet.local import Testnet
+from fallow.testnet.plan import NodePlan, Plan
 from fallow.testnet.record import LocalNode
 
 CHAT, EMBED = "tiny-chat", "tiny-embed"
@@ -40,19 +39,13 @@ NEVER = "audit:1"
 @asynccontextmanager
 async def nodes(tmp_path: Path, home: Path, *extra: dict[str, Any]) -> AsyncIterator[tuple[list[LocalNode], Mesh]]:
     """A node for each mapping, with these settings beside the usual ones; and a client that trusts three judges."""
-    children, started = Children(detached=False), list[LocalNode]()
-    try:
-        with trio.fail_after(170):
-            for number, more in enumerate(extra):
-                plan = NodePlan(f"{number}-host", "host", False)
-                bootstrap = started[0].addresses if started else ()
-                text = settings(plan, tmp_path / plan.name, home, (CHAT, EMBED), bootstrap)
-                lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in more.items())
-                started.append(await children.start(plan, tmp_path, f"{text}exit_with_stdin = true\n{lines}"))
-            async with connect(started[0].addresses, home=home) as mesh:
-                yield started, mesh
-    finally:
-        await children.end(tmp_path)
+    plans = tuple(NodePlan(f"{number}-host", "host", settings=more) for number, more in enumerate(extra))
+    with trio.fail_after(170):
+        async with (
+            Testnet.start(tmp_path, plan=Plan(plans, (CHAT, EMBED)), home=home) as testnet,
+            connect(testnet.bootstrap, home=home) as mesh,
+        ):
+            yield testnet.nodes, mesh
 
 
 async def ask(mesh: Mesh, prompt: str, executors: Sequence[LocalNode], assurance: str, tokens: int = TOKENS) -> Answer:

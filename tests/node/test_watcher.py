@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +14,11 @@ import pytest
 import trio
 from nacl.signing import SigningKey
 
-import fallow.node.announcing as announcing_module
-import fallow.node.presence as presence_module
-from fallow.node import config
+from fallow.node import config, machine
 from fallow.node.announcing import AT_ONCE
 from fallow.node.availability import Availability
 from fallow.node.log import EventLog
+from fallow.node.machine import Machine
 from fallow.node.mandates import Authority
 from fallow.node.network.mesh import open_network
 from fallow.node.network.seam import Network, Provider, Reachability
@@ -106,13 +106,18 @@ def wall_ms() -> int:
 def jumping(monkeypatch) -> None:
     """The clock jumps, not while a thread works; and the wall's goes with it."""
 
-    async def at_once(work: Callable[[], Any]) -> Any:
+    _lives_on(monkeypatch, random.Random(5))
+
+
+def _lives_on(monkeypatch: Any, chance: random.Random) -> None:
+    """The node lives on a machine of this chance, on which nothing takes time."""
+
+    async def at_once(work: Callable[[], Any], _limiter: trio.CapacityLimiter | None) -> Any:
         await trio.lowlevel.checkpoint()
         return work()
 
-    monkeypatch.setattr(presence_module.trio.to_thread, "run_sync", at_once)
-    for module in (presence_module, announcing_module):
-        monkeypatch.setattr(module, "wall_ms", wall_ms)
+    made = Machine(lambda: wall_ms() * 1_000_000, chance, at_once)
+    monkeypatch.setattr(machine, "HERE", ContextVar("HERE", default=made))
 
 
 def _presence(folder: Path, network: Any) -> tuple[Presence, Availability]:
@@ -124,7 +129,7 @@ def _presence(folder: Path, network: Any) -> tuple[Presence, Availability]:
 
 async def _day(folder: Path, monkeypatch: Any, trips: Sequence[tuple[float, float]]) -> list[tuple[float, str, Any]]:
     """What was put into the table in six hours, in which the owner was on the road from and until those times."""
-    monkeypatch.setattr(presence_module, "random", random.Random(5))
+    _lives_on(monkeypatch, random.Random(5))
     began = trio.current_time()
     network = Seen()
     presence, availability = _presence(folder, network)
@@ -202,7 +207,7 @@ async def test_a_node_in_a_crowd_goes_down_and_looks_again(autojump_clock, jumpi
 
 @pytest.mark.spec("D-36")
 async def test_a_stranger_reads_the_same_from_a_real_table_before_and_after(tmp_path, monkeypatch):
-    rules = profile_rules(presence_module.wall_ms)
+    rules = profile_rules(machine.wall_ms)
     listen = ["/ip4/127.0.0.1/tcp/0"]
     async with (
         open_network(b"1" * 32, listen, [], rules) as index,
@@ -215,7 +220,7 @@ async def test_a_stranger_reads_the_same_from_a_real_table_before_and_after(tmp_
             value = await watcher.get(profile_key(NODE_KEY))
             assert value is not None
             found = await watcher.find(provider_key(BUNDLES[0]))
-            return _timeless(decode_profiles_untrusted(value, presence_module.wall_ms())), found
+            return _timeless(decode_profiles_untrusted(value, machine.wall_ms())), found
 
         with trio.fail_after(30):
             await presence.announce()

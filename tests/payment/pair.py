@@ -197,7 +197,7 @@ class House:
         self.state.mkdir(parents=True, exist_ok=True)
         self.journal = Journal(self.state)
         self.accounts = Accounts(self.journal, wall_ms)
-        self.availability = Availability(settle_ms=0, jobs_max=4)
+        self.availability = Availability(jobs_max=4)
         self.availability.start()
         self.availability.worker(ready=True)
         self.executor = Executor(

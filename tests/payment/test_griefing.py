@@ -11,9 +11,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from fallow.client.auditing import Auditor
 from fallow.client.discovery import Discovery, Node
 from fallow.client.execution import Broken, Receipted, execute
+from fallow.client.history import History
+from fallow.client.late import Late
 from fallow.client.scheduler import Experience, Need, expected_s
+from fallow.client.spotting import Spots
 from fallow.client.team import Team
 from fallow.node.log import wall_ms
 from fallow.node.store import earnings
@@ -82,7 +86,9 @@ async def ended(town: Town, mock_clock: MockClock, paid: int) -> FallowError:
 
 
 def team_of(town: Town, nursery: trio.Nursery) -> Team:
-    return Team(town.desk, Discovery(town.desk.network, wall_ms, nursery, town.desk.book), Experience(), Random(1))
+    discovery, history = Discovery(town.desk.network, wall_ms, nursery, town.desk.book), History()
+    auditor = Auditor(town.desk, history)
+    return Team(town.desk, discovery, Experience(), Random(1), auditor, Spots(auditor, Random(2)), Late(history))
 
 
 def dearer(team: Team, than: Node = SEEN) -> bool:

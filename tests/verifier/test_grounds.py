@@ -68,7 +68,7 @@ def dispute(shift: int = 5_000, *, signers: int = 2, role: str = VERIFIER, **cha
     return Dispute(job, writer, found, judged)
 
 
-@pytest.mark.spec("P-24")
+@pytest.mark.spec("P-28")
 def test_two_of_the_three_judges_who_were_drawn_are_a_ground() -> None:
     made = dispute()
     assert made.verdict.outcome == Outcome.REJECTED
@@ -85,7 +85,7 @@ def refused(judged: Judged) -> Code:
     return caught.value.code
 
 
-@pytest.mark.spec("P-24")
+@pytest.mark.spec("P-28")
 def test_what_is_no_ground() -> None:
     good = dispute().judged
     assert refused(dispute(signers=1).judged) is Code.UNSATISFIABLE_ASSURANCE
