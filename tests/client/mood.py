@@ -11,7 +11,7 @@ from fallow.node.engine.entries import Step, Steps, run_entry
 from fallow.node.engine.worker import main
 from fallow.protocol.bundle import CALL, GENERATE, SCORE, Manifest
 from fallow.protocol.work import Parameters, Work
-from fallow.testnet.liar import altered
+from fallow.testnet.adversaries.liar import altered
 
 
 def moody(manifest: Manifest, entry: str, parameters: Parameters, work: Work) -> Steps:

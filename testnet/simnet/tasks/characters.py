@@ -10,7 +10,7 @@ from typing import Final
 from . import model
 
 SHIFT_MICRO: Final = 50_000
-"""By which a liar's finding is off: fifty times the tolerance (as `testnet.liar`)."""
+"""By which a liar's finding is off: fifty times the tolerance (as `testnet.adversaries.liar`)."""
 INT8_MICRO: Final = 9_000
 """By so much int8 weights are off at most: of SmolLM2's tokens 96 % were by more than 1,000."""
 INT8_OTHER_ONE_IN: Final = 40
