@@ -17,6 +17,7 @@ import trio
 from nacl.signing import SigningKey
 
 from ..node.machine import beside, chance
+from ..node.transaction import transaction
 from ..protocol.channel import ChannelState, Ground, Party
 from ..protocol.checks import Verdict
 from ..protocol.claims import Claim, Claims
@@ -24,7 +25,7 @@ from ..protocol.envelope import Signed, sign, verify_untrusted
 from ..protocol.errors import Code, LocalProtocolError, Refused, StoreError
 from ..protocol.payment import LEDGER, Channel, Voucher
 from ..protocol.receipts import Receipt
-from .wallet_file import Tenure, open_file, transaction
+from .wallet_file import Tenure, open_file
 
 T = TypeVar("T")
 Statement: TypeAlias = tuple[str, tuple[bytes | int | str | None, ...]]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ..node.machine import chance
+from ..node.transaction import transaction
 from ..protocol.envelope import claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, FallowError, StoreError
 from ..protocol.payment import Channel
@@ -152,15 +152,3 @@ class Tenure:
 
     def _path(self, process: bytes) -> Path:
         return self._folder / process.hex()
-
-
-@contextmanager
-def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All that is written inside is on disk, or none of it is."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")

@@ -24,6 +24,7 @@ from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
 from .credit import DAY_MS, HOUR_MS, Debtor
 from .log import wall_ms
+from .transaction import transaction
 
 JOURNAL = "journal.sqlite"
 VERSION: Final = 3
@@ -195,7 +196,7 @@ class Journal:
         """The order is on disk as accepted, and its channel. Raises `Refused(replayed)` if it was before."""
         record = order.record
         row = (order.id, record.channel, record.created_ms, record.bundle, record.entry, order.envelope)
-        with _explained(self.path), self._transaction():
+        with _explained(self.path), transaction(self._db):
             self._db.execute(
                 "DELETE FROM orders WHERE created_ms < ? AND id NOT IN (SELECT order_id FROM receipts)",
                 (now_ms - 2 * SKEW_MS,),
@@ -302,16 +303,6 @@ class Journal:
                 (now_ms - DAY_MS,),
             ).fetchall()
         return {payer: self.debtor(payer, now_ms) for (payer,) in payers}
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def _check(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()

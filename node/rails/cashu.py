@@ -10,8 +10,7 @@ import json
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from coincurve import PrivateKey
 
 from ...protocol.errors import Code, NetworkError, Refused, RemoteProtocolError
 from ..store import BUSY_S
+from ..transaction import transaction
 from .cashu_crypto import Blinded, amounts_of, blinded, hash_to_curve, lock_of, locked, witness
 from .rail import Invoice, Means, Taken, payment_id, read_means
 
@@ -189,7 +189,7 @@ class Cashu:
         kept = [
             [each.amount, self._keyset, each.blinded.secret, each.blinded.factor.hex(), each.ours] for each in outputs
         ]
-        with self._transaction():
+        with transaction(self._db):
             row = (id, path, json.dumps({**body, "outputs": asked}), json.dumps(kept))
             self._db.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, 0)", row)
             self._db.executemany("UPDATE proofs SET spent = ? WHERE secret = ?", [(id, secret) for secret in spent])
@@ -210,7 +210,7 @@ class Cashu:
             opened = Blinded(secret, bytes.fromhex(factor)).open(signature["C_"], self._keys[keyset][amount])
             proofs.append(({"amount": amount, "id": keyset, "secret": secret, "C": opened}, ours))
         if not done:
-            with self._transaction():
+            with transaction(self._db):
                 own = [(p["secret"], p["amount"], p["id"], p["C"]) for p, ours in proofs if ours]
                 self._db.executemany("INSERT OR IGNORE INTO proofs VALUES (?, ?, ?, ?, '')", own)
                 self._db.execute("UPDATE requests SET done = 1 WHERE id = ?", (id,))
@@ -221,7 +221,7 @@ class Cashu:
         try:
             return self._ask(path, asked)
         except RemoteProtocolError:
-            with self._transaction():
+            with transaction(self._db):
                 self._db.execute("UPDATE proofs SET spent = '' WHERE spent = ?", (id,))
                 self._db.execute("DELETE FROM requests WHERE id = ?", (id,))
             raise
@@ -250,13 +250,3 @@ class Cashu:
         if not isinstance(found, dict):
             raise RemoteProtocolError(Code.BAD_RECORD, "The mint answered with something else than was asked.")
         return found
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")

@@ -8,8 +8,6 @@ what one owes the other in the end stays what it was.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from nacl.exceptions import BadSignatureError, CryptoError
@@ -18,6 +16,7 @@ from nacl.signing import SigningKey, VerifyKey
 from ...protocol.codec import decode_untrusted, encode
 from ...protocol.errors import Code, Refused, RemoteProtocolError
 from ..store import BUSY_S
+from ..transaction import transaction
 from .rail import MEANS_BYTES_MAX, Invoice, Means, Taken, payment_id, read_means
 
 _SCHEMA = """
@@ -70,7 +69,7 @@ class Ledger:
     def pay(self, invoice: Invoice) -> bytes:
         """By waiving what the payee owes us."""
         payee = _party(invoice.address)
-        with self._transaction():
+        with transaction(self._db):
             if row := self._db.execute("SELECT means FROM paid WHERE reference = ?", (invoice.reference,)).fetchone():
                 return bytes(row[0])
             if (owed_ucr := self.owed_ucr(payee)[0]) < invoice.ucr:
@@ -95,7 +94,7 @@ class Ledger:
         if payee != self._party:
             raise RemoteProtocolError(Code.BAD_RECORD, "The set-off is against somebody else's debt.")
         id = payment_id(self.name, signed)
-        with self._transaction():
+        with transaction(self._db):
             known = self._db.execute(
                 "SELECT 1 FROM entries WHERE party = ? AND reference = ?", (waiver, id.hex())
             ).fetchone()
@@ -107,16 +106,6 @@ class Ledger:
     def _set_off(self, party: bytes, id: bytes, ucr: int) -> None:
         """Both debts are smaller by as much."""
         self.post(party, id.hex(), ours_ucr=-ucr, theirs_ucr=-ucr)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
 
 def _signed(waiver: bytes, payee: bytes, payer: bytes, ucr: int, reference: str) -> bytes:
