@@ -44,7 +44,7 @@ async def test_a_node_without_the_bundle_fetches_it_and_answers_a_job(
             await talk.run()
             assert len(talk.tokens) == 8
             # What it only keeps for others it holds, too, and says so.
-            embed = bare.open(home.embed).hash
+            embed = home.store.open(home.embed).hash
             while not await network.find(holder_key(embed)):
                 pass
     events = {event["event"]: event for event in node.events()}
