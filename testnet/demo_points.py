@@ -12,8 +12,8 @@ import trio
 from ..client import Answer, Embeddings
 from ..node.store import earnings
 from ..protocol.bundle import GENERATE
-from ..protocol.checks import Outcome, Verdict
-from ..protocol.identity import peer_id
+from ..protocol.checks import Outcome, Standing, Verdict
+from ..protocol.identity import peer_id, peer_key_untrusted
 from ..protocol.orders import JobOrder
 from .demo_money import Payouts, balanced
 from .demo_stage import Stage
@@ -22,6 +22,7 @@ QUORUM = "quorum:2/3"
 MARGIN_NATS = 0.01
 """Honest machines differ by less than 1e-4 in a logit, so no word with this margin can come out differently."""
 SAME_COSINE = 0.9999
+LIAR_ASKED_MAX = 3
 SETTLE_S = 10.0
 """For the last voucher to be in the journal of the node that it was sent to."""
 
@@ -48,7 +49,7 @@ async def embeddings(stage: Stage) -> bool:
     """2: the liar, put among the executors, was caught and not paid, and the right vectors came out."""
     script, screen, liar = stage.script, stage.screen, stage.liar.peer_id
     screen.point(2, f"Embeddings from {script.embed} under {QUORUM}, a liar among the three executors")
-    vectors = await stage.stranger.embed(script.embed, script.texts, assurance=QUORUM, executors=[liar])
+    vectors = await _with_the_liars(stage)
     alone = await stage.reader.embed(
         script.embed, script.texts, assurance="none", executors=[stage.testnet.nodes[0].peer_id]
     )
@@ -177,6 +178,21 @@ async def _recomputed(stage: Stage) -> bool:
 
 def _outcome(answer: Answer) -> str:
     return answer.verdict.outcome if answer.verdict else "none"
+
+
+async def _with_the_liars(stage: Stage) -> Embeddings:
+    """Vectors for which the liar gave its own: two who agree wait little for a third, and where one machine runs them all
+    it may come too late. Then it has neither lied nor earned, and is asked once more.
+    """
+    liar = peer_key_untrusted(stage.liar.peer_id)
+    for _ in range(LIAR_ASKED_MAX):
+        vectors = await stage.stranger.embed(
+            stage.script.embed, stage.script.texts, assurance=QUORUM, executors=[stage.liar.peer_id]
+        )
+        findings = vectors.verdict.findings if vectors.verdict else ()
+        if any(found.node == liar and found.standing != Standing.SILENT for found in findings):
+            break
+    return vectors
 
 
 def _named(vectors: Embeddings, liar: str) -> bool:

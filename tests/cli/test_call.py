@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from fallow.client import Outputs, connect
+from fallow.protocol.checks import Standing
 from fallow.protocol.errors import Code, Refused
 from fallow.protocol.identity import peer_id, peer_key_untrusted
 
@@ -32,7 +33,11 @@ async def test_a_liar_among_three_is_outvoted_and_anybody_can_recompute_that(mes
     inputs = [{"x": X, "count": 3}, {"x": (X / 2).tolist(), "count": np.int32(-2)}]
     with trio.fail_after(60):
         async with connect(mesh.bootstrap.split(","), home=shell.home) as client:
-            outputs = await client.call(NAME, inputs, assurance="quorum:2/3", executors=[liar, *honest[:2]])
+            while True:  # two who agree wait little for a third: where it comes too late, it is asked once more
+                outputs = await client.call(NAME, inputs, assurance="quorum:2/3", executors=[liar, *honest[:2]])
+                assert outputs.verdict is not None
+                if all(found.standing != Standing.SILENT for found in outputs.verdict.findings):
+                    break
     for row, (x, count) in zip(outputs, [(X, 3), (X / 2, -2)], strict=True):
         total = np.asarray(row["total"])
         assert (total.dtype, total.shape) == (np.float32, (2, 4))
@@ -131,7 +136,11 @@ async def test_who_wrote_a_text_and_who_checked_it_may_have_it_still(mesh: Shell
         async with connect(mesh.bootstrap.split(","), home=mesh.home) as client:
             answer = await client.generate("tiny-chat", "hello there", max_tokens=40)
             opened = await client._open("tiny-chat")
-            read = (*opened.tokenizer.prompt("hello there"), *answer.tokens)
-            kept = client._team.experience.kept.find(opened.hash, read)
-    holders = {peer_id(node) for node, tokens in kept.items() if tokens > len(read) // 2}
-    assert holders >= {paid.executor for paid in answer.receipts if paid.paid_ucr}
+            prompt = opened.tokenizer.prompt("hello there")
+            kept = client._team.experience.kept.find(opened.hash, (*prompt, *answer.tokens))
+    have = {peer_id(node): tokens for node, tokens in kept.items()}
+    paid = [receipt for receipt in answer.receipts if receipt.paid_ucr]
+    assert have.keys() >= {receipt.executor for receipt in paid if receipt.entry == "score"}
+    # Who left in the middle has it no more; who wrote its end has all but what fills no block.
+    last = [receipt.executor for receipt in paid if receipt.entry == "generate"][-1]
+    assert have[last] > len(prompt) + len(answer.tokens) - 16
