@@ -14,7 +14,7 @@ from .boundary import Tasks
 from .host import swarm_of
 from .muxer import Muxer
 
-IDLE_S: Final = 120.0
+IDLE_S: Final = 75.0
 """In that time an unused connection costs as many bytes as a new one. A client that works asks its nodes every ten seconds,
 and a node is asked again by its neighbours in the table after some ten minutes; whoever is not there is back in 50 ms."""
 

@@ -16,6 +16,7 @@ from heapq import nsmallest
 from statistics import mean
 from typing import Final
 
+from ...node.network.dht import SOUGHT_S
 from ...node.network.idle import IDLE_S
 from ...node.network.walk import FANOUT
 from ...node.presence import ANNOUNCE_S
@@ -28,8 +29,8 @@ TRIPS_DAY: Final = 3.0
 """Of a car; each is a leaving and a coming back."""
 INDEX_SHARE: Final = 0.01
 """Sites and hosts that can be dialled, and keep the table. Cars and robots, behind relays, do not."""
-KEYS: Final = 2
-"""Provider records of a node: its bundle, for the world and for its region."""
+KEYS: Final = 4
+"""Provider records of a node: its bundle, for the world and for its region, each in two shards on average."""
 POPULAR: Final = 0.1
 """Of all nodes serve the bundle that most serve."""
 SEARCHES_DAY: Final = 50.0
@@ -99,15 +100,22 @@ class Expected:
         on new ones."""
         return self.announcements(1, KEYS)
 
-    def announcements(self, profiles: float, records: float) -> float:
-        """Bytes of so many profiles and provider records, each put where it belongs."""
+    @property
+    def sought(self) -> float:
+        """The share of rounds in which a node searches who is closest; in the others it asks nobody but those who keep its
+        records."""
+        return 1 / max(1, math.ceil(SOUGHT_S / self.announce_s))
+
+    def announcements(self, profiles: float, records: float, sought: float = 1.0) -> float:
+        """Bytes of so many profiles and provider records, each put where it belongs; a share of them after a search."""
         connect = self.wire.connect if self.linger_s < self.announce_s else 0.0
-        searches = (profiles + records) * self.asked * (self.wire.ask + connect)
-        return searches + FANOUT * (profiles * self.wire.put + records * self.wire.provide)
+        met = sought * self.asked + (1 - sought) * FANOUT
+        met_and_asked = (profiles + records) * (sought * self.asked * self.wire.ask + met * connect)
+        return met_and_asked + FANOUT * (profiles * self.wire.put + records * self.wire.provide)
 
     @property
     def announcing(self) -> float:
-        return self.parked * self.announce / self.announce_s
+        return self.parked * self.announcements(1, KEYS, self.sought) / self.announce_s
 
     @property
     def returning(self) -> float:
@@ -168,7 +176,7 @@ class Expected:
         return self.popular / float(2**depth) / self.announce_s
 
 
-WIRE: Final = Bytes(ask=2579, provider=149, put=3891, provide=1648, connect=4099, profile=2013, probe=237, idle_s=92)
+WIRE: Final = Bytes(ask=1350, provider=149, put=1506, provide=439, connect=2823, profile=1975, probe=237, idle_s=39)
 """As measured by `python benchmarks/traffic.py` on 2026-11-28."""
 
 

@@ -21,7 +21,7 @@ from fallow.testnet.simnet.lots import seeds_of
 from fallow.testnet.simnet.run import simulate
 from fallow.testnet.simnet.scenario import EVENTS, Assurance, Bounds, Scenario
 from fallow.testnet.simnet.scenario_file import load, shipped
-from fallow.testnet.simnet.traffic import RELAYS, WIRE, Expected
+from fallow.testnet.simnet.traffic import WIRE, Expected
 
 QUICK = Scenario(nodes=300, start="mon 05:30", duration_h=0.25, index_share=0.1)
 
@@ -116,11 +116,7 @@ def test_traffic_is_what_the_formulas_say() -> None:
     assert figures.lookup_peers is not None
     assert figures.node_bytes_s is not None
     costs = Expected(3000, figures.lookup_peers, WIRE, index_share=0.05, parked=1.0, trips_day=0.0)
-    # Sharded, a node stands under two keys for each of `KEYS` on average; the formulas count one.
-    keys = 4
-    announcing = costs.announcements(1, keys) / costs.announce_s
-    idle = (RELAYS + costs.linger_s / costs.announce_s * (1 + keys) * costs.asked) * WIRE.idle_s
-    assert figures.node_bytes_s == pytest.approx(announcing + costs.measuring + idle, rel=0.05)
+    assert figures.node_bytes_s == pytest.approx(costs.node, rel=0.05)
 
 
 @given(

@@ -94,7 +94,7 @@ def _traffic(
     share = float(population.index.mean())
     costs = Expected(n, float(discovery.searching.asked), WIRE, index_share=share)
     keys = tally.records / max(tally.announcements, 1)
-    announcing = costs.announcements(tally.announcements, tally.records) / duration_s / n
+    announcing = costs.announcements(tally.announcements, tally.records, costs.sought) / duration_s / n
     # Whoever was gone joins anew. Whoever only worked for its owner has gone on announcing; it may have moved, and comes back
     # to the relays that it had.
     back = (timeline.ends > 0) & (timeline.ends < duration_s)
