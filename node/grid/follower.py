@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -25,8 +26,8 @@ class Follower:
         self._lending = lending
         self._log = log
         self._ven = Ven(config.openadr, state, log, lending.look) if config.openadr else None
-        self._orders = Orders(config.keys, config.zones, state, log) if config.keys else None
-        for each in (self._ven, self._orders):
+        self.orders: Final = Orders(config.keys, config.zones, state, log) if config.keys else None
+        for each in (self._ven, self.orders):
             if each is not None:
                 lending.grid.append(each.asked)
                 lending.heard.append(each.heard)
@@ -42,7 +43,7 @@ class Follower:
         async with trio.open_nursery() as nursery:
             if self._ven:
                 nursery.start_soon(self._ven.run)
-            if self._orders:
-                gossip = Gossip(network, self._orders, self._lending.look, self._log)
+            if self.orders:
+                gossip = Gossip(network, self.orders, self._lending.look, self._log)
                 network.serve(SHED_PROTOCOL, gossip.answer)
                 nursery.start_soon(gossip.run)
