@@ -249,6 +249,18 @@ COMMANDS: Final = (
         "fallow node opt-in --state ~/car",
     ),
     Command(
+        "grid shed",
+        "grid:shed",
+        "Ask the machines of a zone to draw less: a shed order, signed and told to those who trust the key.",
+        "fallow grid shed depot-7 --key grid.key --cap 0 --for 1h --reason 'feeder 12 is overloaded'",
+    ),
+    Command(
+        "grid publish",
+        "grid:publish_file",
+        "Tell those who trust its key of a shed order that was signed before.",
+        "fallow grid publish order.cose",
+    ),
+    Command(
         "verifier run",
         "verifier:run",
         "Judge disputes between others, by running the work again, until it is stopped.",
@@ -328,6 +340,7 @@ GROUPS: Final = {
     "trust": "Whose bundles this machine believes in.",
     "owner": "The key that is paid.",
     "node": "Lend this machine.",
+    "grid": "Ask machines to draw less.",
     "verifier": "Judge what others dispute.",
     "testnet": "A network of real nodes on this machine.",
 }

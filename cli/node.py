@@ -93,7 +93,7 @@ def _command(state: Path, command: str, as_json: bool, seconds: int = 0) -> None
             line(f"{'' if index else key.replace('_', ' '):<16} {words}")
 
 
-BY_LINE: Final = ("reasons", "sensors", "known")
+BY_LINE: Final = ("reasons", "sensors", "known", "grid")
 """What is read line by line."""
 
 

@@ -131,6 +131,17 @@ def settings(kind: str, sensor: str, hours: str, listen: str, bundles: list[str]
         '# at = "07:40"',
         "",
     ]
+    lines += [
+        "# [grid]                        # whom you let ask the machine for less",
+        '# zones = ["home"]              # your own names for what it is part of; you tell them to the operator of the grid',
+        '# keys = ["5f0c..."]            # public keys whose shed orders for these zones count',
+        "# [grid.openadr]                # your utility's OpenADR 3.1 server",
+        '# url = "https://vtn.example/openadr3/3.1.0"',
+        '# client_id = "..."',
+        '# secret = "vtn.secret"         # a file',
+        '# ven_name = "..."',
+        "",
+    ]
     if name != "none":
         place = place or _PLACES.get(name, "")
         lines += ["[[sensors]]", _SENSORS[name].format(place=_toml(place)).rstrip(), ""]

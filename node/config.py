@@ -17,12 +17,13 @@ from .costs import Costs, EntryPrice
 from .credit import STRANGERS_PPM
 from .engine.messages import JOBS_MAX
 from .engine.sandbox import Policy
+from .grid.config import GridConfig, parse_grid
 from .network.reach import DIRECT, RELAYED, WANTED, WAYS, Caps
 from .power.config import PowerConfig, parse_power
 from .rules import preferences
 from .rules.preferences import Preferences
 from .sensors.config import SensorConfig, parse_sensors
-from .settings import SettingError, bad, flag, integer, located, only, strange, texts, word
+from .settings import SettingError, bad, flag, integer, located, only, public_keys, strange, texts, word
 
 KINDS = ("vehicle", "robot", "site", "host")
 GEOHASH = frozenset("0123456789bcdefghjkmnpqrstuvwxyz")
@@ -150,6 +151,8 @@ class Config:
     """What is read of it."""
     power: PowerConfig = field(default_factory=PowerConfig)
     """What it draws for its work."""
+    grid: GridConfig = field(default_factory=GridConfig)
+    """Whose word counts when the grid needs its power back."""
     relay: Caps = field(default_factory=Caps)
     """What it lends to others as a relay, if that is among its `roles`."""
 
@@ -226,10 +229,10 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         costs=_costs(table),
         priced=frozenset(_prices(table)) & set(_table(table, "prices")),
         strangers_ppm=integer(table, "strangers_ppm", STRANGERS_PPM, 0, 1_000_000),
-        friends=_keys(table, "friends", FRIENDS_MAX),
+        friends=public_keys(table, "friends", FRIENDS_MAX),
         held_percent=integer(table, "held_percent", HELD_PERCENT, 0, 100),
         hold_days=integer(table, "hold_days", HOLD_DAYS, 0, HOLD_MS_MAX // DAY_MS),
-        arbiters=_keys(table, "arbiters", CANDIDATES_MAX),
+        arbiters=public_keys(table, "arbiters", CANDIDATES_MAX),
         fetch=word(table, "fetch", FETCH) or "trusted",
         fetch_bundles=texts(table, "fetch_bundles", (), SERVED_MAX),
         store_bytes_max=integer(table, "store_bytes_max", 0, 0, BYTES_MAX),
@@ -247,6 +250,7 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         preferences=preferences.parse(table, kind, sensed=bool(sensors)),
         sensors=sensors,
         power=parse_power(table),
+        grid=parse_grid(table, base),
         relay=_caps(table),
     )
 
@@ -269,14 +273,6 @@ def _directory(table: Mapping[str, object], name: str, base: Path, default: Path
     if not _can_be_directory(path):
         raise bad(name, f"{path} is a file, or below one; it must be a directory")
     return path
-
-
-def _keys(table: Mapping[str, object], name: str, most: int) -> tuple[bytes, ...]:
-    """Public keys in hex, each once, in ascending order: profiles and orders list them so."""
-    keys = texts(table, name, (), most)
-    if strange := next((key for key in keys if not re.fullmatch("[0-9a-f]{64}", key)), None):
-        raise bad(name, f"{strange[:80]!r} is no public key of 64 hex digits (`fallow owner show` prints one)")
-    return tuple(sorted({bytes.fromhex(key) for key in keys}))
 
 
 def _region(table: Mapping[str, object]) -> str:

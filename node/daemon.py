@@ -37,6 +37,8 @@ from .connection import Survey
 from .engine.bundles import Bundle
 from .engine.engine import Engine, open_engine
 from .engine.sandbox import Policy, bubblewrap
+from .grid.follower import Follower
+from .grid.openadr_reports import Figures
 from .keys import load_or_create
 from .lending import Lending
 from .library import Library
@@ -100,6 +102,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         nvml = closing.enter_context(opened(config.power.nvml if config.power.measure else ""))
         availability = Availability(jobs_max=config.jobs_max)
         lending = Lending(_rules(config), availability, config.state, EventLog(config.state))
+        grid = Follower(config.grid, lending, config.state, EventLog(config.state))
         availability.start()
         library.lent = lambda: availability.lends
         bundles = list(await trio.to_thread.run_sync(library.open))
@@ -133,6 +136,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     for sensor in config.sensors:
                         whole.start_soon(read, sensor, lending.feed(sensor.name, round(sensor.stale_s * 1000)))
                     whole.start_soon(lending.run)
+                    whole.start_soon(grid.run, network)
                     whole.start_soon(watchdog, lambda: _stands(availability))
                     arrivals = library.arrivals(network)
                     if not bundles:
@@ -155,6 +159,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                         meters = found_meters(config.power.sys_root, nvml) if config.power.measure else []
                         account = Account(meters, config.power.said, config.power.guess)
                         power = Power(engine, account, config.power.helper, EventLog(config.state))
+                        grid.report_of(lambda: _figures(lending, account, availability))
                         power.on_calibrated = lending.calibrate
                         lending.on_power = power.obey
                         power.obey(lending.decision)
@@ -353,6 +358,13 @@ def _rules(config: Config) -> Rules:
         config.settle_s * 1000,
         config.power.guess,
         sensed=bool(config.sensors),
+    )
+
+
+def _figures(lending: Lending, account: Account, availability: Availability) -> Figures:
+    """What a utility may be told of this machine, if its owner lets it."""
+    return Figures(
+        account.total_j, lending.decision.lends, lending.asked.less, account.watts if availability.jobs else 0.0
     )
 
 

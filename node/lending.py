@@ -14,6 +14,7 @@ import trio
 
 from .availability import Availability
 from .log import EventLog, wall_ms
+from .rules.asked import NOTHING, Asked, together
 from .rules.departures import Departure, departure, kept, leaves_in_ms
 from .rules.hours import Now
 from .rules.policy import Decision, Memory, Rules, Wish, decide
@@ -42,6 +43,12 @@ class Lending:
         self.on_lend: Callable[[], None] = lambda: None
         self.on_power: Callable[[Decision], None] = lambda decision: None
         """Called when the budget has changed."""
+        self.grid: list[Callable[[Now], Asked]] = []
+        """Everybody who may ask something of the machine in the grid's name."""
+        self.asked: Asked = NOTHING
+        """What they ask, as of the last decision."""
+        self.heard: list[Callable[[Now], list[str]]] = []
+        """What they have to tell the owner, in words."""
         self.earns_ucr: Callable[[], float | None] = lambda: None
         """What an hour's work without a pause brings; None: not known yet."""
         self._rules = rules
@@ -111,7 +118,7 @@ class Lending:
     def stays_ms(self) -> float:
         """How long the machine is likely to stay, by the owner's word and by past days; infinity if nothing is known of it."""
         wants = self._rules.preferences
-        return leaves_in_ms(wants.departures, self._past, _now(), learns=wants.learn_departures)
+        return leaves_in_ms(wants.departures, self._past, local_now(), learns=wants.learn_departures)
 
     def demand_unmetered(self) -> None:
         """It is lent on unmetered links alone, from now on: somebody tells how the link is."""
@@ -139,7 +146,9 @@ class Lending:
             earns := self.earns_ucr()
         ) is not None:  # while there is no worker, what the last one would have brought counts
             self._earns_ucr = earns
-        found = decide(self._rules, self.board, self._wish, self._memory, _now(), self._earns_ucr)
+        now = local_now()
+        self.asked = together(ask(now) for ask in self.grid)
+        found = decide(self._rules, self.board, self._wish, self._memory, now, self._earns_ucr, self.asked)
         self._memory = found.memory
         return found
 
@@ -147,7 +156,7 @@ class Lending:
         """The departure is remembered, if this is one and the owner lets the machine learn. A full disk forgets it."""
         if not self._rules.preferences.learn_departures or _taken(before) or not _taken(self.decision):
             return
-        self._past = kept(self._past, departure(_now()))
+        self._past = kept(self._past, departure(local_now()))
         try:
             scratch = self._state / f".{DEPARTURES}"
             scratch.write_text(json.dumps([asdict(each) for each in self._past]))
@@ -166,7 +175,8 @@ def _words(decision: Decision) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reason.why for reason in decision.reasons))
 
 
-def _now() -> Now:
+def local_now() -> Now:
+    """This moment on the machine's clocks."""
     wall = wall_ms()
     return Now(boot_ms(), wall, (time.localtime(wall / 1000).tm_gmtoff or 0) * 1000)
 
@@ -198,6 +208,7 @@ def said(lending: Lending) -> dict[str, str | int | list[str]]:
         "needed_again": "not known" if stays_ms == inf else f"in about {stays_ms / 3_600_000:.1f} h",
         "sensors": [f"{source}: {health}" for source, health in board.health(now_ms).items()] or ["none"],
         "known": known or ["nothing"],
+        "grid": [line for hear in lending.heard for line in hear(local_now())] or ["nobody is heeded"],
     }
 
 

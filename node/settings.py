@@ -105,6 +105,14 @@ def texts(
     return tuple(value)
 
 
+def public_keys(table: Mapping[str, object], name: str, most: int, prefix: str = "") -> tuple[bytes, ...]:
+    """Public keys in hex, each once, in ascending order: profiles and orders list them so."""
+    keys = texts(table, name, (), most, prefix)
+    if odd := next((key for key in keys if not re.fullmatch("[0-9a-f]{64}", key)), None):
+        raise bad(prefix + name, f"{odd[:80]!r} is no public key of 64 hex digits (`fallow owner show` prints one)")
+    return tuple(sorted({bytes.fromhex(key) for key in keys}))
+
+
 def word(table: Mapping[str, object], name: str, allowed: Iterable[str], prefix: str = "") -> str | None:
     value, words = table.get(name), list(allowed)
     if value is not None and value not in words:

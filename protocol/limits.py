@@ -158,6 +158,15 @@ SHED_MS_MAX: Final = 24 * 3600 * 1000
 SHED_AHEAD_MS_MAX: Final = 7 * 24 * 3600 * 1000
 """Utilities announce events a day ahead, over a holiday some days; so long a node remembers what was replaced."""
 
+SHED_BYTES_MAX: Final = 2048
+"""A signed shed order: its reason alone may have 1 KiB."""
+
+SHED_ORDERS_MAX: Final = 512
+"""Orders of one grid key that a node keeps for others to hear of: with their ids, an exchange has 16 KB."""
+
+SHED_SENT_MAX: Final = 32
+"""Orders in one message: what it costs to check them stays at some 3 ms."""
+
 ROSTER_MS_MAX: Final = 7 * 24 * 3600 * 1000
 """A roster cannot be taken back, only capped by shed orders: a share given in error is gone within a week, as a mandate."""
 

@@ -13,10 +13,12 @@ from .limits import (
     QUORUM_MAX,
     RATE_BYTES_MAX,
     RECORD_BYTES_MAX,
+    SHED_ORDERS_MAX,
+    SHED_SENT_MAX,
     WITNESSES_MAX,
 )
 from .prices import Ucr
-from .schema import Between, Hash, Nonce, Size, Text, Uint, Word, from_map_untrusted, to_map
+from .schema import Between, Hash, Key, Nonce, Size, Text, Uint, Word, from_map_untrusted, to_map
 from .versions import protocol_id
 
 JOB_PROTOCOL = protocol_id("job", 1)
@@ -37,9 +39,11 @@ VERDICT_PROTOCOL = protocol_id("verdict", 1)
 """A verifier's word on a verdict ([page 04](04-assurance.md))."""
 GROUND_PROTOCOL = protocol_id("ground", 1)
 """Why something that is held is not owed any more ([page 05](05-payment.md))."""
+SHED_PROTOCOL = protocol_id("shed", 1)
+"""Shed orders, from one who trusts a grid key to the next ([page 06](06-grid.md))."""
 PROTOCOLS = (
     JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL, CONTROL_PROTOCOL, PROBE_PROTOCOL, RATE_PROTOCOL,
-    VERDICT_PROTOCOL, GROUND_PROTOCOL,
+    VERDICT_PROTOCOL, GROUND_PROTOCOL, SHED_PROTOCOL,
 )  # fmt: skip
 """All that this implementation speaks."""
 
@@ -331,6 +335,19 @@ class GroundReply:
     """Id of the ground."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShedExchange:
+    """Either: these shed orders of one grid key do I keep, and these may be news to you."""
+
+    KIND: ClassVar[str] = "shed-exchange"
+    grid: Key
+    """The grid key that signed them."""
+    known: Annotated[tuple[Hash, ...], Size(0, SHED_ORDERS_MAX)]
+    """Ids of all that the sender keeps; none if its owner does not trust the key."""
+    orders: Annotated[tuple[Envelope, ...], Size(0, SHED_SENT_MAX)]
+    """Each a `shed-order`."""
+
+
 JobMessage: TypeAlias = (
     OrderMessage | AcceptMessage | RefuseMessage | ChunkMessage | ReceiptMessage | AttestationMessage | VoucherMessage
     | HeartbeatMessage | CancelMessage | DeclineMessage | YieldMessage | FailedMessage
@@ -338,6 +355,7 @@ JobMessage: TypeAlias = (
 Message: TypeAlias = (
     JobMessage | ProfileRequest | ProfileReply | VoucherRequest | VoucherReply | BlobRequest | BlobReply
     | Probe | ProbeReply | RateRequest | RateReply | VerdictRequest | VerdictReply | GroundRequest | GroundReply
+    | ShedExchange
 )  # fmt: skip
 
 _KINDS: dict[str, type[Message]] = {
@@ -346,7 +364,7 @@ _KINDS: dict[str, type[Message]] = {
         OrderMessage, AcceptMessage, RefuseMessage, ChunkMessage, ReceiptMessage, AttestationMessage, VoucherMessage,
         HeartbeatMessage, CancelMessage, DeclineMessage, YieldMessage, FailedMessage,
         ProfileRequest, ProfileReply, VoucherRequest, VoucherReply, BlobRequest, BlobReply, Probe, ProbeReply,
-        RateRequest, RateReply, VerdictRequest, VerdictReply, GroundRequest, GroundReply,
+        RateRequest, RateReply, VerdictRequest, VerdictReply, GroundRequest, GroundReply, ShedExchange,
     )
 }  # fmt: skip
 

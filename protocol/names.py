@@ -29,3 +29,8 @@ def holder_key(bundle: bytes) -> str:
 def relay_key(region: str = WORLD) -> str:
     """Where the nodes are found that carry connections for those that nobody can dial."""
     return f"relay/{region}"
+
+
+def shed_key(grid: bytes) -> str:
+    """Where the nodes are found that trust a grid key, and pass on its shed orders."""
+    return f"shed/{base64.urlsafe_b64encode(grid).decode().rstrip('=')}"

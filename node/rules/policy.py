@@ -13,6 +13,7 @@ from functools import partial
 from math import inf
 from typing import Final
 
+from .asked import NOTHING, Asked
 from .hours import Now
 from .preferences import DEMANDED, PREFERRED, Preferences
 from .readings import Board, Known
@@ -96,10 +97,17 @@ class Decision:
 
 
 def decide(
-    rules: Rules, board: Board, wish: Wish, memory: Memory, now: Now, earns_ucr: float | None = None
+    rules: Rules,
+    board: Board,
+    wish: Wish,
+    memory: Memory,
+    now: Now,
+    earns_ucr: float | None = None,
+    asked: Asked = NOTHING,
 ) -> Decision:
-    """The decision of this moment. `earns_ucr`: what an hour's work without a pause brings; None: not known yet."""
-    look = _Look(rules, board, memory, now)
+    """The decision of this moment. `earns_ucr`: what an hour's work without a pause brings; None: not known yet. `asked`: what
+    the grid asks now."""
+    look = _Look(rules, board, memory, now, asked)
     reasons = list(look.reasons(wish, earns_ucr))
     clear_since_ms = inf if reasons else min(memory.clear_since_ms, now.ms)
     settled_ms = clear_since_ms + rules.settle_ms
@@ -115,8 +123,8 @@ def decide(
 class _Look:
     """One look at everything. `until_ms` is when something of it changes by itself."""
 
-    def __init__(self, rules: Rules, board: Board, memory: Memory, now: Now) -> None:
-        self._rules, self._board, self._memory, self._now = rules, board, memory, now
+    def __init__(self, rules: Rules, board: Board, memory: Memory, now: Now, asked: Asked) -> None:
+        self._rules, self._board, self._memory, self._now, self._asked = rules, board, memory, now, asked
         self._wants = rules.preferences
         self.until_ms = inf
         self.budget_w = inf
@@ -127,6 +135,7 @@ class _Look:
         yield from self._wish(wish)
         yield from self._used()
         yield from self._hours()
+        yield from self._grid()
         yield from self._energy()
         yield from self._temperatures()
         yield from self._link()
@@ -183,6 +192,12 @@ class _Look:
             if not window.holds(self._now.of_day_ms):
                 yield Reason(code, f"it is lent from {window} only")
 
+    def _grid(self) -> Iterator[Reason]:
+        """Stop orders; what only bounds the power comes with the budget."""
+        self._again(self._now.ms + self._asked.changes_in_ms)
+        for why in self._asked.stops:
+            yield Reason("grid", why)
+
     def _energy(self) -> Iterator[Reason]:
         plugged = self._ask(Signal.PLUGGED)
         if self._wants.plugged_in == DEMANDED:
@@ -232,6 +247,11 @@ class _Look:
         yield from self._unknown(Signal.SHED_CAP_W, cap)
         for watts in cap.values:
             self._cap(watts, "the grid asks for less")
+        for watts, whose in self._asked.caps:
+            self._cap(watts, whose)
+        for share, whose in self._asked.shares:
+            # What it draws while it computes is not known: then a share of it is none.
+            self._cap(share * self._rules.draw.full_w, whose)
         level = self._ask(Signal.OPTIMIZE_LEVEL)
         yield from self._unknown(Signal.OPTIMIZE_LEVEL, level)
         for value in level.values:
@@ -247,6 +267,8 @@ class _Look:
             others_w += max((0.0, *said.values)) if signal is Signal.CHARGERS_W else max(said.values, default=0.0)
         for watts in limit.values:
             self._cap(max(0.0, watts - others_w), "the grid connection, less chargers and the site's other load")
+        for watts, whose in self._asked.imports:
+            self._cap(max(0.0, watts - others_w), whose)
         least_w = self._rules.draw.watts(DUTY_MIN)
         if "power" in self._memory.blocked:
             least_w *= 1 + POWER_MARGIN
@@ -261,7 +283,9 @@ class _Look:
         battery = any(on_battery.values) or (bool(plugged.values) and not all(plugged.values))
         watts = min(self.budget_w, self._rules.draw.full_w)
         duty = self._rules.draw.duty(self.budget_w)
-        value = worth(self._wants, watts, earns_ucr * duty, self._now.of_day_ms, on_battery=battery)
+        value = worth(
+            self._wants, watts, earns_ucr * duty, self._now.of_day_ms, on_battery=battery, now_ucr=self._asked.kwh_ucr
+        )
         if not value.enough:
             yield Reason("worth", f"it is not worth it now: {value}")
 

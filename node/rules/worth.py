@@ -51,14 +51,30 @@ class Worth:
         return f"an hour's work brings {self.earns_ucr:.0f} ucr, one job after another; {costs}"
 
 
-def kwh_ucr(preferences: Preferences, of_day_ms: int, *, on_battery: bool) -> tuple[float, float]:
-    """(energy, wear) of one kilowatt-hour. What a battery gives was charged at the day's mean price, with its losses."""
+def kwh_ucr(
+    preferences: Preferences, of_day_ms: int, *, on_battery: bool, now_ucr: float | None = None
+) -> tuple[float, float]:
+    """(energy, wear) of one kilowatt-hour. What a battery gives was charged at the day's mean price, with its losses.
+
+    `now_ucr` is the grid's own price of this moment, in place of the tariff's; it may be negative.
+    """
     if not on_battery:
-        return float(preferences.tariff.at(of_day_ms)), 0.0
+        return float(preferences.tariff.at(of_day_ms)) if now_ucr is None else now_ucr, 0.0
     return preferences.tariff.mean / (1 - CHARGING_LOSS), float(preferences.battery_wear_ucr_per_kwh)
 
 
-def worth(preferences: Preferences, watts: float, earns_ucr: float, of_day_ms: int, *, on_battery: bool) -> Worth:
-    """Of an hour at so many watts that brings so much."""
-    energy, wear = (each * watts / 1000 for each in kwh_ucr(preferences, of_day_ms, on_battery=on_battery))
-    return Worth(earns_ucr, energy, wear, (energy + wear) * preferences.margin_pct / 100 + preferences.min_ucr_per_hour)
+def worth(
+    preferences: Preferences,
+    watts: float,
+    earns_ucr: float,
+    of_day_ms: int,
+    *,
+    on_battery: bool,
+    now_ucr: float | None = None,
+) -> Worth:
+    """Of an hour at so many watts that brings so much; `now_ucr` as in `kwh_ucr`."""
+    energy, wear = (
+        each * watts / 1000 for each in kwh_ucr(preferences, of_day_ms, on_battery=on_battery, now_ucr=now_ucr)
+    )
+    margin = max(0.0, energy + wear) * preferences.margin_pct / 100
+    return Worth(earns_ucr, energy, wear, margin + preferences.min_ucr_per_hour)

@@ -46,6 +46,7 @@ MESSAGES: dict[str, Fields] = {
         "mandates": [_SHORT, _SHORT],
     },
     "ground": {"ground": HASH},
+    "shed-exchange": {"grid": NODE.key, "known": [HASH, NODE.key], "orders": [_SHORT]},
 }  # fmt: skip
 """Every message by its kind, with all its fields."""
 
@@ -81,6 +82,7 @@ def message() -> Iterator[Case]:
         ("cancel-wordy", "A reason of 1025 bytes.", "cancel", {"reason": "x" * 1025}),
         ("profile-reasons", "More than 16 reasons.", "profile", {**MESSAGES["profile"], "reasons": [""] * 17}),
         ("profile-witnesses", "More than 4.", "profile", {**MESSAGES["profile"], "witnesses": [_ENVELOPE] * 5}),
+        ("shed-many", "More than 32 orders.", "shed-exchange", {**MESSAGES["shed-exchange"], "orders": [b"x"] * 33}),
         ("rate-too-much", "More than 1 MiB.", "rate-request", {**MESSAGES["rate-request"], "wanted_bytes": 2**20 + 1}),
         ("blob-request-short", "A hash of 31 bytes.", "blob-request", {"hash": HASH[:31]}),
     ):

@@ -1,0 +1,325 @@
+"""A VEN of OpenADR 3.1: asks its VTN again and again what is wanted, keeps to it, and reports what its owner lets it.
+
+    unknown --registered, first list--> followed --each list--> followed
+                                           |  ^
+             anything goes wrong, in words |  | the next list
+                                           v  |
+                                          lost: what was in force goes on counting to its end
+
+What the VTN last said is kept on disk, so that a stop order also outlasts a restart without a VTN. The VTN's own clock counts,
+as it was when it last answered: nobody starts or ends an event by setting this machine's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from ..log import EventLog, wall_ms
+from ..machine import chance
+from ..rules.asked import Asked, words
+from ..rules.hours import HOUR_MS, Now
+from ..sensors.feed import boot_ms
+from .openadr_config import OpenAdr
+from .openadr_events import OddError, event_of, parsed
+from .openadr_force import Force, Known, in_force, span_at
+from .openadr_http import PAGE, Vtn, VtnError, client
+from .openadr_reports import Figures, report, wanted
+
+STATE: Final = "openadr.json"
+STATE_BYTES_MAX: Final = 64 * 1024 * 1024
+EVENTS_MAX: Final = 500
+"""A VTN shows one VEN a handful; more than this is somebody else's list."""
+PROGRAMS_MAX: Final = 500
+PROGRAMS_S: Final = 3600.0
+"""Programs change by the season; a new one is found within an hour."""
+RETRY_S: Final = 5.0
+RETRY_S_MAX: Final = 600.0
+"""After a failure; twice as long after each further one."""
+JITTER: Final = 0.1
+"""So that a fleet that was started together does not ask together."""
+REPORT_MS: Final = 900_000.0
+"""A stretch that is reported is no longer than the quarter of an hour by which energy is billed."""
+TOLD_MAX: Final = 32
+"""Lines about events in `fallow node why`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An event as it came, and what was understood of it."""
+
+    known: Known
+    raw: Mapping[str, Any]
+    program: Mapping[str, Any]
+    """What its descriptors may be in."""
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A stretch of an event that is to be reported."""
+
+    span_ms: float
+    since_ms: float
+    figures: Figures
+    number: int = 0
+
+
+class Ven:
+    """This machine, as one VTN knows it."""
+
+    def __init__(self, config: OpenAdr, state: Path, log: EventLog, changed: Callable[[], None]) -> None:
+        self.figures: Callable[[], Figures] = Figures
+        """What there is to report, at any moment."""
+        self._config = config
+        self._path = state / STATE
+        self._log = log
+        self._changed = changed
+        self._kept: dict[str, _Kept] = {}
+        self._programs: dict[str, Mapping[str, Any]] = {}
+        self._programs_at_s = -inf
+        self._seed = os.urandom(16)
+        self._ven_id = ""
+        self._ahead_ms: float | None = None
+        """The VTN's time less the clock that never goes back; None: it has not said its time, and the wall clock serves."""
+        self._heard_ms: float | None = None
+        self._fault = "it has not been asked yet"
+        self._remarks: tuple[str, ...] = ()
+        self._force: tuple[float, float, Force] | None = None
+        """From when to when it holds."""
+        self._followed: dict[str, _Followed] = {}
+        self._load()
+
+    def asked(self, now: Now) -> Asked:
+        """What the VTN asks at this moment, as far as it has been heard."""
+        at = self._vtn_now(now)
+        force = self._in_force(at)
+        return replace(force.asked, changes_in_ms=force.changes_ms - at.wall_ms)
+
+    def heard(self, now: Now) -> list[str]:
+        """How it stands with the VTN, in words for the owner."""
+        name = f"OpenADR as {words(self._config.ven_name)}"
+        told = self._in_force(self._vtn_now(now)).told
+        ago = "" if self._heard_ms is None else f", last heard {(now.ms - self._heard_ms) / 1000:.0f} s ago"
+        if self._fault:
+            held = "; what it asked for before goes on counting" if told else ""
+            lines = [f"{name}: {self._fault}{ago}{held}"]
+        else:
+            lines = [f"{name}: followed{ago}, {len(self._kept)} events known"]
+        return [*lines, *self._remarks, *(told or ("nothing of it is in force now",))][:TOLD_MAX]
+
+    async def run(self) -> None:
+        """The VTN is followed, until cancelled."""
+        wait_s = min(RETRY_S, self._config.poll_s)
+        while True:
+            try:
+                async with client(self._config.ca) as http:
+                    config = self._config
+                    vtn = Vtn(http, config.url, config.client_id, config.secret, config.token_url)
+                    while True:
+                        await self.poll(vtn)
+                        wait_s = min(RETRY_S, config.poll_s)
+                        await trio.sleep(_about(config.poll_s))
+            except VtnError as error:
+                self._lose(str(error))
+                await trio.sleep(_about(max(wait_s, min(error.retry_s, RETRY_S_MAX))))
+                wait_s = min(RETRY_S_MAX, 2 * wait_s)
+
+    async def poll(self, vtn: Vtn) -> None:
+        """What the VTN asks is known as of now, and reported what is due. Raises `VtnError`; then nothing has changed."""
+        remarks: list[str] = []
+        if not self._ven_id:
+            await self._register(vtn, remarks)
+        if trio.current_time() - self._programs_at_s > PROGRAMS_S:
+            await self._read_programs(vtn)
+        followed = self._chosen(remarks)
+        raws: list[Any] = []
+        for program in followed:
+            query: dict[str, Any] = {"active": "true"}
+            query |= {"programID": program} if program else {}
+            query |= {"targets": list(self._config.targets)} if self._config.targets else {}
+            raws += await vtn.pages("/events", query, EVENTS_MAX)
+        await self._take(vtn, raws, remarks)
+        await self._report(vtn, remarks)
+        self._remarks = tuple(remarks[:TOLD_MAX])
+
+    async def _register(self, vtn: Vtn, remarks: list[str]) -> None:
+        """The VTN knows this VEN. Where it keeps its VENs to itself, its operator has entered it, or will: that is no fault."""
+        name = self._config.ven_name
+        try:
+            self._ven_id = await self._entered(vtn) or ""
+            if not self._ven_id:
+                made = await vtn.call("POST", "/vens", body={"objectType": "VEN_VEN_REQUEST", "venName": name})
+                self._ven_id = _id_of(made)
+        except VtnError as error:
+            if error.status == 409:
+                self._ven_id = await self._entered(vtn) or ""
+            elif error.status not in (403, 404, 405, 501):
+                raise
+            if not self._ven_id:
+                remarks.append(f"it does not register {words(name)}: {error}")
+
+    async def _entered(self, vtn: Vtn) -> str | None:
+        found = await vtn.pages("/vens", {"venName": self._config.ven_name}, PAGE + 1)
+        return next(
+            (_id_of(ven) for ven in found if isinstance(ven, dict) and ven.get("venName") == self._config.ven_name),
+            None,
+        )
+
+    async def _read_programs(self, vtn: Vtn) -> None:
+        found = await vtn.pages("/programs", {}, PROGRAMS_MAX)
+        self._programs = {_id_of(each): each for each in found if isinstance(each, dict)}
+        self._programs_at_s = trio.current_time()
+
+    def _chosen(self, remarks: list[str]) -> list[str]:
+        """Ids of the programs that the owner named; an empty one stands for all."""
+        if not self._config.programs:
+            return [""]
+        by_name = {str(program.get("programName")): id_ for id_, program in self._programs.items()}
+        if missing := [name for name in self._config.programs if name not in by_name]:
+            remarks.append(f"it has no program {', '.join(words(name) for name in missing)}")
+            self._programs_at_s = -inf  # it is looked for with the next question
+        return [by_name[name] for name in self._config.programs if name in by_name]
+
+    async def _take(self, vtn: Vtn, raws: Iterable[Any], remarks: list[str]) -> None:
+        """These are all events that there are. One that is not understood stays as it was; one that is gone is cancelled."""
+        rows = list(raws)
+        if vtn.date_ms is not None:
+            self._ahead_ms = vtn.date_ms - boot_ms()
+        now_ms = float(boot_ms() + self._ahead_ms if self._ahead_ms is not None else wall_ms())
+        kept: dict[str, _Kept] = {}
+        for raw in rows:
+            id_ = str(raw.get("id"))[:128] if isinstance(raw, dict) else ""
+            try:
+                one = self._understood(raw, now_ms)
+                kept[one.known.event.id] = one
+            except OddError as error:
+                remarks.append(f"not understood: {error}")
+                if id_ in self._kept:
+                    kept[id_] = self._kept[id_]
+        if len(rows) >= PAGE:  # a list that changed while its pages were read may have lost one
+            for id_ in self._kept.keys() - kept.keys():
+                if not await _is_gone(vtn, id_):
+                    kept[id_] = self._kept[id_]
+        if len(kept) > EVENTS_MAX:
+            raise VtnError(f"it has more than {EVENTS_MAX} events")
+        news = {id_: one.raw for id_, one in kept.items()} != {id_: one.raw for id_, one in self._kept.items()}
+        for id_ in self._kept.keys() - kept.keys():
+            self._log.write("grid_event_gone", id=id_)
+        self._kept, self._force = kept, None
+        self._fault, self._heard_ms = "", boot_ms()
+        if news:
+            self._log.write("grid_events", count=len(kept))
+            await trio.to_thread.run_sync(self._save)
+        self._changed()
+
+    def _understood(self, raw: Any, now_ms: float) -> _Kept:
+        """Raises `OddError`."""
+        program = self._programs.get(str(raw.get("programID")), {}) if isinstance(raw, dict) else {}
+        descriptors = {"payloadDescriptors": program.get("payloadDescriptors")}
+        event = event_of(raw, descriptors)
+        before = self._kept.get(event.id)
+        seen_ms = before.known.seen_ms if before and before.known.event.modified == event.modified else now_ms
+        return _Kept(Known(event, seen_ms), raw, descriptors)
+
+    async def _report(self, vtn: Vtn, remarks: list[str]) -> None:
+        now_ms, figures = float(self._vtn_now(Now(boot_ms(), wall_ms())).wall_ms), self.figures()
+        for id_ in self._followed.keys() - self._kept.keys():
+            del self._followed[id_]
+        for id_, kept in self._kept.items():
+            kinds = wanted(kept.known.event, self._config.reports)
+            if not kinds:
+                continue
+            span, _ = span_at(kept.known, now_ms, self._seed)
+            followed = self._followed.pop(id_, None)
+            number = followed.number if followed else 0
+            over = followed and (
+                not span or span.start_ms != followed.span_ms or now_ms - followed.since_ms >= REPORT_MS
+            )
+            if followed and over:
+                body = report(
+                    kept.known.event,
+                    kinds,
+                    self._config.ven_name,
+                    number,
+                    followed.figures,
+                    figures,
+                    followed.since_ms,
+                    now_ms,
+                )
+                try:
+                    await vtn.call("POST", "/reports", body=body)
+                except VtnError as error:
+                    remarks.append(f"a report of {kept.known.event.title} was not taken: {error}")
+                followed, number = None, number + 1
+            if span:
+                self._followed[id_] = followed or _Followed(span.start_ms, now_ms, figures, number)
+
+    def _lose(self, why: str) -> None:
+        if why != self._fault:
+            self._log.write("grid_lost", why=why)
+        self._fault = why
+        self._changed()
+
+    def _vtn_now(self, now: Now) -> Now:
+        """The same moment by the VTN's clock, as far as it is known."""
+        return now if self._ahead_ms is None else replace(now, wall_ms=round(now.ms + self._ahead_ms))
+
+    def _in_force(self, now: Now) -> Force:
+        """Kept until something of it changes, or the hour does: the rules ask many times a second."""
+        if self._force is None or not self._force[0] <= now.wall_ms < self._force[1]:
+            force = in_force([kept.known for kept in self._kept.values()], now, self._seed, self._config.heeded)
+            self._force = now.wall_ms, min(force.changes_ms, now.wall_ms + HOUR_MS), force
+        return self._force[2]
+
+    def _load(self) -> None:
+        """What was kept, if it can be read; a damaged file says nothing."""
+        try:
+            with self._path.open("rb") as stream:
+                held = parsed(stream.read(STATE_BYTES_MAX))
+            self._seed = bytes.fromhex(held["seed"])
+            for row in held["events"]:
+                event = event_of(row["raw"], row["program"])
+                self._kept[event.id] = _Kept(Known(event, float(row["seen_ms"])), row["raw"], row["program"])
+        except FileNotFoundError:
+            pass
+        except (OSError, OddError, ValueError, KeyError, TypeError) as error:
+            self._log.write("grid_state_lost", why=str(error)[:200])
+
+    def _save(self) -> None:
+        """A full disk costs what a restart would find, and nothing else."""
+        rows = [{"raw": one.raw, "program": one.program, "seen_ms": one.known.seen_ms} for one in self._kept.values()]
+        scratch = self._path.with_name(f".{STATE}")
+        try:
+            with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+                json.dump({"seed": self._seed.hex(), "events": rows}, stream)
+            scratch.replace(self._path)
+        except OSError as error:
+            self._log.write("grid_state_lost", why=str(error.strerror))
+
+
+async def _is_gone(vtn: Vtn, id_: str) -> bool:
+    try:
+        await vtn.call("GET", f"/events/{id_}")
+    except VtnError as error:
+        if error.status in (403, 404, 405, 410, 501):
+            return True
+        raise
+    return False
+
+
+def _id_of(raw: Any) -> str:
+    id_ = raw.get("id") if isinstance(raw, dict) else None
+    if not isinstance(id_, str) or not 0 < len(id_) <= 128:
+        raise VtnError("it has an object without an id")
+    return id_
+
+
+def _about(seconds: float) -> float:
+    return seconds * chance().uniform(1 - JITTER, 1 + JITTER)
