@@ -17,6 +17,7 @@ from .costs import Costs, EntryPrice
 from .credit import STRANGERS_PPM
 from .engine.messages import JOBS_MAX
 from .engine.sandbox import Policy
+from .grid.config import GridConfig, parse_grid
 from .network.reach import DIRECT, RELAYED, WANTED, WAYS, Caps
 from .power.config import PowerConfig, parse_power
 from .rules import preferences
@@ -150,6 +151,8 @@ class Config:
     """What is read of it."""
     power: PowerConfig = field(default_factory=PowerConfig)
     """What it draws for its work."""
+    grid: GridConfig = field(default_factory=GridConfig)
+    """With whom it shares the grid."""
     relay: Caps = field(default_factory=Caps)
     """What it lends to others as a relay, if that is among its `roles`."""
 
@@ -247,6 +250,7 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         preferences=preferences.parse(table, kind, sensed=bool(sensors)),
         sensors=sensors,
         power=parse_power(table),
+        grid=parse_grid(table, base),
         relay=_caps(table),
     )
 

@@ -17,8 +17,8 @@ from .log import EventLog, wall_ms
 from .rules.departures import Departure, departure, kept, leaves_in_ms
 from .rules.hours import Now
 from .rules.policy import Decision, Memory, Rules, Wish, decide
-from .rules.readings import Board
-from .rules.signals import KINDS, Value
+from .rules.readings import Board, Bound
+from .rules.signals import KINDS, Signal, Value
 from .rules.worth import Draw
 from .sensors.feed import Feed, boot_ms
 from .settings import SettingError
@@ -28,6 +28,8 @@ DEPARTURES: Final = "departures.json"
 """What past days have shown. It never leaves the machine."""
 LOOK_S_MAX: Final = 60.0
 """Decided again after a minute at the latest: somebody may have set the clock."""
+POWER: Final = ("power", "feeder", "site")
+"""Reasons that a larger share of the connection would take away."""
 TOOK: Final = ("driving", "speed_kmh", "moving", "ignition", "in_use", "in_gear", "occupied", "docked")
 """Reasons that are a departure: somebody came for the machine."""
 
@@ -108,10 +110,31 @@ class Lending:
         """It is not lent until the owner opts in again."""
         self._say(replace(self._wish, opted_out=out))
 
+    def bind(self, code: str, bound: Bound) -> None:
+        """Work draws no more than this, from now on; of each code, the last one said counts."""
+        self.board.bounds[code] = bound
+        self.look()
+
+    @property
+    def draw(self) -> Draw:
+        """What working draws, as far as it is known."""
+        return self._rules.draw
+
+    def wants_w(self) -> float:
+        """What would be drawn of the machine's connection now, if nothing but power bounded it: by its work, and by the rest as
+        far as sensors tell."""
+        work = all(reason.code in POWER for reason in self.decision.reasons)
+        return self.others_w() + (self._rules.draw.full_w if work else 0.0)
+
+    def others_w(self) -> float:
+        """What chargers and the site's other load draw, as far as sensors tell."""
+        said = (self.board.known(signal, boot_ms()).values for signal in (Signal.CHARGERS_W, Signal.SITE_LOAD_W))
+        return sum(max(0.0, *values) for values in said if values)
+
     def stays_ms(self) -> float:
         """How long the machine is likely to stay, by the owner's word and by past days; infinity if nothing is known of it."""
         wants = self._rules.preferences
-        return leaves_in_ms(wants.departures, self._past, _now(), learns=wants.learn_departures)
+        return leaves_in_ms(wants.departures, self._past, local_now(), learns=wants.learn_departures)
 
     def demand_unmetered(self) -> None:
         """It is lent on unmetered links alone, from now on: somebody tells how the link is."""
@@ -139,7 +162,7 @@ class Lending:
             earns := self.earns_ucr()
         ) is not None:  # while there is no worker, what the last one would have brought counts
             self._earns_ucr = earns
-        found = decide(self._rules, self.board, self._wish, self._memory, _now(), self._earns_ucr)
+        found = decide(self._rules, self.board, self._wish, self._memory, local_now(), self._earns_ucr)
         self._memory = found.memory
         return found
 
@@ -147,7 +170,7 @@ class Lending:
         """The departure is remembered, if this is one and the owner lets the machine learn. A full disk forgets it."""
         if not self._rules.preferences.learn_departures or _taken(before) or not _taken(self.decision):
             return
-        self._past = kept(self._past, departure(_now()))
+        self._past = kept(self._past, departure(local_now()))
         try:
             scratch = self._state / f".{DEPARTURES}"
             scratch.write_text(json.dumps([asdict(each) for each in self._past]))
@@ -166,7 +189,8 @@ def _words(decision: Decision) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reason.why for reason in decision.reasons))
 
 
-def _now() -> Now:
+def local_now() -> Now:
+    """This moment on the machine's clocks."""
     wall = wall_ms()
     return Now(boot_ms(), wall, (time.localtime(wall / 1000).tm_gmtoff or 0) * 1000)
 

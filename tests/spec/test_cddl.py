@@ -27,6 +27,8 @@ from fallow.protocol.messages import (
     ChunkMessage,
     DeclineMessage,
     FailedMessage,
+    FeederReply,
+    FeederRequest,
     GroundReply,
     GroundRequest,
     HeartbeatMessage,
@@ -68,6 +70,7 @@ MESSAGES = (
     BlobReply(b"content"), Probe(bytes(16), E), ProbeReply(bytes(16)), RateRequest(bytes(16), b"up", 2),
     RateReply(bytes(32), b"down"), VerdictRequest(bytes(32), b"proof"), VerdictReply(E, E),
     GroundRequest(E, E, E, 7, (E,), (E,)), GroundReply(bytes(32)),
+    FeederRequest((bytes(32),), bytes(32), 7), FeederReply((E,), (E,)),
 )  # fmt: skip
 PLAINTEXTS = (
     Work(((1, 2, 3), (4,)), 1),
