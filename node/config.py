@@ -152,7 +152,7 @@ class Config:
     power: PowerConfig = field(default_factory=PowerConfig)
     """What it draws for its work."""
     grid: GridConfig = field(default_factory=GridConfig)
-    """Whose word counts when the grid needs its power back."""
+    """Whose word counts when the grid needs its power back, and with whom it is shared."""
     relay: Caps = field(default_factory=Caps)
     """What it lends to others as a relay, if that is among its `roles`."""
 

@@ -39,6 +39,7 @@ from .engine.engine import Engine, open_engine
 from .engine.sandbox import Policy, bubblewrap
 from .grid.follower import Follower
 from .grid.openadr_reports import Figures
+from .grid.parts import start_grid
 from .keys import load_or_create
 from .lending import Lending
 from .library import Library
@@ -135,6 +136,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     await whole.start(control.serve, config.state, commands.answer)
                     for sensor in config.sensors:
                         whole.start_soon(read, sensor, lending.feed(sensor.name, round(sensor.stale_s * 1000)))
+                    closing.enter_context(start_grid(config, key, network, lending, whole))
                     whole.start_soon(lending.run)
                     whole.start_soon(grid.run, network)
                     whole.start_soon(watchdog, lambda: _stands(availability))

@@ -18,8 +18,8 @@ from .rules.asked import NOTHING, Asked, together
 from .rules.departures import Departure, departure, kept, leaves_in_ms
 from .rules.hours import Now
 from .rules.policy import Decision, Memory, Rules, Wish, decide
-from .rules.readings import Board
-from .rules.signals import KINDS, Value
+from .rules.readings import Board, Bound
+from .rules.signals import KINDS, Signal, Value
 from .rules.worth import Draw
 from .sensors.feed import Feed, boot_ms
 from .settings import SettingError
@@ -29,6 +29,8 @@ DEPARTURES: Final = "departures.json"
 """What past days have shown. It never leaves the machine."""
 LOOK_S_MAX: Final = 60.0
 """Decided again after a minute at the latest: somebody may have set the clock."""
+POWER: Final = ("power", "feeder", "site")
+"""Reasons that a larger share of the connection would take away."""
 TOOK: Final = ("driving", "speed_kmh", "moving", "ignition", "in_use", "in_gear", "occupied", "docked")
 """Reasons that are a departure: somebody came for the machine."""
 
@@ -114,6 +116,27 @@ class Lending:
     def opt_out(self, out: bool) -> None:
         """It is not lent until the owner opts in again."""
         self._say(replace(self._wish, opted_out=out))
+
+    def bind(self, code: str, bound: Bound) -> None:
+        """Work draws no more than this, from now on; of each code, the last one said counts."""
+        self.board.bounds[code] = bound
+        self.look()
+
+    @property
+    def draw(self) -> Draw:
+        """What working draws, as far as it is known."""
+        return self._rules.draw
+
+    def wants_w(self) -> float:
+        """What would be drawn of the machine's connection now, if nothing but power bounded it: by its work, and by the rest as
+        far as sensors tell."""
+        work = all(reason.code in POWER for reason in self.decision.reasons)
+        return self.others_w() + (self._rules.draw.full_w if work else 0.0)
+
+    def others_w(self) -> float:
+        """What chargers and the site's other load draw, as far as sensors tell."""
+        said = (self.board.known(signal, boot_ms()).values for signal in (Signal.CHARGERS_W, Signal.SITE_LOAD_W))
+        return sum(max(0.0, *values) for values in said if values)
 
     def stays_ms(self) -> float:
         """How long the machine is likely to stay, by the owner's word and by past days; infinity if nothing is known of it."""

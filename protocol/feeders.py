@@ -9,12 +9,14 @@ signs away more than its share can overload the feeder: what it signed proves it
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+
+from blake3 import blake3
 
 from .envelope import Signed
 from .errors import Code, LocalProtocolError, RemoteProtocolError
 from .grid import FeederLease, FeederRoster, possible_instants
-from .limits import LEASES_MAX, SKEW_MS
+from .limits import BORROWERS_MAX, LEASES_MAX, SKEW_MS
 
 
 def check_roster(roster: Signed[FeederRoster], grid_key: bytes, feeder: str, now_ms: int) -> None:
@@ -99,6 +101,44 @@ def lend(
     return lease
 
 
+def portions_w(roster: Signed[FeederRoster], lender: bytes) -> Mapping[bytes, int]:
+    """To whom the member may lend, and how much to each at most, in watts; empty for a stranger.
+
+    The members stand in a ring, in the order of BLAKE3 of the roster's id and their keys, and each may lend to the
+    `BORROWERS_MAX` that follow it, an equal part of its share to each. Together that is no more than it has: so each
+    borrower sees by itself all leases that could make its own part too much, and nobody can lend the same watts twice,
+    whatever is lost and whoever lies.
+    """
+    ring = _ring(roster)
+    if lender not in ring:
+        return {}
+    at, count = ring.index(lender), min(BORROWERS_MAX, len(ring) - 1)
+    part_w = _share_w(roster.record, lender) // max(1, count)
+    return {ring[(at + step) % len(ring)]: part_w for step in range(1, count + 1)}
+
+
+def lenders(roster: Signed[FeederRoster], borrower: bytes) -> list[bytes]:
+    """Who may lend to the member, nearest first in the ring; none to a stranger."""
+    ring = _ring(roster)
+    if borrower not in ring:
+        return []
+    at, count = ring.index(borrower), min(BORROWERS_MAX, len(ring) - 1)
+    return [ring[at - step] for step in range(1, count + 1)]
+
+
+def exceeds_portion(
+    lease: FeederLease, roster: Signed[FeederRoster], others: Iterable[Signed[FeederLease]], portion_w: int
+) -> bool:
+    """Whether the lease, with the others that its lender gave to its borrower, lends more than `portion_w` at any time."""
+    known = {
+        other.record
+        for other in others
+        if _objection(other, roster) is None
+        and (other.record.lender, other.record.borrower) == (lease.lender, lease.borrower)
+    }
+    return bool(_overdrawn(known | {lease}, portion_w))
+
+
 def over_lent(
     leases: Iterable[Signed[FeederLease]], roster: Signed[FeederRoster], lender: bytes
 ) -> tuple[Signed[FeederLease], ...]:
@@ -152,6 +192,10 @@ def _allowance_at(
         borrowed_w = sum(lease.lent_w for lease in here if lease.borrower == member)
         left_w.append(max(0, _share_w(roster.record, member) - lent_w + borrowed_w))
     return min(left_w, default=0)
+
+
+def _ring(roster: Signed[FeederRoster]) -> list[bytes]:
+    return sorted((member.key for member in roster.record.members), key=lambda key: blake3(roster.id + key).digest())
 
 
 def _share_w(roster: FeederRoster, key: bytes) -> int:

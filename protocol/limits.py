@@ -178,3 +178,10 @@ LEASE_MS_MAX: Final = 60 * 60 * 1000
 
 LEASES_MAX: Final = 12
 """Leases of one lender in force at one time: one more of them, with the roster, still is one piece of evidence."""
+
+BORROWERS_MAX: Final = 4
+"""Members to whom one may lend: for each there is room for a lease that ends, one that follows it, and one for more in between
+(`LEASES_MAX` in all)."""
+
+ROSTERS_MAX: Final = 4
+"""Rosters of one feeder that a member keeps: the last one until no clock takes it, the one that holds, and two ahead."""

@@ -7,12 +7,15 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from .codec import decode_untrusted, encode
 from .errors import Code, RemoteProtocolError
+from .grid import Watts
 from .limits import (
+    LEASES_MAX,
     MESSAGE_BYTES_MAX,
     MESSAGE_ENTRIES_MAX,
     QUORUM_MAX,
     RATE_BYTES_MAX,
     RECORD_BYTES_MAX,
+    ROSTERS_MAX,
     SHED_ORDERS_MAX,
     SHED_SENT_MAX,
     WITNESSES_MAX,
@@ -41,9 +44,11 @@ GROUND_PROTOCOL = protocol_id("ground", 1)
 """Why something that is held is not owed any more ([page 05](05-payment.md))."""
 SHED_PROTOCOL = protocol_id("shed", 1)
 """Shed orders, from one who trusts a grid key to the next ([page 06](06-grid.md))."""
+FEEDER_PROTOCOL = protocol_id("feeder", 1)
+"""Rosters of one feeder, and leases between its members ([page 06](06-grid.md))."""
 PROTOCOLS = (
     JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL, CONTROL_PROTOCOL, PROBE_PROTOCOL, RATE_PROTOCOL,
-    VERDICT_PROTOCOL, GROUND_PROTOCOL, SHED_PROTOCOL,
+    VERDICT_PROTOCOL, GROUND_PROTOCOL, SHED_PROTOCOL, FEEDER_PROTOCOL,
 )  # fmt: skip
 """All that this implementation speaks."""
 
@@ -348,6 +353,30 @@ class ShedExchange:
     """Each a `shed-order`."""
 
 
+@dataclass(frozen=True, slots=True)
+class FeederRequest:
+    """Member: which rosters do you know that I do not, and what do you lend me?"""
+
+    KIND: ClassVar[str] = "feeder-request"
+    known: Annotated[tuple[Hash, ...], Size(0, ROSTERS_MAX)]
+    """Ids of the rosters that the asker has."""
+    roster: Hash
+    """Under which it would borrow: the one that holds, or the next."""
+    wanted_w: Watts
+    """How much in all it would have of the asked member's share; 0: nothing is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeederReply:
+    """Member: these."""
+
+    KIND: ClassVar[str] = "feeder"
+    rosters: Annotated[tuple[Envelope, ...], Size(0, ROSTERS_MAX)]
+    """Each a `feeder-roster`."""
+    leases: Annotated[tuple[Envelope, ...], Size(0, LEASES_MAX)]
+    """Each a `feeder-lease` to the asker, all that are not over: an answer may have been lost."""
+
+
 JobMessage: TypeAlias = (
     OrderMessage | AcceptMessage | RefuseMessage | ChunkMessage | ReceiptMessage | AttestationMessage | VoucherMessage
     | HeartbeatMessage | CancelMessage | DeclineMessage | YieldMessage | FailedMessage
@@ -355,7 +384,7 @@ JobMessage: TypeAlias = (
 Message: TypeAlias = (
     JobMessage | ProfileRequest | ProfileReply | VoucherRequest | VoucherReply | BlobRequest | BlobReply
     | Probe | ProbeReply | RateRequest | RateReply | VerdictRequest | VerdictReply | GroundRequest | GroundReply
-    | ShedExchange
+    | ShedExchange | FeederRequest | FeederReply
 )  # fmt: skip
 
 _KINDS: dict[str, type[Message]] = {
@@ -364,7 +393,8 @@ _KINDS: dict[str, type[Message]] = {
         OrderMessage, AcceptMessage, RefuseMessage, ChunkMessage, ReceiptMessage, AttestationMessage, VoucherMessage,
         HeartbeatMessage, CancelMessage, DeclineMessage, YieldMessage, FailedMessage,
         ProfileRequest, ProfileReply, VoucherRequest, VoucherReply, BlobRequest, BlobReply, Probe, ProbeReply,
-        RateRequest, RateReply, VerdictRequest, VerdictReply, GroundRequest, GroundReply, ShedExchange,
+        RateRequest, RateReply, VerdictRequest, VerdictReply, GroundRequest, GroundReply,
+        ShedExchange, FeederRequest, FeederReply,
     )
 }  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""What the grid asks of this machine: OpenADR events of a utility, and shed orders that come over the mesh."""
+"""What the grid asks of the machine, and what it may draw beside others: orders to shed, one feeder's shares, a site's plan."""

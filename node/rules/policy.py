@@ -16,7 +16,7 @@ from typing import Final
 from .asked import NOTHING, Asked
 from .hours import Now
 from .preferences import DEMANDED, PREFERRED, Preferences
-from .readings import Board, Known
+from .readings import Board, Bound, Known
 from .signals import KINDS, Signal
 from .worth import Draw, worth
 
@@ -269,11 +269,21 @@ class _Look:
             self._cap(max(0.0, watts - others_w), "the grid connection, less chargers and the site's other load")
         for watts, whose in self._asked.imports:
             self._cap(max(0.0, watts - others_w), whose)
+        for code, bound in self._board.bounds.items():
+            yield from self._bound_by(code, bound, others_w if bound.whole else 0.0)
         least_w = self._rules.draw.watts(DUTY_MIN)
         if "power" in self._memory.blocked:
             least_w *= 1 + POWER_MARGIN
         if self.budget_w < least_w or self.budget_w <= 0:
             yield Reason("power", f"it may draw {self.budget_w:.0f} W, and needs {least_w:.0f} W ({self.limits[-1]})")
+
+    def _bound_by(self, code: str, bound: Bound, others_w: float) -> Iterator[Reason]:
+        if self._now.ms >= bound.until_ms:
+            self._cap(0.0, bound.why)
+            yield Reason(code, f"it is not known any more what it may draw ({bound.why})", unknown=True)
+            return
+        self._again(bound.until_ms)
+        self._cap(max(0.0, bound.watts - others_w), bound.why)
 
     def _worth(self, earns_ucr: float | None) -> Iterator[Reason]:
         self._again(self._now.ms + self._wants.tariff.changes_in_ms(self._now.of_day_ms))

@@ -54,6 +54,19 @@ class Known:
     """When they have to have been read again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What the node itself has found that it may draw, beside what sensors tell: its share of a feeder, a site's plan."""
+
+    watts: float
+    why: str
+    """Whose bound it is, in words for the owner."""
+    until_ms: float
+    """On the clock of the readings: later it counts for nothing any more, and nothing may be drawn."""
+    whole: bool = False
+    """It bounds the whole connection: what chargers and the rest draw of it is not left for work."""
+
+
 @dataclass(slots=True)
 class Board:
     """The latest of everything. It forgets nothing: what a source has once given, it has to keep giving."""
@@ -65,6 +78,8 @@ class Board:
     """Of single signals, since their last good reading."""
     broken: dict[str, Fault] = field(default_factory=dict)
     """Of whole sources."""
+    bounds: dict[str, Bound] = field(default_factory=dict)
+    """By the code of the reason that there is where one is not known any more."""
 
     def expect(self, source: str, signals: Iterable[Signal]) -> None:
         """This is what the source is there to give, from now on. Raises `ValueError` beyond `SOURCES_MAX` sources."""

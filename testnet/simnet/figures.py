@@ -21,6 +21,20 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class FeederUse:
+    """What honest members drew of their feeders' caps, together; liars' shares are nobody else's."""
+
+    most: float
+    """At any moment, of any feeder."""
+    used: float
+    """On average over the time, like the following."""
+    alone: float
+    """If nobody lent anything."""
+    ideal: float
+    """If every watt could go to whoever wants it at that moment."""
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Counts are of the whole simulation. A fidelity that does not know a figure leaves it None."""
 
@@ -60,6 +74,7 @@ class Figures:
     """Of an index node, for others, on average."""
     node_bytes_s: float | None
     """Discovery traffic of a node, on average."""
+    feeder: FeederUse | None = None
 
     def flat(self) -> dict[str, float | int | None]:
         """One level, as a table's row has it: `first_token_ms_p50`."""

@@ -105,6 +105,9 @@ class Faults:
     # Clients.
     double_spenders: float = _share()
     non_payers: float = _share()
+    # Members of feeders.
+    feeder_liars: float = _share()
+    """Lend what they do not have, to everybody, and in others' names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +240,8 @@ class Scenario:
     vouched: float = _share(1.0)
     """Of the nodes, so many have an owner of their own; the others share one with another node."""
     feeders: bool = False
-    """Nodes are members of feeders, lend one another shares, and are told to shed (with every task only)."""
+    """Nodes are members of feeders, lend one another shares, and are told to shed (with every task only).
+    `faults.partitions_per_day` cuts feeders in two as well."""
     population: tuple[Crowd, ...] = (Crowd(),)
     bundles: tuple[Bundle, ...] = (Bundle(),)
     faults: Faults = field(default_factory=Faults)

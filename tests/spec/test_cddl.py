@@ -27,6 +27,8 @@ from fallow.protocol.messages import (
     ChunkMessage,
     DeclineMessage,
     FailedMessage,
+    FeederReply,
+    FeederRequest,
     GroundReply,
     GroundRequest,
     HeartbeatMessage,
@@ -70,6 +72,7 @@ MESSAGES = (
     RateReply(bytes(32), b"down"), VerdictRequest(bytes(32), b"proof"), VerdictReply(E, E),
     GroundRequest(E, E, E, 7, (E,), (E,)), GroundReply(bytes(32)),
     ShedExchange(bytes(32), (bytes(32),), (E,)),
+    FeederRequest((bytes(32),), bytes(32), 7), FeederReply((E,), (E,)),
 )  # fmt: skip
 PLAINTEXTS = (
     Work(((1, 2, 3), (4,)), 1),

@@ -47,6 +47,8 @@ MESSAGES: dict[str, Fields] = {
     },
     "ground": {"ground": HASH},
     "shed-exchange": {"grid": NODE.key, "known": [HASH, NODE.key], "orders": [_SHORT]},
+    "feeder-request": {"known": [HASH], "roster": HASH, "wanted_w": 1_500},
+    "feeder": {"rosters": [_SHORT], "leases": [_SHORT, _SHORT]},
 }  # fmt: skip
 """Every message by its kind, with all its fields."""
 
@@ -65,7 +67,8 @@ def message() -> Iterator[Case]:
             without = {key: value for key, value in fields.items() if key != first}
             if first != OPTIONAL.get(kind):
                 yield _wrong(f"{kind}-missing", f"{first} is missing.", kind, without)
-            yield _wrong(f"{kind}-wrong-type", f"{first} is a list.", kind, {**fields, first: []})
+            odd, what = (7, "a number") if isinstance(fields[first], list) else ([], "a list")
+            yield _wrong(f"{kind}-wrong-type", f"{first} is {what}.", kind, {**fields, first: odd})
         yield _wrong(f"{kind}-unknown", "A field that the message does not have.", kind, {**fields, "colour": 1})
     extended = encode({"t": "cancel", "reason": "enough", "opt_mood": [1]})
     about = "An unknown field that begins with opt_ is ignored."

@@ -1,42 +1,47 @@
-"""Members of feeders draw, lend and borrow by the rules of `protocol.feeders` and `protocol.grid`, under loss and wrong clocks.
+"""Feeders, and what is drawn from them: members are nodes' own `node.grid.sharing`, under loss, cuts, wrong clocks and liars.
 
-Nodes have no code yet that moves power, so a member here is a loop around those rules: it looks often what it may draw, draws
-no more, stores what it lends before it sends it, and takes what reaches it. Its demand is chance, but for hours in which all
-want much at once.
+What a member wants to draw is chance, but for hours in which all want much at once. It draws as much of that as its node has
+told it that it may, and nothing while no node runs. A feeder's second roster takes over half-way, and reaches one member alone:
+the others have it from each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Final
 
 import trio
 from nacl.signing import SigningKey
 
+from ....node.grid.ledger import LEDGER, ROSTER, Ledger
+from ....node.grid.member import Allowance
+from ....node.grid.sharing import Sharing
+from ....node.log import EventLog
 from ....node.machine import HERE, wall_ms
+from ....node.network.seam import Network
 from ....protocol.envelope import Signed, sign
-from ....protocol.errors import LocalProtocolError, RemoteProtocolError
-from ....protocol.feeders import allowance_w, check_lease, lend
-from ....protocol.grid import FeederLease, FeederMember, FeederRoster, ShedOrder, check_shed_order, zone_cap_w
+from ....protocol.grid import FeederMember, FeederRoster, ShedOrder, check_shed_order, zone_cap_w
+from ....protocol.messages import FEEDER_PROTOCOL
 from .chance import chance_for
+from .feeder_liars import LyingMember
 from .machines import NodeSpec, World
 
-MEMBERS_MAX: Final = 20
+MEMBERS_MAX: Final = 30
 SHARE_W: Final = 4_000
 """Guaranteed to each: a house behind a small transformer."""
 LOOK_S: Final = 20.0
-"""A member looks so often what it may draw: well within what clocks may be off."""
-LEND_S: Final = 90.0
-DEMAND_S: Final = 240.0
-LEASE_MS: Final = 15 * 60 * 1000
-SPARE_W: Final = 500
-"""Less is not worth a lease."""
+"""What a member wants is looked at so often."""
+DEMAND_S: Final = 1800.0
+"""So long a member wants the same: a job, a car on its charger."""
 SHED_S: Final = 3600.0
 """Between two words of the utility to one member, on average."""
-ROSTER_MS: Final = 6 * 24 * 3600 * 1000
+ROSTERS_MS: Final = 6 * 24 * 3600 * 1000
+"""Of a feeder's second roster: longer than any simulation."""
+BEFORE_MS: Final = 2 * 3600 * 1000
+"""So long before the beginning all members' records began: nobody has forgotten anything."""
 ZONE: Final = "house"
 
 
@@ -46,18 +51,40 @@ class Feeder:
 
     number: int
     grid: SigningKey
-    roster: Signed[FeederRoster]
+    rosters: tuple[Signed[FeederRoster], Signed[FeederRoster]]
     members: list[Member]
     most_w: int = 0
-    """The most that was ever drawn from it, by all members together."""
+    """The most that was ever drawn from it, by all honest members together."""
+    time_s: float = 0.0
+    used_ws: float = 0.0
+    """Watt-seconds that they drew;"""
+    alone_ws: float = 0.0
+    """that they would have drawn without leases;"""
+    ideal_ws: float = 0.0
+    """and if every watt of the cap could go to whoever wants it."""
+    _noted_s: float | None = None
+    _now_w: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def cap_w(self) -> int:
-        return self.roster.record.cap_w
+        return self.rosters[0].record.cap_w
 
     def note(self) -> None:
-        """Somebody draws another amount."""
-        self.most_w = max(self.most_w, sum(member.drawn_w for member in self.members))
+        """Somebody draws another amount, or wants one."""
+        now_s = trio.current_time()
+        passed_s = 0.0 if self._noted_s is None else now_s - self._noted_s
+        drawn_w, alone_w, ideal_w = self._now_w
+        self.time_s += passed_s
+        self.used_ws += passed_s * drawn_w
+        self.alone_ws += passed_s * alone_w
+        self.ideal_ws += passed_s * ideal_w
+        honest = [member for member in self.members if not member.lies]
+        running = [member for member in honest if member.sharing is not None]
+        drawn_w = sum(member.drawn_w for member in honest)
+        alone_w = sum(min(member.demand_w, SHARE_W) for member in running)
+        ideal_w = min(SHARE_W * len(honest), sum(member.demand_w for member in running))
+        self._noted_s, self._now_w = now_s, (drawn_w, alone_w, ideal_w)
+        self.most_w = max(self.most_w, drawn_w)
 
 
 @dataclass
@@ -65,104 +92,135 @@ class Member:
     """One connection."""
 
     spec: NodeSpec
+    lies: bool = False
+    demand_w: int = 0
+    allowed_w: int = 0
     drawn_w: int = 0
     over_cap_w: int = 0
     """The most by which it drew more than a shed order that had reached it allows."""
-    lent: list[Signed[FeederLease]] = field(default_factory=list)
-    held: list[Signed[FeederLease]] = field(default_factory=list)
     orders: list[Signed[ShedOrder]] = field(default_factory=list)
+    sharing: Sharing | None = None
+    """Of the node that runs there now."""
 
     @property
     def key(self) -> bytes:
         return self.spec.place.key
 
 
-def make_feeders(world: World, nodes: Sequence[NodeSpec]) -> list[Feeder]:
+def make_feeders(world: World, nodes: Sequence[NodeSpec], duration_s: float, liars: float) -> list[Feeder]:
     """The nodes are members of feeders, region by region."""
     feeders: list[Feeder] = []
     for region in sorted({node.place.region for node in nodes}):
         near = [node for node in nodes if node.place.region == region]
         for start in range(0, len(near), MEMBERS_MAX):
-            feeders.append(_feeder(world, len(feeders), near[start : start + MEMBERS_MAX]))
+            feeders.append(_feeder(world, len(feeders), near[start : start + MEMBERS_MAX], duration_s, liars))
     return feeders
 
 
-def _feeder(world: World, number: int, nodes: Sequence[NodeSpec]) -> Feeder:
+def _feeder(world: World, number: int, nodes: Sequence[NodeSpec], duration_s: float, liars: float) -> Feeder:
     grid = SigningKey(chance_for(world.seed, "grid", number).randbytes(32))
     keys = sorted(node.place.key for node in nodes)
-    begins_ms = world.begins_ms() - 1000
+    begins_ms = world.begins_ms() - BEFORE_MS
+    half_ms = world.begins_ms() + round(duration_s * 500)
     members = tuple(FeederMember(key, SHARE_W) for key in keys)
-    roster = FeederRoster(f"feeder-{number}", 1, SHARE_W * len(keys), members, begins_ms, begins_ms + ROSTER_MS)
-    return Feeder(number, grid, sign(roster, grid), [Member(node) for node in nodes])
+    name, cap_w = f"feeder-{number}", SHARE_W * len(keys)
+    first = FeederRoster(name, 1, cap_w, members, begins_ms, half_ms)
+    second = FeederRoster(name, 2, cap_w, members, half_ms, half_ms + ROSTERS_MS)
+    lot = chance_for(world.seed, "feeder liars", number)
+    seats = [Member(node, lot.random() < liars) for node in nodes]
+    feeder = Feeder(number, grid, (sign(first, grid), sign(second, grid)), seats)
+    for seat in seats:
+        seat.spec.joins = _joining(world, feeder, seat)
+    return feeder
+
+
+def _joining(
+    world: World, feeder: Feeder, member: Member
+) -> Callable[[Network, trio.Nursery, Path, EventLog], Callable[[], None]]:
+    """What a node does, each time that it starts, to be a member; what that gives back ends it."""
+
+    def joins(network: Network, nursery: trio.Nursery, state: Path, log: EventLog) -> Callable[[], None]:
+        ledger = Ledger(state / LEDGER, world.begins_ms() - BEFORE_MS)
+        grid_key, name = bytes(feeder.grid.verify_key), f"feeder-{feeder.number}"
+        found = ledger.member(member.spec.key, grid_key, name, wall_ms())
+        if member.lies:
+            found = LyingMember(
+                member.spec.key, grid_key, name, chance_for(world.seed, "liar", member.spec.place.number)
+            )
+        told = feeder.rosters if member is feeder.members[0] else feeder.rosters[:1]
+        for roster in told:
+            if wall_ms() < roster.record.expires_ms and found.take_roster_untrusted(roster.envelope, wall_ms()):
+                ledger.keep(ROSTER, name, roster.id, roster.envelope, roster.record.expires_ms)
+
+        def tell(allowance: Allowance) -> None:
+            member.allowed_w = allowance.watts
+            _draw(feeder, member)
+
+        sharing = Sharing(network, found, ledger, lambda: member.demand_w, tell, log)
+        member.sharing = sharing
+        sharing.look()
+        network.serve(FEEDER_PROTOCOL, sharing.answer)
+        nursery.start_soon(sharing.run)
+
+        def leave() -> None:
+            ledger.close()
+            member.sharing, member.allowed_w = None, 0
+            _draw(feeder, member)
+
+        return leave
+
+    return joins
 
 
 async def run_member(world: World, feeder: Feeder, member: Member) -> None:
-    """The member draws, lends and borrows, until cancelled."""
+    """The member wants more or less, and is told to shed, until cancelled."""
     random = chance_for(world.seed, "member", member.spec.place.number)
     HERE.set(world.machine(random, lambda: member.spec.skew_ms))
-    lends_at_s, sheds_at_s = random.uniform(0, LEND_S), random.expovariate(1 / SHED_S)
+    sheds_at_s = random.expovariate(1 / SHED_S)
     while True:
         now_s = trio.current_time()
-        demand_w = _demand(world, feeder, member)
-        _look(feeder, member, demand_w)
+        member.demand_w = _demand(world, feeder, member)
+        _draw(feeder, member)
         if now_s >= sheds_at_s:
             sheds_at_s = now_s + random.expovariate(1 / SHED_S)
-            _shed(world, feeder, member, random, demand_w)
-        if now_s >= lends_at_s:
-            lends_at_s = now_s + LEND_S
-            _lend(world, feeder, member, random, demand_w)
-            _look(feeder, member, demand_w)
+            _shed(world, feeder, member, random)
         await trio.sleep(LOOK_S * random.uniform(0.5, 1.0))
 
 
+async def cut_in_two(world: World, feeder: Feeder, per_day: float, lasts_s: float) -> None:
+    """Now and then half of the feeder's members do not reach the others, until cancelled."""
+    random = chance_for(world.seed, "feeder cuts", feeder.number)
+    while per_day:
+        await trio.sleep(random.expovariate(per_day / 86_400))
+        half = random.sample(feeder.members, len(feeder.members) // 2)
+        world.log.write(-1, "feeder_cut", feeder.number, len(half))
+        for name in (f"feeder-{feeder.number}", ""):
+            for member in half:
+                member.spec.place.island = name
+            world.medium.changed()
+            if name:
+                await trio.sleep(lasts_s)
+
+
 def _demand(world: World, feeder: Feeder, member: Member) -> int:
-    """The same for some minutes; every third time or so, all want more than they have."""
-    slot = int(trio.current_time() // DEMAND_S)
-    peak = chance_for(world.seed, "peak", feeder.number, slot).random() < 0.35
-    lot = chance_for(world.seed, "demand", member.spec.place.number, slot).random()
-    return round(SHARE_W * (2.0 + lot if peak else 1.2 * lot))
+    """Nothing much, or more than the share; every third time or so, all want more than they have."""
+    slot = int((trio.current_time() + DEMAND_S * member.spec.place.number / MEMBERS_MAX) // DEMAND_S)
+    peak = chance_for(world.seed, "peak", feeder.number, int(trio.current_time() // DEMAND_S)).random() < 0.3
+    lot = chance_for(world.seed, "demand", member.spec.place.number, slot)
+    busy = lot.random() < 0.45 or peak
+    return round(SHARE_W * (lot.uniform(1.2, 2.5) if busy else lot.uniform(0.0, 0.3)))
 
 
-def _look(feeder: Feeder, member: Member, demand_w: int) -> None:
+def _draw(feeder: Feeder, member: Member) -> None:
     """It draws what it wants, as far as it may."""
-    now_ms = wall_ms()
-    most_w = allowance_w([feeder.roster], [*member.lent, *member.held], member.key, now_ms)
-    cap_w = zone_cap_w(member.orders, ZONE, now_ms)
-    member.drawn_w = min(demand_w, most_w, most_w if cap_w is None else cap_w)
+    cap_w = zone_cap_w(member.orders, ZONE, wall_ms())
+    member.drawn_w = min(member.demand_w, member.allowed_w, member.allowed_w if cap_w is None else cap_w)
     feeder.note()
     if cap_w is not None:
         member.over_cap_w = max(member.over_cap_w, member.drawn_w - cap_w)
 
 
-def _lend(world: World, feeder: Feeder, member: Member, random: Random, demand_w: int) -> None:
-    now_ms = wall_ms()
-    spare_w = allowance_w([feeder.roster], member.lent, member.key, now_ms) - demand_w
-    others = [other for other in feeder.members if other is not member]
-    if spare_w < SPARE_W or not others:
-        return
-    other = random.choice(others)
-    lease = FeederLease(
-        feeder.roster.id, member.key, other.key, spare_w, now_ms, now_ms + LEASE_MS, random.randbytes(16)
-    )
-    try:
-        signed = sign(lend(lease, feeder.roster, member.lent, now_ms), member.spec.key)
-    except LocalProtocolError:
-        return  # it has lent as much as it may
-    member.lent.append(signed)  # stored, and drawn less, before anybody sees it
-    world.log.write(member.spec.place.number, "lends", other.spec.place.number, spare_w)
-    _send(world, member.spec, other.spec, random, partial(_take_lease, world, feeder, other, signed))
-
-
-def _take_lease(world: World, feeder: Feeder, member: Member, lease: Signed[FeederLease]) -> None:
-    now_ms = world.begins_ms() + round(trio.current_time() * 1000 + member.spec.skew_ms)
-    try:
-        check_lease(lease, feeder.roster, member.held, now_ms)
-    except RemoteProtocolError:
-        return
-    member.held.append(lease)
-
-
-def _shed(world: World, feeder: Feeder, member: Member, random: Random, demand_w: int) -> None:
+def _shed(world: World, feeder: Feeder, member: Member, random: Random) -> None:
     """The utility wants the member to draw less for a while; its words may overtake one another."""
     now_ms = world.begins_ms() + round(trio.current_time() * 1000)
     order = ShedOrder(
@@ -176,13 +234,3 @@ def _shed(world: World, feeder: Feeder, member: Member, random: Random, demand_w
         member.orders.append(signed)
 
     world.medium.post(trio.current_time() + random.expovariate(0.1), arrive)
-
-
-def _send(world: World, sender: NodeSpec, receiver: NodeSpec, random: Random, arrived: partial[None]) -> None:
-    """As a datagram: it may be lost, and may come twice or late."""
-    medium, faults = world.medium, world.medium.faults
-    if not medium.way_open(sender.place, receiver.place) or random.random() < faults.loss:
-        return
-    for _ in range(2 if random.random() < faults.duplication else 1):
-        late_s = random.expovariate(1.0) if random.random() < faults.reordering else 0.0
-        medium.post(trio.current_time() + medium.one_way_s(sender.place, receiver.place) + late_s, arrived)

@@ -32,7 +32,7 @@ from ....node.log import EventLog
 from ....node.machine import HERE, Machine, wall_ms
 from ....node.mandates import Authority
 from ....node.network.buckets import Contact
-from ....node.network.seam import Handler, Stream
+from ....node.network.seam import Handler, Network, Stream
 from ....node.network.table_rules import profile_rules
 from ....node.owner import Keeper
 from ....node.presence import Presence
@@ -56,6 +56,8 @@ from .medium import Medium, Place
 from .sealing import seal_openly
 from .table import TableNetwork
 
+Joins = Callable[[Network, trio.Nursery, Path, EventLog], Callable[[], None]]
+"""Begins what a node does beside its work, and gives back what ends it."""
 EPOCH_S: Final = 1_767_571_200
 """Monday 2026-01-05 00:00 UTC: week 0 of every scenario."""
 THREADS: Final = 8
@@ -136,6 +138,8 @@ class NodeSpec:
     worked: list[float] = field(default_factory=list)
     """When its accelerator worked though the owner wanted it, in seconds after the owner's word."""
     busy_s: dict[str, float] = field(default_factory=dict)
+    joins: Joins | None = None
+    """How it is a member of a feeder, if it is one."""
     life: NodeLife | None = None
 
     @property
@@ -175,14 +179,15 @@ class NodeLife:
                 network = TableNetwork(world.medium, spec.place, self._context, nursery)
                 held.callback(network.close)
                 try:
-                    await self._live(nursery, network, state, journal, book, chance)
+                    await self._live(nursery, network, state, journal, book, chance, held)
                     await trio.sleep_forever()
                 finally:
                     network.close()
 
     async def _live(
-        self, nursery: trio.Nursery, network: TableNetwork, state: Path, journal: Journal, book: Book, chance: Random
-    ) -> None:
+        self, nursery: trio.Nursery, network: TableNetwork, state: Path, journal: Journal, book: Book, chance: Random,
+        held: ExitStack,
+    ) -> None:  # fmt: skip
         world, spec = self._world, self._spec
         self.network = network
         kad = network.begin(profile_rules(wall_ms), chance, serves=spec.index)
@@ -236,6 +241,8 @@ class NodeLife:
             await presence.announce()
         except NetworkError as error:
             log.write("announce_failed", code=error.code)
+        if spec.joins is not None:
+            held.callback(spec.joins(network, nursery, state, log))
         nursery.start_soon(presence.keep, log)
         nursery.start_soon(survey.probing.run)
         log.write("ready", serves=int(kad.serves))

@@ -15,7 +15,7 @@ from nacl.signing import SigningKey
 
 from ....protocol.identity import peer_id
 from ..days import MODELS
-from ..figures import Figures, Outcome, Spread, spread
+from ..figures import FeederUse, Figures, Outcome, Spread, spread
 from ..population import CHARACTERS as NAMES
 from ..population import NAT_NAMES, REGION_NAMES, Population, populate
 from ..regions import CONE, OPEN
@@ -24,7 +24,7 @@ from .bundles import SimBundle, make_bundle
 from .chance import chance_for
 from .characters import CHARACTERS
 from .checkers import check
-from .feeders import Feeder, make_feeders, run_member
+from .feeders import Feeder, cut_in_two, make_feeders, run_member
 from .happenings import Mesh, happen
 from .load import Job, Load
 from .log import Log
@@ -88,10 +88,11 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
     world.hostile = [contact_of(e.place, [_address(e.place)], proven=True) for e in index if e.hostile]
     load, up = Load(scenario, bundles, log), list[float]()
     async with trio.open_nursery() as everything:
-        mesh = Mesh(world, nodes, everything)
+        mesh, faults = Mesh(world, nodes, everything), scenario.faults
+        feeders = make_feeders(world, nodes, scenario.duration_s, faults.feeder_liars) if scenario.feeders else []
         everything.start_soon(happen, mesh, scenario, population, seed)
-        feeders = make_feeders(world, nodes) if scenario.feeders else []
         for feeder in feeders:
+            everything.start_soon(cut_in_two, world, feeder, faults.partitions_per_day, faults.partition_s)
             for member in feeder.members:
                 everything.start_soon(run_member, world, feeder, member)
         await trio.sleep(WARM_S)
@@ -193,4 +194,17 @@ def _figures(run: Run) -> Figures:
         index_records_s=max((_busiest(node.place.told) for node in run.nodes if node.index), default=None),
         index_bytes_s=None,
         node_bytes_s=None,
+        feeder=_feeders(run.feeders),
+    )
+
+
+def _feeders(feeders: Sequence[Feeder]) -> FeederUse | None:
+    whole_ws = sum(feeder.time_s * feeder.cap_w for feeder in feeders)
+    if not whole_ws:
+        return None
+    return FeederUse(
+        max(feeder.most_w / feeder.cap_w for feeder in feeders),
+        sum(feeder.used_ws for feeder in feeders) / whole_ws,
+        sum(feeder.alone_ws for feeder in feeders) / whole_ws,
+        sum(feeder.ideal_ws for feeder in feeders) / whole_ws,
     )
