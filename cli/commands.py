@@ -71,8 +71,8 @@ COMMANDS: Final = (
     Command(
         "earnings",
         "earnings:earnings",
-        "Show what a node earned, receipt by receipt.",
-        "fallow earnings --state ~/car",
+        "Show what a node earned by receipt, day or month, and what other preferences would have brought.",
+        "fallow earnings --state ~/car --what-if battery_charge_min_pct=40",
     ),
     Command(
         "prices",
@@ -223,6 +223,12 @@ COMMANDS: Final = (
         "node:why",
         "Show why the machine is or is not lent: reasons, readings, budget.",
         "fallow node why --state ~/car",
+    ),
+    Command(
+        "node page",
+        "node:page",
+        "Show where the owner's page is: state, earnings, preferences, pause and opt-out, on this machine.",
+        "fallow node page --state ~/car --open",
     ),
     Command(
         "node pause",

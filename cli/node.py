@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -27,7 +28,7 @@ def run(
 
 
 def status(*, state: State, json: AsJson = False) -> None:
-    """What the node says of itself."""
+    """What the node does and why, what comes next, budget, temperatures, today's earnings; and how it is connected."""
     _command(state, control.STATUS, json)
 
 
@@ -39,6 +40,22 @@ def drive(*, state: State, json: AsJson = False) -> None:
 def why(*, state: State, json: AsJson = False) -> None:
     """Why the machine is or is not lent: every reason, every reading and its age, the budget, and what comes next."""
     _command(state, control.WHY, json)
+
+
+def page(
+    *,
+    state: State,
+    show: Annotated[bool, Parameter(name="--open", help="In this machine's browser.", negative=())] = False,
+    json: AsJson = False,
+) -> None:
+    """The address of the owner's page, with its key: whoever has it can do what you can."""
+    address = str(control.request(state, control.PAGE)["address"])
+    if json:
+        print_json({"address": address})
+    else:
+        line(address)
+    if show and not webbrowser.open(address):
+        raise ConfigError(Code.BAD_CONFIG, "This machine has no browser to open it in; the address is above.")
 
 
 def pause(
@@ -93,7 +110,7 @@ def _command(state: Path, command: str, as_json: bool, seconds: int = 0) -> None
             line(f"{'' if index else key.replace('_', ' '):<16} {words}")
 
 
-BY_LINE: Final = ("reasons", "sensors", "known", "grid")
+BY_LINE: Final = ("reasons", "sensors", "known", "temperature", "grid")
 """What is read line by line."""
 
 

@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="the node's settings, a TOML file")
     status = 0
     try:
-        settings = config.load(parser.parse_args(arguments).config)
-        trio.run(partial(daemon.run, settings, task_status=_Announcer()))
+        path: Path = parser.parse_args(arguments).config
+        trio.run(partial(daemon.run, config.load(path), path.absolute(), task_status=_Announcer()))
     except* FallowError as errors:
         print(f"error: {next(daemon.leaves(errors))}", file=sys.stderr)
         status = 1

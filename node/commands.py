@@ -8,7 +8,7 @@ from functools import partial
 
 import trio
 
-from ..protocol.errors import EngineError
+from ..protocol.errors import Code, ConfigError, EngineError
 from ..protocol.identity import cid, peer_id
 from . import control
 from .availability import Availability
@@ -16,11 +16,14 @@ from .config import Config
 from .connection import Survey
 from .engine.bundles import Bundle
 from .engine.engine import Engine
-from .lending import Lending, said
+from .lending import Lending
 from .library import Library
 from .network.seam import Network, Reachability
 from .owner import Keeper
+from .purse import in_words, purse
+from .recording import Recorder
 from .starlink import dish_status
+from .words import budget_in_words, next_in_words, now_in_words, said, temperature_in_words
 
 
 class Commands:
@@ -28,7 +31,7 @@ class Commands:
 
     def __init__(
         self, config: Config, network: Network, library: Library, bundles: Sequence[Bundle], availability: Availability,
-        lending: Lending,
+        lending: Lending, recorder: Recorder,
     ) -> None:  # fmt: skip
         self._keeper: Keeper | None = None
         self._survey: Survey | None = None
@@ -38,6 +41,10 @@ class Commands:
         self._bundles = bundles
         self._availability = availability
         self._lending = lending
+        self._recorder = recorder
+        self._purse = purse(config.state)
+        self.page = ""
+        """The address of the owner's page, if there is one."""
         self._engine: Engine | None = None
         self._left = 0
         self._lent = trio.Event()
@@ -79,7 +86,14 @@ class Commands:
             finally:
                 if self._keeper:
                     await self._keeper.handed_back()
-        return self._why() if command == control.WHY else self._status()
+        match command:
+            case control.WHY:
+                return self._why()
+            case control.PAGE:
+                return self._address()
+            case _:
+                income = await self._purse.get()
+                return self._status(in_words(income, self._purse.problem))
 
     def _leave(self) -> None:
         self._left += 1
@@ -91,14 +105,20 @@ class Commands:
         self._lent.set()
         self._lent = trio.Event()
 
-    def _status(self) -> control.Reply:
+    def _status(self, earned: str) -> control.Reply:
         if self._keeper is None:
             self._availability.worker(False, self._doing())
         engine = self._engine
         return {
+            "state": str(self._availability.state),
+            "now": now_in_words(self._availability),
+            "next": next_in_words(self._lending),
+            "budget": budget_in_words(self._lending),
+            "temperature": temperature_in_words(self._lending),
+            "earned_today": earned,
+            **({"diary": self._recorder.problem} if self._recorder.problem else {}),
             "peer_id": peer_id(self._network.key),
             "pid": os.getpid(),
-            "state": str(self._availability.state),
             "reasons": list(self._availability.reasons),
             "jobs_running": self._availability.jobs,
             "addresses": list(self._network.addresses()),
@@ -120,9 +140,18 @@ class Commands:
         """What is read of the machine, and what follows from it."""
         return {
             "state": str(self._availability.state),
+            "now": now_in_words(self._availability),
+            "next": next_in_words(self._lending),
             "reasons": list(self._availability.reasons),
             **said(self._lending),
         }
+
+    def _address(self) -> control.Reply:
+        """Raises `ConfigError(bad_config)` if there is no page."""
+        if not self.page:
+            what = '`page = "127.0.0.1:8781"` in node.toml and a restart make one'
+            raise ConfigError(Code.BAD_CONFIG, f"This node shows no page: {what}.")
+        return {"address": self.page}
 
     def _doing(self) -> str:
         """What there is to wait for before the first worker is ready."""

@@ -23,7 +23,7 @@ from .power.config import PowerConfig, parse_power
 from .rules import preferences
 from .rules.preferences import Preferences
 from .sensors.config import SensorConfig, parse_sensors
-from .settings import SettingError, bad, flag, integer, located, only, public_keys, strange, texts, word
+from .settings import SettingError, bad, flag, integer, located, only, public_keys, strange, text, texts, word
 
 KINDS = ("vehicle", "robot", "site", "host")
 GEOHASH = frozenset("0123456789bcdefghjkmnpqrstuvwxyz")
@@ -47,6 +47,7 @@ LAN_KINDS = ("site", "host")
 RELAYS_MAX = 4
 """Each of them has a place in a profile of 16 addresses, and a connection that is kept open."""
 FETCH = ("trusted", "never")
+LOOPBACK = ("127.0.0.1", "[::1]")
 FRIENDS_MAX = 256
 """A household, a club, a small company: whoever lends to more of them wants a history of each."""
 DAY_MS = 24 * 3600 * 1000
@@ -153,6 +154,11 @@ class Config:
     """What it draws for its work."""
     grid: GridConfig = field(default_factory=GridConfig)
     """Whose word counts when the grid needs its power back, and with whom it is shared."""
+    page: str = ""
+    """Where the owner's page is shown: HOST:PORT of loopback, of which port 0 is any free one. Empty: nowhere."""
+    diary: bool = True
+    """Whether it is kept, for this machine alone, what was known of it and what its work drew: for the page, and for what other
+    preferences would have brought."""
     relay: Caps = field(default_factory=Caps)
     """What it lends to others as a relay, if that is among its `roles`."""
 
@@ -251,6 +257,8 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         sensors=sensors,
         power=parse_power(table),
         grid=parse_grid(table, base),
+        page=_page(table),
+        diary=flag(table, "diary", default=True),
         relay=_caps(table),
     )
 
@@ -266,6 +274,17 @@ def _path(table: Mapping[str, object], name: str, base: Path, default: Path | No
     if "\0" in value:
         raise bad(name, "no path has a null character")
     return path
+
+
+def _page(table: Mapping[str, object]) -> str:
+    value = text(table, "page", "", most=64)
+    host, _, port = value.rpartition(":")
+    digits = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535
+    if value and (host not in LOOPBACK or not digits):
+        raise bad(
+            "page", f"must be a port of {', '.join(LOOPBACK)} such as 127.0.0.1:8781: it is for this machine alone"
+        )
+    return value
 
 
 def _directory(table: Mapping[str, object], name: str, base: Path, default: Path | None) -> Path:

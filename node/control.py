@@ -1,135 +1,167 @@
-"""The owner's commands to a running node: a Unix socket in its state directory, one msgpack map each way."""
+"""The owner's commands to a running node: HTTP on a Unix socket in its state directory, for its user alone.
+
+    GET  /status, /why, /page, /metrics
+    POST /drive, /park, /resume, /opt-out, /opt-in, /pause    {"seconds": 7200}
+
+JSON both ways (`/metrics`: text); each command answers with the status that follows. What is refused comes with `code`,
+`message` and `advice`.
+"""
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
-import msgpack
 import trio
 
-from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
+from ..protocol.errors import Code, ConfigError, FallowError, NetworkError, Refused
+from . import http as local
 from .wish import PAUSE_S_MAX
 
 CONTROL = "control.sock"
-STATUS, WHY, DRIVE, PARK = "status", "why", "drive", "park"
+STATUS, WHY, PAGE, DRIVE, PARK = "status", "why", "page", "drive", "park"
 PAUSE, RESUME, OPT_OUT, OPT_IN = "pause", "resume", "opt-out", "opt-in"
-COMMANDS = (STATUS, WHY, DRIVE, PARK, PAUSE, RESUME, OPT_OUT, OPT_IN)
-REQUEST_BYTES_MAX: Final = 4096
+QUESTIONS = (STATUS, WHY, PAGE)
+COMMANDS = (DRIVE, PARK, PAUSE, RESUME, OPT_OUT, OPT_IN)
+METRICS = "metrics"
 REPLY_BYTES_MAX: Final = 256 * 1024
 ANSWER_S: Final = 10.0
 """A yield ends within 2 s; the rest is a busy machine."""
 
 Reply: TypeAlias = Mapping[str, str | int | list[str]]
-Handler: TypeAlias = Callable[[str, int], Awaitable[Reply]]
-"""Of a command and, for `PAUSE`, its seconds."""
+Answer: TypeAlias = Callable[[str, int], Awaitable[Reply]]
+"""Of a question or command and, for `PAUSE`, its seconds."""
 
 
 def request(state: Path, command: str, seconds: int = 0) -> dict[str, object]:
-    """The running node's answer to a command; `seconds` are for `PAUSE`.
+    """The running node's answer to a question or a command; `seconds` are for `PAUSE`.
 
     Raises `ConfigError(not_running)`, or the node's own error.
     """
-    with reachable(state) as address, socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(ANSWER_S)
+    method = "GET" if command in QUESTIONS else "POST"
+    body = json.dumps({"seconds": seconds}).encode() if command == PAUSE else None
+    headers = {"Content-Type": local.JSON} if body else {}
+    with reachable(state) as address:
+        connection = _Connection(address)
         try:
-            connection.connect(address)
-            connection.sendall(
-                cast(bytes, msgpack.packb({"command": command} | ({"seconds": seconds} if seconds else {})))
-            )
-            connection.shutdown(socket.SHUT_WR)
-            reply = _answer(connection)
+            connection.request(method, f"/{command}", body, headers)
+            response = connection.getresponse()
+            status, received = response.status, response.read(REPLY_BYTES_MAX + 1)
         except TimeoutError:
             raise NetworkError(Code.TIMED_OUT, f"The node in {state} did not answer in {ANSWER_S:g} s.") from None
         except OSError:
             raise ConfigError(Code.NOT_RUNNING, f"No node is running in {state}.") from None
-    if "code" in reply:
-        raise ConfigError(Code(str(reply["code"])), str(reply.get("message", "")))
-    return reply
+        except http.client.HTTPException:
+            status, received = 0, b""
+        finally:
+            connection.close()
+    return _reply(status, received)
 
 
-def _answer(connection: socket.socket) -> dict[str, object]:
-    received = b""
-    while part := connection.recv(REPLY_BYTES_MAX):
-        received += part
-        if len(received) > REPLY_BYTES_MAX:
-            break
-    reply = _unpacked(received)
-    if reply is None:
+class _Connection(http.client.HTTPConnection):
+    """To the Unix socket at an address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__("localhost", timeout=ANSWER_S)
+        self._address = address
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(ANSWER_S)
+        self.sock.connect(self._address)
+
+
+def _reply(status: int, received: bytes) -> dict[str, object]:
+    try:
+        reply = json.loads(received) if len(received) <= REPLY_BYTES_MAX else None
+        if isinstance(reply, dict) and status >= 400:
+            raise ConfigError(Code(str(reply["code"])), str(reply["message"]))
+    except (ValueError, KeyError, RecursionError):
+        reply = None
+    if not isinstance(reply, dict) or status != 200:
         raise NetworkError(Code.BAD_ENCODING, "What listens on the control socket is no node.")
     return reply
 
 
 async def serve(
-    state: Path, handler: Handler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    state: Path,
+    answer: Answer,
+    metrics: Callable[[], bytes] = lambda: b"",
+    failed: local.Failed = lambda why: None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Commands reach the handler, from this user only, until cancelled. A bad request costs its connection."""
+    """Commands are carried out, of this user only, until cancelled. A bad request costs its connection."""
     path = state / CONTROL
     path.unlink(missing_ok=True)  # of a node that was killed; that none runs, the state directory's lock has shown
-    with reachable(state) as address, trio.socket.socket(socket.AF_UNIX) as listening:
+    with reachable(state) as address:
+        listening = trio.socket.socket(socket.AF_UNIX)
         before = os.umask(0o177)
         try:
             await listening.bind(address)
         finally:
             os.umask(before)
         listening.listen(8)
+
+        async def handle(asked: local.Request) -> local.Response:
+            if asked.path == f"/{METRICS}" and asked.method == "GET":
+                return local.Response(200, metrics(), local.PLAIN)
+            command, seconds = _command(asked)
+            return local.answer(200, await carried_out(answer, command, seconds))
+
         try:
-            async with trio.open_nursery() as nursery:
-                task_status.started()
-                while True:
-                    connection, _ = await listening.accept()
-                    nursery.start_soon(_serve_one, connection, handler)
+            await local.serve(trio.SocketListener(listening), handle, failed, task_status=task_status)
         finally:
             path.unlink(missing_ok=True)
 
 
-async def _serve_one(connection: trio.socket.SocketType, handler: Handler) -> None:
-    """Only reading and answering have a time limit. A command, once read, is carried out to its end: a yield cut short
-    because its caller was slow would leave the node yielding for ever."""
-    stream = trio.SocketStream(connection)
-    async with stream:
-        try:
-            received: bytes | None = None
-            with trio.move_on_after(ANSWER_S):
-                received = await _read(stream)
-            if received is None:
-                return
-            asked = _unpacked(received) or {}
-            command, seconds = asked.get("command"), asked.get("seconds", 0)
-            if command in COMMANDS and type(seconds) is int and 0 <= seconds <= PAUSE_S_MAX:
-                try:
-                    reply = await handler(str(command), seconds)
-                except FallowError as error:
-                    reply = {"code": str(error.code), "message": error.message}
-            else:
-                message = f"The node knows no such command; it knows {', '.join(COMMANDS)}."
-                reply = {"code": str(Code.BAD_ENCODING), "message": message}
-            with trio.move_on_after(ANSWER_S):
-                await stream.send_all(cast(bytes, msgpack.packb(reply)))
-        except trio.BrokenResourceError:
-            pass  # whoever asked has gone
-
-
-async def _read(stream: trio.SocketStream) -> bytes | None:
-    """All that the asker sends. None if that is too much."""
-    received = b""
-    while part := await stream.receive_some(REQUEST_BYTES_MAX):
-        received += part
-        if len(received) > REQUEST_BYTES_MAX:
-            return None
-    return received
-
-
-def _unpacked(received: bytes) -> dict[str, object] | None:
+async def carried_out(answer: Answer, command: str, seconds: int) -> Reply:
+    """What the node says to it. Raises `Unanswerable` with what keeps it from obeying."""
     try:
-        value: object = msgpack.unpackb(received, raw=False)
-    except (ValueError, msgpack.UnpackException):
-        return None
-    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else None
+        return await answer(command, seconds)
+    except FallowError as error:
+        status = 409 if isinstance(error, ConfigError | Refused) else 500
+        raise local.Unanswerable(status, error.code, error.message) from None
+
+
+def pause_s(seconds: object) -> int:
+    """The seconds, if they are a pause's. Raises `Unanswerable`."""
+    if type(seconds) is not int or not 0 < seconds <= PAUSE_S_MAX:
+        problem = f"A pause has `seconds`, a whole number from 1 to {PAUSE_S_MAX}."
+        raise local.Unanswerable(400, Code.BAD_REQUEST, problem)
+    return seconds
+
+
+def _command(asked: local.Request) -> tuple[str, int]:
+    """What is asked for, and the seconds of a pause. Raises `Unanswerable`."""
+    command = asked.path.removeprefix("/")
+    if command not in (*QUESTIONS, *COMMANDS, METRICS):
+        known = ", ".join((*QUESTIONS, METRICS, *COMMANDS))
+        raise local.Unanswerable(404, Code.BAD_REQUEST, f"The node knows no such command; it knows {known}.")
+    method = "POST" if command in COMMANDS else "GET"
+    if asked.method != method:
+        raise local.Unanswerable(405, Code.BAD_REQUEST, f"/{command} is asked by {method}.", (("Allow", method),))
+    given = _object(asked.body)
+    if set(given) - ({"seconds"} if command == PAUSE else set()) or asked.query:
+        raise local.Unanswerable(400, Code.BAD_REQUEST, f"/{command} takes nothing of what it was given.")
+    return command, pause_s(given.get("seconds")) if command == PAUSE else 0
+
+
+def _object(body: bytes) -> dict[str, object]:
+    """The body's JSON object; an empty one if there is no body. Raises `Unanswerable`."""
+    try:
+        value: object = json.loads(body) if body else {}
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise local.Unanswerable(400, Code.BAD_REQUEST, "The body is no JSON object.")
+    return value
 
 
 @contextmanager

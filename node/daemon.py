@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -34,6 +35,7 @@ from .book import BOOK, Book
 from .commands import Commands
 from .config import Config
 from .connection import Survey
+from .diary import Diary
 from .engine.bundles import Bundle
 from .engine.engine import Engine, open_engine
 from .engine.sandbox import Policy, bubblewrap
@@ -46,17 +48,21 @@ from .library import Library
 from .link import Link
 from .log import EventLog, wall_ms
 from .mandates import Authority
+from .metrics import Metrics
 from .network.mesh import open_network
 from .network.reach import Reach
 from .network.seam import Handler, Network, Stream
 from .network.table_rules import profile_rules
 from .notifying import notify, watchdog
 from .owner import Keeper
+from .page.server import OwnersPage, listen, load_key
+from .page.view import View
 from .power.account import Account
 from .power.keeping import Power
 from .power.meters import found_meters
 from .presence import Presence, regions
 from .profiles import Offer, earns_ucr, make_offer
+from .recording import Recorder
 from .rules.policy import Rules
 from .rules.signals import Signal
 from .sensors.feed import Feed
@@ -65,7 +71,9 @@ from .sensors.reading import read
 from .serving import Executor
 from .settling import Settling
 from .store import Journal
+from .tally import Tally
 from .trust import is_foreign
+from .whatif import kept_rules
 
 LINK = "link"
 LINK_GOOD_MS = 7 * 86_400_000
@@ -84,9 +92,11 @@ class Ready:
     pid: int
 
 
-async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED) -> None:
+async def run(
+    config: Config, settings: Path | None = None, *, task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED
+) -> None:
     """The node ran until SIGTERM or SIGINT, and handed back its jobs. Started once it takes orders, unless told to end
-    before that.
+    before that. `settings`: the file that they are from, to be named to the owner.
 
     Raises `FallowError` (perhaps in an exception group) if it cannot start: a bad bundle, a busy port, no bootstrap
     peer, a state directory that cannot be used or is another node's.
@@ -94,18 +104,25 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
     with _lock(config.state), ExitStack() as closing:
         key = load_or_create(config.state / "node.key")
         authority = Authority.load(config, wall_ms())
+        tally = Tally()
+        log = EventLog(config.state, tally.hear)
         journal = Journal(config.state)
         closing.callback(journal.close)
         book = Book(config.state / BOOK)
         closing.callback(book.close)
-        library = Library(config, EventLog(config.state))
+        library = Library(config, log)
         closing.callback(library.close)
         nvml = closing.enter_context(opened(config.power.nvml if config.power.measure else ""))
         availability = Availability(jobs_max=config.jobs_max)
-        lending = Lending(_rules(config), availability, config.state, EventLog(config.state))
-        grid = Follower(config.grid, lending, config.state, EventLog(config.state))
+        lending = Lending(_rules(config), availability, config.state, log)
+        grid = Follower(config.grid, lending, config.state, log)
         availability.start()
         library.lent = lambda: availability.lends
+        recorder = Recorder(lending, partial(Diary, config.state, kept_rules(lending.rules)), log)
+        closing.callback(recorder.close)
+        listening = listen(config.page) if config.page else None
+        if listening:
+            closing.callback(listening.close)
         bundles = list(await trio.to_thread.run_sync(library.open))
         await trio.to_thread.run_sync(_sandbox_policy, config, bundles)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -132,13 +149,32 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     lan=config.lan,
                 ) as network:
                     whole.start_soon(book.keep, network)
-                    commands = Commands(config, network, library, bundles, availability, lending)
-                    await whole.start(control.serve, config.state, commands.answer)
+                    commands = Commands(config, network, library, bundles, availability, lending, recorder)
+
+                    def failed(why: str) -> None:
+                        log.write("answer_failed", why=why)
+
+                    metrics = Metrics(
+                        tally,
+                        availability,
+                        lending,
+                        lambda: len(network.peers()),
+                        lambda: recorder.account,
+                        lambda: config.diary and not recorder.problem,
+                    )
+                    await whole.start(control.serve, config.state, commands.answer, metrics.text, failed)
+                    if listening:
+                        view = View(config.state, settings, lending, availability, tally, recorder, metrics.text)
+                        page = OwnersPage(listening, load_key(config.state), view, commands.answer, failed)
+                        commands.page = page.address
+                        await whole.start(page.run)
                     for sensor in config.sensors:
                         whole.start_soon(read, sensor, lending.feed(sensor.name, round(sensor.stale_s * 1000)))
                     closing.enter_context(start_grid(config, key, network, lending, whole))
                     whole.start_soon(lending.run)
                     whole.start_soon(grid.run, network)
+                    if config.diary:
+                        whole.start_soon(recorder.run)
                     whole.start_soon(watchdog, lambda: _stands(availability))
                     arrivals = library.arrivals(network)
                     if not bundles:
@@ -160,8 +196,9 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     ):
                         meters = found_meters(config.power.sys_root, nvml) if config.power.measure else []
                         account = Account(meters, config.power.said, config.power.guess)
-                        power = Power(engine, account, config.power.helper, EventLog(config.state))
+                        recorder.account = account
                         grid.report_of(lambda: _figures(lending, account, availability))
+                        power = Power(engine, account, config.power.helper, log)
                         power.on_calibrated = lending.calibrate
                         lending.on_power = power.obey
                         power.obey(lending.decision)
@@ -180,6 +217,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                             commands,
                             lending,
                             power,
+                            log,
                         )
                         running.append(node.keeper)
                         await node.start(nursery)
@@ -194,14 +232,14 @@ class _Node:
     def __init__(
         self, config: Config, key: SigningKey, authority: Authority, journal: Journal, library: Library,
         bundles: list[Bundle], network: Network, engine: Engine, availability: Availability, commands: Commands,
-        lending: Lending, power: Power,
+        lending: Lending, power: Power, log: EventLog,
     ) -> None:  # fmt: skip
         self._config = config
         self._library = library
         self._network = network
         self._engine = engine
         self._bundles = bundles
-        self._log = EventLog(config.state)
+        self._log = log
         self._availability = availability
 
         def offer() -> Offer:

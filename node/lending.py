@@ -19,7 +19,7 @@ from .rules.departures import Departure, departure, kept, leaves_in_ms
 from .rules.hours import Now
 from .rules.policy import Decision, Memory, Rules, Wish, decide
 from .rules.readings import Board, Bound
-from .rules.signals import KINDS, Signal, Value
+from .rules.signals import Signal
 from .rules.worth import Draw
 from .sensors.feed import Feed, boot_ms
 from .settings import SettingError
@@ -53,14 +53,17 @@ class Lending:
         """What they have to tell the owner, in words."""
         self.earns_ucr: Callable[[], float | None] = lambda: None
         """What an hour's work without a pause brings; None: not known yet."""
-        self._rules = rules
+        self.rules = rules
         self._availability = availability
         self._state = state
         self._log = log
-        self._wish = load(state, boot_ms(), wall_ms())
+        self.wish = load(state, boot_ms(), wall_ms())
         self._memory = Memory() if rules.sensed else Memory(clear_since_ms=-inf)
         self._past = _past(state / DEPARTURES)
-        self._earns_ucr: float | None = None
+        self.earned_ucr: float | None = None
+        """What `earns_ucr` last said."""
+        self.changed = trio.Event()
+        """Set, and replaced, when the machine begins or ceases to be lent, or a reason comes or goes."""
         self._woken = trio.Event()
         self.decision = self._decide()
         availability.obey(_words(self.decision))
@@ -85,6 +88,8 @@ class Lending:
             self.on_power(self.decision)
         if {r.code for r in self.decision.reasons} != {r.code for r in before.reasons}:
             self._log.write("lent" if self.decision.lends else "withheld", why=_words(self.decision))
+            self.changed.set()
+            self.changed = trio.Event()
             self._learn(before)
         if self.decision.look_ms < before.look_ms or leaves:
             self._woken.set()
@@ -99,23 +104,23 @@ class Lending:
 
     def drive(self) -> None:
         """The owner said that they need the machine."""
-        self._say(replace(self._wish, driving=True), keep=False)
+        self._say(replace(self.wish, driving=True), keep=False)
 
     def park(self) -> None:
         """The owner said that they have left it."""
-        self._say(replace(self._wish, driving=False), keep=False)
+        self._say(replace(self.wish, driving=False), keep=False)
 
     def pause(self, seconds: float) -> None:
         """It is not lent for so long, also over a restart. Raises `StoreError` if that cannot be written."""
-        self._say(replace(self._wish, paused_until_ms=boot_ms() + int(seconds * 1000)))
+        self._say(replace(self.wish, paused_until_ms=boot_ms() + int(seconds * 1000)))
 
     def resume(self) -> None:
         """It is paused no more."""
-        self._say(replace(self._wish, paused_until_ms=-inf))
+        self._say(replace(self.wish, paused_until_ms=-inf))
 
     def opt_out(self, out: bool) -> None:
         """It is not lent until the owner opts in again."""
-        self._say(replace(self._wish, opted_out=out))
+        self._say(replace(self.wish, opted_out=out))
 
     def bind(self, code: str, bound: Bound) -> None:
         """Work draws no more than this, from now on; of each code, the last one said counts."""
@@ -125,13 +130,13 @@ class Lending:
     @property
     def draw(self) -> Draw:
         """What working draws, as far as it is known."""
-        return self._rules.draw
+        return self.rules.draw
 
     def wants_w(self) -> float:
         """What would be drawn of the machine's connection now, if nothing but power bounded it: by its work, and by the rest as
         far as sensors tell."""
         work = all(reason.code in POWER for reason in self.decision.reasons)
-        return self.others_w() + (self._rules.draw.full_w if work else 0.0)
+        return self.others_w() + (self.rules.draw.full_w if work else 0.0)
 
     def others_w(self) -> float:
         """What chargers and the site's other load draw, as far as sensors tell."""
@@ -140,26 +145,30 @@ class Lending:
 
     def stays_ms(self) -> float:
         """How long the machine is likely to stay, by the owner's word and by past days; infinity if nothing is known of it."""
-        wants = self._rules.preferences
-        return leaves_in_ms(wants.departures, self._past, local_now(), learns=wants.learn_departures)
+        wants = self.rules.preferences
+        return leaves_in_ms(wants.departures, self._past, self.now(), learns=wants.learn_departures)
 
     def demand_unmetered(self) -> None:
         """It is lent on unmetered links alone, from now on: somebody tells how the link is."""
-        self._rules = replace(self._rules, unmetered_only=True)
+        self.rules = replace(self.rules, unmetered_only=True)
         self.look()
 
     def calibrate(self, draw: Draw) -> None:
         """This is what working draws."""
-        self._rules = replace(self._rules, draw=draw)
+        self.rules = replace(self.rules, draw=draw)
         self.look()
 
     @property
-    def paused_s(self) -> float:
-        """Seconds for which it is paused yet."""
-        return max(0.0, (self._wish.paused_until_ms - boot_ms()) / 1000)
+    def codes(self) -> frozenset[str]:
+        """Of the reasons for which it is not lent."""
+        return frozenset(reason.code for reason in self.decision.reasons)
+
+    def now(self) -> Now:
+        """This moment."""
+        return local_now()
 
     def _say(self, wish: Wish, *, keep: bool = True) -> None:
-        self._wish = wish
+        self.wish = wish
         self.look()
         if keep:
             save(self._state, wish, boot_ms(), wall_ms())
@@ -168,16 +177,16 @@ class Lending:
         if (
             earns := self.earns_ucr()
         ) is not None:  # while there is no worker, what the last one would have brought counts
-            self._earns_ucr = earns
+            self.earned_ucr = earns
         now = local_now()
         self.asked = together(ask(now) for ask in self.grid)
-        found = decide(self._rules, self.board, self._wish, self._memory, now, self._earns_ucr, self.asked)
+        found = decide(self.rules, self.board, self.wish, self._memory, now, self.earned_ucr, self.asked)
         self._memory = found.memory
         return found
 
     def _learn(self, before: Decision) -> None:
         """The departure is remembered, if this is one and the owner lets the machine learn. A full disk forgets it."""
-        if not self._rules.preferences.learn_departures or _taken(before) or not _taken(self.decision):
+        if not self.rules.preferences.learn_departures or _taken(before) or not _taken(self.decision):
             return
         self._past = kept(self._past, departure(local_now()))
         try:
@@ -210,32 +219,3 @@ def _past(path: Path) -> tuple[Departure, ...]:
         return tuple(Departure(int(each["day"]), int(each["of_day_ms"])) for each in json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-
-
-def said(lending: Lending) -> dict[str, str | int | list[str]]:
-    """What is known of the machine, and what follows, in words for its owner."""
-    decision, board, now_ms = lending.decision, lending.board, boot_ms()
-    known = [
-        f"{KINDS[signal].name}: {_value(reading.value, KINDS[signal].unit)} "
-        f"({source}, {(now_ms - reading.at_ms) / 1000:.0f} s ago)"
-        for (source, signal), reading in sorted(board.readings.items())
-        if (source, signal) not in board.faults
-    ]
-    left_ms = decision.look_ms - now_ms
-    stays_ms = lending.stays_ms()
-    return {
-        "budget": "no bound" if decision.budget_w == inf else f"{decision.budget_w:.0f} W ({decision.limits[-1]})",
-        "next_look": "with the next reading"
-        if left_ms == inf
-        else f"in {max(0.0, left_ms) / 1000:.0f} s, or with the next reading",
-        "needed_again": "not known" if stays_ms == inf else f"in about {stays_ms / 3_600_000:.1f} h",
-        "sensors": [f"{source}: {health}" for source, health in board.health(now_ms).items()] or ["none"],
-        "known": known or ["nothing"],
-        "grid": [line for hear in lending.heard for line in hear(local_now())] or ["nobody is heeded"],
-    }
-
-
-def _value(value: Value, unit: str) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g} {unit}".rstrip()

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from .machine import wall_ms as wall_ms
 
 LOG = "node.log"
 LOG_BYTES_MAX: Final = 8 * 1024 * 1024
 """Then the log begins anew, and the one before is kept beside it: some 50,000 jobs each."""
+OWN: Final = ("lent", "withheld", "power_helper")
+"""Events that tell of this machine alone: where a sensor of its own cannot be reached is for its owner to know."""
+_MULTIADDR: Final = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6|dnsaddr)/[^\s,;'\"\])]+")
+_LITERAL: Final = re.compile(r"[0-9A-Fa-f.:]{3,45}")
+
+Field: TypeAlias = str | int | tuple[str, ...]
+Hear: TypeAlias = Callable[[str, Mapping[str, Field]], None]
 
 
 class EventLog:
     """Events, as they happen. A full disk costs the log, not the node."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, hear: Hear = lambda event, fields: None) -> None:
+        """`hear` is told of each event, whether the disk takes it or not."""
         self.path = state / LOG
+        self._hear = hear
 
-    def write(self, event: str, **fields: str | int | tuple[str, ...]) -> None:
+    def write(self, event: str, **fields: Field) -> None:
         """The event is in the log."""
+        if event not in OWN:
+            fields = {name: _without_addresses(value) for name, value in fields.items()}
+        self._hear(event, fields)
         line = json.dumps({"time_ms": wall_ms(), "event": event, **fields})
         try:
             if self.path.exists() and self.path.stat().st_size > LOG_BYTES_MAX:
@@ -29,3 +44,26 @@ class EventLog:
                 stream.write(line + "\n")
         except OSError:
             pass
+
+
+def _without_addresses(value: Field) -> Field:
+    """An error's words may name where a peer was dialled, or from where it came."""
+    match value:
+        case str():
+            return _LITERAL.sub(_if_address, _MULTIADDR.sub("(address)", value))
+        case tuple():
+            return tuple(str(_without_addresses(each)) for each in value)
+        case _:
+            return value
+
+
+def _if_address(found: re.Match[str]) -> str:
+    text = found[0]
+    host, _, port = text.rpartition(":")
+    for candidate, rest in ((text, ""), (text.rstrip(".:"), ""), (host, port)):
+        try:
+            ip_address(candidate)
+        except ValueError:
+            continue
+        return f"(address):{rest}" if rest and "." in candidate else "(address)"
+    return text

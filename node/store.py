@@ -317,8 +317,8 @@ class Journal:
             raise sqlite3.DatabaseError(problem)
 
 
-def earnings(state: Path, now_ms: int | None = None) -> list[Earning]:
-    """Every receipt of the state directory, oldest first, as of `now_ms` (None: of this moment).
+def earnings(state: Path, now_ms: int | None = None, since_ms: int = 0) -> list[Earning]:
+    """Every receipt of the state directory that was issued since, oldest first, as of `now_ms` (None: of this moment).
 
     Reads only, also while the node runs. Raises `StoreError(corrupt_store)`. A directory without a journal has earned
     nothing.
@@ -331,13 +331,20 @@ def earnings(state: Path, now_ms: int | None = None) -> list[Earning]:
                       (SELECT v.id FROM vouchers v WHERE v.receipt = r.id AND v.channel = r.channel
                        ORDER BY v.received_ms LIMIT 1)
                FROM receipts r JOIN orders o ON o.id = r.order_id JOIN channels c ON c.id = r.channel
-               ORDER BY r.issued_ms, r.sequence"""
+               WHERE r.channel IN (SELECT channel FROM receipts WHERE issued_ms >= ?)
+               ORDER BY r.issued_ms, r.sequence""",
+            (since_ms,),
         ).fetchall()
         channels: dict[bytes, list[tuple[Any, ...]]] = {}
         for channel, *row in rows:
             channels.setdefault(channel, []).append(tuple(row))
         now_ms = wall_ms() if now_ms is None else now_ms
-        found = [row for channel, of_one in channels.items() for row in _earned(db, channel, of_one, now_ms)]
+        found = [
+            row
+            for channel, of_one in channels.items()
+            for row in _earned(db, channel, of_one, now_ms)
+            if row.issued_ms >= since_ms
+        ]
     return sorted(found, key=lambda row: (row.issued_ms, row.window))
 
 

@@ -14,6 +14,7 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        database.execute("ROLLBACK")
+        if database.in_transaction:  # a full disk has SQLite roll back by itself
+            database.execute("ROLLBACK")
         raise
     database.execute("COMMIT")

@@ -73,6 +73,7 @@ class Code(StrEnum):
     PACKAGE_MISSING = "package_missing"
     UNSUPPORTED_MODEL = "unsupported_model"
     BAD_CONFIG = "bad_config"
+    BAD_REQUEST = "bad_request"
     ALREADY_RUNNING = "already_running"
     NOT_RUNNING = "not_running"
     SANDBOX_MISSING = "sandbox_missing"
@@ -197,6 +198,12 @@ REGISTRY: dict[Code, CodeEntry] = {
             "Change what the message names; `models/` shows how others are made.",
         ),
         CodeEntry(Code.BAD_CONFIG, "any", _IGNORE, "Correct the setting that the message names."),
+        CodeEntry(
+            Code.BAD_REQUEST,
+            "node",
+            _IGNORE,
+            "Ask as `node/control.py` and the README say; `fallow node --help` asks for you.",
+        ),
         CodeEntry(Code.ALREADY_RUNNING, "any", _IGNORE, "Use the one that runs, or stop it first."),
         CodeEntry(Code.NOT_RUNNING, "any", _IGNORE, "Start it first."),
         CodeEntry(

@@ -102,6 +102,14 @@ def clock(hour: float) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}"
 
 
+def span(seconds: float) -> str:
+    """A time as people say it."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def hour_of(written: str) -> float | None:
     """The hour that `07:40` means; None if it means none."""
     found = re.fullmatch(r"([01]?\d|2[0-4]):([0-5]\d)", written)

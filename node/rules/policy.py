@@ -14,7 +14,7 @@ from math import inf
 from typing import Final
 
 from .asked import NOTHING, Asked
-from .hours import Now
+from .hours import Now, span
 from .preferences import DEMANDED, PREFERRED, Preferences
 from .readings import Board, Bound, Known
 from .signals import KINDS, Signal
@@ -150,7 +150,7 @@ class _Look:
         if self._now.ms < wish.paused_until_ms:
             self._again(wish.paused_until_ms)
             left_s = (wish.paused_until_ms - self._now.ms) / 1000
-            yield Reason("paused", f"the owner has paused it, for {_span(left_s)} more")
+            yield Reason("paused", f"the owner has paused it, for {span(left_s)} more")
 
     def _used(self) -> Iterator[Reason]:
         """Whether somebody uses the machine, or is about to."""
@@ -184,7 +184,7 @@ class _Look:
 
     def _user_active(self, idle_s: float, wanted_s: float) -> str:
         self._again(self._now.ms + (wanted_s - idle_s) * 1000)
-        return f"its user was active {_span(idle_s)} ago (`idle_time_to_run` is {_span(wanted_s)})"
+        return f"its user was active {span(idle_s)} ago (`idle_time_to_run` is {span(wanted_s)})"
 
     def _hours(self) -> Iterator[Reason]:
         for code, window in (("hours", self._wants.hours), ("net-hours", self._wants.net_hours)):
@@ -348,11 +348,3 @@ class _Look:
 
 def _hot(signal: Signal, found: float, most: float) -> str:
     return f"its {KINDS[signal].name} is {found:.0f} °C, above {most:.0f} °C"
-
-
-def _span(seconds: float) -> str:
-    """As people say it."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from ..settings import bad, flag, integer, number, only, table_of, tables_of, text, texts, word
-from .hours import ALWAYS, DAYS, FREE, Tariff, Window, hour_of
+from .hours import ALWAYS, DAYS, FREE, Tariff, Window, clock, hour_of
 
 DEMANDED, PREFERRED, ANY = "demanded", "preferred", "any"
 PREFERRED_PCT: Final = 20.0
@@ -129,6 +129,25 @@ _TEMPERATURES: Final = (
     "machine_max_temperature",
     "accelerator_max_temperature",
 )
+
+
+def as_table(wants: Preferences) -> dict[str, object]:
+    """What the owner has said of them: `parse` of this, for the same machine, gives the same again."""
+    windows = {"start_hour": wants.hours.start_hour, "end_hour": wants.hours.end_hour}
+    windows |= {"net_start_hour": wants.net_hours.start_hour, "net_end_hour": wants.net_hours.end_hour}
+    tariff = [
+        {"from": clock(window.start_hour), "to": clock(window.end_hour), "ucr_per_kwh": price}
+        for window, price in wants.tariff.windows
+    ]
+    departures = [{"days": [DAYS[day]], "at": clock(hour)} for day, hour in wants.departures]
+    table: dict[str, object] = {
+        **{name: getattr(wants, name) for name in _OURS},
+        **windows,
+        "tariff": tariff,
+        "tariff_ucr_per_kwh": wants.tariff.ucr_per_kwh,
+        "departures": departures,
+    }
+    return {word: table[word] for word in sorted(wants.said)}
 
 
 def _window(table: Mapping[str, object], start: str, end: str, at: str) -> Window:

@@ -109,23 +109,30 @@ class Board:
 
     def known(self, signal: Signal, now_ms: int) -> Known:
         """Every source's word for it at this moment. One that is stale or wrong spoils the rest: it may be the one to heed."""
-        sources = [source for source, given in self.expects.items() if signal in given]
         values: list[Value] = []
         until_ms = inf
-        for source in sources:
-            reading, fault = self.readings.get((source, signal)), self.faults.get((source, signal))
-            broken = self.broken.get(source)
-            if fault:
-                return Known(why=f"{source}: {fault.why}")
-            if reading is None:
-                return Known(why=f"{source}: {broken.why if broken else 'it has not been read yet'}")
-            age_ms = now_ms - reading.at_ms
-            if not 0 <= age_ms <= reading.good_ms:
-                late = f"last read {age_ms // 1000} s ago" if age_ms >= 0 else "read in the future"
-                return Known(why=f"{source}: {late}{f' ({broken.why})' if broken else ''}")
-            values.append(reading.value)
-            until_ms = min(until_ms, reading.at_ms + reading.good_ms + 1)
+        for source, given in self.expects.items():
+            if signal in given:
+                told = self.told(source, signal, now_ms)
+                if told.why:
+                    return Known(why=f"{source}: {told.why}")
+                values += told.values
+                until_ms = min(until_ms, told.until_ms)
         return Known(tuple(values), "" if values else "no sensor gives it", until_ms)
+
+    def told(self, source: str, signal: Signal, now_ms: int) -> Known:
+        """One source's word for it at this moment."""
+        reading, fault = self.readings.get((source, signal)), self.faults.get((source, signal))
+        broken = self.broken.get(source)
+        if fault:
+            return Known(why=fault.why)
+        if reading is None:
+            return Known(why=broken.why if broken else "it has not been read yet")
+        age_ms = now_ms - reading.at_ms
+        if not 0 <= age_ms <= reading.good_ms:
+            late = f"last read {age_ms // 1000} s ago" if age_ms >= 0 else "read in the future"
+            return Known(why=f"{late}{f' ({broken.why})' if broken else ''}")
+        return Known((reading.value,), "", reading.at_ms + reading.good_ms + 1)
 
     def health(self, now_ms: int) -> Mapping[str, str]:
         """Each source in words: what is wrong with it, or that nothing is."""

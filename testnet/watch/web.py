@@ -18,7 +18,6 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
@@ -26,6 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...client.gateway_http import is_loopback
+from ...node.page import parts
 from ...protocol.errors import Code, ConfigError
 from .looking import LOOK_S, Look, Watcher
 
@@ -33,27 +33,14 @@ READERS_MAX: Final = 8
 """Pages open at once; each costs a connection and some kilobytes a second."""
 HERE: Final = Path(__file__).parent
 ASSETS: Final = {
-    "uPlot.iife.min.js": "text/javascript",
-    "uPlot.min.css": "text/css",
-    "uPlot.LICENSE": "text/plain",
-    "watch.js": "text/javascript",
-    "watch.css": "text/css",
+    **{name: (parts.HERE, kind) for name, kind in parts.SHARED.items()},
+    "watch.js": (HERE, "text/javascript"),
+    "watch.css": (HERE, "text/css"),
 }
-POLICY: Final = "; ".join(
-    ("default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "img-src 'self'", "base-uri 'none'",
-     "form-action 'none'", "frame-ancestors 'none'")
-)  # fmt: skip
-HEADERS: Final = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
+HEADERS: Final = parts.headers(forms=False)
 SERIES: Final = ("ready", "jobs", "tokens", "yields", "accepted", "rejected", "promised_ucr")
 
-_templates: Final = Environment(
-    loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
+_templates: Final = parts.templates(HERE)
 
 
 async def serve(
@@ -84,7 +71,7 @@ class Page:
 
     def __init__(self, watcher: Watcher, port: int) -> None:
         self._watcher = watcher
-        self._names = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
+        self._names = parts.names(port)
         self._look: Look | None = None
         self._failure = ""
         self._news = trio.Event()
@@ -128,8 +115,9 @@ class Page:
         name = request.path_params["name"]
         if name not in ASSETS:
             return PlainTextResponse("There is no such file.\n", 404, headers=HEADERS)
-        content = await trio.Path(HERE / "assets" / name).read_bytes()
-        return Response(content, media_type=ASSETS[name], headers=HEADERS)
+        folder, kind = ASSETS[name]
+        content = await trio.Path(folder / "assets" / name).read_bytes()
+        return Response(content, media_type=kind, headers=HEADERS)
 
     async def no_icon(self, request: Request) -> Response:
         """Browsers ask for one."""

@@ -1,0 +1,120 @@
+"""What goes into the diary, and when: each minute in which something has changed, and at once when lending begins or ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from ..protocol.errors import StoreError
+from .diary import Diary, Passed
+from .lending import Lending
+from .log import EventLog
+from .machine import beside
+from .power.account import Account
+from .rules.replay import Moment, seen
+from .rules.signals import Signal
+from .rules.worth import J_PER_KWH, kwh_ucr
+
+MINUTE_S: Final = 60.0
+QUIET_MS: Final = 5 * 60_000
+"""Where nothing changes, so often it is written down that nothing has."""
+SLEPT_MS: Final = 3 * 60_000
+"""Between two looks: then the node was not running, though the clock was."""
+BETWEEN_S: Final = 1.0
+"""However often a reading flips."""
+
+
+class Recorder:
+    """Writes one node's diary. `problem` says why it does not."""
+
+    def __init__(self, lending: Lending, open_diary: Callable[[], Diary], log: EventLog) -> None:
+        self.problem = ""
+        self.account: Account | None = None
+        """What jobs use, once there is something that runs them."""
+        self._lending = lending
+        self._open = open_diary
+        self._diary: Diary | None = None
+        self._log = log
+        self._last: Moment | None = None
+        self._last_codes: frozenset[str] = frozenset()
+        self._counted_j = 0.0
+        self._looked_ms: int | None = None
+
+    async def run(self) -> None:
+        """Writes until cancelled; what could not be written is tried again with the next moment."""
+        while True:
+            changed = self._lending.changed
+            await self.note()
+            await trio.sleep(BETWEEN_S)
+            with trio.move_on_after(MINUTE_S - BETWEEN_S):
+                await changed.wait()
+
+    async def note(self) -> None:
+        """This moment is in the diary, if it differs from the last; or `problem` says why not."""
+        try:
+            if (diary := self._diary) is None:
+                diary = self._diary = await beside(self._open)
+            if (noted := self._noted(diary)) is not None:
+                await beside(lambda: diary.write(*noted))
+        except StoreError as error:
+            if not self.problem:
+                self._log.write("diary_failed", code=error.code, why=error.message)
+            self.problem = error.message
+        else:
+            self._take(noted)
+
+    def close(self) -> None:
+        """The time since the last moment is in the diary, too, and its file is closed."""
+        if self._diary:
+            with suppress(StoreError):
+                if (noted := self._noted(self._diary)) is not None:
+                    self._diary.write(*noted)
+            self._diary.close()
+
+    def _noted(self, diary: Diary) -> tuple[Moment, frozenset[str], Passed] | None:
+        """What there is to write; None: nothing new."""
+        now_ms = self._lending.now().ms
+        if self._looked_ms is not None and now_ms - self._looked_ms > SLEPT_MS:
+            diary.run += 1  # the machine slept: nothing was lent meanwhile, whatever held before
+            self._last = None
+        self._looked_ms = now_ms
+        moment, codes = self._moment(diary.run), self._lending.codes
+        passed = self._passed(moment)
+        return (moment, codes, passed) if self._is_news(moment, codes, passed) else None
+
+    def _take(self, noted: tuple[Moment, frozenset[str], Passed] | None) -> None:
+        self.problem = ""
+        if noted:
+            self._last, self._last_codes, passed = noted
+            self._counted_j += passed.joules
+
+    def _moment(self, run: int) -> Moment:
+        lending = self._lending
+        now = lending.now()
+        known = seen(lending.board, now.ms)
+        rules = lending.rules
+        return Moment(now, run, known, lending.wish, lending.earned_ucr, rules.draw, rules.unmetered_only)
+
+    def _passed(self, moment: Moment) -> Passed:
+        joules = self.account.total_j - self._counted_j if self.account else 0.0
+        energy, wear = kwh_ucr(
+            self._lending.rules.preferences, moment.now.of_day_ms, on_battery=_on_battery(moment)
+        )  # fmt: skip
+        kwh = joules / J_PER_KWH
+        ms = moment.now.ms - self._last.now.ms if self._last else 0
+        return Passed(ms, self._last is not None and not self._last_codes, joules, energy * kwh, wear * kwh)
+
+    def _is_news(self, moment: Moment, codes: frozenset[str], passed: Passed) -> bool:
+        if self._last is None or codes != self._last_codes or passed.ms >= QUIET_MS or passed.joules > 0:
+            return True
+        was, now = self._last, moment
+        return (was.known, was.wish, was.earns_ucr) != (now.known, now.wish, now.earns_ucr)
+
+
+def _on_battery(moment: Moment) -> bool:
+    """As the policy sees it: it says so, or its cable is out."""
+    told = {(signal, value) for _, signal, value in moment.known if isinstance(value, bool)}
+    return (Signal.ON_BATTERY, True) in told or (Signal.PLUGGED, False) in told
