@@ -12,6 +12,7 @@ from typing import Protocol
 import trio
 
 from ..node.book import BOOK, Book, Met
+from ..node.gossip import FAULTS, Gossip
 from ..node.keys import load_or_create
 from ..node.machine import chance, wall_ms
 from ..node.network.seam import CIRCUIT
@@ -22,6 +23,7 @@ from ..protocol.checks import Verdict
 from ..protocol.errors import Code, FallowError, NetworkError, Refused
 from ..protocol.identity import cid, cid_hash_untrusted, peer_id, peer_key_untrusted
 from ..protocol.limits import CALL_INPUTS_MAX, OUTPUT_TOKENS_MAX, STOP_STRINGS_MAX
+from ..protocol.messages import EVIDENCE_PROTOCOL
 from ..protocol.work import Parameters, Piece, Work
 from ..verifier.compare import numbers_of
 from .answers import Answer, Chunk, Embeddings, NodeView, Outputs, Usage
@@ -424,7 +426,12 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
                 auditor, late = Auditor(desk, history), Late(history)
                 spots = Spots(auditor, chance())
                 team = Team(desk, discovery, experience, chance(), auditor, spots, late)
+                gossip = Gossip(
+                    network, folder / FAULTS, chance(), lambda proven: wallet.distrusted.add(proven.accused)
+                )
+                network.serve(EVIDENCE_PROTOCOL, gossip.serve)
                 mesh = Mesh(team, bundles, trust, nursery)
+                nursery.start_soon(gossip.run)
                 nursery.start_soon(spots.run)
                 nursery.start_soon(late.run, team, bundles, trust.verifiers)
                 nursery.start_soon(discovery.keep_fresh)

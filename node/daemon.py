@@ -9,15 +9,21 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
 from nacl.signing import SigningKey
 
+from ..protocol.envelope import Signed, sign
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
+from ..protocol.evidence import Evidence
+from ..protocol.evidence import Fault as EvidenceFault
 from ..protocol.identity import peer_id, short
 from ..protocol.messages import (
     BLOB_PROTOCOL,
+    DISPUTE_PROTOCOL,
+    EVIDENCE_PROTOCOL,
     GROUND_PROTOCOL,
     JOB_PROTOCOL,
     PROBE_PROTOCOL,
@@ -26,6 +32,7 @@ from ..protocol.messages import (
     VOUCHER_PROTOCOL,
 )
 from ..protocol.names import relay_key
+from ..protocol.payment import Voucher
 from . import control
 from .accounts import Accounts
 from .availability import Availability
@@ -34,14 +41,17 @@ from .book import BOOK, Book
 from .commands import Commands
 from .config import Config
 from .connection import Survey
+from .disputes import Disputes
 from .engine.bundles import Bundle
 from .engine.engine import Engine, open_engine
 from .engine.sandbox import Policy, bubblewrap
+from .gossip import FAULTS, Gossip
 from .keys import load_or_create
 from .lending import Lending
 from .library import Library
 from .link import Link
 from .log import EventLog, wall_ms
+from .machine import chance
 from .mandates import Authority
 from .network.mesh import open_network
 from .network.reach import Reach
@@ -205,6 +215,10 @@ class _Node:
 
         accounts = Accounts(journal, wall_ms, config.friends)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
+        self._disputes = Disputes(key, authority.owner, accounts)
+        self._gossip = Gossip(network, config.state / FAULTS, chance(), concerns=accounts.deals_with)
+        accounts.at_fault = self._gossip.at_fault
+        accounts.contradicted = partial(self._accuse, key)
         self._survey = Survey(
             config,
             key,
@@ -234,6 +248,7 @@ class _Node:
             self._network.go_direct,
             power.account,
             lending.stays_ms,
+            lending.hour_ucr,
         )
         lending.earns_ucr = lambda: earns_ucr(self._executor.offer) if self._executor.offer else None
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
@@ -250,6 +265,9 @@ class _Node:
         self._serve(PROFILE_PROTOCOL, self._presence.answer)
         self._serve(VOUCHER_PROTOCOL, self._settling.answer)
         self._serve(GROUND_PROTOCOL, self._settling.answer_grounds)
+        self._serve(DISPUTE_PROTOCOL, self._disputes.answer)
+        self._serve(EVIDENCE_PROTOCOL, self._gossip.serve)
+        nursery.start_soon(self._gossip.run)
         blobs = Blobs(
             self._library.shared,
             self._log,
@@ -279,6 +297,12 @@ class _Node:
                 await self.keeper.replace_worker()
             with suppress(NetworkError):  # it is said again in a few minutes
                 await self._presence.announce()
+
+    def _accuse(self, key: SigningKey, one: Signed[Voucher], other: Signed[Voucher]) -> None:
+        """Everybody hears that the payer of both has contradicted itself."""
+        note = "two vouchers of one channel, and neither follows the other"
+        evidence = Evidence(str(EvidenceFault.RETRACTION), one.signer, (one.envelope, other.envelope), note)
+        self._gossip.publish(sign(evidence, key))
 
     def _heed_link(self, link: Link) -> None:
         """The link is a signal like others, if it counts."""

@@ -8,6 +8,9 @@ from typing import Annotated, ClassVar, TypeAlias
 from .codec import decode_untrusted, encode
 from .errors import Code, RemoteProtocolError
 from .limits import (
+    ADDRESSES_MAX,
+    DISPUTES_MAX,
+    MEANS_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     MESSAGE_ENTRIES_MAX,
     QUORUM_MAX,
@@ -16,7 +19,7 @@ from .limits import (
     WITNESSES_MAX,
 )
 from .prices import Ucr
-from .schema import Between, Hash, Nonce, Size, Text, Uint, Word, from_map_untrusted, to_map
+from .schema import Between, Hash, Key, Nonce, Size, Text, Uint, Word, from_map_untrusted, to_map
 from .versions import protocol_id
 
 JOB_PROTOCOL = protocol_id("job", 1)
@@ -37,9 +40,15 @@ VERDICT_PROTOCOL = protocol_id("verdict", 1)
 """A verifier's word on a verdict ([page 04](04-assurance.md))."""
 GROUND_PROTOCOL = protocol_id("ground", 1)
 """Why something that is held is not owed any more ([page 05](05-payment.md))."""
+DISPUTE_PROTOCOL = protocol_id("dispute", 1)
+"""Claims between the two sides of an order, and what judges decided ([page 04](04-assurance.md))."""
+EVIDENCE_PROTOCOL = protocol_id("evidence", 1)
+"""Faults that prove themselves, passed on ([page 04](04-assurance.md))."""
+MEANS_PROTOCOL = protocol_id("means", 1)
+"""What settles a debt on a rail ([page 05](05-payment.md))."""
 PROTOCOLS = (
     JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL, CONTROL_PROTOCOL, PROBE_PROTOCOL, RATE_PROTOCOL,
-    VERDICT_PROTOCOL, GROUND_PROTOCOL,
+    VERDICT_PROTOCOL, GROUND_PROTOCOL, DISPUTE_PROTOCOL, EVIDENCE_PROTOCOL, MEANS_PROTOCOL,
 )  # fmt: skip
 """All that this implementation speaks."""
 
@@ -331,6 +340,127 @@ class GroundReply:
     """Id of the ground."""
 
 
+@dataclass(frozen=True, slots=True)
+class DisputeRequest:
+    """Claimant or accused to a judge: decide this. Judge to the accused: what do you say?"""
+
+    KIND: ClassVar[str] = "dispute-request"
+    dispute: Envelope
+    """A `dispute`."""
+    plea: Envelope | None
+    """A `plea`: then the accused brings this."""
+    proof: Bulk
+    """A `ProofFile`, whose hash the dispute, or the plea, names. Empty where a judge asks."""
+    addresses: Annotated[tuple[Text, ...], Size(0, ADDRESSES_MAX)]
+    """Where the accused was last, as the claimant knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PleaReply:
+    """Accused: so I say."""
+
+    KIND: ClassVar[str] = "plea"
+    plea: Envelope
+    """A `plea`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionReply:
+    """Judge: so I decide."""
+
+    KIND: ClassVar[str] = "decision"
+    decision: Envelope
+    """A `decision`."""
+    mandate: Envelope
+    """A `mandate`: whose verifier it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisputesRequest:
+    """To a judge: what is there to answer?"""
+
+    KIND: ClassVar[str] = "disputes-request"
+    accused: Key
+    """Anybody may ask: a dispute names keys and hashes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisputesReply:
+    """Judge: this, until it is decided."""
+
+    KIND: ClassVar[str] = "disputes"
+    disputes: Annotated[tuple[Envelope, ...], Size(0, DISPUTES_MAX)]
+    """Each a `dispute`, the oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedRequest:
+    """Either side to the payee: judges have decided."""
+
+    KIND: ClassVar[str] = "decided-request"
+    channel: Envelope
+    """A `channel`: the one on which the order was."""
+    order: Envelope
+    """A `job-order`: the one in dispute."""
+    receipt: Envelope
+    """A `receipt`: the one in dispute."""
+    dispute: Envelope
+    """A `dispute`."""
+    ucr: Ucr
+    """What is forfeited of what is held; 0 if nothing is."""
+    decisions: Annotated[tuple[Envelope, ...], Size(1, QUORUM_MAX)]
+    """The same `decision` by each of its signers."""
+    mandates: Annotated[tuple[Envelope, ...], Size(1, QUORUM_MAX)]
+    """A `mandate` for each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedReply:
+    """Node: it is on disk."""
+
+    KIND: ClassVar[str] = "decided"
+    decision: Hash
+    """The decision's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceMessage:
+    """Somebody has proven a fault of its own: see for yourself."""
+
+    KIND: ClassVar[str] = "evidence"
+    evidence: Envelope
+    """An `evidence`."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotedMessage:
+    """It was looked at."""
+
+    KIND: ClassVar[str] = "noted"
+    evidence: Hash
+    """Id of the evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeansRequest:
+    """Payer: this settles what is owed."""
+
+    KIND: ClassVar[str] = "means-request"
+    means: Annotated[bytes, Size(1, MEANS_BYTES_MAX)]
+    """`Means`, encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeansReply:
+    """Node: they are its owner's, and counted."""
+
+    KIND: ClassVar[str] = "means"
+    payment: Hash
+    """The payment's id on its rail."""
+    ucr: Ucr
+    """What it settles."""
+
+
 JobMessage: TypeAlias = (
     OrderMessage | AcceptMessage | RefuseMessage | ChunkMessage | ReceiptMessage | AttestationMessage | VoucherMessage
     | HeartbeatMessage | CancelMessage | DeclineMessage | YieldMessage | FailedMessage
@@ -338,6 +468,8 @@ JobMessage: TypeAlias = (
 Message: TypeAlias = (
     JobMessage | ProfileRequest | ProfileReply | VoucherRequest | VoucherReply | BlobRequest | BlobReply
     | Probe | ProbeReply | RateRequest | RateReply | VerdictRequest | VerdictReply | GroundRequest | GroundReply
+    | DisputeRequest | PleaReply | DecisionReply | DisputesRequest | DisputesReply | DecidedRequest | DecidedReply
+    | EvidenceMessage | NotedMessage | MeansRequest | MeansReply
 )  # fmt: skip
 
 _KINDS: dict[str, type[Message]] = {
@@ -347,6 +479,8 @@ _KINDS: dict[str, type[Message]] = {
         HeartbeatMessage, CancelMessage, DeclineMessage, YieldMessage, FailedMessage,
         ProfileRequest, ProfileReply, VoucherRequest, VoucherReply, BlobRequest, BlobReply, Probe, ProbeReply,
         RateRequest, RateReply, VerdictRequest, VerdictReply, GroundRequest, GroundReply,
+        DisputeRequest, PleaReply, DecisionReply, DisputesRequest, DisputesReply, DecidedRequest, DecidedReply,
+        EvidenceMessage, NotedMessage, MeansRequest, MeansReply,
     )
 }  # fmt: skip
 

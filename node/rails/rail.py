@@ -18,13 +18,11 @@ from blake3 import blake3
 
 from ...protocol.codec import encode
 from ...protocol.errors import Code, RemoteProtocolError
+from ...protocol.limits import MEANS_BYTES_MAX
 from ...protocol.prices import Ucr
 from ...protocol.reading import read_untrusted
 from ...protocol.schema import Key, Size, Text, Word, to_map
 from ..store import Payment
-
-MEANS_BYTES_MAX = 256 * 1024
-"""Some hundred tokens of ecash, or a bank's answer of a day."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,29 @@ MESSAGES: dict[str, Fields] = {
         "mandates": [_SHORT, _SHORT],
     },
     "ground": {"ground": HASH},
+    "dispute-request": {
+        "dispute": _SHORT, "plea": _SHORT, "proof": b"a proof", "addresses": ["/ip4/192.0.2.1/tcp/4001"],
+    },
+    "plea": {"plea": _SHORT},
+    "decision": {"decision": _SHORT, "mandate": _SHORT},
+    "disputes-request": {"accused": NODE.key},
+    "disputes": {"disputes": [_SHORT, _SHORT]},
+    "decided-request": {
+        "channel": _SHORT, "order": _SHORT, "receipt": _SHORT, "dispute": _SHORT, "ucr": 7, "decisions": [_SHORT],
+        "mandates": [_SHORT],
+    },
+    "decided": {"decision": HASH},
+    "evidence": {"evidence": _SHORT},
+    "noted": {"evidence": HASH},
+    "means-request": {"means": b"means"},
+    "means": {"payment": HASH, "ucr": 7},
 }  # fmt: skip
 """Every message by its kind, with all its fields."""
 
-OPTIONAL = {"order": "voucher", "profile": "worker_key", "blob": "content", "probe": "witness", "rate": "content"}
+OPTIONAL = {
+    "dispute-request": "plea", "order": "voucher", "profile": "worker_key", "blob": "content", "probe": "witness",
+    "rate": "content",
+}  # fmt: skip
 
 
 def message() -> Iterator[Case]:
@@ -64,7 +83,8 @@ def message() -> Iterator[Case]:
             without = {key: value for key, value in fields.items() if key != first}
             if first != OPTIONAL.get(kind):
                 yield _wrong(f"{kind}-missing", f"{first} is missing.", kind, without)
-            yield _wrong(f"{kind}-wrong-type", f"{first} is a list.", kind, {**fields, first: []})
+                wrong, what = (0, "number") if isinstance(fields[first], list) else ([], "list")
+                yield _wrong(f"{kind}-wrong-type", f"{first} is a {what}.", kind, {**fields, first: wrong})
         yield _wrong(f"{kind}-unknown", "A field that the message does not have.", kind, {**fields, "colour": 1})
     extended = encode({"t": "cancel", "reason": "enough", "opt_mood": [1]})
     about = "An unknown field that begins with opt_ is ignored."
