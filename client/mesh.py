@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +32,7 @@ from .arrays import Given, outputs_of, work_of
 from .assurance import DEFAULT, read_assurance
 from .auditing import Auditor
 from .bundles import Bundles, ClientBundle
+from .deposits import Deposits, open_cashu
 from .discovery import Discovery, Node
 from .draft import TextRequest
 from .execution import Desk
@@ -423,7 +425,9 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
                 discovery = Discovery(network, desk.now_ms, nursery, book)
                 experience = Experience(met=book.get)
                 bundles = Bundles(folder, trust, network, lambda node: experience.failed(node, trio.current_time()))
-                auditor, late = Auditor(desk, history), Late(history)
+                deposits = Deposits(trust.deposits, partial(open_cashu, folder, key))
+                auditor, late = Auditor(desk, history, deposits), Late(history)
+                nursery.start_soon(deposits.run)
                 spots = Spots(auditor, chance())
                 team = Team(desk, discovery, experience, chance(), auditor, spots, late)
                 gossip = Gossip(

@@ -6,7 +6,7 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from ..protocol.messages import (
     EVIDENCE_PROTOCOL,
     GROUND_PROTOCOL,
     JOB_PROTOCOL,
+    MEANS_PROTOCOL,
     PROBE_PROTOCOL,
     PROFILE_PROTOCOL,
     RATE_PROTOCOL,
@@ -59,11 +60,14 @@ from .network.seam import Handler, Network, Stream
 from .network.table_rules import profile_rules
 from .notifying import notify, watchdog
 from .owner import Keeper
+from .paying import Paying
 from .power.account import Account
 from .power.keeping import Power
 from .power.meters import found_meters
 from .presence import Presence, regions
 from .profiles import Offer, earns_ucr, make_offer
+from .rails.opening import open_rails
+from .rails.rail import Rail
 from .rules.policy import Rules
 from .rules.signals import Signal
 from .sensors.feed import Feed
@@ -107,6 +111,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         closing.callback(book.close)
         library = Library(config, EventLog(config.state))
         closing.callback(library.close)
+        rails = open_rails(config.rails, config.state / "rails", key, closing)
         nvml = closing.enter_context(opened(config.power.nvml if config.power.measure else ""))
         availability = Availability(jobs_max=config.jobs_max)
         lending = Lending(_rules(config), availability, config.state, EventLog(config.state))
@@ -183,6 +188,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                             commands,
                             lending,
                             power,
+                            rails,
                         )
                         running.append(node.keeper)
                         await node.start(nursery)
@@ -197,7 +203,7 @@ class _Node:
     def __init__(
         self, config: Config, key: SigningKey, authority: Authority, journal: Journal, library: Library,
         bundles: list[Bundle], network: Network, engine: Engine, availability: Availability, commands: Commands,
-        lending: Lending, power: Power,
+        lending: Lending, power: Power, rails: Mapping[str, Rail],
     ) -> None:  # fmt: skip
         self._config = config
         self._library = library
@@ -215,6 +221,7 @@ class _Node:
 
         accounts = Accounts(journal, wall_ms, config.friends)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
+        self._paying = Paying(rails, accounts)
         self._disputes = Disputes(key, authority.owner, accounts)
         self._gossip = Gossip(network, config.state / FAULTS, chance(), concerns=accounts.deals_with)
         accounts.at_fault = self._gossip.at_fault
@@ -267,6 +274,7 @@ class _Node:
         self._serve(GROUND_PROTOCOL, self._settling.answer_grounds)
         self._serve(DISPUTE_PROTOCOL, self._disputes.answer)
         self._serve(EVIDENCE_PROTOCOL, self._gossip.serve)
+        self._serve(MEANS_PROTOCOL, self._paying.answer)
         nursery.start_soon(self._gossip.run)
         blobs = Blobs(
             self._library.shared,

@@ -14,6 +14,7 @@ from .limits import (
     MESSAGE_BYTES_MAX,
     MESSAGE_ENTRIES_MAX,
     QUORUM_MAX,
+    RAILS_MAX,
     RATE_BYTES_MAX,
     RECORD_BYTES_MAX,
     WITNESSES_MAX,
@@ -442,6 +443,28 @@ class NotedMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class RailsRequest:
+    """Payer: where can you be paid?"""
+
+    KIND: ClassVar[str] = "rails-request"
+
+
+@dataclass(frozen=True, slots=True)
+class RailsReply:
+    """Node: here."""
+
+    KIND: ClassVar[str] = "rails"
+    rails: Annotated[tuple[Word, ...], Size(0, RAILS_MAX)]
+    """Names of rails."""
+    addresses: Annotated[tuple[Text, ...], Size(0, RAILS_MAX)]
+    """Where its owner is paid on each of them, in the same order."""
+
+    def __post_init__(self) -> None:
+        if len(self.rails) != len(self.addresses):
+            raise ValueError("not one address for each rail")
+
+
+@dataclass(frozen=True, slots=True)
 class MeansRequest:
     """Payer: this settles what is owed."""
 
@@ -469,7 +492,7 @@ Message: TypeAlias = (
     JobMessage | ProfileRequest | ProfileReply | VoucherRequest | VoucherReply | BlobRequest | BlobReply
     | Probe | ProbeReply | RateRequest | RateReply | VerdictRequest | VerdictReply | GroundRequest | GroundReply
     | DisputeRequest | PleaReply | DecisionReply | DisputesRequest | DisputesReply | DecidedRequest | DecidedReply
-    | EvidenceMessage | NotedMessage | MeansRequest | MeansReply
+    | EvidenceMessage | NotedMessage | RailsRequest | RailsReply | MeansRequest | MeansReply
 )  # fmt: skip
 
 _KINDS: dict[str, type[Message]] = {
@@ -480,7 +503,7 @@ _KINDS: dict[str, type[Message]] = {
         ProfileRequest, ProfileReply, VoucherRequest, VoucherReply, BlobRequest, BlobReply, Probe, ProbeReply,
         RateRequest, RateReply, VerdictRequest, VerdictReply, GroundRequest, GroundReply,
         DisputeRequest, PleaReply, DecisionReply, DisputesRequest, DisputesReply, DecidedRequest, DecidedReply,
-        EvidenceMessage, NotedMessage, MeansRequest, MeansReply,
+        EvidenceMessage, NotedMessage, RailsRequest, RailsReply, MeansRequest, MeansReply,
     )
 }  # fmt: skip
 

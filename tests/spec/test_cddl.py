@@ -46,6 +46,8 @@ from fallow.protocol.messages import (
     ProbeReply,
     ProfileReply,
     ProfileRequest,
+    RailsReply,
+    RailsRequest,
     RateReply,
     RateRequest,
     ReceiptMessage,
@@ -81,7 +83,8 @@ MESSAGES = (
     GroundRequest(E, E, E, 7, (E,), (E,)), GroundReply(bytes(32)),
     DisputeRequest(E, E, b"proof", ("/ip4/192.0.2.1/tcp/4001",)), PleaReply(E), DecisionReply(E, E),
     DisputesRequest(bytes(32)), DisputesReply((E,)), DecidedRequest(E, E, E, E, 7, (E,), (E,)), DecidedReply(bytes(32)),
-    EvidenceMessage(E), NotedMessage(bytes(32)), MeansRequest(b"means"), MeansReply(bytes(32), 7),
+    EvidenceMessage(E), NotedMessage(bytes(32)), RailsRequest(),
+    RailsReply(("ledger",), ("where",)), MeansRequest(b"means"), MeansReply(bytes(32), 7),
 )  # fmt: skip
 PLAINTEXTS = (
     Work(((1, 2, 3), (4,)), 1),

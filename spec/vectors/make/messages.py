@@ -60,6 +60,8 @@ MESSAGES: dict[str, Fields] = {
     "decided": {"decision": HASH},
     "evidence": {"evidence": _SHORT},
     "noted": {"evidence": HASH},
+    "rails-request": {},
+    "rails": {"rails": ["ledger", "cashu"], "addresses": ["at one", "at the other"]},
     "means-request": {"means": b"means"},
     "means": {"payment": HASH, "ucr": 7},
 }  # fmt: skip

@@ -83,6 +83,7 @@ export const CROSS_RULES = {
     if (!['upheld', 'dismissed'].includes(d.outcome)) return 'no outcome of a decision'
     return d.due_ucr > 0 && d.withheld_ucr > 0 ? 'the same receipts are due and withheld' : null
   },
+  'message-rails': (m) => (m.rails.length === m.addresses.length ? null : 'not one address for each rail'),
   work: (w) => {
     if (w.sequences.length > 0 === w.arrays.length > 0) return 'sequences and arrays both, or neither'
     if (w.sequences.some((sequence) => sequence.length === 0)) return 'an empty sequence'
