@@ -87,6 +87,12 @@ COMMANDS: Final = (
         "fallow statement --month 2026-11 --state ~/car --hledger",
     ),
     Command(
+        "pay",
+        "pay:pay",
+        "Pay the owner of a node by set-off, ecash or bank transfer, and have it counted there.",
+        "fallow pay /ip4/192.0.2.1/tcp/4001/p2p/12D3K... 250000 --rail cashu --reference november",
+    ),
+    Command(
         "settle",
         "settle:settle",
         "Show who owes a node's owner what, and write down what has come in.",

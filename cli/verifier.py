@@ -14,14 +14,16 @@ from ..node.config import load
 from ..node.keys import load_or_create
 from ..node.log import wall_ms
 from ..node.mandates import Authority, current_mandate
+from ..node.store import Journal
 from ..node.trust import TrustList
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import VERIFIER, cid_hash_untrusted
-from ..protocol.messages import VERDICT_PROTOCOL
+from ..protocol.messages import DISPUTE_PROTOCOL, VERDICT_PROTOCOL
 from .environment import cancel_when_terminated
 from .output import needing, print_json, progress, remark
 
 LOG = "worker.log"
+DOCKET = "docket.sqlite"
 
 
 async def run(
@@ -30,6 +32,12 @@ async def run(
         Path,
         Parameter(help="As of a node, in TOML: `state` (another one than a node's), `bundles`, `owner_key`, `listen`."),
     ],
+    fee: Annotated[
+        int, Parameter(help="Least fee of a dispute, in micro-credits for its judges together, for which it works.")
+    ] = 0,
+    answer_s: Annotated[
+        int, Parameter(help="Least time that the accused is to have for its answer, in seconds; a day unless set.")
+    ] = 86_400,
     json: Annotated[bool, Parameter(help="When it serves, print one JSON object with its address and owner.")] = False,
 ) -> None:
     """Serves until Ctrl-C or SIGTERM. Whoever lets itself be judged by this owner names it among its `arbiters`; whoever wants
@@ -37,6 +45,8 @@ async def run(
     """
     with needing("node"):
         from ..client.arbiter import Arbiter
+        from ..client.docket import Docket
+        from ..client.tribunal import Tribunal
         from ..node.engine.bundles import BundleStore
         from ..node.engine.engine import open_engine
         from ..node.network.mesh import open_network
@@ -62,6 +72,13 @@ async def run(
             )
         arbiter = Arbiter(key, mandate, engine, frozenset(map(cid_hash_untrusted, cids)))
         network.serve(VERDICT_PROTOCOL, arbiter.serve)
+        docket, journal = Docket(settings.state / DOCKET), Journal(settings.state)
+        stack.callback(docket.close)
+        stack.callback(journal.close)
+        tribunal = Tribunal(
+            key, mandate, engine, arbiter.bundles, docket, network, wall_ms, journal.settled_ucr, answer_s * 1000, fee
+        )
+        network.serve(DISPUTE_PROTOCOL, tribunal.serve)
         addresses, owner = list(network.addresses()), authority.owner.hex()
         if json:
             print_json({"addresses": addresses, "owner": owner})

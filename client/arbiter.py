@@ -83,7 +83,7 @@ class Arbiter:
         request = decode_message_untrusted(frame)
         if not isinstance(request, VerdictRequest):
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
-        records, openings = _proof_untrusted(request.proof)
+        records, openings = open_proof_untrusted(request.proof)
         verdict = records.get(request.verdict)
         if verdict is None or not isinstance(verdict.record, Verdict):
             raise RemoteProtocolError(Code.BAD_RECORD, "The verdict is not among the records.")
@@ -134,7 +134,8 @@ class Arbiter:
             raise RemoteProtocolError(Code.UNSATISFIABLE_ASSURANCE, "This owner was not drawn to judge any of it.")
 
 
-def _proof_untrusted(encoded: bytes) -> tuple[dict[bytes, Signed[Any]], list[Opening]]:
+def open_proof_untrusted(encoded: bytes) -> tuple[dict[bytes, Signed[Any]], list[Opening]]:
+    """The signed records of a proof by their ids, and its openings. Raises `RemoteProtocolError` for what cannot be."""
     proof = decode_proof_untrusted(encoded)
     signed = [identify_untrusted(envelope) for envelope in proof.records]
     known: dict[bytes, Signed[Any]] = {one.id: one for one in signed}

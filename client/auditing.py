@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..protocol.identity import EXECUTOR
 from ..protocol.policy import ADAPTIVE, Policy, drawn_at
 from ..verifier.audits import MILLION, NEWCOMER, audit_ppm
+from .deposits import Deposits
 from .discovery import Node
 from .execution import Desk, Receipted
 from .history import History, Subject, precision_of
@@ -18,11 +19,16 @@ class Auditor:
 
     desk: Desk
     history: History
+    deposits: Deposits | None = None
 
     @property
     def anchors(self) -> frozenset[bytes]:
-        """Owners to rely on: trusted by name, or by what was seen of them here."""
-        return self.desk.judges | self.history.anchors()
+        """Owners to rely on: trusted by name, by what was seen of them here, or by what they have locked."""
+        found = self.desk.judges | self.history.anchors()
+        if self.deposits is not None:
+            locked = self.deposits.owners(self.desk.now_ms())
+            found |= {owner for owner in locked if not self.history.faults(owner)}
+        return found
 
     def proven(self, policy: Policy, bundle: bytes) -> frozenset[bytes] | None:
         """Nodes that are worth preferring under the policy; None if it makes no difference."""

@@ -6,12 +6,14 @@ import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import trio
 
 from ..node.book import BOOK, Book, Met
+from ..node.gossip import FAULTS, Gossip
 from ..node.keys import load_or_create
 from ..node.machine import chance, wall_ms
 from ..node.network.seam import CIRCUIT
@@ -22,6 +24,7 @@ from ..protocol.checks import Verdict
 from ..protocol.errors import Code, FallowError, NetworkError, Refused
 from ..protocol.identity import cid, cid_hash_untrusted, peer_id, peer_key_untrusted
 from ..protocol.limits import CALL_INPUTS_MAX, OUTPUT_TOKENS_MAX, STOP_STRINGS_MAX
+from ..protocol.messages import EVIDENCE_PROTOCOL
 from ..protocol.work import Parameters, Piece, Work
 from ..verifier.compare import numbers_of
 from .answers import Answer, Chunk, Embeddings, NodeView, Outputs, Usage
@@ -29,6 +32,7 @@ from .arrays import Given, outputs_of, work_of
 from .assurance import DEFAULT, read_assurance
 from .auditing import Auditor
 from .bundles import Bundles, ClientBundle
+from .deposits import Deposits, open_cashu
 from .discovery import Discovery, Node
 from .draft import TextRequest
 from .execution import Desk
@@ -421,10 +425,17 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
                 discovery = Discovery(network, desk.now_ms, nursery, book)
                 experience = Experience(met=book.get)
                 bundles = Bundles(folder, trust, network, lambda node: experience.failed(node, trio.current_time()))
-                auditor, late = Auditor(desk, history), Late(history)
+                deposits = Deposits(trust.deposits, partial(open_cashu, folder, key))
+                auditor, late = Auditor(desk, history, deposits), Late(history)
+                nursery.start_soon(deposits.run)
                 spots = Spots(auditor, chance())
                 team = Team(desk, discovery, experience, chance(), auditor, spots, late)
+                gossip = Gossip(
+                    network, folder / FAULTS, chance(), lambda proven: wallet.distrusted.add(proven.accused)
+                )
+                network.serve(EVIDENCE_PROTOCOL, gossip.serve)
                 mesh = Mesh(team, bundles, trust, nursery)
+                nursery.start_soon(gossip.run)
                 nursery.start_soon(spots.run)
                 nursery.start_soon(late.run, team, bundles, trust.verifiers)
                 nursery.start_soon(discovery.keep_fresh)

@@ -23,6 +23,7 @@ from fallow.protocol.envelope import sign
 from fallow.protocol.evidence import Evidence, Fault
 from fallow.protocol.framing import frame
 from fallow.protocol.identity import Issuer, Mandate, cid, peer_id
+from fallow.protocol.means import Means
 from fallow.protocol.names import profile_key
 from fallow.protocol.opening import Opening
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile
@@ -45,7 +46,8 @@ def seeds() -> dict[str, list[bytes]]:
     work, piece = Work(((1, 70_000, 3),), 1), Piece((1, 2), (-5, -70_000), (0, 1), (2, 3), b"float32s", (1, 2))
     opening = Opening(FIRST, SECOND, work.encode(), (piece.encode(), Piece((3,), (-1,)).encode()))
     proof = ProofFile((envelopes["receipt"],), (opening.encode(),))
-    structs |= {type(each).__name__: to_map(each) for each in (work, piece, opening, proof)}
+    means = Means("ledger", FIRST, "November", 70_000, encode([FIRST, SECOND, b"s" * 64]))
+    structs |= {type(each).__name__: to_map(each) for each in (work, piece, opening, proof, means)}
     given: Value = to_map(Input(FIRST, SECOND, work.encode()))
     structs["Input"] = given
     assert structs.keys() == STRUCTS.keys()
@@ -64,6 +66,7 @@ def seeds() -> dict[str, list[bytes]]:
         "piece": [piece.encode()],
         "opening": [opening.encode()],
         "proof": [proof.encode()],
+        "means": [means.encode()],
         "open": [opening.encode()],
         "evidence": [encode(to_map(evidence)) for evidence in _evidence(records)],
         "witness": [_witness(records)],

@@ -27,7 +27,7 @@ from fallow.node.network.index import Index
 from fallow.node.network.kad import peer_untrusted
 from fallow.node.network.standing import Fault
 from fallow.node.network.table_rules import profile_rules
-from fallow.protocol import messages, opening, proofs, published, work
+from fallow.protocol import means, messages, opening, proofs, published, work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
 from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
@@ -58,6 +58,7 @@ STRUCTS: dict[str, type[Any]] = {
         work.Piece,
         opening.Opening,
         proofs.ProofFile,
+        means.Means,
     )
 }
 """Everything that is read by its schema."""
@@ -302,6 +303,7 @@ TARGETS: dict[str, Target] = {
     "piece": Target(("protocol.work.decode_piece_untrusted",), _plaintext(work.decode_piece_untrusted)),
     "opening": Target(("protocol.opening.decode_opening_untrusted",), _plaintext(opening.decode_opening_untrusted)),
     "proof": Target(("protocol.proofs.decode_proof_untrusted",), _plaintext(proofs.decode_proof_untrusted)),
+    "means": Target(("protocol.means.decode_means_untrusted",), _plaintext(means.decode_means_untrusted)),
     "open": Target(("protocol.opening.open_untrusted",), _open),
     "evidence": Target(("protocol.records.check_evidence_untrusted",), _evidence),
     "witness": Target(("protocol.witness.check_witness_untrusted", "protocol.witness.heard_untrusted"), _witness),

@@ -86,6 +86,10 @@ class Accounts:
         self._writer = trio.CapacityLimiter(1)
         self._honouring = trio.Lock()
         """Each voucher is judged by all that came before it."""
+        self.at_fault: Callable[[bytes], bool] = lambda payer: False
+        """Payers who were proven to contradict themselves: they are lent nothing, and may pay ahead."""
+        self.contradicted: Callable[[Signed[Voucher], Signed[Voucher]], None] = lambda one, other: None
+        """Told of two vouchers of one channel of which neither follows the other."""
 
     async def open(self, channel: Signed[Channel]) -> Account:
         """The channel's account, as the disk has it; nothing is written for a stranger. The channel has been checked."""
@@ -110,6 +114,8 @@ class Accounts:
         Raises `Refused`: `unpaid`, `credit_exhausted`, `prepay`.
         """
         self._credit.answers(account.payer, unanswered_ucr)
+        if self.at_fault(account.payer):
+            strangers_ucr = 0
         with account.reserved(amount_ucr):
             try:
                 self._credit.lend(account.payer, amount_ucr, strangers_ucr, self._clock())
@@ -163,6 +169,8 @@ class Accounts:
             except RemoteProtocolError as error:
                 if error.code is Code.CONTRADICTION:  # the proof is kept: this voucher, and the one that it contradicts
                     await self._write(lambda: self._journal.add_contradiction(voucher))
+                    if state.latest is not None:
+                        self.contradicted(state.latest, voucher)
                 raise
             if state.adds(voucher):
                 await self._write(lambda: self._journal.add_voucher(voucher, now_ms))
@@ -184,6 +192,19 @@ class Accounts:
             state.forfeit(ground, ucr, now_ms)
             self._credit.claimed(account.payer, 0 if known else -ucr, now_ms)
             self._credit.promised(account.payer, 0 if known else -ucr)
+
+    def deals_with(self, key: bytes) -> bool:
+        """Whether the key is a payer of an account at hand."""
+        return any(account.payer == key for account in self._accounts.values())
+
+    async def issued(self, receipt: bytes) -> bool:
+        """Whether this node has issued the receipt of this id."""
+        return await self._write(lambda: self._journal.issued(receipt))
+
+    async def charge(self, payer: bytes, decision: bytes, ucr: int) -> None:
+        """The payer owes so much more, by what judges decided, and that is on disk; again is no change."""
+        if await self._write(lambda: self._journal.add_fee(decision, payer, ucr, self._clock())):
+            self._credit.claimed(payer, ucr, self._clock())
 
     async def _write(self, task: Callable[[], T]) -> T:
         return await beside(task, self._writer)

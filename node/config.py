@@ -20,6 +20,7 @@ from .engine.sandbox import Policy
 from .grid.config import GridConfig, parse_grid
 from .network.reach import DIRECT, RELAYED, WANTED, WAYS, Caps
 from .power.config import PowerConfig, parse_power
+from .rails.opening import NO_RAILS, RailSettings, rail_settings
 from .rules import preferences
 from .rules.preferences import Preferences
 from .sensors.config import SensorConfig, parse_sensors
@@ -118,6 +119,8 @@ class Config:
     are not at least three judges on whom both agree, for nobody else could forfeit it."""
     arbiters: tuple[bytes, ...] = ()
     """Public keys of owners of verifiers by whom this node lets itself be judged."""
+    rails: RailSettings = NO_RAILS
+    """Where its owner is paid beside the ledger of mutual debts."""
     fetch: str = "trusted"
     """Of `bundles` and `fetch_bundles`, what is trusted and not in the store comes from other nodes; or `never`."""
     fetch_bundles: tuple[str, ...] = ()
@@ -239,6 +242,7 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         held_percent=integer(table, "held_percent", HELD_PERCENT, 0, 100),
         hold_days=integer(table, "hold_days", HOLD_DAYS, 0, HOLD_MS_MAX // DAY_MS),
         arbiters=public_keys(table, "arbiters", CANDIDATES_MAX),
+        rails=rail_settings(table.get("rails", {})),
         fetch=word(table, "fetch", FETCH) or "trusted",
         fetch_bundles=texts(table, "fetch_bundles", (), SERVED_MAX),
         store_bytes_max=integer(table, "store_bytes_max", 0, 0, BYTES_MAX),

@@ -6,7 +6,7 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,18 +15,25 @@ from pathlib import Path
 import trio
 from nacl.signing import SigningKey
 
+from ..protocol.envelope import Signed, sign
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError
+from ..protocol.evidence import Evidence
+from ..protocol.evidence import Fault as EvidenceFault
 from ..protocol.identity import peer_id, short
 from ..protocol.messages import (
     BLOB_PROTOCOL,
+    DISPUTE_PROTOCOL,
+    EVIDENCE_PROTOCOL,
     GROUND_PROTOCOL,
     JOB_PROTOCOL,
+    MEANS_PROTOCOL,
     PROBE_PROTOCOL,
     PROFILE_PROTOCOL,
     RATE_PROTOCOL,
     VOUCHER_PROTOCOL,
 )
 from ..protocol.names import relay_key
+from ..protocol.payment import Voucher
 from . import control
 from .accounts import Accounts
 from .availability import Availability
@@ -36,9 +43,11 @@ from .commands import Commands
 from .config import Config
 from .connection import Survey
 from .diary import Diary
+from .disputes import Disputes
 from .engine.bundles import Bundle
 from .engine.engine import Engine, open_engine
 from .engine.sandbox import Policy, bubblewrap
+from .gossip import FAULTS, Gossip
 from .grid.follower import Follower
 from .grid.openadr_reports import Figures
 from .grid.parts import start_grid
@@ -47,6 +56,7 @@ from .lending import Lending
 from .library import Library
 from .link import Link
 from .log import EventLog, wall_ms
+from .machine import chance
 from .mandates import Authority
 from .metrics import Metrics
 from .network.mesh import open_network
@@ -57,11 +67,14 @@ from .notifying import notify, watchdog
 from .owner import Keeper
 from .page.server import OwnersPage, listen, load_key
 from .page.view import View
+from .paying import Paying
 from .power.account import Account
 from .power.keeping import Power
 from .power.meters import found_meters
 from .presence import Presence, regions
 from .profiles import Offer, earns_ucr, make_offer
+from .rails.opening import open_rails
+from .rails.rail import Rail
 from .recording import Recorder
 from .rules.policy import Rules
 from .rules.signals import Signal
@@ -112,6 +125,7 @@ async def run(
         closing.callback(book.close)
         library = Library(config, log)
         closing.callback(library.close)
+        rails = open_rails(config.rails, config.state / "rails", key, closing)
         nvml = closing.enter_context(opened(config.power.nvml if config.power.measure else ""))
         availability = Availability(jobs_max=config.jobs_max)
         lending = Lending(_rules(config), availability, config.state, log)
@@ -217,6 +231,7 @@ async def run(
                             commands,
                             lending,
                             power,
+                            rails,
                             log,
                         )
                         running.append(node.keeper)
@@ -232,7 +247,7 @@ class _Node:
     def __init__(
         self, config: Config, key: SigningKey, authority: Authority, journal: Journal, library: Library,
         bundles: list[Bundle], network: Network, engine: Engine, availability: Availability, commands: Commands,
-        lending: Lending, power: Power, log: EventLog,
+        lending: Lending, power: Power, rails: Mapping[str, Rail], log: EventLog,
     ) -> None:  # fmt: skip
         self._config = config
         self._library = library
@@ -250,6 +265,11 @@ class _Node:
 
         accounts = Accounts(journal, wall_ms, config.friends)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
+        self._paying = Paying(rails, accounts)
+        self._disputes = Disputes(key, authority.owner, accounts)
+        self._gossip = Gossip(network, config.state / FAULTS, chance(), concerns=accounts.deals_with)
+        accounts.at_fault = self._gossip.at_fault
+        accounts.contradicted = partial(self._accuse, key)
         self._survey = Survey(
             config,
             key,
@@ -279,6 +299,7 @@ class _Node:
             self._network.go_direct,
             power.account,
             lending.stays_ms,
+            lending.hour_ucr,
         )
         lending.earns_ucr = lambda: earns_ucr(self._executor.offer) if self._executor.offer else None
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
@@ -295,6 +316,10 @@ class _Node:
         self._serve(PROFILE_PROTOCOL, self._presence.answer)
         self._serve(VOUCHER_PROTOCOL, self._settling.answer)
         self._serve(GROUND_PROTOCOL, self._settling.answer_grounds)
+        self._serve(DISPUTE_PROTOCOL, self._disputes.answer)
+        self._serve(EVIDENCE_PROTOCOL, self._gossip.serve)
+        self._serve(MEANS_PROTOCOL, self._paying.answer)
+        nursery.start_soon(self._gossip.run)
         blobs = Blobs(
             self._library.shared,
             self._log,
@@ -324,6 +349,12 @@ class _Node:
                 await self.keeper.replace_worker()
             with suppress(NetworkError):  # it is said again in a few minutes
                 await self._presence.announce()
+
+    def _accuse(self, key: SigningKey, one: Signed[Voucher], other: Signed[Voucher]) -> None:
+        """Everybody hears that the payer of both has contradicted itself."""
+        note = "two vouchers of one channel, and neither follows the other"
+        evidence = Evidence(str(EvidenceFault.RETRACTION), one.signer, (one.envelope, other.envelope), note)
+        self._gossip.publish(sign(evidence, key))
 
     def _heed_link(self, link: Link) -> None:
         """The link is a signal like others, if it counts."""

@@ -148,6 +148,10 @@ class Lending:
         wants = self.rules.preferences
         return leaves_in_ms(wants.departures, self._past, self.now(), learns=wants.learn_departures)
 
+    def hour_ucr(self) -> float:
+        """What an hour of computing costs the owner now, with what they want beyond, in micro-credits."""
+        return self.decision.hour_ucr
+
     def demand_unmetered(self) -> None:
         """It is lent on unmetered links alone, from now on: somebody tells how the link is."""
         self.rules = replace(self.rules, unmetered_only=True)

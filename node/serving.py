@@ -34,6 +34,7 @@ from .rules.policy import DUTY_MIN
 
 ORDER_S = 10.0
 """For the order to arrive: 4 MiB of sealed input over a bad mobile link."""
+HOUR_MS = 3_600_000
 RETRY_MS = 1_000
 """After a refusal for lack of a slot; the shortest jobs take about so long."""
 
@@ -55,6 +56,7 @@ class Executor:
         accepted: Callable[[bytes], None] = lambda peer: None,
         energy: EnergyAccount | None = None,
         stays_ms: Callable[[], float] = lambda: inf,
+        hour_ucr: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`accepted` is told of each peer whose order runs; `energy` counts what jobs use. `stays_ms` is the time until the
         owner is likely to need the machine."""
@@ -71,6 +73,7 @@ class Executor:
         self._accepted = accepted
         self._energy = energy
         self._stays_ms = stays_ms
+        self._hour_ucr = hour_ucr
         self._sessions: dict[Session, trio.CancelScope] = {}
         self._idle = trio.Event()
 
@@ -152,6 +155,7 @@ class Executor:
         _check_work(record, offer.manifests[record.bundle])
         amount = _check_price(record, find_price(offer.prices, record.bundle, record.entry))
         self._check_time(record, offer)
+        self._check_worth(record, offer, amount)
         account = await self._accounts.open(channel)
         await held.enter_async_context(self._accounts.lent(account, amount, offer.strangers_ucr, offer.unanswered_ucr))
         held.enter_context(self._slot())
@@ -181,6 +185,14 @@ class Executor:
             duty = self._energy.duty if self._energy else 1.0
             if takes_ms(order, offer) > stays_ms * max(duty, DUTY_MIN):
                 raise Refused(Code.BUSY, "Every slot is taken.", RETRY_MS)
+
+    def _check_worth(self, order: JobOrder, offer: Offer, amount_ucr: int) -> None:
+        """Raises `Refused` for work that brings less, at the most, than it costs this owner at the rates measured.
+
+        The node's best-paid work is held against its costs before it lends at all (`worth`); this is about each order's own.
+        """
+        if amount_ucr < takes_ms(order, offer) * self._hour_ucr() / HOUR_MS:
+            raise Refused(Code.BUSY, "This work is not worth what it costs here now.", RETRY_MS)
 
     def _standing_offer(self) -> Offer:
         """What can be ordered now. Raises `Refused` while the machine is not for lending."""

@@ -27,7 +27,7 @@ from .log import wall_ms
 from .transaction import transaction
 
 JOURNAL = "journal.sqlite"
-VERSION: Final = 3
+VERSION: Final = 4
 BUSY_S: Final = 5.0
 """A reader (`fallow earnings`) holds the file for milliseconds."""
 
@@ -72,6 +72,14 @@ CREATE INDEX channels_payer ON channels (payer);
 CREATE INDEX receipts_issued ON receipts (issued_ms);
 """
 """Version 3 has these beside what version 2 had."""
+
+_FEES = """
+CREATE TABLE fees (
+    decision BLOB PRIMARY KEY, payer BLOB NOT NULL, ucr INTEGER NOT NULL, told_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX fees_payer ON fees (payer);
+"""
+"""Version 4 has these beside what version 3 had: what a payer owes as the loser of disputes."""
 
 _LATEST_FIRST = "due_ucr + held_ucr + forfeited_ucr DESC, due_ucr + forfeited_ucr DESC, release_at_ms"
 """Of a channel's vouchers, each follows those after it."""
@@ -125,7 +133,7 @@ class Debt:
     payer: bytes
     receipts: int
     owed_ucr: int
-    """Of all receipts, less what was forfeited."""
+    """Of all receipts, less what was forfeited, and the fees of disputes that the payer has lost."""
     promised_ucr: int
     """Of that, what vouchers cover, whether it is due or held."""
     settled_ucr: int
@@ -265,6 +273,17 @@ class Journal:
         with _explained(self.path):
             return self._db.execute("INSERT OR IGNORE INTO payments VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount > 0
 
+    def issued(self, receipt: bytes) -> bool:
+        """Whether a receipt of this id was written."""
+        with _explained(self.path):
+            return self._db.execute("SELECT 1 FROM receipts WHERE id = ?", (receipt,)).fetchone() is not None
+
+    def add_fee(self, decision: bytes, payer: bytes, ucr: int, now_ms: int) -> bool:
+        """What the payer owes by the decision is on disk; False if it was before."""
+        with _explained(self.path):
+            row = (decision, payer, ucr, now_ms)
+            return self._db.execute("INSERT OR IGNORE INTO fees VALUES (?, ?, ?, ?)", row).rowcount > 0
+
     def debtor(self, payer: bytes, now_ms: int) -> Debtor:
         """What the payer owes over all its channels, and has settled."""
         with _explained(self.path):
@@ -276,6 +295,7 @@ class Journal:
                 "SELECT coalesce(sum(ucr), 0) FROM grounds WHERE channel IN (SELECT id FROM channels WHERE payer = ?)",
                 (payer,),
             ).fetchone()
+            (fees,) = self._db.execute("SELECT coalesce(sum(ucr), 0) FROM fees WHERE payer = ?", (payer,)).fetchone()
             hours = self._db.execute(
                 """SELECT r.issued_ms / ?, sum(r.owed_ucr) FROM receipts r JOIN channels c ON c.id = r.channel
                    WHERE c.payer = ? AND r.issued_ms > ? GROUP BY 1""",
@@ -287,7 +307,7 @@ class Journal:
                 (payer,),
             ).fetchall()
         promised_ucr = sum(ucr for (ucr,) in promised) - forfeited
-        return Debtor(owed - forfeited, promised_ucr, self.settled_ucr(payer), by_hour=dict(hours))
+        return Debtor(owed + fees - forfeited, promised_ucr, self.settled_ucr(payer), by_hour=dict(hours))
 
     def settled_ucr(self, payer: bytes) -> int:
         """What the payer has paid in all."""
@@ -307,9 +327,11 @@ class Journal:
     def _check(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0 and not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-            self._db.executescript(f"BEGIN; {_SCHEMA} {_PAYMENTS} PRAGMA user_version = {VERSION}; COMMIT;")
+            self._db.executescript(f"BEGIN; {_SCHEMA} {_PAYMENTS} {_FEES} PRAGMA user_version = {VERSION}; COMMIT;")
         elif version == 2:
-            self._db.executescript(f"BEGIN; {_PAYMENTS} PRAGMA user_version = {VERSION}; COMMIT;")
+            self._db.executescript(f"BEGIN; {_PAYMENTS} {_FEES} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif version == 3:
+            self._db.executescript(f"BEGIN; {_FEES} PRAGMA user_version = {VERSION}; COMMIT;")
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"it is of version {version}, not {VERSION}")
         problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -350,17 +372,17 @@ def earnings(state: Path, now_ms: int | None = None, since_ms: int = 0) -> list[
 
 def debts(state: Path, now_ms: int | None = None) -> list[Debt]:
     """Every payer of the state directory, who owes most first. Reads only, also while the node runs."""
-    rows, settled = earnings(state, now_ms), Counter[bytes]()
+    rows, settled, fees = earnings(state, now_ms), Counter[bytes](), _fees(state)
     for payment in payments(state):
         settled[payment.payer] += payment.ucr
-    found: dict[bytes, list[Earning]] = {payer: [] for payer in settled}
+    found: dict[bytes, list[Earning]] = {payer: [] for payer in (*settled, *fees)}
     for row in rows:
         found.setdefault(row.payer, []).append(row)
     debts = [
         Debt(
             payer,
             len(own),
-            sum(row.owed_ucr - row.forfeited_ucr for row in own),
+            sum(row.owed_ucr - row.forfeited_ucr for row in own) + fees.get(payer, 0),
             sum(row.paid_ucr for row in own),
             settled[payer],
         )
@@ -376,6 +398,14 @@ def payments(state: Path) -> list[Payment]:
             return []  # a journal of version 2, whose node was not started since
         rows = db.execute("SELECT * FROM payments ORDER BY taken_ms, id").fetchall()
     return [Payment(*row) for row in rows]
+
+
+def _fees(state: Path) -> dict[bytes, int]:
+    """What each payer owes as the loser of disputes."""
+    with _reading(state) as db:
+        if db is None or not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'fees'").fetchone():
+            return {}
+        return dict(db.execute("SELECT payer, sum(ucr) FROM fees GROUP BY payer").fetchall())
 
 
 def _earned(db: sqlite3.Connection, channel: bytes, rows: list[tuple[Any, ...]], now_ms: int) -> list[Earning]:

@@ -42,12 +42,24 @@ class TrustEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Deposit:
+    """What an owner has locked to this machine's key, so that it can be relied on: `means` of a rail, in a file."""
+
+    owner: bytes
+    means: Path
+    least_ucr: int
+    """Less than that does not count."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrustList:
     """What this machine trusts, by name."""
 
     entries: Mapping[str, TrustEntry]
     owners: Mapping[str, bytes] = field(default_factory=dict)
     """Owners of nodes to rely on, by the name that they have here: anchors of quorums, and judges in disputes."""
+    deposits: tuple[Deposit, ...] = ()
+    """Owners who count as anchors while what they have locked is there."""
     verifiers: Mapping[bytes, str] = field(default_factory=dict)
     """Where the verifiers of some of them are asked, by owner: full multiaddrs."""
 
@@ -58,7 +70,7 @@ class TrustList:
         entries = {entry.name: entry for bundles, _ in lists for entry in bundles}
         known = [owner for _, owners in lists for owner in owners]
         verifiers = {key: address for _, key, address in known if address}
-        return cls(entries, {name: key for name, key, _ in known}, verifiers)
+        return cls(entries, {name: key for name, key, _ in known}, _deposits(home), verifiers)
 
     def names(self) -> tuple[str, ...]:
         """Every name, sorted."""
@@ -104,16 +116,20 @@ def _shipped() -> Traversable:
 
 def _read(where: Traversable) -> tuple[list[TrustEntry], list[tuple[str, bytes, str]]]:
     """The bundles and the owners of one list; a list that is not there has none."""
+    whole = _whole(where)
+    bundles = [_entry(*one) for one in _tables(where, whole, "bundle")]
+    return bundles, [_owner(*one) for one in _tables(where, whole, "owner")]
+
+
+def _whole(where: Traversable) -> Mapping[str, object]:
     try:
-        whole = tomllib.loads(where.read_text("utf-8"))
+        return tomllib.loads(where.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        return [], []
+        return {}
     except OSError as error:
         raise ConfigError(Code.BAD_CONFIG, f"Cannot read {where}: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(Code.BAD_CONFIG, f"{where} is not TOML: {error}.") from None
-    bundles = [_entry(*one) for one in _tables(where, whole, "bundle")]
-    return bundles, [_owner(*one) for one in _tables(where, whole, "owner")]
 
 
 def _tables(where: Traversable, whole: Mapping[str, object], kind: str) -> Iterable[tuple[str, object]]:
@@ -137,6 +153,26 @@ def _owner(where: str, table: object) -> tuple[str, bytes, str]:
     if key is None:
         raise ConfigError(Code.BAD_CONFIG, f"{where}: key must be an owner's public key, of 64 hex digits.")
     return name, key, address
+
+
+def _deposits(home: Path) -> tuple[Deposit, ...]:
+    """Of the user's own list alone: nobody else can say what would do for them."""
+    where = home / FILE_NAME
+    return tuple(_deposit(home, *one) for one in _tables(where, _whole(where), "deposit"))
+
+
+def _deposit(home: Path, where: str, table: object) -> Deposit:
+    match table:
+        case {"owner": str(text), "means": str(means), "least_ucr": int(least), **more} if least > 0 and not more:
+            key = _key(text)
+        case _:
+            raise ConfigError(
+                Code.BAD_CONFIG,
+                f"{where}: owner, means (a file) and least_ucr (above 0) must be there, and nothing else.",
+            )
+    if key is None:
+        raise ConfigError(Code.BAD_CONFIG, f"{where}: owner must be an owner's public key, of 64 hex digits.")
+    return Deposit(key, home / means, least)
 
 
 def _key(text: str) -> bytes | None:

@@ -80,9 +80,9 @@ TABLE: dict[tuple[Phase, Party, Event], Phase] = {
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a forfeit rests on: a committee's verdict, or self-proving evidence against the payee."""
+    """What a forfeit rests on: a committee's verdict or decision, or self-proving evidence against the payee."""
 
-    kind: Literal["verdict", "evidence"]
+    kind: Literal["verdict", "decision", "evidence"]
     id: bytes
     """Id of the record."""
 

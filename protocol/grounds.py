@@ -68,7 +68,7 @@ def check_judged(judged: Judged, now_ms: int) -> bytes:
         mandate.record.owner
         for signed in judged.verdicts
         for mandate in judged.mandates
-        if mandate.record.owner in drawn and _is_verifier(mandate, signed.signer, now_ms)
+        if mandate.record.owner in drawn and is_verifier(mandate, signed.signer, now_ms)
     }
     if len(owners) < ENOUGH:
         raise RemoteProtocolError(Code.UNSATISFIABLE_ASSURANCE, f"{len(owners)} of the judges drawn have signed it.")
@@ -80,7 +80,8 @@ def _against(finding: Finding, node: bytes, receipt: bytes) -> bool:
     return (finding.node, finding.role, finding.standing) == (node, EXECUTOR, Standing.REFUTED) and named
 
 
-def _is_verifier(mandate: Signed[Mandate], node: bytes, now_ms: int) -> bool:
+def is_verifier(mandate: Signed[Mandate], node: bytes, now_ms: int) -> bool:
+    """Whether the mandate makes the node its owner's verifier now."""
     try:
         check_mandate(mandate, node, VERIFIER, now_ms)
     except RemoteProtocolError:

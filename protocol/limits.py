@@ -137,6 +137,15 @@ CANDIDATES_MAX: Final = 32
 HOLD_MS_MAX: Final = 7 * 24 * 3600 * 1000
 """Pay is held back no longer than a mandate lasts: who is to forfeit it can still be named by then."""
 
+DISPUTES_MAX: Final = 64
+"""Open against one key at one judge: the ones whose time to answer runs out first are told first."""
+
+RAILS_MAX: Final = 8
+"""On which one node can be paid: today there are three."""
+
+MEANS_BYTES_MAX: Final = 256 * 1024
+"""Some hundred tokens of ecash, or a bank's answer of a day."""
+
 GROUNDS_MAX: Final = 256
 """Forfeits on one channel: whom so many verdicts went against is sent no more orders long before."""
 

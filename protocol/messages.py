@@ -9,10 +9,14 @@ from .codec import decode_untrusted, encode
 from .errors import Code, RemoteProtocolError
 from .grid import Watts
 from .limits import (
+    ADDRESSES_MAX,
+    DISPUTES_MAX,
     LEASES_MAX,
+    MEANS_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     MESSAGE_ENTRIES_MAX,
     QUORUM_MAX,
+    RAILS_MAX,
     RATE_BYTES_MAX,
     RECORD_BYTES_MAX,
     ROSTERS_MAX,
@@ -46,9 +50,15 @@ SHED_PROTOCOL = protocol_id("shed", 1)
 """Shed orders, from one who trusts a grid key to the next ([page 06](06-grid.md))."""
 FEEDER_PROTOCOL = protocol_id("feeder", 1)
 """Rosters of one feeder, and leases between its members ([page 06](06-grid.md))."""
+DISPUTE_PROTOCOL = protocol_id("dispute", 1)
+"""Claims between the two sides of an order, and what judges decided ([page 04](04-assurance.md))."""
+EVIDENCE_PROTOCOL = protocol_id("evidence", 1)
+"""Faults that prove themselves, passed on ([page 04](04-assurance.md))."""
+MEANS_PROTOCOL = protocol_id("means", 1)
+"""What settles a debt on a rail ([page 05](05-payment.md))."""
 PROTOCOLS = (
     JOB_PROTOCOL, PROFILE_PROTOCOL, BLOB_PROTOCOL, VOUCHER_PROTOCOL, CONTROL_PROTOCOL, PROBE_PROTOCOL, RATE_PROTOCOL,
-    VERDICT_PROTOCOL, GROUND_PROTOCOL, SHED_PROTOCOL, FEEDER_PROTOCOL,
+    VERDICT_PROTOCOL, GROUND_PROTOCOL, SHED_PROTOCOL, FEEDER_PROTOCOL, DISPUTE_PROTOCOL, EVIDENCE_PROTOCOL, MEANS_PROTOCOL,
 )  # fmt: skip
 """All that this implementation speaks."""
 
@@ -377,6 +387,149 @@ class FeederReply:
     """Each a `feeder-lease` to the asker, all that are not over: an answer may have been lost."""
 
 
+@dataclass(frozen=True, slots=True)
+class DisputeRequest:
+    """Claimant or accused to a judge: decide this. Judge to the accused: what do you say?"""
+
+    KIND: ClassVar[str] = "dispute-request"
+    dispute: Envelope
+    """A `dispute`."""
+    plea: Envelope | None
+    """A `plea`: then the accused brings this."""
+    proof: Bulk
+    """A `ProofFile`, whose hash the dispute, or the plea, names. Empty where a judge asks."""
+    addresses: Annotated[tuple[Text, ...], Size(0, ADDRESSES_MAX)]
+    """Where the accused was last, as the claimant knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PleaReply:
+    """Accused: so I say."""
+
+    KIND: ClassVar[str] = "plea"
+    plea: Envelope
+    """A `plea`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionReply:
+    """Judge: so I decide."""
+
+    KIND: ClassVar[str] = "decision"
+    decision: Envelope
+    """A `decision`."""
+    mandate: Envelope
+    """A `mandate`: whose verifier it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisputesRequest:
+    """To a judge: what is there to answer?"""
+
+    KIND: ClassVar[str] = "disputes-request"
+    accused: Key
+    """Anybody may ask: a dispute names keys and hashes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisputesReply:
+    """Judge: this, until it is decided."""
+
+    KIND: ClassVar[str] = "disputes"
+    disputes: Annotated[tuple[Envelope, ...], Size(0, DISPUTES_MAX)]
+    """Each a `dispute`, the oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedRequest:
+    """Either side to the payee: judges have decided."""
+
+    KIND: ClassVar[str] = "decided-request"
+    channel: Envelope
+    """A `channel`: the one on which the order was."""
+    order: Envelope
+    """A `job-order`: the one in dispute."""
+    receipt: Envelope
+    """A `receipt`: the one in dispute."""
+    dispute: Envelope
+    """A `dispute`."""
+    ucr: Ucr
+    """What is forfeited of what is held; 0 if nothing is."""
+    decisions: Annotated[tuple[Envelope, ...], Size(1, QUORUM_MAX)]
+    """The same `decision` by each of its signers."""
+    mandates: Annotated[tuple[Envelope, ...], Size(1, QUORUM_MAX)]
+    """A `mandate` for each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedReply:
+    """Node: it is on disk."""
+
+    KIND: ClassVar[str] = "decided"
+    decision: Hash
+    """The decision's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceMessage:
+    """Somebody has proven a fault of its own: see for yourself."""
+
+    KIND: ClassVar[str] = "evidence"
+    evidence: Envelope
+    """An `evidence`."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotedMessage:
+    """It was looked at."""
+
+    KIND: ClassVar[str] = "noted"
+    evidence: Hash
+    """Id of the evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class RailsRequest:
+    """Payer: where can you be paid?"""
+
+    KIND: ClassVar[str] = "rails-request"
+
+
+@dataclass(frozen=True, slots=True)
+class RailsReply:
+    """Node: here."""
+
+    KIND: ClassVar[str] = "rails"
+    rails: Annotated[tuple[Word, ...], Size(0, RAILS_MAX)]
+    """Names of rails."""
+    addresses: Annotated[tuple[Text, ...], Size(0, RAILS_MAX)]
+    """Where its owner is paid on each of them, in the same order."""
+
+    def __post_init__(self) -> None:
+        if len(self.rails) != len(self.addresses):
+            raise ValueError("not one address for each rail")
+
+
+@dataclass(frozen=True, slots=True)
+class MeansRequest:
+    """Payer: this settles what is owed."""
+
+    KIND: ClassVar[str] = "means-request"
+    means: Annotated[bytes, Size(1, MEANS_BYTES_MAX)]
+    """`Means`, encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeansReply:
+    """Node: they are its owner's, and counted."""
+
+    KIND: ClassVar[str] = "means"
+    payment: Hash
+    """The payment's id on its rail."""
+    ucr: Ucr
+    """What it settles."""
+
+
 JobMessage: TypeAlias = (
     OrderMessage | AcceptMessage | RefuseMessage | ChunkMessage | ReceiptMessage | AttestationMessage | VoucherMessage
     | HeartbeatMessage | CancelMessage | DeclineMessage | YieldMessage | FailedMessage
@@ -385,6 +538,8 @@ Message: TypeAlias = (
     JobMessage | ProfileRequest | ProfileReply | VoucherRequest | VoucherReply | BlobRequest | BlobReply
     | Probe | ProbeReply | RateRequest | RateReply | VerdictRequest | VerdictReply | GroundRequest | GroundReply
     | ShedExchange | FeederRequest | FeederReply
+    | DisputeRequest | PleaReply | DecisionReply | DisputesRequest | DisputesReply | DecidedRequest | DecidedReply
+    | EvidenceMessage | NotedMessage | RailsRequest | RailsReply | MeansRequest | MeansReply
 )  # fmt: skip
 
 _KINDS: dict[str, type[Message]] = {
@@ -395,6 +550,8 @@ _KINDS: dict[str, type[Message]] = {
         ProfileRequest, ProfileReply, VoucherRequest, VoucherReply, BlobRequest, BlobReply, Probe, ProbeReply,
         RateRequest, RateReply, VerdictRequest, VerdictReply, GroundRequest, GroundReply,
         ShedExchange, FeederRequest, FeederReply,
+        DisputeRequest, PleaReply, DecisionReply, DisputesRequest, DisputesReply, DecidedRequest, DecidedReply,
+        EvidenceMessage, NotedMessage, RailsRequest, RailsReply, MeansRequest, MeansReply,
     )
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 from .bundle import Manifest
 from .checks import Attestation, Verdict
+from .disputes import Decision, Dispute, Plea
 from .envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from .errors import Code, RemoteProtocolError
 from .evidence import Evidence, Proven, prove
@@ -25,13 +26,15 @@ from .witness import Witness
 AnyRecord: TypeAlias = (
     Issuer | Mandate | CapabilityProfile | ConnectivityProfile | WorkerKey | Manifest | Channel | JobOrder | Accept | Receipt
     | Voucher | Attestation | Verdict | Evidence | ShedOrder | FeederRoster | FeederLease | Witness
+    | Dispute | Plea | Decision
 )  # fmt: skip
 
 RECORDS: Final[dict[str, type[AnyRecord]]] = {
     kind.RECORD: kind
     for kind in (
         Issuer, Mandate, CapabilityProfile, ConnectivityProfile, WorkerKey, Manifest, Channel, JobOrder, Accept,
-        Receipt, Voucher, Attestation, Verdict, Evidence, ShedOrder, FeederRoster, FeederLease, Witness,
+        Receipt, Voucher, Attestation, Verdict, Evidence, ShedOrder, FeederRoster, FeederLease, Witness, Dispute, Plea,
+        Decision,
     )
 }  # fmt: skip
 """In the order of the specification's table."""

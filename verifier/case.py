@@ -106,6 +106,11 @@ def gather(question: Question, records: Iterable[Signed[Any]], openings: Iterabl
     return Case(question, manifest.record.tolerance, tuple(_part(order, found, known) for order in orders))
 
 
+def part_of(order: Signed[JobOrder], records: Iterable[Signed[Any]], openings: Iterable[Opening] = ()) -> Part:
+    """One order by itself, whatever it was checked by, and what of the records and openings is its answer."""
+    return _part(order, _Found(records, openings), frozenset())
+
+
 class _Found:
     """Records by kind and id, what answers an order by the order's id, and openings by order."""
 

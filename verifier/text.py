@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from ..protocol.bundle import SCORE
@@ -15,6 +15,7 @@ from .quorum import PARTY, SILENT, Check, Judgement, Standings, Window, judge_wi
 from .ruling import UNDECIDED_REASON, Ruling, drawn
 
 UNCHECKED = "nobody was asked about it"
+UNBACKED = "it covers no token, and another window of its node was refuted"
 BESIDE = "was not asked about a window of this text, or not drawn to be asked"
 
 
@@ -57,9 +58,10 @@ def judge_text(case: Case, executors: Sequence[Part]) -> tuple[Outcome, dict[byt
     windows = {receipt.id: _judged(case, part, receipt) for part in executors for receipt in part.receipts}
     if case.question.policy.kind == ADAPTIVE:
         _doubt_what_follows(executors, windows)
+    refuted = {window.part.member.node for window in windows.values() if window.judgement.outcome is Outcome.REJECTED}
     rulings: dict[bytes, Ruling] = {}
     for window in windows.values():
-        rulings[window.receipt.id] = _on_executor(window)
+        rulings[window.receipt.id] = _on_executor(window, refuted)
         for check in window.checks:
             _rule(rulings, check, _on_checker(case, window, check))
     for part in case.parts:
@@ -133,7 +135,10 @@ def _is_about(check: Part, part: Part, receipt: Signed[Receipt]) -> bool:
     return check.opened.work.sequences[0] == tokens[:end]
 
 
-def _on_executor(window: _Judged) -> Ruling:
+def _on_executor(window: _Judged, refuted: Set[bytes]) -> Ruling:
+    if not window.receipt.record.tokens and window.part.member.node in refuted:
+        # Nothing that was checked stands behind it, and its signer's word does not count here any more.
+        return Ruling(Standing.UNDECIDED, UNBACKED)
     if window.due:
         return Ruling(Standing.UPHELD, due=True)
     if window.judgement.outcome is Outcome.REJECTED:

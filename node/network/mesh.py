@@ -35,6 +35,7 @@ from .muxer import Muxer
 from .reach import ITSELF, Reach
 from .seam import Handler, Validator
 from .services import Service
+from .standing import Fault
 from .streams import FrameStream
 from .ways import Told, Ways, settle
 
@@ -93,6 +94,9 @@ class Mesh:
 
     def peers(self) -> list[bytes]:
         return [key_of(peer) for peer in swarm_of(self._host).get_connections_map() if self._dialler.connected(peer)]
+
+    def blame(self, peer: bytes, fault: Fault) -> None:
+        self._door.blame(id_of(peer), "", fault)
 
     def whereabouts(self, peer: bytes) -> tuple[str, ...]:
         known = id_of(peer)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ...protocol.limits import MESSAGE_BYTES_MAX, PUBLISHED_BYTES_MAX
+from .standing import Fault
 
 FRAME_BYTES_MAX: Final = MESSAGE_BYTES_MAX
 """One frame, either way; the length before it is 4 bytes, big-endian."""
@@ -127,6 +128,9 @@ class Network(Protocol):
 
     def peers(self) -> list[bytes]:
         """The peers connected now."""
+
+    def blame(self, peer: bytes, fault: Fault) -> None:
+        """The fault counts against the peer; whoever comes to too many is not let in for a while."""
 
     def whereabouts(self, peer: bytes) -> tuple[str, ...]:
         """Where the peer is or was, as far as this node was told: full multiaddrs. A hint."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,12 +17,15 @@ from xml.etree import ElementTree
 
 from ...protocol.codec import encode
 from ...protocol.errors import Code, ConfigError, Refused, RemoteProtocolError
+from ...protocol.means import Means
 from ..store import BUSY_S
-from .rail import Invoice, Means, Taken, payment_id, read_means
+from .rail import Invoice, Taken, payment_id, read_means
 
 SCHEMA: Final = "pain.001.001.09"
 STATEMENT_BYTES_MAX: Final = 16 * 1024 * 1024
 """Some ten thousand entries."""
+STATEMENTS_MAX: Final = 64
+"""Of the directory, that are read again for a transfer that is not known: two months of days."""
 CENTS_MAX: Final = 99_999_999_999
 """A SEPA transfer's."""
 
@@ -45,7 +49,17 @@ class Bank:
 
     name = "bank"
 
-    def __init__(self, path: Path, account: Account, folder: Path, ucr_per_cent: int, today: datetime.date) -> None:
+    def __init__(
+        self,
+        path: Path,
+        account: Account,
+        folder: Path,
+        ucr_per_cent: int,
+        today: datetime.date,
+        statements: Path | None = None,
+    ) -> None:
+        """Transfers are written to `folder`; in `statements`, if there is one, lie the bank's own (camt.053)."""
+        self._statements = statements
         self._account, self._folder, self._today = account, folder, today
         self._ucr_per_cent = ucr_per_cent
         self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
@@ -109,10 +123,21 @@ class Bank:
         id = end_to_end(found.payer, self._account.iban, found.reference)
         if found.body != id.encode():
             raise RemoteProtocolError(Code.BAD_RECORD, "These means are of another transfer.")
-        row = self._db.execute("SELECT cents FROM incoming WHERE id = ?", (id,)).fetchone()
+        found_row = "SELECT cents FROM incoming WHERE id = ?"
+        if (row := self._db.execute(found_row, (id,)).fetchone()) is None:
+            self._read_new()
+            row = self._db.execute(found_row, (id,)).fetchone()
         if row is None:
             raise RemoteProtocolError(Code.UNPAID, "The transfer is on no statement of our bank yet.")
         return Taken(payment_id(self.name, id.encode()), found.payer, row[0] * self._ucr_per_cent, 0, found.reference)
+
+    def _read_new(self) -> None:
+        """The newest statements in the directory are known. One that is none is left out: the others may have what is looked
+        for."""
+        files = list(self._statements.glob("*.xml")) if self._statements and self._statements.is_dir() else []
+        for path in sorted(files, key=lambda path: path.stat().st_mtime)[-STATEMENTS_MAX:]:
+            with suppress(ConfigError), path.open("rb") as stream:
+                self.read_statement(stream.read(STATEMENT_BYTES_MAX + 1))
 
     def _order(self, to: Account, cents: int, id: str, reference: str) -> bytes:
         """Checked against the schema. Raises `ConfigError(package_missing)` without sepaxml, `Refused(bad_config)` for an

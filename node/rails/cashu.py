@@ -18,10 +18,11 @@ from typing import Any, Final
 from coincurve import PrivateKey
 
 from ...protocol.errors import Code, NetworkError, Refused, RemoteProtocolError
+from ...protocol.means import Means
 from ..store import BUSY_S
 from ..transaction import transaction
-from .cashu_crypto import Blinded, amounts_of, blinded, hash_to_curve, lock_of, locked, witness
-from .rail import Invoice, Means, Taken, payment_id, read_means
+from .cashu_crypto import Blinded, amounts_of, blinded, check_dleq, check_token, hash_to_curve, lock_of, locked, witness
+from .rail import Invoice, Taken, payment_id, read_means
 
 ASK_S: Final = 20.0
 """For a mint's answer."""
@@ -134,8 +135,18 @@ class Cashu:
 
     def locked_until_s(self, means: bytes) -> int:
         """Of a deposit to us, until when nobody but us can take it; 0: for ever. Raises as `take` does, and for one that is
-        spent already."""
-        proofs = self._locked_to_us(read_means(means, self.name).body)
+        spent already, or of which the mint's proof (DLEQ) is missing: a mint says of tokens that it never signed, too, that
+        nobody has spent them."""
+        found = read_means(means, self.name)
+        proofs = self._locked_to_us(found.body)
+        if sum(each["amount"] for each in proofs) * self._ucr_per_unit != found.ucr:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The tokens come to another amount than is said.")
+        self._load_keys()
+        for each in json.loads(found.body)["proofs"]:
+            key, proof = self._keys.get(str(each["id"]), {}).get(int(each["amount"])), each.get("dleq")
+            if key is None or not isinstance(proof, dict):
+                raise RemoteProtocolError(Code.BAD_SIGNATURE, "Nothing shows that the mint has signed the tokens.")
+            check_token(str(each["secret"]), str(each["C"]), proof, key)
         points = [hash_to_curve(each["secret"].encode()).format().hex() for each in proofs]
         states = self._ask("/v1/checkstate", {"Ys": points}).get("states", [])
         if len(states) != len(points) or any(each.get("state") != "UNSPENT" for each in states):
@@ -207,8 +218,14 @@ class Cashu:
         self._load_keys()
         proofs = []
         for signature, (amount, keyset, secret, factor, ours) in zip(answer["signatures"], kept, strict=True):
-            opened = Blinded(secret, bytes.fromhex(factor)).open(signature["C_"], self._keys[keyset][amount])
-            proofs.append(({"amount": amount, "id": keyset, "secret": secret, "C": opened}, ours))
+            hidden, key = Blinded(secret, bytes.fromhex(factor)), self._keys[keyset][amount]
+            if proof := signature.get("dleq"):  # of mints that give one
+                check_dleq(str(proof.get("e")), str(proof.get("s")), hidden.point, signature["C_"], key)
+            opened = hidden.open(signature["C_"], key)
+            whole = {"amount": amount, "id": keyset, "secret": secret, "C": opened}
+            if proof and not ours:  # whoever gets the token can see by itself that the mint has signed it
+                whole["dleq"] = {"e": proof["e"], "s": proof["s"], "r": factor}
+            proofs.append((whole, ours))
         if not done:
             with transaction(self._db):
                 own = [(p["secret"], p["amount"], p["id"], p["C"]) for p, ours in proofs if ours]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -51,6 +52,39 @@ class Blinded:
             ) from None
         negative = (_ORDER - int.from_bytes(self.factor, "big")).to_bytes(32, "big")
         return PublicKey.combine_keys([signed, key.multiply(negative)]).format().hex()
+
+
+def check_dleq(e: str, s: str, point: str, signature: str, mint_key: str) -> None:
+    """Raises `RemoteProtocolError(bad_signature)` unless the mint has signed the point with the key that it gives to everybody
+    (NUT-12): a mint that signs each customer's tokens with another key knows them again."""
+    try:
+        challenge, answer = bytes.fromhex(e), bytes.fromhex(s)
+        hidden, signed, key = (PublicKey(bytes.fromhex(each)) for each in (point, signature, mint_key))
+        negative = (_ORDER - int.from_bytes(challenge, "big") % _ORDER) % _ORDER
+        one = PublicKey.combine_keys([PrivateKey(answer).public_key, key.multiply(negative.to_bytes(32, "big"))])
+        other = PublicKey.combine_keys([hidden.multiply(answer), signed.multiply(negative.to_bytes(32, "big"))])
+        points = "".join(each.format(compressed=False).hex() for each in (one, other, key, signed))
+    except ValueError:
+        points = ""
+        challenge = b""
+    if sha256(points.encode()).digest() != challenge:
+        raise RemoteProtocolError(
+            Code.BAD_SIGNATURE, "The mint has not signed with the key that it gives to everybody."
+        )
+
+
+def check_token(secret: str, signature: str, proof: Mapping[str, object], mint_key: str) -> None:
+    """Raises `RemoteProtocolError(bad_signature)` unless the mint has signed this token, by the proof that its first owner
+    passed on with it (NUT-12)."""
+    try:
+        e, s, factor = (str(proof.get(name)) for name in ("e", "s", "r"))
+        again = Blinded(secret, bytes.fromhex(factor))
+        hiding = PublicKey(bytes.fromhex(mint_key)).multiply(again.factor)
+        hidden = PublicKey.combine_keys([PublicKey(bytes.fromhex(signature)), hiding]).format().hex()
+        point = again.point
+    except ValueError:
+        raise RemoteProtocolError(Code.BAD_SIGNATURE, "The token's proof is none.") from None
+    check_dleq(e, s, point, hidden, mint_key)
 
 
 def blinded(secret: str | None = None) -> Blinded:

@@ -15,9 +15,11 @@ from nacl.signing import SigningKey, VerifyKey
 
 from ...protocol.codec import decode_untrusted, encode
 from ...protocol.errors import Code, Refused, RemoteProtocolError
+from ...protocol.limits import MEANS_BYTES_MAX
+from ...protocol.means import Means
 from ..store import BUSY_S
 from ..transaction import transaction
-from .rail import MEANS_BYTES_MAX, Invoice, Means, Taken, payment_id, read_means
+from .rail import Invoice, Taken, payment_id, read_means
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (

@@ -12,19 +12,13 @@ be one more: `pay` gives the payer's signature on the channel's new balance, `ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Protocol
 
 from blake3 import blake3
 
-from ...protocol.codec import encode
 from ...protocol.errors import Code, RemoteProtocolError
-from ...protocol.prices import Ucr
-from ...protocol.reading import read_untrusted
-from ...protocol.schema import Key, Size, Text, Word, to_map
+from ...protocol.means import Means, decode_means_untrusted
 from ..store import Payment
-
-MEANS_BYTES_MAX = 256 * 1024
-"""Some hundred tokens of ecash, or a bank's answer of a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +70,9 @@ class Rail(Protocol):
         were taken by another, `NetworkError` as `pay` does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What goes from payer to payee."""
-
-    rail: Word
-    payer: Key
-    reference: Text
-    ucr: Ucr
-    body: Annotated[bytes, Size(0, MEANS_BYTES_MAX)]
-    """The rail's own."""
-
-    def encode(self) -> bytes:
-        return encode(to_map(self))
-
-
 def read_means(means: bytes, rail: str) -> Means:
     """Raises `RemoteProtocolError` unless these are means of this rail."""
-    found = read_untrusted(Means, means, bytes_max=MEANS_BYTES_MAX)
+    found = decode_means_untrusted(means)
     if found.rail != rail:
         raise RemoteProtocolError(Code.BAD_RECORD, f"These are means of {found.rail!r}, not of {rail!r}.")
     return found

@@ -90,6 +90,8 @@ class Decision:
     memory: Memory
     limits: tuple[str, ...] = field(default=())
     """Whose bound the budget is, in words, the strictest last."""
+    hour_ucr: float = 0.0
+    """What an hour of computing without a pause costs the owner now, with what they want beyond, in micro-credits."""
 
     @property
     def lends(self) -> bool:
@@ -117,7 +119,9 @@ def decide(
         look.until_ms = min(look.until_ms, settled_ms)
     # Short of the wait, margins still count: what is let go of them only starts it.
     held = blocked or (memory.blocked if reasons else frozenset())
-    return Decision(tuple(reasons), look.budget_w, look.until_ms, Memory(held, clear_since_ms), tuple(look.limits))
+    return Decision(
+        tuple(reasons), look.budget_w, look.until_ms, Memory(held, clear_since_ms), tuple(look.limits), look.hour_ucr
+    )
 
 
 class _Look:
@@ -128,6 +132,7 @@ class _Look:
         self._wants = rules.preferences
         self.until_ms = inf
         self.budget_w = inf
+        self.hour_ucr = 0.0
         self.limits: list[str] = []
 
     def reasons(self, wish: Wish, earns_ucr: float | None) -> Iterator[Reason]:
@@ -287,16 +292,20 @@ class _Look:
 
     def _worth(self, earns_ucr: float | None) -> Iterator[Reason]:
         self._again(self._now.ms + self._wants.tariff.changes_in_ms(self._now.of_day_ms))
-        if earns_ucr is None:
-            return
         plugged, on_battery = self._ask(Signal.PLUGGED), self._ask(Signal.ON_BATTERY)
         battery = any(on_battery.values) or (bool(plugged.values) and not all(plugged.values))
         watts = min(self.budget_w, self._rules.draw.full_w)
         duty = self._rules.draw.duty(self.budget_w)
         value = worth(
-            self._wants, watts, earns_ucr * duty, self._now.of_day_ms, on_battery=battery, now_ucr=self._asked.kwh_ucr
+            self._wants,
+            watts,
+            (earns_ucr or 0.0) * duty,
+            self._now.of_day_ms,
+            on_battery=battery,
+            now_ucr=self._asked.kwh_ucr,
         )
-        if not value.enough:
+        self.hour_ucr = (value.energy_ucr + value.wear_ucr + value.wanted_ucr) / max(duty, DUTY_MIN)
+        if earns_ucr is not None and not value.enough:
             yield Reason("worth", f"it is not worth it now: {value}")
 
     def _flag(self, signal: Signal, why: str, *, forbidden: bool = True, demanded: bool = False) -> Iterator[Reason]:

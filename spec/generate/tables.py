@@ -30,6 +30,9 @@ SIGNERS = {
     "feeder-roster": "grid key",
     "feeder-lease": "lender",
     "witness": "witness",
+    "dispute": "either side of the order",
+    "plea": "accused",
+    "decision": "verifier",
 }
 """Who signs a record: the one thing about it that its class does not say."""
 

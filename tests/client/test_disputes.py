@@ -25,7 +25,7 @@ READY_S = 120.0
 
 
 @contextmanager
-def verifiers(folder: Path, home: Path) -> Iterator[list[tuple[str, str]]]:
+def verifiers(folder: Path, home: Path, *more: str) -> Iterator[list[tuple[str, str]]]:
     """Owner and address of each of three verifiers."""
     with ExitStack() as stack:
         started = []
@@ -34,7 +34,18 @@ def verifiers(folder: Path, home: Path) -> Iterator[list[tuple[str, str]]]:
             state.mkdir(parents=True)
             config = state / "verifier.toml"
             config.write_text(f'state = "{state}"\nhome = "{home}"\nbundles = ["tiny-chat"]\n')
-            words = [sys.executable, "-P", "-m", "fallow.cli", "verifier", "run", "--config", str(config), "--json"]
+            words = [
+                sys.executable,
+                "-P",
+                "-m",
+                "fallow.cli",
+                "verifier",
+                "run",
+                "--config",
+                str(config),
+                "--json",
+                *more,
+            ]
             process = stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
             stack.callback(process.terminate)
             started.append(process)

@@ -37,10 +37,12 @@ NEVER = "audit:1"
 
 
 @asynccontextmanager
-async def nodes(tmp_path: Path, home: Path, *extra: dict[str, Any]) -> AsyncIterator[tuple[list[LocalNode], Mesh]]:
+async def nodes(
+    tmp_path: Path, home: Path, *extra: dict[str, Any], within_s: float = 170
+) -> AsyncIterator[tuple[list[LocalNode], Mesh]]:
     """A node for each mapping, with these settings beside the usual ones; and a client that trusts three judges."""
     plans = tuple(NodePlan(f"{number}-host", "host", settings=more) for number, more in enumerate(extra))
-    with trio.fail_after(170):
+    with trio.fail_after(within_s):
         async with (
             Testnet.start(tmp_path, plan=Plan(plans, (CHAT, EMBED)), home=home) as testnet,
             connect(testnet.bootstrap, home=home) as mesh,

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from fallow.node.log import wall_ms
-from fallow.node.store import Payment
-from fallow.protocol.errors import Code
+from fallow.node.store import Payment, debts
+from fallow.protocol.envelope import sign
+from fallow.protocol.errors import Code, RemoteProtocolError
 
 from .conftest import Town
-from .pair import CLIENT_KEY, NODE_KEY, OWNER_KEY, House
+from .pair import CLIENT, CLIENT_KEY, NODE_KEY, OWNER_KEY, SERVED, House
 
 WHO = (NODE_KEY, OWNER_KEY)
 JOB_UCR = 3 + 40 * 4
@@ -75,3 +76,56 @@ async def test_jobs_side_by_side_reserve_what_they_may_come_to(town: Town) -> No
     async with town.house.accounts.lent(account, JOB_UCR, JOB_UCR, 0):
         assert (await town.refusal()).code is Code.PREPAY
     assert await town.job() == JOB_UCR
+
+
+async def test_work_that_brings_less_than_it_costs_is_not_taken(town: Town) -> None:
+    hour_ucr = [0.0]
+    town.house.executor._hour_ucr = lambda: hour_ucr[0]
+    assert await town.job() == JOB_UCR
+    # 40 tokens at the rate measured, and three that are read: an hour of such jobs brings so much.
+    seconds = 40_000 / SERVED.output_tokens_per_s_milli + 3_000 / SERVED.input_tokens_per_s_milli
+    earns = JOB_UCR * 3600 / seconds
+    hour_ucr[0] = earns * 0.99
+    assert await town.job() == JOB_UCR
+    hour_ucr[0] = earns * 1.01
+    refused = await town.refusal()
+    assert refused.code is Code.BUSY
+    assert "not worth" in refused.message
+    assert town.house.availability.jobs == 0
+    hour_ucr[0] = 0.0
+    assert await town.job() == JOB_UCR
+
+
+@pytest.mark.spec("A-34", "P-26")
+async def test_a_payer_that_contradicts_itself_pays_ahead_and_is_heard_of(town: Town) -> None:
+    told: list[bytes] = []
+    town.house.accounts.contradicted = lambda one, other: told.append(one.signer)
+    await town.job()
+    channel = await town.wallet.channel(*WHO, 0, wall_ms())
+    account = await town.house.accounts.open(channel.channel)
+    latest = account.state.latest
+    assert latest is not None
+    less = replace(latest.record, due_ucr=latest.record.due_ucr - 1, held_ucr=2, release_at_ms=wall_ms() + 1000)
+    with pytest.raises(RemoteProtocolError) as caught:
+        await town.house.accounts.honour(account, sign(less, CLIENT))
+    assert caught.value.code is Code.CONTRADICTION
+    assert told == [CLIENT_KEY]
+    town.house.accounts.at_fault = {CLIENT_KEY}.__contains__
+    assert (await town.refusal()).code is Code.PREPAY
+    assert await town.house.accounts.take(payment(1, JOB_UCR))
+    assert await town.job() == JOB_UCR
+
+
+@pytest.mark.spec("P-30")
+async def test_the_fee_of_a_lost_dispute_is_owed_once_and_lent_no_more(town: Town) -> None:
+    narrow(town.house, 2)
+    await town.job()
+    for _ in range(2):
+        await town.house.accounts.charge(CLIENT_KEY, bytes(32), JOB_UCR)
+    assert [row.owed_ucr for row in debts(town.house.state)] == [2 * JOB_UCR]
+    assert (await town.refusal()).code is Code.PREPAY
+    assert await town.house.accounts.take(payment(1, 2 * JOB_UCR))
+    assert await town.job() == JOB_UCR
+    after = House(town.house.state)
+    assert after.journal.debtor(CLIENT_KEY, wall_ms()).owed_ucr == 3 * JOB_UCR
+    after.journal.close()

@@ -11,6 +11,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,17 @@ from xml.etree import ElementTree
 import pytest
 from nacl.signing import SigningKey
 
+from fallow.client.deposits import Deposits
 from fallow.node.rails.bank import Account, Bank
 from fallow.node.rails.cashu import Cashu
+from fallow.node.rails.cashu_crypto import check_dleq, locked
 from fallow.node.rails.ledger import Ledger
 from fallow.node.rails.rail import Invoice, Rail, read_means
 from fallow.node.store import Journal
+from fallow.node.trust import Deposit, TrustList
 from fallow.protocol.codec import encode
-from fallow.protocol.errors import Code, FallowError, Refused, RemoteProtocolError
+from fallow.protocol.errors import Code, ConfigError, FallowError, NetworkError, Refused, RemoteProtocolError
+from fallow.protocol.limits import HOLD_MS_MAX
 from fallow.protocol.schema import to_map
 
 PAYER = bytes([7]) * 32
@@ -333,3 +338,99 @@ def test_a_file_for_the_bank_is_of_the_schema_and_a_statement_of_ours_alone_coun
     assert payer.pay(invoice(payee, 13)) == means
     for rail in pair.opened.values():
         rail.close()
+
+
+DLEQ = "9818e061ee51d5c8edc3342369a554998ff7b4381c8652d724cdf46429be73d"
+POINT = "02a9acc1e48c25eeeb9289b5031cc57da9fe72f3fe2861d264bdc074209b107ba2"
+MINT_KEY = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+
+
+def test_a_mint_that_signs_with_another_key_is_found_out() -> None:
+    """The example of NUT-12: the mint's private key is 1, so what it signs is the point itself."""
+    check_dleq(f"{DLEQ}9", f"{DLEQ}a", POINT, POINT, MINT_KEY)
+    for changed in (
+        (f"{DLEQ}8", f"{DLEQ}a", POINT, POINT, MINT_KEY),
+        (f"{DLEQ}9", f"{DLEQ}b", POINT, POINT, MINT_KEY),
+        (f"{DLEQ}9", f"{DLEQ}a", MINT_KEY, POINT, MINT_KEY),
+        (f"{DLEQ}9", f"{DLEQ}a", POINT, MINT_KEY, MINT_KEY),
+        (f"{DLEQ}9", f"{DLEQ}a", POINT, POINT, POINT),
+        ("None", "None", POINT, POINT, MINT_KEY),
+        ("", "", POINT, POINT, MINT_KEY),
+        ("00" * 32, "00" * 32, POINT, POINT, MINT_KEY),
+    ):
+        with pytest.raises(RemoteProtocolError) as caught:
+            check_dleq(*changed)
+        assert caught.value.code is Code.BAD_SIGNATURE
+
+
+def test_an_owner_that_has_locked_enough_for_long_enough_is_an_anchor(tmp_path: Path, mint: str) -> None:
+    """The client is the payee of the deposit: it is the one who could take it."""
+    pair = purses(tmp_path, mint)
+    owner, client = pair["payer"], pair["payee"]
+    pair.fund(owner, client, 60 * UNIT_UCR)
+    now_ms, week_s = int(time.time() * 1000), HOLD_MS_MAX // 1000
+    long_s, short_s = now_ms // 1000 + 2 * week_s, now_ms // 1000 + week_s - 60
+
+    def kept(name: str, means: bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(means)
+        return path
+
+    def altered(means: bytes, **changes: Any) -> bytes:
+        found = read_means(means, "cashu")
+        body = json.loads(found.body)
+        body["proofs"] = [{**proof, **changes} for proof in body["proofs"]]
+        return replace(found, body=json.dumps(body).encode()).encode()
+
+    good = owner.pay(invoice(client, 8, "good"), until_s=long_s)
+    spent = owner.pay(invoice(client, 4, "spent"), until_s=long_s)
+    client.take(spent)
+    never = replace(read_means(good, "cashu"), ucr=read_means(good, "cashu").ucr)
+    made_up = json.loads(never.body)
+    made_up["proofs"] = [
+        {**proof, "secret": locked(client.address, long_s, owner.address)} for proof in made_up["proofs"]
+    ]
+    files = {
+        b"g": kept("good", good),
+        b"s": kept("spent", spent),
+        b"t": kept("short", owner.pay(invoice(client, 4, "short"), until_s=short_s)),
+        b"o": kept("other", owner.pay(Invoice(PAYER, owner.address, 4 * UNIT_UCR, "to itself"), until_s=long_s)),
+        b"n": kept("no-proof", altered(good, dleq=None)),
+        b"m": kept("made-up", replace(never, body=json.dumps(made_up).encode()).encode()),
+        b"a": kept("amount", altered(good, amount=64)),
+        b"x": tmp_path / "not-there",
+        b"l": kept("less", owner.pay(invoice(client, 2, "less"), until_s=long_s)),
+    }  # fmt: skip
+    named = [Deposit(who * 32, path, 3 * UNIT_UCR) for who, path in files.items()]
+    deposits = Deposits(named, lambda: nullcontext(client))
+    assert deposits.owners(now_ms) == frozenset()  # not looked at yet
+    deposits.look()
+    assert deposits.owners(now_ms) == {b"g" * 32}
+    assert deposits.owners(now_ms + week_s * 1000 + 60_000) == frozenset()
+    client.take(good)
+    deposits.look()
+    assert deposits.owners(now_ms) == frozenset()
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_what_cannot_be_seen_does_not_count() -> None:
+    def no_mint() -> Any:
+        raise NetworkError(Code.PEER_UNREACHABLE, "The mint did not answer.")
+
+    deposits = Deposits([Deposit(bytes(32), Path("means"), 1)], no_mint)
+    deposits.look()
+    assert deposits.owners(0) == frozenset()
+
+
+def test_deposits_of_the_trust_file(tmp_path: Path) -> None:
+    (tmp_path / "trust.toml").write_text(f'[[deposit]]\nowner = "{"ab" * 32}"\nmeans = "deposits/one"\nleast_ucr = 5\n')
+    assert TrustList.load(tmp_path).deposits == (Deposit(b"\xab" * 32, tmp_path / "deposits/one", 5),)
+    for wrong in (
+        'owner = "ab"\nmeans = "m"\nleast_ucr = 5',
+        f'owner = "{"ab" * 32}"\nmeans = "m"\nleast_ucr = 0',
+        "x = 1",
+    ):
+        (tmp_path / "trust.toml").write_text(f"[[deposit]]\n{wrong}\n")
+        with pytest.raises(ConfigError, match="deposit 1"):
+            TrustList.load(tmp_path)

@@ -6,6 +6,7 @@ from nacl.signing import SigningKey
 
 from fallow.protocol.bundle import Carried, Cheat, File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.checks import Attestation, Finding, Verdict
+from fallow.protocol.disputes import Decision, Dispute, Plea
 from fallow.protocol.evidence import Evidence
 from fallow.protocol.grid import FeederLease, FeederMember, FeederRoster, ShedOrder
 from fallow.protocol.identity import Issuer, Mandate, WorkerKey
@@ -62,4 +63,7 @@ RECORDS = (
     FeederRoster("t-17", 3, 9_000, (FeederMember(B, 4_000), FeederMember(A, 5_000)), NOW_MS, NOW_MS + 1000),
     FeederLease(HASH, A, B, 1_500, NOW_MS, NOW_MS + 1000, b"n" * 16),
     Witness(A, B, b"mandate", NOW_MS, NOW_MS + 1000, 24, 20_000, 90_000, 5_000, 0),
+    Dispute("wrong", B, HASH, HASH, 90, 60_000, NOW_MS, HASH),
+    Plea(HASH, "owns", HASH),
+    Decision(HASH, "upheld", B, 0, 77, 90, "its figures differ"),
 )  # fmt: skip

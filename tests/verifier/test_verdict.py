@@ -106,6 +106,30 @@ def test_a_text_without_its_end_is_left_open() -> None:
     assert of(found, 10).standing == Standing.UPHELD
 
 
+def least_price(shift: int) -> tuple[Verdict, Signed[Receipt]]:
+    """A node writes a window, and is cancelled under another order of the work before it has written anything."""
+    job = Job(QUORUM)
+    writer = job.text(10)
+    writer.write(0, 32, shift)
+    first = writer.receipt(OPEN)
+    for checker in (11, 12):
+        job.check(checker, first, 32)
+    nothing = job.text(10).receipt("cancelled")
+    for ordered in job.ordered:
+        ordered.open()
+    return verdict(job), nothing
+
+
+@pytest.mark.spec("A-16", "A-19")
+def test_who_is_refuted_is_not_due_the_least_price_of_what_was_cancelled() -> None:
+    found, nothing = least_price(0)
+    assert nothing.id in of(found, 10).due_for
+    found, nothing = least_price(5_000)
+    assert of(found, 10).standing == Standing.REFUTED
+    assert (of(found, 10).due_for, of(found, 10).due_ucr) == ((), 0)
+    assert of(found, 10).withheld_ucr > nothing.record.amount_ucr > 0
+
+
 def lied_and_replaced() -> Job:
     """The second window is false; another node writes it anew, and the text ends well."""
     job = Job(QUORUM)

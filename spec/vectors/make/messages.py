@@ -49,10 +49,31 @@ MESSAGES: dict[str, Fields] = {
     "shed-exchange": {"grid": NODE.key, "known": [HASH, NODE.key], "orders": [_SHORT]},
     "feeder-request": {"known": [HASH], "roster": HASH, "wanted_w": 1_500},
     "feeder": {"rosters": [_SHORT], "leases": [_SHORT, _SHORT]},
+    "dispute-request": {
+        "dispute": _SHORT, "plea": _SHORT, "proof": b"a proof", "addresses": ["/ip4/192.0.2.1/tcp/4001"],
+    },
+    "plea": {"plea": _SHORT},
+    "decision": {"decision": _SHORT, "mandate": _SHORT},
+    "disputes-request": {"accused": NODE.key},
+    "disputes": {"disputes": [_SHORT, _SHORT]},
+    "decided-request": {
+        "channel": _SHORT, "order": _SHORT, "receipt": _SHORT, "dispute": _SHORT, "ucr": 7, "decisions": [_SHORT],
+        "mandates": [_SHORT],
+    },
+    "decided": {"decision": HASH},
+    "evidence": {"evidence": _SHORT},
+    "noted": {"evidence": HASH},
+    "rails-request": {},
+    "rails": {"rails": ["ledger", "cashu"], "addresses": ["at one", "at the other"]},
+    "means-request": {"means": b"means"},
+    "means": {"payment": HASH, "ucr": 7},
 }  # fmt: skip
 """Every message by its kind, with all its fields."""
 
-OPTIONAL = {"order": "voucher", "profile": "worker_key", "blob": "content", "probe": "witness", "rate": "content"}
+OPTIONAL = {
+    "dispute-request": "plea", "order": "voucher", "profile": "worker_key", "blob": "content", "probe": "witness",
+    "rate": "content",
+}  # fmt: skip
 
 
 def message() -> Iterator[Case]:
@@ -67,8 +88,8 @@ def message() -> Iterator[Case]:
             without = {key: value for key, value in fields.items() if key != first}
             if first != OPTIONAL.get(kind):
                 yield _wrong(f"{kind}-missing", f"{first} is missing.", kind, without)
-            odd, what = (7, "a number") if isinstance(fields[first], list) else ([], "a list")
-            yield _wrong(f"{kind}-wrong-type", f"{first} is {what}.", kind, {**fields, first: odd})
+                odd, what = (7, "a number") if isinstance(fields[first], list) else ([], "a list")
+                yield _wrong(f"{kind}-wrong-type", f"{first} is {what}.", kind, {**fields, first: odd})
         yield _wrong(f"{kind}-unknown", "A field that the message does not have.", kind, {**fields, "colour": 1})
     extended = encode({"t": "cancel", "reason": "enough", "opt_mood": [1]})
     about = "An unknown field that begins with opt_ is ignored."

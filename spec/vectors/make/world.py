@@ -187,6 +187,24 @@ def lease(**changes: Any) -> Fields:
     }  # fmt: skip
 
 
+def dispute(**changes: Any) -> Fields:
+    return {
+        "kind": "wrong", "accused": NODE.key, "order": HASH, "receipt": HASH, "fee_ucr": 90, "answer_ms": 60_000,
+        "opened_ms": NOW_MS, "shown": HASH, **changes,
+    }  # fmt: skip
+
+
+def plea(**changes: Any) -> Fields:
+    return {"dispute": HASH, "says": "owns", "shown": HASH, **changes}
+
+
+def decision(**changes: Any) -> Fields:
+    return {
+        "dispute": HASH, "outcome": "upheld", "loser": NODE.key, "due_ucr": 0, "withheld_ucr": 77, "fee_ucr": 90,
+        "reason": "its figures differ", **changes,
+    }  # fmt: skip
+
+
 EXAMPLES: dict[str, tuple[Signer, Fields]] = {
     "issuer": (OWNER, issuer()),
     "mandate": (OWNER, mandate()),
@@ -206,5 +224,8 @@ EXAMPLES: dict[str, tuple[Signer, Fields]] = {
     "feeder-roster": (GRID, roster()),
     "feeder-lease": (NODE, lease()),
     "witness": (NODE, witness()),
+    "dispute": (CLIENT, dispute()),
+    "plea": (NODE, plea()),
+    "decision": (OTHER, decision()),
 }
 """Every signed record by its name: who signs the example, and its fields."""

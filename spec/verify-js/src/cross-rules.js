@@ -20,6 +20,7 @@ import {
 const ENDS = ['open', 'final', 'yielded', 'cancelled']
 const OUTCOMES = ['accepted', 'rejected', 'inconclusive']
 const STANDINGS = ['upheld', 'refuted', 'undecided', 'silent']
+const DISPUTES = ['wrong', 'two-faced', 'disowned', 'unpaid', 'mismatched', 'unopened']
 const DTYPES = new Set([
   ...['bool', 'float16', 'bfloat16', 'float32', 'float64', 'complex64', 'complex128'],
   ...[8, 16, 32, 64].flatMap((bits) => [`int${bits}`, `uint${bits}`]),
@@ -76,6 +77,13 @@ export const CROSS_RULES = {
     equal(w.witness, w.subject)
       ? 'nobody is a witness of itself'
       : lasting(w.issued_ms, w.expires_ms, WITNESS_MS_MAX),
+  dispute: (d) => (DISPUTES.includes(d.kind) ? null : 'no dispute is about that'),
+  plea: (p) => (['owns', 'denies', 'answers'].includes(p.says) ? null : 'nobody pleads that'),
+  decision: (d) => {
+    if (!['upheld', 'dismissed'].includes(d.outcome)) return 'no outcome of a decision'
+    return d.due_ucr > 0 && d.withheld_ucr > 0 ? 'the same receipts are due and withheld' : null
+  },
+  'message-rails': (m) => (m.rails.length === m.addresses.length ? null : 'not one address for each rail'),
   work: (w) => {
     if (w.sequences.length > 0 === w.arrays.length > 0) return 'sequences and arrays both, or neither'
     if (w.sequences.some((sequence) => sequence.length === 0)) return 'an empty sequence'

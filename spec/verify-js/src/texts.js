@@ -23,8 +23,10 @@ export function judgeText(evidence, executors) {
   if (evidence.question.policy.kind === 'adaptive') doubtWhatFollows(executors, windows)
   const all = [...windows.values()]
   const rulings = new Map()
+  const refuted = new Set(all.filter(({ outcome }) => outcome === 'rejected').map(({ part }) => hex(part.node)))
   for (const window of all) {
-    rulings.set(hex(window.receipt.id), onExecutor(window))
+    const unbacked = window.receipt.fields.tokens === 0 && refuted.has(hex(window.part.node))
+    rulings.set(hex(window.receipt.id), unbacked ? UNDECIDED : onExecutor(window))
     for (const check of window.checks) {
       const ruling = onChecker(window, check, evidence.who)
       for (const { id } of [check.order, ...check.receipts]) rulings.set(hex(id), ruling)

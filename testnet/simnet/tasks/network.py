@@ -22,6 +22,7 @@ from ....node.network.racing import ADDRESS_S
 from ....node.network.relays import RETRY_S, WANTED
 from ....node.network.seam import CIRCUIT, Handler, Reachability
 from ....node.network.services import Service
+from ....node.network.standing import Fault
 from ....protocol.errors import Code, NetworkError
 from ....protocol.identity import peer_id
 from ..regions import NATS
@@ -294,6 +295,9 @@ class SimNetwork:
     def peers(self) -> list[bytes]:
         self._trim()
         return list(self._connections)
+
+    def blame(self, peer: bytes, fault: Fault) -> None:
+        self.log.write(self.place.number, "blamed", int(fault))
 
     def whereabouts(self, peer: bytes) -> tuple[str, ...]:
         return self._ways.get(peer, ())

@@ -1,0 +1,192 @@
+"""A verifier's service, `/fallow/dispute/1`: either side of an order brings its claim or its answer, and is told the decision.
+
+The accused is asked where the claimant says it was; a payer, which nobody may be able to dial, asks by itself what there is to
+answer. Nothing of a request is believed: see `arbiter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+from nacl.signing import SigningKey
+
+from ..node.engine.engine import Engine
+from ..node.network.seam import Network, Stream
+from ..protocol.disputes import Dispute, Kind, Plea, check_dispute, judges
+from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
+from ..protocol.identity import Mandate, content_hash
+from ..protocol.limits import TEXT_BYTES_MAX
+from ..protocol.messages import (
+    DISPUTE_PROTOCOL,
+    DecisionReply,
+    DisputeRequest,
+    DisputesReply,
+    DisputesRequest,
+    Message,
+    PleaReply,
+    RefuseMessage,
+    decode_message_untrusted,
+    encode_message,
+)
+from ..verifier.disputes import Matter, Shown, decide, matter_of, run_wanted
+from ..verifier.rerun import disowned
+from .arbiter import AT_ONCE, REQUEST_S, RETRY_MS, WAIT_S, open_proof_untrusted
+from .docket import Docket, Entry
+from .rerunning import rerun
+
+ANSWER_MS: Final = 24 * 3600 * 1000
+"""Least time to answer, unless the verifier's owner says otherwise: a laptop that was shut for a night."""
+ASK_S: Final = 5.0
+"""For the accused's word, while the claimant waits."""
+
+
+@dataclass
+class Tribunal:
+    """One owner's judge."""
+
+    key: SigningKey
+    mandate: Signed[Mandate]
+    engine: Engine
+    bundles: frozenset[bytes]
+    """That this machine can run."""
+    docket: Docket
+    network: Network
+    now_ms: Callable[[], int]
+    settled_ucr: Callable[[bytes], int]
+    """What a key has paid this verifier's owner."""
+    answer_ms: int = ANSWER_MS
+    fee_ucr: int = 0
+    """The least fee, of all judges together, for which it works."""
+
+    def __post_init__(self) -> None:
+        self._turns = trio.CapacityLimiter(AT_ONCE)
+
+    async def serve(self, stream: Stream) -> None:
+        """One request, and what came of it."""
+        with trio.fail_after(REQUEST_S):
+            frame = await stream.receive()
+        try:
+            reply = await self.answer_untrusted(frame)
+        except FallowError as error:
+            retry_ms = error.retry_after_ms if isinstance(error, Refused) else 0
+            reply = RefuseMessage(str(error.code), error.message[: TEXT_BYTES_MAX // 4], retry_ms)
+        await stream.send(encode_message(reply))
+
+    async def answer_untrusted(self, frame: bytes) -> Message:
+        """The decision, or what there is to answer. Raises `FallowError`: `timed_out` while the accused may still answer, with
+        the time that it has; `unpaid` for a claimant that owes a fee here, or offers too small a one."""
+        request = decode_message_untrusted(frame)
+        if isinstance(request, DisputesRequest):
+            return DisputesReply(self.docket.against(request.accused))
+        if not isinstance(request, DisputeRequest):
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
+        dispute = verify_untrusted(Dispute, request.dispute, signer=claimed_signer_untrusted(request.dispute))
+        entry = self.docket.entry(dispute.id)
+        if entry is None and request.plea is None:
+            entry = self._open(dispute, request.proof)
+        if entry is None:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The dispute was not brought here.")
+        if request.plea is not None and entry.decision is None:
+            entry = self._hear(dispute, request.plea, request.proof)
+        if entry.decision is None:
+            with trio.move_on_after(WAIT_S) as waiting:
+                await self._turns.acquire()
+            if waiting.cancelled_caught:
+                raise Refused(Code.BUSY, "Other disputes are being looked at.", RETRY_MS)
+            try:
+                entry = await self._decide(dispute, entry, request.addresses)
+            finally:
+                self._turns.release()
+        assert entry.decision is not None
+        return DecisionReply(entry.decision, self.mandate.envelope)
+
+    def _open(self, dispute: Signed[Dispute], claimed: bytes) -> Entry:
+        """The dispute is on the docket: it holds together, and it is for this judge."""
+        record = dispute.record
+        if content_hash(claimed) != record.shown:
+            raise RemoteProtocolError(Code.BAD_RECORD, "What is shown is not what the dispute names.")
+        records, openings = open_proof_untrusted(claimed)
+        matter = matter_of(dispute, Shown(list(records.values()), openings), None, Shown())
+        check_dispute(dispute, matter.order, self.now_ms())
+        if self.mandate.record.owner not in judges(matter.order, record.receipt, matter.channel.record.payout_owner):
+            raise RemoteProtocolError(Code.UNSATISFIABLE_ASSURANCE, "This owner was not drawn to judge it.")
+        if matter.order.record.bundle not in self.bundles:
+            raise RemoteProtocolError(Code.UNKNOWN_BUNDLE, "This verifier does not run the bundle.")
+        if record.answer_ms < self.answer_ms:
+            raise Refused(Code.BAD_TERMS, f"The accused is to have {self.answer_ms} ms to answer, and no less.")
+        if record.fee_ucr < self.fee_ucr:
+            raise Refused(Code.UNPAID, f"This verifier judges for a fee of {self.fee_ucr} ucr or more.")
+        if self.docket.fees_ucr(dispute.signer) > self.settled_ucr(dispute.signer):
+            raise Refused(Code.UNPAID, "The claimant owes the fee of a dispute that it has lost.")
+        return self.docket.open(dispute, claimed, self.now_ms())
+
+    def _hear(self, dispute: Signed[Dispute], envelope: bytes, answered: bytes) -> Entry:
+        plea = verify_untrusted(Plea, envelope, signer=dispute.record.accused)
+        if plea.record.dispute != dispute.id or content_hash(answered) != plea.record.shown:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The plea is of another dispute, or names something else.")
+        if answered:
+            open_proof_untrusted(answered)
+        self.docket.answer(plea, answered)
+        entry = self.docket.entry(dispute.id)
+        assert entry is not None
+        return entry
+
+    async def _decide(self, dispute: Signed[Dispute], entry: Entry, addresses: Sequence[str]) -> Entry:
+        """Decided, and on disk. Raises `Refused(timed_out)` while the accused may still answer."""
+        if entry.plea is None and dispute.record.kind == Kind.DISOWNED:
+            entry = await self._ask(dispute, addresses) or entry
+        late = self.now_ms() >= entry.until_ms
+        matter = await trio.to_thread.run_sync(_matter, dispute, entry)
+        objection = await self._objection(matter) if matter.plea or late or _says_all(dispute) else None
+        decision = decide(matter, objection, late=late)
+        if decision is None:
+            left_ms = entry.until_ms - self.now_ms()
+            raise Refused(Code.TIMED_OUT, f"The accused has {left_ms // 1000 + 1} s left to answer.", max(1, left_ms))
+        self.docket.decide(sign(decision, self.key))
+        decided = self.docket.entry(dispute.id)
+        assert decided is not None
+        return decided
+
+    async def _ask(self, dispute: Signed[Dispute], addresses: Sequence[str]) -> Entry | None:
+        """What the accused node said; None if it could not be had."""
+        request = DisputeRequest(dispute.envelope, None, b"", ())
+        try:
+            with trio.fail_after(ASK_S):
+                frame = await self.network.request(
+                    dispute.record.accused, DISPUTE_PROTOCOL, encode_message(request), addresses
+                )
+            reply = decode_message_untrusted(frame)
+            if isinstance(reply, PleaReply):
+                return self._hear(dispute, reply.plea, b"")
+        except (FallowError, trio.TooSlowError):
+            pass  # it may still bring its answer by itself
+        return None
+
+    async def _objection(self, matter: Matter) -> str | None:
+        """Why the answer is not what this machine comes to; empty if it is; None if it is not to be run."""
+        run = run_wanted(matter)
+        if run is None:
+            return None
+        piece = await rerun(self.engine, matter.order.record.bundle, run)
+        return disowned(matter.part, piece, matter.tolerance) or ""
+
+
+def _says_all(dispute: Signed[Dispute]) -> bool:
+    """Whether the accused has no answer to give: what is shown decides."""
+    return dispute.record.kind in (Kind.WRONG, Kind.TWO_FACED)
+
+
+def _matter(dispute: Signed[Dispute], entry: Entry) -> Matter:
+    claimed = _shown_untrusted(entry.claimed)
+    answered = _shown_untrusted(entry.answered) if entry.answered else Shown()
+    plea = verify_untrusted(Plea, entry.plea, signer=dispute.record.accused) if entry.plea else None
+    return matter_of(dispute, claimed, plea, answered)
+
+
+def _shown_untrusted(encoded: bytes) -> Shown:
+    records, openings = open_proof_untrusted(encoded)
+    return Shown(list(records.values()), openings)

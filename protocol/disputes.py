@@ -1,0 +1,209 @@
+"""Disputes between the two sides of one order: the claim, the answer to it, and what each judge decides.
+
+    claimant                        judges (three drawn, two are enough)                 accused
+       |-- dispute, what it shows --------->|-- is asked, or looks by itself ------------->|
+       |                                    |<------------------ plea, what it shows ------|
+       |<------ decision, counter-signed ---|---- decision ------------------------------->|
+
+Who judges follows from the order and the receipt alone, so neither side can choose once it knows what there is to hide. What
+the judges hold against the plaintext is signed: a side that shows something has signed the hash of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final
+
+from .codec import encode
+from .envelope import Signed
+from .errors import Code, RemoteProtocolError
+from .grounds import DRAWN, ENOUGH, is_verifier
+from .identity import Mandate, content_hash
+from .limits import HOLD_MS_MAX, SKEW_MS
+from .orders import JobOrder
+from .payment import Channel
+from .policy import draw
+from .prices import Ucr
+from .receipts import Receipt
+from .schema import Between, Hash, Key, Text, Uint, Word, to_map
+
+ANSWER_MS_MIN: Final = 1_000
+"""What a record may say. Judges take nothing below their own least, a day unless their owner says otherwise."""
+
+
+class Kind(StrEnum):
+    """What one side says of the other."""
+
+    WRONG = "wrong"
+    """The payee's answer is not what the model gives."""
+    TWO_FACED = "two-faced"
+    """The payee, a checker, has signed two findings about the same work that contradict each other."""
+    DISOWNED = "disowned"
+    """The payee does not stand by its receipt."""
+    UNPAID = "unpaid"
+    """The payer does not pay for a result that is good."""
+    MISMATCHED = "mismatched"
+    """The payer opens another input than it has ordered."""
+    UNOPENED = "unopened"
+    """The payer does not open how the work was to be checked."""
+
+
+BY_PAYER: Final = frozenset({Kind.WRONG, Kind.TWO_FACED, Kind.DISOWNED})
+"""Claims of the payer against the payee; the others are the payee's against the payer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """One side of an order says that the other has not kept to it, and lets those judge whom both have agreed to."""
+
+    RECORD: ClassVar[str] = "dispute"
+
+    kind: Word
+    """`wrong`, `two-faced`, `disowned`, `unpaid`, `mismatched` or `unopened`."""
+    accused: Key
+    """The order's signer, or its executor; the other one signs this."""
+    order: Hash
+    """The order, which names the candidates."""
+    receipt: Hash
+    """The executor's receipt under it, up to which its answer is judged."""
+    fee_ucr: Ucr
+    """For the judges together, on the loser: at most what the order may come to."""
+    answer_ms: Annotated[int, Between(ANSWER_MS_MIN, HOLD_MS_MAX)]
+    """For so long after a judge has got this, the accused may answer."""
+    opened_ms: Uint
+    """In milliseconds since 1970."""
+    shown: Hash
+    """Hash of what the claimant shows: an encoded `ProofFile`."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in Kind.__members__.values():
+            raise ValueError(f"no dispute is about {self.kind!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plea:
+    """The accused answers."""
+
+    RECORD: ClassVar[str] = "plea"
+
+    dispute: Hash
+    """Id of the dispute."""
+    says: Word
+    """`owns` or `denies` the receipt; `answers`, where that is not the question."""
+    shown: Hash
+    """Hash of what the accused shows: an encoded `ProofFile`, or of nothing."""
+
+    def __post_init__(self) -> None:
+        if self.says not in (OWNS, DENIES, ANSWERS):
+            raise ValueError(f"nobody pleads {self.says!r}")
+
+
+OWNS, DENIES, ANSWERS = "owns", "denies", "answers"
+UPHELD, DISMISSED = "upheld", "dismissed"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A judge says: the claim holds or does not, who is due what, and who bears the fee."""
+
+    RECORD: ClassVar[str] = "decision"
+
+    dispute: Hash
+    """Id of the dispute."""
+    outcome: Word
+    """`upheld` or `dismissed`."""
+    loser: Key
+    """The accused if it is upheld, else the claimant: bears the fee."""
+    due_ucr: Ucr
+    """What the order's receipts, up to the disputed one, add to what is owed for good: nothing may forfeit it."""
+    withheld_ucr: Ucr
+    """What they claim and is not owed: of what is held, as much may be forfeited. Either this or what is due is 0."""
+    fee_ucr: Ucr
+    """As in the dispute; 0 where the payer shows only now what it may have paid before."""
+    reason: Text
+    """For a person."""
+
+    def __post_init__(self) -> None:
+        if self.outcome not in (UPHELD, DISMISSED):
+            raise ValueError(f"no decision comes out {self.outcome!r}")
+        if self.due_ucr and self.withheld_ucr:
+            raise ValueError("the same receipts are both due and withheld")
+
+
+def judges(order: Signed[JobOrder], receipt: bytes, payout_owner: bytes) -> frozenset[bytes]:
+    """Owners who are to judge. Raises `Refused(unsatisfiable_assurance)` if too few were agreed on.
+
+    By the commitment, which the client made before the work, and the receipt, which the executor signed after it.
+    """
+    parties = {order.signer, order.record.executor, payout_owner}
+    return frozenset(draw(order.record.check_commitment, receipt, order.record.candidates, parties, DRAWN))
+
+
+def check_dispute(dispute: Signed[Dispute], order: Signed[JobOrder], now_ms: int) -> None:
+    """Raises `RemoteProtocolError` unless it is one side's claim against the other, made now, for a fee in proportion."""
+    record, sides = dispute.record, (order.signer, order.record.executor)
+    payer, payee = sides
+    wanted = (payer, payee) if record.kind in BY_PAYER else (payee, payer)
+    if order.id != record.order or (dispute.signer, record.accused) != wanted:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The dispute is not between the two sides of its order.")
+    if record.fee_ucr > order.record.amount_ucr_max:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The fee is larger than what the order may come to.")
+    if abs(now_ms - record.opened_ms) > SKEW_MS:
+        raise RemoteProtocolError(Code.EXPIRED, "The dispute was opened at a time that is not now.")
+
+
+def decision_id(decision: Decision) -> bytes:
+    """By which both sides know it, whoever's signatures they have: reasons are worded as each likes."""
+    return content_hash(encode(to_map(replace(decision, reason=""))))
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What enough judges have decided, with all that it takes to see that they were to judge."""
+
+    channel: Signed[Channel]
+    order: Signed[JobOrder]
+    receipt: Signed[Receipt]
+    dispute: Signed[Dispute]
+    decisions: Sequence[Signed[Decision]]
+    mandates: Sequence[Signed[Mandate]]
+
+
+def check_decided(decided: Decided, now_ms: int) -> bytes:
+    """The decision's id. Raises `FallowError` unless it binds both sides of the channel; the signatures are checked."""
+    channel, order, dispute = decided.channel.record, decided.order, decided.dispute
+    if (order.signer, order.record.channel, order.record.executor) != (
+        channel.payer,
+        decided.channel.id,
+        channel.payee,
+    ):
+        raise RemoteProtocolError(Code.BAD_RECORD, "The order is not the payer's to this node on this channel.")
+    check_dispute(dispute, order, dispute.record.opened_ms)
+    receipt = decided.receipt
+    if (receipt.id, receipt.signer, receipt.record.order) != (dispute.record.receipt, channel.payee, order.id):
+        raise RemoteProtocolError(Code.BAD_RECORD, "The receipt is not the one in dispute.")
+    if len({decision_id(signed.record) for signed in decided.decisions}) != 1:
+        raise RemoteProtocolError(Code.BAD_RECORD, "Those who signed do not say the same.")
+    decision = decided.decisions[0].record
+    loser = dispute.record.accused if decision.outcome == UPHELD else dispute.signer
+    sums = {decision.due_ucr, decision.withheld_ucr}
+    follows = (decision.dispute, decision.loser) == (dispute.id, loser)
+    if not follows or decision.fee_ucr not in (0, dispute.record.fee_ucr) or not sums <= {0, receipt.record.amount_ucr}:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The decision does not follow from the dispute.")
+    drawn = judges(order, receipt.id, channel.payout_owner)
+    owners = {
+        mandate.record.owner
+        for signed in decided.decisions
+        for mandate in decided.mandates
+        if mandate.record.owner in drawn and is_verifier(mandate, signed.signer, now_ms)
+    }
+    if len(owners) < ENOUGH:
+        raise RemoteProtocolError(Code.UNSATISFIABLE_ASSURANCE, f"{len(owners)} of the judges drawn have signed it.")
+    return decision_id(decision)
+
+
+def forfeited_ucr_max(decision: Decision, payee: bytes) -> int:
+    """What the payer may take off what it holds of this payee's pay: what is not owed, and the fee if the payee has lost."""
+    return decision.withheld_ucr + (decision.fee_ucr if decision.loser == payee else 0)
