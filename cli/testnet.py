@@ -23,6 +23,7 @@ from ..testnet.plan import (
     parse_adversaries,
     parse_kinds,
     plan_nodes,
+    with_sensors,
 )
 from ..testnet.planfile import load
 from ..testnet.record import LocalNode
@@ -41,6 +42,9 @@ Namespaces = Annotated[
     bool, Parameter(help="Each node in a network namespace of its own, vehicles and robots behind routers; needs root.")
 ]
 DayS = Annotated[float, Parameter(help="Owners live scripted days of so many seconds; 0: nobody drives.")]
+Sensed = Annotated[
+    bool, Parameter(help="Vehicles, robots and sites follow days of signals by their own rules, not scripts.")
+]
 TokenMs = Annotated[int, Parameter(help="Workers take so much longer for each token, as larger models would.")]
 PlanFile = Annotated[Path | None, Parameter(name="--plan", help="All of this from a TOML file instead.")]
 
@@ -62,6 +66,7 @@ async def up(
     regions: Regions = "",
     namespaces: Namespaces = False,
     day_s: DayS = 0.0,
+    sensed: Sensed = False,
     token_ms: TokenMs = 0,
     plan: PlanFile = None,
     faults: Annotated[str, Parameter(help="At the start, such as 2-vehicle=freeze,3-vehicle=slow:64.")] = "",
@@ -70,8 +75,10 @@ async def up(
 ) -> None:
     """The nodes run until Ctrl-C or SIGTERM, or with --detach until `fallow testnet down`."""
     chosen = planned(nodes, liars, kinds, adversaries, bundles, owners, regions, namespaces, day_s, token_ms, plan)
+    if sensed:
+        chosen = replace(chosen, nodes=with_sensors(chosen.nodes))
     early = _at_start(faults)
-    if detach and chosen.day_s:
+    if detach and days.moments(chosen):
         raise ConfigError(Code.BAD_CONFIG, "Somebody has to stay and drive: --day-s goes without --detach.")
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)

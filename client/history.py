@@ -53,9 +53,10 @@ CREATE INDEX IF NOT EXISTS kept_owner ON kept (owner);
 CREATE INDEX IF NOT EXISTS kept_at ON kept (at_ms);
 """
 _COUNT = """
-INSERT INTO standings VALUES (:node, :bundle, :precision, :role, :owner, 1, 1, :at_ms)
+INSERT INTO standings VALUES (:node, :bundle, :precision, :role, :owner, :results, :results, :at_ms)
 ON CONFLICT (node, bundle, precision, role) DO UPDATE SET
-    valid = iif(owner = excluded.owner, valid, 0) + 1, checked = checked + 1, owner = excluded.owner, at_ms = excluded.at_ms
+    valid = iif(owner = excluded.owner, valid, 0) + :results, checked = checked + :results,
+    owner = excluded.owner, at_ms = excluded.at_ms
 """
 _GIVE_WAY = """
 DELETE FROM kept WHERE receipt IN (
@@ -143,11 +144,11 @@ class History:
         )  # fmt: skip
         return int(row[0]) if row else 0
 
-    def passed(self, subject: Subject, role: str, now_ms: int) -> None:
-        """One more result was checked, and borne out."""
+    def passed(self, subject: Subject, role: str, now_ms: int, results: int = 1) -> None:
+        """So many more results were checked, and borne out."""
         values = {
             "node": subject.node, "bundle": subject.bundle, "precision": subject.precision, "role": role,
-            "owner": subject.owner, "at_ms": now_ms,
+            "owner": subject.owner, "results": results, "at_ms": now_ms,
         }  # fmt: skip
         self._write(_COUNT, values)
         self._write(

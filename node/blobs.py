@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import trio
-
 from ..protocol.errors import StoreError
 from ..protocol.limits import CHUNK_BYTES
 from ..protocol.messages import BlobReply, BlobRequest
 from .engine.bundles import Bundle
 from .log import EventLog
+from .machine import beside
 from .network.seam import Stream
 from .pace import Meter, Pace, Traffic, Turns
 from .questions import answer_each
@@ -85,7 +84,7 @@ class Blobs:
 
     async def _content(self, wanted: bytes) -> bytes | None:
         try:
-            return await trio.to_thread.run_sync(self._read, wanted)
+            return await beside(lambda: self._read(wanted))
         except StoreError as error:
             self._log.write("chunk_corrupt", why=error.message)
             return None

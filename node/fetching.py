@@ -22,6 +22,7 @@ from ..protocol.names import holder_key, provider_key
 from .engine.bundles import Bundle, BundleStore, length_bytes
 from .engine.partial import Partial, claim
 from .engine.upkeep import check_fits, make_room
+from .machine import beside, in_loop
 from .network.seam import Network, Provider
 from .pace import Budget
 from .swarm import PATIENCE_S, Swarm
@@ -90,12 +91,12 @@ async def fetch(
         on_progress(Progress("another process fetches it", 0, 0, 0, 0))
         await trio.sleep(LOCK_POLL_S)
     with partial:
-        if (there := await trio.to_thread.run_sync(_installed, store, cid)) is not None:
+        if (there := await beside(lambda: _installed(store, cid))) is not None:
             partial.discard()
             return Fetched(there, 0, {}, {})
         await _Fetch(partial, swarm, store, accept, bytes_max, on_progress).run()
         on_progress(Progress("checking", 1, 1, 0, 0))
-        bundle = await trio.to_thread.run_sync(partial.finish)
+        bundle = await beside(partial.finish)
     return Fetched(bundle, sum(swarm.gave.values()), dict(swarm.gave), dict(swarm.wrong))
 
 
@@ -144,23 +145,24 @@ class _Fetch:
 
     async def run(self) -> None:
         """Nothing is missing."""
-        if not await trio.to_thread.run_sync(self._partial.resume, self._admit):
+        if not await beside(lambda: self._partial.resume(self._admit)):
             self._say("asking for the manifest")
             wanted = cid_hash_untrusted(self._partial.cid)
             await self._swarm.gather({wanted: MANIFEST_BYTES}, self._keep_manifest, lambda length: None)
         assert self._partial.signed is not None
         self._total = length_bytes(self._partial.signed.record)
         self._say("looking what is here")
-        await trio.to_thread.run_sync(self._survey)
+        await beside(self._survey)
         missing = dict(self._partial.missing)
-        await trio.to_thread.run_sync(make_room, self._store, sum(missing.values()), self._bytes_max)
+        needed = sum(missing.values())
+        await beside(lambda: make_room(self._store, needed, self._bytes_max))
         self._say("fetching")
         await self._swarm.gather(missing, self._partial.write, self._advance)
 
     def _survey(self) -> None:
         def on_chunk(length: int) -> None:
             # Cancelled, it ends with the chunk that it is at.
-            trio.from_thread.run_sync(self._advance, length)
+            in_loop(lambda: self._advance(length))
 
         self._partial.survey(on_chunk)
         self._done = self._total - sum(self._partial.missing.values())

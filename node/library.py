@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from .engine.bundles import Bundle, BundleStore
 from .engine.upkeep import hold, pinned, tidy
 from .fetching import Progress, fetch, find_in_table
 from .log import EventLog
+from .machine import beside, wall_ms
 from .network.seam import Network
 from .pace import Gate, Pace, Traffic
 from .trust import TrustEntry, TrustList
@@ -34,7 +34,10 @@ class Library:
     def __init__(self, config: Config, log: EventLog) -> None:
         self.store = BundleStore(config.store)
         self.traffic = Traffic(
-            config.state / TRAFFIC, config.daily_xfer_limit_mb * MB, config.daily_xfer_period_days, time.time
+            config.state / TRAFFIC,
+            config.daily_xfer_limit_mb * MB,
+            config.daily_xfer_period_days,
+            lambda: wall_ms() / 1000,
         )
         self.missing: dict[str, str] = {}
         """Names of bundles that are to be fetched, and how that is going, for a person."""
@@ -141,8 +144,8 @@ class Library:
                 wrong=self._wrong,
                 on_progress=lambda progress: self._note(name, progress),
             )
-            bundle = await trio.to_thread.run_sync(self._take, entry)
-            await trio.to_thread.run_sync(self._tidy)  # others may have filled the store meanwhile
+            bundle = await beside(lambda: self._take(entry))
+            await beside(self._tidy)  # others may have filled the store meanwhile
         except (NetworkError, StoreError, ConfigError) as error:
             self._failed(name, error)
             return None

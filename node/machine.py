@@ -34,6 +34,8 @@ class Machine:
     chance: Random = field(default_factory=SystemRandom)
     beside: Beside = _in_thread
     """Runs what blocks beside the event loop: never half done when cancelled."""
+    in_loop: Callable[[Callable[[], None]], None] = trio.from_thread.run_sync
+    """From what runs beside: the event loop does this. Raises `trio.Cancelled` once whoever waits for it was cancelled."""
     threads: Callable[[], int | None] = os.cpu_count
 
 
@@ -56,6 +58,11 @@ async def beside(task: Callable[[], T], limiter: trio.CapacityLimiter | None = N
     """What the task gave, run where it may block; once begun, it is not abandoned."""
     result: T = await HERE.get().beside(task, limiter)
     return result
+
+
+def in_loop(task: Callable[[], None]) -> None:
+    """What runs `beside` has the event loop do this, and has waited for it; it ends there if it was cancelled."""
+    HERE.get().in_loop(task)
 
 
 def threads() -> int | None:

@@ -91,7 +91,7 @@ class Executor:
             except FallowError as error:
                 return await self._refuse(stream, job, error)
             delivery = _delivery(order, offer)
-            session = Session(stream, job, delivery, account, self._accounts, self._key)
+            session = self._session(stream, job, delivery, account)
             held.callback(self._engine.cancel, order.id)
             held.enter_context(self._open(session))
             begun = self._energy.begin() if self._energy else 0.0
@@ -111,6 +111,10 @@ class Executor:
                     unsettled_ucr=session.unpaid_ucr,
                     **self._used(begun),
                 )
+
+    def _session(self, stream: Stream, job: Job, delivery: Delivery, account: Account) -> Session:
+        """What delivers the job."""
+        return Session(stream, job, delivery, account, self._accounts, self._key)
 
     def tell(self, reason: str) -> None:
         """Every open job ends now, and its client is told why; that is on its way when others have had their turn."""

@@ -20,6 +20,7 @@ import trio
 
 from ..protocol.errors import Code, FallowError, NetworkError, RemoteProtocolError
 from ..protocol.messages import BLOB_PROTOCOL, BlobReply, BlobRequest, decode_message_untrusted, encode_message
+from .machine import beside
 from .network.seam import Network, Provider, Stream
 from .pace import Budget
 
@@ -257,7 +258,7 @@ class Swarm:
         self._fresh.pop(wanted, None)
         self._keeping += 1
         try:
-            kept = await trio.to_thread.run_sync(keep, wanted, content)
+            kept = await beside(lambda: keep(wanted, content))
         finally:
             self._keeping -= 1
         if not kept:

@@ -20,13 +20,13 @@ import trio
 from ..node.log import wall_ms
 from ..protocol.errors import FallowError
 from . import injecting
-from .plan import Plan, bad
+from .plan import DAY_BEGINS, Plan, bad
 from .record import read_network
 
 DRIVE, PARK = "drive", "park"
 LOG: Final = "days.jsonl"
-BEGINS: Final = 5 * 60
-"""Five in the morning, in minutes."""
+BEGINS: Final = 60 * int(DAY_BEGINS.partition(":")[0])
+"""In minutes."""
 DAY_MIN: Final = 24 * 60
 JITTER_MIN: Final = 25
 """A node's moments are so much earlier or later than its script's at most."""
@@ -76,6 +76,8 @@ def moments(plan: Plan, days: int = 1) -> list[Moment]:
     """What all owners do in so many days, in its order: a pure function of the plan and its seed."""
     found = []
     for node in plan.nodes:
+        if node.sensors:
+            continue  # its own signals tell it
         chance = Random(f"day {plan.seed} {node.name}")
         shift = chance.uniform(-JITTER_MIN, JITTER_MIN)
         for day in range(days):

@@ -169,6 +169,7 @@ async def _start(
         bootstrap,
         owner_key=owner_key,
         namespaces=testnet.plan.namespaces,
+        day_s=testnet.plan.day_s,
         more={"exit_with_stdin": True},
     )
     (state / starting.CONFIG).write_text(text)

@@ -21,7 +21,12 @@ NODES_MAX = 32
 """A node and its worker hold about a quarter of a gigabyte beside the shared weights."""
 PLACES_MAX = 99
 """Of a node among the others of one adversary, and of any count that is given as text."""
+DAY_BEGINS = "05:00"
+"""Of the days that owners live in a test network: most machines are left alone then."""
+DAY_OUTSIDE_S = 24 * 3600.0
 SLOW_COMMAND = [sys.executable, "-P", "-m", f"{__package__}.slow"]
+SENSED: Mapping[str, str] = {"vehicle": "commuter", "robot": "humanoid", "site": "site"}
+"""Scripted days of `node.sensors` by kind. A host is always lent."""
 MOVES = ("vehicle", "robot")
 """Kinds that live behind a home's router, and are reached through relays."""
 _ORDER = ("host", "site", "vehicle", "robot")
@@ -43,6 +48,8 @@ class NodePlan:
     """What the router in front of it does with ports, where each node has a namespace: one of `natlab.Nat`; None: no router."""
     day: str = ""
     """The day script by which its owner takes the machine and leaves it; empty: the one of its kind."""
+    sensors: str = ""
+    """The scripted day of signals (`node.sensors`) that its own rules follow; empty: no sensors, its owner uses `drive`."""
     token_ms: int = 0
     """Its worker takes so much longer for each token, as one with a larger model would."""
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -128,6 +135,11 @@ def housed(nodes: Sequence[NodePlan]) -> tuple[NodePlan, ...]:
     )
 
 
+def with_sensors(nodes: Sequence[NodePlan]) -> tuple[NodePlan, ...]:
+    """The nodes, of which each follows the day of signals of its kind, if there is one and it has no script of its own."""
+    return tuple(replace(node, sensors=SENSED.get(node.kind, "")) if not node.day else node for node in nodes)
+
+
 def parse_kinds(text: str) -> dict[str, int]:
     """`vehicle=2,robot=1` as counts. Raises `ConfigError(bad_config)`."""
     return parse_counts(text, "KIND", KINDS)
@@ -158,6 +170,7 @@ def settings(
     *,
     owner_key: Path | None = None,
     namespaces: bool = False,
+    day_s: float = 0.0,
     more: Mapping[str, object] | None = None,
 ) -> str:
     """The node's configuration file, in TOML. `more` comes before all others."""
@@ -183,11 +196,18 @@ def settings(
         values["region"] = plan.region
     if owner_key:
         values["owner_key"] = str(owner_key)
+    if plan.sensors:
+        values["sensors"] = [{"kind": "scripted", "day": plan.sensors, **_pace(day_s)}]
     if plan.token_ms:
         values["worker_command"] = [*SLOW_COMMAND, str(plan.token_ms)]
     if plan.adversary:
         values |= find(plan.adversary).settings()
     return toml(values | dict(plan.settings) | dict(more or {}))
+
+
+def _pace(day_s: float) -> dict[str, object]:
+    """How a scripted day goes by: beginning when all days of a plan do, or with the day outside."""
+    return {"start": DAY_BEGINS, "speed": DAY_OUTSIDE_S / day_s} if day_s else {}
 
 
 def command_of(plan: NodePlan) -> list[str]:
@@ -197,13 +217,22 @@ def command_of(plan: NodePlan) -> list[str]:
 
 
 def toml(values: Mapping[str, object]) -> str:
-    """The settings as a TOML file. JSON's strings, numbers and lists are TOML's too."""
+    """The settings as a TOML file."""
     plain = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in plain.items()]
+    lines = [f"{name} = {_written(value)}\n" for name, value in plain.items()]
     for name, table in values.items():
         if isinstance(table, Mapping):
             lines += [f"{name}.{line}" for line in toml(table).splitlines(keepends=True)]
     return "".join(lines)
+
+
+def _written(value: object) -> str:
+    """JSON's strings, numbers and truths are TOML's too."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{name} = {_written(each)}" for name, each in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def bad(problem: str) -> ConfigError:

@@ -9,7 +9,8 @@ kind = "vehicle"
 count = 2
 owner = "ada"                   # both are hers; without it each node has an owner of its own
 region = "u33"
-day = "08:00 drive, 18:00 park" # or the name of a script of `days`
+day = "08:00 drive, 18:00 park" # or the name of a script of `days`; or instead of it
+# sensors = "commuter"          # a day of signals that its own rules follow, by name or file, as long as the others
 settings = { jobs_max = 2, prices = { generate = { output_token_ucr = 8 } } }
 """
 
@@ -22,6 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..node.config import KINDS
+from ..node.sensors.config import SHIPPED
+from ..node.sensors.scripted import load_day
+from ..node.settings import SettingError
 from ..protocol.errors import Code, ConfigError
 from .adversaries import Seat, find
 from .days import script
@@ -30,7 +34,7 @@ from .plan import BUNDLES, NODES_MAX, NodePlan, Plan, bad
 
 _PLAN: Final = ("bundles", "namespaces", "day_s", "seed", "clients", "nodes")
 _NODE: Final = (
-    "kind", "count", "name", "adversary", "owner", "region", "nat", "day", "token_ms", "settings",
+    "kind", "count", "name", "adversary", "owner", "region", "nat", "day", "sensors", "token_ms", "settings",
 )  # fmt: skip
 DAY_S_MAX: Final = 30 * 24 * 3600.0
 TOKEN_MS_MAX: Final = 10_000
@@ -101,11 +105,25 @@ def _group(group: object, number: int) -> list[NodePlan]:
     script(day, kind)
     node = NodePlan(
         _typed(group, "name", str, ""), kind, adversary, _typed(group, "owner", str, ""),
-        _typed(group, "region", str, ""), nat, day, token_ms, _typed(group, "settings", dict, {}),
+        _typed(group, "region", str, ""), nat, day, _sensors(group), token_ms, _typed(group, "settings", dict, {}),
     )  # fmt: skip
     if any("/" in word or word.startswith(".") for word in (node.name, node.owner)):
         raise bad("names of nodes and owners become names of files: no slash, no dot at the beginning")
     return [node] * count
+
+
+def _sensors(group: Mapping[str, Any]) -> str:
+    """The scripted day of signals, by its name or as an absolute path."""
+    day = _typed(group, "sensors", str, "")
+    if not day:
+        return ""
+    if group.get("day"):
+        raise bad("a node has either a `day` or `sensors`")
+    try:
+        load_day(day)
+    except SettingError as error:
+        raise bad(f"`sensors`: {error.message}") from None
+    return day if day in SHIPPED else str(Path(day).absolute())
 
 
 def _named(nodes: Sequence[NodePlan]) -> list[NodePlan]:

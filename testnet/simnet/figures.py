@@ -69,7 +69,7 @@ class Figures:
     ghosts: float | None
     """Of the providers that were named, so many did not answer."""
     index_records_s: float | None
-    """Records that the busiest index node was told in a second, over the busiest minutes."""
+    """Records and questions that came to the busiest index node in a second, over its busiest minute."""
     index_bytes_s: float | None
     """Of an index node, for others, on average."""
     node_bytes_s: float | None

@@ -167,7 +167,11 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Assurance:
-    """How results are checked. The parameters are those of the design's adaptive audits."""
+    """How results are checked. The parameters are those of the design's adaptive audits.
+
+    With every task the clients' own code has all of them but policy and floor; what is held is the price of real receipts, and
+    since nobody plays the judges there, nothing of it is forfeited.
+    """
 
     policy: str = "adaptive"
     """As `protocol.policy` has it (`none`, `quorum:2/3`, `audit:50000`), or `adaptive`."""

@@ -9,9 +9,21 @@ from pathlib import Path
 import pytest
 
 from fallow.node import config
+from fallow.node.sensors.config import Scripted
 from fallow.protocol.errors import ConfigError
 from fallow.testnet import planfile
-from fallow.testnet.plan import NodePlan, Plan, client_adversaries, command_of, housed, plan_nodes, settings
+from fallow.testnet.days import moments
+from fallow.testnet.plan import (
+    NodePlan,
+    Plan,
+    client_adversaries,
+    command_of,
+    housed,
+    plan_nodes,
+    settings,
+    toml,
+    with_sensors,
+)
 
 WHOLE = """
 bundles = ["tiny-chat", "tiny-embed"]
@@ -78,6 +90,8 @@ def test_a_plan_survives_its_way_through_json() -> None:
         ('clients = ["liar"]\n[[nodes]]\nkind = "host"', "no client"),
         ('[[nodes]]\nkind = "host"\nnat = "thick"', "nat is one of"),
         ('[[nodes]]\nkind = "host"\nday = "noon drive"', "not of the form"),
+        ('[[nodes]]\nkind = "host"\nsensors = "moon"', "sensors"),
+        ('[[nodes]]\nkind = "host"\nday = "peak"\nsensors = "site"', "either"),
         ('day_s = -1\n[[nodes]]\nkind = "host"', "day_s"),
     ],
 )
@@ -107,3 +121,20 @@ def test_what_moves_is_behind_routers_of_both_kinds_and_needs_a_relay() -> None:
     assert [node.nat for node in housed(plan_nodes())] == [None, None, "", "random", "", "random"]
     with pytest.raises(ConfigError, match="relays for them"):
         housed([NodePlan("0-robot", "robot")])
+
+
+def test_a_node_follows_a_day_of_signals_as_long_as_all_others() -> None:
+    text = 'day_s = 600\n[[nodes]]\nkind = "host"\n[[nodes]]\nkind = "vehicle"\nsensors = "commuter"'
+    plan = planfile.parse(tomllib.loads(text))
+    written = settings(plan.nodes[1], Path("/s"), Path("/s"), plan.bundles, [], day_s=plan.day_s)
+    [sensor] = config.parse(tomllib.loads(written), Path("/s")).sensors
+    assert isinstance(sensor, Scripted)
+    assert (sensor.day, sensor.start_hour, sensor.speed) == ("commuter", 5.0, 144.0)
+    assert moments(plan) == []
+    again = toml(tomllib.loads(written) | {"listen": ["/ip4/127.0.0.1/tcp/7"]})
+    assert config.parse(tomllib.loads(again), Path("/s")).sensors == (sensor,)
+
+
+def test_days_of_signals_by_kind() -> None:
+    kinds = {node.kind: node.sensors for node in with_sensors(plan_nodes(6))}
+    assert kinds == {"vehicle": "commuter", "robot": "humanoid", "site": "site", "host": ""}

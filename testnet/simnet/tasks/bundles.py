@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from nacl.signing import SigningKey
 
-from ....client.bundles import ClientBundle
+from ....client.bundles import Bundles, ClientBundle
+from ....client.discovery import Node
 from ....client.tokenizer import Tokenizer
 from ....node.engine.messages import Rates
 from ....protocol.bundle import CALL, GENERATE, SCORE, File, Manifest, Program, Tensor, Tolerance
 from ....protocol.envelope import Signed, sign
-from ....protocol.identity import content_hash
+from ....protocol.identity import cid, content_hash
 from ..scenario import Bundle
 from . import model
 from .chance import chance_for
@@ -24,7 +26,7 @@ TOLERANCE: Final = Tolerance(
     value_micro=1000, gap_micro=1000, mass_ppm=1000, samples=72, false_reject_ppm=0, cheats=(),
     calibrated_by="the tolerance of smollm2-135m-instruct's manifest",
 )  # fmt: skip
-_NOTHING: Final = File(1, (content_hash(b"\0"),))
+NOTHING: Final = File(1, (content_hash(b"\0"),))
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,25 @@ class SimBundle:
         )
 
 
-def make_bundle(given: Bundle, seed: int) -> SimBundle:
+class KnownBundles(Bundles):
+    """A client's bundles, none of which it has to fetch."""
+
+    def __init__(self, bundles: Sequence[SimBundle]) -> None:
+        self._known = {cid(each.signed.id): each.client for each in bundles}
+
+    async def open(self, name: str, nodes: Sequence[Node]) -> ClientBundle:
+        return self._known[name]
+
+
+def make_bundle(given: Bundle, seed: int, weights: File = NOTHING) -> SimBundle:
     """The scenario's bundle, published by somebody whom all trust."""
     publisher = SigningKey(chance_for(seed, "publisher").randbytes(32))
     manifest = Manifest(
         name=given.name, family="simulated", licence="CC0-1.0", provenance="testnet.simnet: no weights at all",
-        entries=(GENERATE, SCORE, CALL), weights=_NOTHING, parameters=(), state=(), inputs=(),
+        entries=(GENERATE, SCORE, CALL), weights=weights, parameters=(), state=(), inputs=(),
         outputs=(Tensor("result", "float32", (COLUMNS,)),),
-        programs=(Program("call", "call", 1, 1, CONTEXT_TOKENS, _NOTHING, 0, 0),),
-        tokenizer=_NOTHING, chat_template=None, context_tokens_max=CONTEXT_TOKENS, end_tokens=(model.END,),
+        programs=(Program("call", "call", 1, 1, CONTEXT_TOKENS, NOTHING, 0, 0),),
+        tokenizer=NOTHING, chat_template=None, context_tokens_max=CONTEXT_TOKENS, end_tokens=(model.END,),
         tolerance=TOLERANCE,
     )  # fmt: skip
     signed = sign(manifest, publisher)

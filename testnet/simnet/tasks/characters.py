@@ -1,4 +1,4 @@
-"""What an executor's worker says instead of what it computed, by the names of `population.CHARACTERS`."""
+"""What a node says instead of what it computed, and how it delivers it, by the names of `population.CHARACTERS`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from ....node.delivery import Session
+from ...adversaries.denier import Silent
+from ...adversaries.equivocator import Equivocating
 from . import model
 
 SHIFT_MICRO: Final = 50_000
-"""By which a liar's finding is off: fifty times the tolerance (as `testnet.adversaries.liar`)."""
+"""By so much at least a liar's finding is off: fifty times the tolerance (as `testnet.adversaries.liar`)."""
 INT8_MICRO: Final = 9_000
 """By so much int8 weights are off at most: of SmolLM2's tokens 96 % were by more than 1,000."""
 INT8_OTHER_ONE_IN: Final = 40
@@ -28,8 +31,8 @@ class Character:
     calls: bool = False
     """Its results of functions are wrong."""
     slow: float = 1.0
-    silent_receipts: bool = False
-    """It never signs for what it did."""
+    session: type[Session] | None = None
+    """How its daemon delivers; None: as it should."""
 
 
 def _lies(state: int, chosen: int, random: Random) -> tuple[int, int]:
@@ -37,7 +40,7 @@ def _lies(state: int, chosen: int, random: Random) -> tuple[int, int]:
 
 
 def _finds_wrong(state: int, token: int, chosen: int, random: Random) -> tuple[int, int]:
-    return -SHIFT_MICRO, 0
+    return -SHIFT_MICRO - random.randrange(SHIFT_MICRO), 0  # liars who do not know of one another agree with nobody
 
 
 def _guesses(state: int, chosen: int, random: Random) -> tuple[int, int]:
@@ -78,7 +81,6 @@ CHARACTERS: Final[dict[str, Character]] = {
     "colluders": Character(_lies, _colludes),
     "sybils": Character(_lies, _colludes),
     "stallers": Character(slow=400.0),
-    "deniers": Character(silent_receipts=True),
-    "equivocators": HONEST,
+    "deniers": Character(session=Silent),
+    "equivocators": Character(session=Equivocating),
 }
-"""An equivocator is as honest as anybody here: nothing in nodes or clients looks for two statements that contradict yet."""

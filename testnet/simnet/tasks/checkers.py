@@ -10,10 +10,14 @@ from math import comb
 from typing import TYPE_CHECKING, Final
 
 from ....client.discovery import FRESH_S
-from ....protocol.policy import NONE, QUORUM, Policy
+from ....node.credit import UNANSWERED_PPM
+from ....protocol.job import UNPAID_RECEIPTS_MAX
+from ....protocol.policy import ADAPTIVE, AUDIT, NONE, QUORUM
+from ....verifier.audits import MILLION, Deterrence
+from ...report import passes_max
 from ..scenario import Scenario
 from .ledgers import ledgers
-from .load import INSTEAD, UNEXPECTED
+from .load import UNEXPECTED, policy_of
 from .network import DEAD_S
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ connection by which one would notice its end as long."""
 LATE_S: Final = 1.0
 """After its deadline, a job has ended within so long."""
 CONFIDENCE: Final = 0.999
+WINDOWS_UNPAID_MAX: Final = UNPAID_RECEIPTS_MAX + 1
+"""Of one job: the window after an unpaid one is delivered, and no further."""
 
 
 def check(run: Run) -> tuple[str, ...]:
@@ -51,17 +57,32 @@ def credits_conserved(run: Run) -> Iterator[str]:
             yield f"{where}: the payee holds {ledger.honoured_ucr} ucr, the payer promised {ledger.promised_ucr}"
         if ledger.promised_ucr > ledger.claimed_ucr:
             yield f"{where}: {ledger.promised_ucr} ucr were promised for receipts over {ledger.claimed_ucr}"
+        if ledger.covered_ucr > ledger.honoured_ucr:
+            yield f"{where}: receipts over {ledger.covered_ucr} ucr count as paid, and {ledger.honoured_ucr} ucr were promised"
         if ledger.named_twice:
             yield f"{where}: {ledger.named_twice} receipts were paid twice"
+
+
+def work_unpaid_bounded(run: Run) -> Iterator[str]:
+    """Nobody gets more windows of one job without a voucher than the protocol lets it, nor more from a node than that lends."""
+    specs = {node.place.number: node for node in run.nodes}
+    for ledger in ledgers(run):
+        where, spec = f"client {ledger.client} at node {ledger.node}", specs[ledger.node]
+        if ledger.unpaid_windows > WINDOWS_UNPAID_MAX:
+            yield f"{where}: {ledger.unpaid_windows} windows of one job have no voucher, and {WINDOWS_UNPAID_MAX} may have none"
+        # Jobs side by side are admitted before any of them has left anything.
+        beside_ucr = spec.jobs_max * WINDOWS_UNPAID_MAX * ledger.dearest_ucr
+        most_ucr = max(spec.unanswered_ucr, ledger.honoured_ucr * UNANSWERED_PPM // 1_000_000) + beside_ucr
+        if (unpaid_ucr := ledger.claimed_ucr - ledger.honoured_ucr) > most_ucr:
+            yield f"{where}: {unpaid_ucr} ucr have no voucher, and {most_ucr} ucr may have none"
 
 
 def wrong_results_bounded(run: Run) -> Iterator[str]:
     """Wrong results are accepted no more often than the policy's bound has it, at 99.9 % confidence."""
     completed = [job for job in run.jobs if job.completed]
-    wrong, share = sum(job.wrong for job in completed), wrong_share(run.scenario)
-    most = quantile(len(completed), share, CONFIDENCE)
+    wrong, most = sum(job.wrong for job in completed), wrong_max(run.scenario, len(completed), _pairs(run))
     if wrong > most:
-        yield f"{wrong} of {len(completed)} accepted results are wrong, and at most {most} may be (a share of {share:.4f})"
+        yield f"{wrong} of {len(completed)} accepted results are wrong, and at most {most} may be"
 
 
 def every_job_ends(run: Run) -> Iterator[str]:
@@ -117,18 +138,43 @@ CHECKERS: Final[tuple[Callable[[Run], Iterator[str]], ...]] = (
     ghosts_vanish,
     index_load_bounded,
     caps_hold,
+    work_unpaid_bounded,
 )
 
 
+def wrong_max(scenario: Scenario, completed: int, pairs: int) -> int:
+    """Of so many completed jobs, at most so many are wrong at that confidence, with so many pairs of client and liar.
+
+    Under audits each client finds each liar out at the first wrong window that is drawn and refuted: before that, a number of
+    windows passes that is geometric, and over all pairs negative binomial. While nothing of a node's pay is held, adaptive
+    audits look at all of it: so whoever lies from its first window on gets none accepted, unless others confirm it.
+    """
+    policy, faults = policy_of(scenario.assurance), scenario.faults
+    most = quantile(completed, wrong_share(scenario), CONFIDENCE)
+    if policy.kind not in (AUDIT, ADAPTIVE):
+        return most
+    colluding = faults.colluders + faults.sybils
+    if policy.kind == ADAPTIVE and not colluding and faults.lies >= 1 and not faults.lies_after_jobs:
+        return 0
+    seen = Deterrence(policy.ppm / MILLION, colluding, 1, 1, 0)
+    return min(most, passes_max(pairs, seen.checked * seen.convicted))
+
+
+def _pairs(run: Run) -> int:
+    """Of clients that ask honestly and owners who may lie."""
+    honest = sum(not client.attack for client in run.clients)
+    liars = {bytes(node.owner.verify_key) for node in run.nodes if node.character.generates or node.character.calls}
+    return honest * len(liars)
+
+
 def wrong_share(scenario: Scenario) -> float:
-    """Of completed jobs, the share that may be wrong.
+    """Of completed jobs, the share that may be wrong, whoever met whom.
 
     A quorum K/N accepts a false window only if its executor is one of the colluders, who are a share c of the nodes, and
     K-1 of the N-1 first checkers are too. Liars who do not know of one another agree with nobody: for them the share is 0.
     Under any other policy that checks, the scenario says it; without checks all may be.
     """
-    text = scenario.assurance.policy
-    policy = INSTEAD if text == "adaptive" else Policy.parse(text)
+    policy = policy_of(scenario.assurance)
     if policy.kind == NONE:
         return 1.0
     if policy.kind != QUORUM:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Final
 
+import numpy as np
 import trio
 
 from ..events.timeline import GONE, YIELDS, Timeline, chosen_by
@@ -18,8 +19,9 @@ from .log import Log
 from .machines import NodeLife, NodeSpec, World
 from .medium import Medium
 
+INDEX_S: Final = 1.0
 START_S: Final = 5.0
-"""All nodes start within so long."""
+"""Index nodes start within so long, and after them all others: whoever finds nobody to join by gives up, as a daemon does."""
 
 
 @dataclass
@@ -98,7 +100,9 @@ async def happen(mesh: Mesh, scenario: Scenario, population: Population, seed: i
     def at(when_s: float, what: Callable[[], None]) -> None:
         heappush(agenda, (max(0.0, when_s), len(agenda), what))
 
-    for number, node_starts_s in enumerate((START_S * lots(population.seeds, 300)).tolist()):
+    drawn = lots(population.seeds, 300)
+    starts_s = np.where(population.index, INDEX_S * drawn, INDEX_S + (START_S - INDEX_S) * drawn)
+    for number, node_starts_s in enumerate(starts_s.tolist()):
         at(node_starts_s, lambda number=number: mesh.start(number))  # type: ignore[misc]  # a default binds it
     for number, begin_s, end_s, how in _times_down(scenario, population, seed):
         first, last = _turns(mesh, number, how)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ....node.store import JOURNAL
 from ....protocol.envelope import verify_untrusted
@@ -35,6 +35,20 @@ class Ledger:
     """By all receipts that the payee ever signed on it."""
     named_twice: int
     """Receipts that vouchers of different amounts name, at the payee."""
+    covered_ucr: int
+    """By all receipts that a voucher names which the payee took: what counts as paid there."""
+    unpaid_windows: int
+    """Receipts with tokens that no voucher names, of the order that has the most of them."""
+    dearest_ucr: int
+    """By the receipt that claims the most."""
+
+
+_NAMED = "id IN (SELECT receipt FROM vouchers WHERE channel = ?)"
+_COVERED: Final = f"SELECT coalesce(sum(owed_ucr), 0) FROM receipts WHERE channel = ? AND {_NAMED}"
+_UNPAID: Final = f"""
+SELECT coalesce(max(count), 0) FROM (
+    SELECT count(*) AS count FROM receipts WHERE channel = ? AND tokens > 0 AND NOT {_NAMED} GROUP BY order_id)
+"""
 
 
 def ledgers(run: Run) -> Iterator[Ledger]:
@@ -55,10 +69,15 @@ def ledgers(run: Run) -> Iterator[Ledger]:
                 )
 
 
-def _payee(path: Path, channel: bytes, payer: bytes) -> tuple[int, int, int]:
+def _payee(path: Path, channel: bytes, payer: bytes) -> tuple[int, int, int, int, int, int]:
     with closing(_opened(path)) as journal:
         (claimed,) = journal.execute(
             "SELECT coalesce(sum(owed_ucr), 0) FROM receipts WHERE channel = ?", (channel,)
+        ).fetchone()
+        (covered,) = journal.execute(_COVERED, (channel, channel)).fetchone()
+        (unpaid,) = journal.execute(_UNPAID, (channel, channel)).fetchone()
+        (dearest,) = journal.execute(
+            "SELECT coalesce(max(owed_ucr), 0) FROM receipts WHERE channel = ?", (channel,)
         ).fetchone()
         envelopes = journal.execute("SELECT envelope FROM vouchers WHERE channel = ?", (channel,)).fetchall()
     vouchers = [verify_untrusted(Voucher, envelope, signer=payer).record for (envelope,) in envelopes]
@@ -66,7 +85,8 @@ def _payee(path: Path, channel: bytes, payer: bytes) -> tuple[int, int, int]:
     for voucher in vouchers:
         named.setdefault(voucher.receipt, set()).add(voucher.promised_ucr)
     twice = sum(len(amounts) > 1 for amounts in named.values())
-    return max((voucher.promised_ucr for voucher in vouchers), default=0), claimed, twice
+    honoured = max((voucher.promised_ucr for voucher in vouchers), default=0)
+    return honoured, claimed, twice, covered, unpaid, dearest
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack, closing, suppress
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -16,7 +16,7 @@ from nacl.signing import SigningKey
 from ....client.auditing import Auditor
 from ....client.discovery import Discovery
 from ....client.execution import Desk
-from ....client.history import HISTORY, History
+from ....client.history import HISTORY, History, Subject, precision_of
 from ....client.late import Late
 from ....client.scheduler import Experience
 from ....client.settling import Settler
@@ -25,9 +25,13 @@ from ....client.team import Team
 from ....client.wallet import Wallet
 from ....node.accounts import Accounts
 from ....node.availability import Availability
+from ....node.blobs import Blobs
 from ....node.book import BOOK, Book
 from ....node.config import Config
 from ....node.connection import Survey
+from ....node.engine.bundles import BundleStore
+from ....node.engine.messages import Rates
+from ....node.library import Library
 from ....node.log import EventLog
 from ....node.machine import HERE, Machine, wall_ms
 from ....node.mandates import Authority
@@ -38,19 +42,27 @@ from ....node.owner import Keeper
 from ....node.presence import Presence
 from ....node.profiles import Offer, make_offer
 from ....node.rules.policy import OWNER
-from ....node.serving import Executor
 from ....node.settling import Settling
 from ....node.store import Journal
+from ....protocol.bundle import Manifest
 from ....protocol.errors import FallowError, NetworkError
 from ....protocol.identity import CHECKER, EXECUTOR, RELAY
-from ....protocol.messages import JOB_PROTOCOL, PROBE_PROTOCOL, PROFILE_PROTOCOL, VOUCHER_PROTOCOL
+from ....protocol.messages import (
+    BLOB_PROTOCOL,
+    JOB_PROTOCOL,
+    PROBE_PROTOCOL,
+    PROFILE_PROTOCOL,
+    VOUCHER_PROTOCOL,
+)
 from ....protocol.profiles import State
 from ..days import KINDS
 from ..regions import REGIONS
-from .bundles import SimBundle
+from .bundles import KnownBundles, SimBundle
 from .chance import chance_for
 from .characters import Character
-from .engine import SimEngine
+from .cheats import executor_with
+from .contents import Shelf
+from .engine import NUMERICS, SimEngine
 from .log import Log
 from .medium import Medium, Place
 from .sealing import seal_openly
@@ -82,6 +94,15 @@ class World:
     """Addresses of index nodes by which a machine joins."""
     hostile: Sequence[Contact] = ()
     """Index nodes that name one another alone."""
+    judges: tuple[bytes, ...] = ()
+    """Owners whom every client and node accepts as judges: without some, no pay is held. Nobody asks them here."""
+    bundles: Sequence[SimBundle] = ()
+    shelf: Shelf | None = None
+    """Where contents lie, if any bundle is to be fetched."""
+    met: Sequence[Subject] = ()
+    """Whom every client knows from before."""
+    history: int = 0
+    """Valid checked results of each of them."""
 
     def begins_ms(self) -> int:
         """The true time at the beginning."""
@@ -102,7 +123,7 @@ class World:
                 await trio.lowlevel.checkpoint_if_cancelled()
             return task()
 
-        return Machine(wall_ns, chance, at_once, lambda: THREADS)
+        return Machine(wall_ns, chance, at_once, lambda task: task(), lambda: THREADS)
 
 
 class MachineLog(EventLog):
@@ -114,6 +135,16 @@ class MachineLog(EventLog):
 
     def write(self, event: str, **fields: str | int | tuple[str, ...]) -> None:
         self._log.write(self._number, event, *(f"{name}={value}".replace(" ", "_") for name, value in fields.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A bundle that a node is to have."""
+
+    from_s: float
+    bundle: SimBundle
+    published: bool = False
+    """By this very node: it has all of it by then."""
 
 
 @dataclass
@@ -132,6 +163,10 @@ class NodeSpec:
     lies_after_jobs: int = 0
     skew_ms: float = 0.0
     hostile: bool = False
+    newcomer: bool = False
+    """No client has met it."""
+    comes: Sequence[Coming] = ()
+    """Bundles that it does not serve from the start, in their order."""
     wants_since_s: float | None = None
     """Since when its owner wants the machine; None if it may be lent."""
     lives: int = 0
@@ -140,6 +175,8 @@ class NodeSpec:
     busy_s: dict[str, float] = field(default_factory=dict)
     joins: Joins | None = None
     """How it is a member of a feeder, if it is one."""
+    unanswered_ucr: int = 0
+    """What it lets a payer leave without vouchers, by the offer that stood last."""
     life: NodeLife | None = None
 
     @property
@@ -162,6 +199,8 @@ class NodeLife:
         self.availability = Availability(jobs_max=spec.jobs_max)
         self.availability.start()
         self.scope = trio.CancelScope()
+        self._manifests: dict[bytes, Manifest] = {}
+        self._rates: dict[bytes, tuple[str, Rates]] = {}
 
     async def run(self) -> None:
         """The node ran until `scope` was cancelled."""
@@ -200,32 +239,36 @@ class NodeLife:
         await network.join([*world.contacts, *book.ways_in()])
         nursery.start_soon(network.table.maintain)
         nursery.start_soon(book.keep, network)
-        manifests = {each.signed.id: each.signed.record for each in spec.bundles}
-        rates = {each.signed.id: (each.given.name, each.rates(spec.speed)) for each in spec.bundles}
+        config, key, log = self._config(state), spec.key, MachineLog(world.log, spec.place.number)
+        library = self._library(config, log)
+        if library is not None:
+            held.callback(library.close)
+        self._serves_also(spec.bundles)
+        manifests, rates = self._manifests, self._rates
         engine = SimEngine(
             rates, spec.jobs_max, chance, spec.place.number, spec.character, nursery, self._works,
             lies=spec.lies, lies_after_jobs=spec.lies_after_jobs,
         )  # fmt: skip
         engine.busy_s = spec.busy_s or engine.busy_s
         spec.busy_s = engine.busy_s
-        config = self._config(state)
         authority = Authority(bytes(spec.owner.verify_key), spec.owner)
         await engine.restart()
-        key, log = spec.key, MachineLog(world.log, spec.place.number)
 
         def offer() -> Offer:
-            return make_offer(config, key, engine, manifests, wall_ms())
+            made = make_offer(config, key, engine, manifests, wall_ms())
+            spec.unanswered_ucr = made.unanswered_ucr
+            return made
 
         survey = Survey(
             config, key, authority.owner, network, lambda: presence.mandate.envelope, lambda: False,
             lambda: presence.refresh(), lambda link: None, log,
         )  # fmt: skip
         presence = Presence(
-            config, key, authority, network, self.availability, offer(), connection=survey.now,
-            witnesses=survey.witnesses.shown,
+            config, key, authority, network, self.availability, offer(),
+            lambda: [each.hash for each in library.shared()] if library else (), survey.now, survey.witnesses.shown,
         )  # fmt: skip
         accounts = Accounts(journal, wall_ms)
-        executor = Executor(
+        executor = executor_with(spec.character.session)(
             key, authority.owner, accounts, engine, self.availability, lambda: presence.mandate.id, log,
             network.go_direct,
         )  # fmt: skip
@@ -234,6 +277,11 @@ class NodeLife:
         self._serve(network, PROFILE_PROTOCOL, presence.answer, log)
         self._serve(network, VOUCHER_PROTOCOL, Settling(network.key, authority.owner, accounts).answer, log)
         self._serve(network, PROBE_PROTOCOL, survey.probing.answer, log)
+        if library is not None:
+            blobs = Blobs(
+                library.shared, log, lent=lambda: self.availability.lends, works=lambda: bool(self.availability.jobs)
+            )
+            self._serve(network, BLOB_PROTOCOL, blobs.answer, log)
         await nursery.start(self.keeper.run)
         if spec.wants_since_s is not None:
             await self._give_back()
@@ -245,7 +293,48 @@ class NodeLife:
             held.callback(spec.joins(network, nursery, state, log))
         nursery.start_soon(presence.keep, log)
         nursery.start_soon(survey.probing.run)
+        if library is not None:
+            nursery.start_soon(self._grow, library, network, presence)
         log.write("ready", serves=int(kad.serves))
+
+    def _serves_also(self, bundles: Iterable[SimBundle]) -> None:
+        """From its next worker on."""
+        for each in bundles:
+            self._manifests[each.signed.id] = each.signed.record
+            self._rates[each.signed.id] = each.given.name, each.rates(self._spec.speed)
+
+    def _library(self, config: Config, log: EventLog) -> Library | None:
+        """What is on its shelf, if anything ever comes there. What an earlier life has fetched is served from the start."""
+        spec, shelf = self._spec, self._world.shelf
+        if not spec.comes or shelf is None:
+            return None
+        now = trio.current_time()
+        for each in spec.comes:
+            if each.published and each.from_s <= now:
+                shelf.install(each.bundle, BundleStore(config.store))
+        names = tuple(each.bundle.given.name for each in spec.comes)
+        library = Library(replace(config, bundles=names), log)
+        library.lent = lambda: self.availability.lends
+        here = {bundle.hash for bundle in library.open()}
+        self._serves_also(each.bundle for each in spec.comes if each.bundle.signed.id in here)
+        library.missing.clear()
+        return library
+
+    async def _grow(self, library: Library, network: TableNetwork, presence: Presence) -> None:
+        """Each bundle that it is to have has come, and is on offer: as `node.daemon` does it."""
+        assert self.keeper is not None and self._world.shelf is not None
+        for each in self._spec.comes:
+            if each.bundle.signed.id in self._rates:
+                continue
+            await trio.sleep_until(each.from_s)
+            if each.published:
+                self._world.shelf.install(each.bundle, library.store)
+            library.missing[each.bundle.given.name] = "to be fetched"
+            async for _ in library.arrivals(network):
+                self._serves_also([each.bundle])
+                await self.keeper.replace_worker()
+                with suppress(NetworkError):
+                    await presence.announce()
 
     def drive(self) -> None:
         """The owner takes the machine."""
@@ -274,9 +363,11 @@ class NodeLife:
         place = self._spec.place
         roles = (EXECUTOR, CHECKER, RELAY) if place.relay else (EXECUTOR, CHECKER)
         return Config(
-            state=state, bundles=tuple(each.given.name for each in self._spec.bundles), home=state, store=state,
+            state=state, bundles=tuple(each.given.name for each in self._spec.bundles),
+            home=self._world.shelf.home if self._world.shelf else state, store=state / "store",
+            bootstrap=tuple(self._world.contacts),
             owner_key=state / "owner.key", kind=KINDS[place.model], region=REGIONS[place.region].geohash, roles=roles,
-            jobs_max=self._spec.jobs_max,
+            jobs_max=self._spec.jobs_max, arbiters=self._world.judges,
         )  # fmt: skip
 
     def _serve(
@@ -300,10 +391,22 @@ class ClientSpec:
 
     place: Place
     key: SigningKey
+    attack: str = ""
+    """What it does to nodes (`cheats.ATTACKS`); empty: it is honest."""
     skew_ms: float = 0.0
     team: Team | None = None
     done: trio.Event = field(default_factory=trio.Event)
     """Everything that it asked for has ended."""
+
+
+def met_before(nodes: Sequence[NodeSpec]) -> list[Subject]:
+    """Of whom every client has a record: each node that is no newcomer, for each bundle that it serves."""
+    return [
+        Subject(node.place.key, bytes(node.owner.verify_key), bundle.signed.id, precision_of(NUMERICS))
+        for node in nodes
+        if not node.newcomer
+        for bundle in node.bundles
+    ]
 
 
 async def run_client(world: World, spec: ClientSpec, ask: Callable[[Team], Awaitable[None]]) -> None:
@@ -322,18 +425,25 @@ async def run_client(world: World, spec: ClientSpec, ask: Callable[[Team], Await
             try:
                 network.begin(profile_rules(wall_ms), chance, serves=False)
                 await network.join(world.contacts)
-                desk = Desk(network, wallet, Settler(network), spec.key, wall_ms, book, seal=seal_openly)
+                judges = frozenset(world.judges)
+                desk = Desk(network, wallet, Settler(network), spec.key, wall_ms, book, judges, seal_openly)
                 discovery = Discovery(network, wall_ms, nursery, book)
-                auditor = Auditor(desk, history)
+                for subject in world.met if world.history else ():
+                    history.passed(subject, EXECUTOR, wall_ms(), world.history)
+                auditor, late = Auditor(desk, history), Late(history)
                 spots = Spots(auditor, chance)
-                spec.team = Team(desk, discovery, Experience(), chance, auditor, spots, Late(history))
+                spec.team = Team(desk, discovery, Experience(), chance, auditor, spots, late)
                 nursery.start_soon(spots.run)
+                nursery.start_soon(late.run, spec.team, KnownBundles(world.bundles), {})
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
                 nursery.start_soon(book.keep, network)
                 nursery.start_soon(network.table.maintain)
                 await ask(spec.team)
                 spec.done.set()
+                await late.idle()
+                world.log.write(spec.place.number, "late", late.looked_at, len(late.wrong))
+                world.log.write(spec.place.number, "spots", spots.tried, spots.caught)
                 await trio.sleep_forever()
             finally:
                 network.close()

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 HEAD_BYTES: Final = 90
 """Around one frame: IP, TCP, noise and yamux."""
+BULK_BYTES: Final = 64 * 1024
+"""A frame of more is bulk: a chunk of a bundle, the prompt of a book."""
 RESENT_S: Final = 0.2
 """Linux's least time until TCP sends again (RFC 6298 asks for a second, Linux takes 200 ms)."""
 RESENDS_MAX: Final = 6
@@ -66,6 +68,9 @@ class Place:
     """Of the process that runs there now."""
     up_free_s: float = 0.0
     down_free_s: float = 0.0
+    bulk_up_free_s: float = 0.0
+    bulk_down_free_s: float = 0.0
+    """The same for what is bulk: packets of other streams get between those of a large frame."""
     gone_since_s: float | None = None
     """Since when nobody is there; None if somebody is."""
     asked: Counter[int] = field(default_factory=Counter)
@@ -117,6 +122,10 @@ class Medium:
         """Each time that somebody who is gone was named: for how long gone, and who."""
         self.ordered_gone: list[tuple[float, int]] = []
         """The same of orders that were to go to somebody who is gone."""
+        self.exchanged: Counter[int] = Counter()
+        """Questions of the table that were asked, by their kind."""
+        self.finds = 0
+        """Searches for providers."""
         self.named_there = 0
         """How often somebody was named who is there."""
         self._base_s: dict[tuple[str, str, str, str], float] = {}
@@ -156,10 +165,13 @@ class Medium:
             length_bytes *= 2
         sender, receiver = places[0], places[-1]
         base_s = self.one_way_s(*places)
-        sender.up_free_s = max(now, sender.up_free_s) + length_bytes / (
-            BYTES_S[sender.model][0] * faults.bandwidth_factor
-        )
-        at = sender.up_free_s + base_s * (1 + faults.jitter * draw())
+        bulk = length_bytes > BULK_BYTES
+        up_s = length_bytes / (BYTES_S[sender.model][0] * faults.bandwidth_factor)
+        if bulk:
+            sent_s = sender.bulk_up_free_s = max(now, sender.bulk_up_free_s) + up_s
+        else:
+            sent_s = sender.up_free_s = max(now, sender.up_free_s) + up_s
+        at = sent_s + base_s * (1 + faults.jitter * draw())
         if faults.reordering and draw() < faults.reordering:
             at += base_s * draw()
         resends, loss = 0, max(faults.loss, *(place.loss for place in places))
@@ -167,8 +179,17 @@ class Medium:
             at += RESENT_S * 2**resends + base_s
             resends += 1
         down_s = length_bytes / (BYTES_S[receiver.model][1] * faults.bandwidth_factor)
+        if bulk:
+            # It comes in while it goes out: only what goes out faster than it comes in is still to come by then.
+            up_s = min(up_s, down_s)
+            receiver.bulk_down_free_s = max(at, receiver.bulk_down_free_s + down_s, at + down_s - up_s)
+            return receiver.bulk_down_free_s - now
         receiver.down_free_s = max(at, receiver.down_free_s) + down_s
         return receiver.down_free_s - now
+
+    def backlog_s(self, sender: Place) -> float:
+        """Until all bulk that the place sends has gone out."""
+        return max(0.0, sender.bulk_up_free_s - trio.current_time())
 
     async def wait(self, seconds: float, waiting: Waiting | None = None) -> None:
         """So long: as `trio.sleep`, for a fraction of its price. `waiting` is cut short by its `fail`."""

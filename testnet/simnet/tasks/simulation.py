@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Final
 
 import trio
 from nacl.signing import SigningKey
 
+from ....client.execution import COMMITTEE_MIN
+from ....node.network.index import Message
 from ....protocol.identity import peer_id
+from ...adversaries.customer import Outcome as Attacked
 from ..days import MODELS
+from ..events.spreading import appearance, demand
 from ..figures import FeederUse, Figures, Outcome, Spread, spread
 from ..population import CHARACTERS as NAMES
 from ..population import NAT_NAMES, REGION_NAMES, Population, populate
@@ -23,12 +28,14 @@ from ..scenario import Scenario
 from .bundles import SimBundle, make_bundle
 from .chance import chance_for
 from .characters import CHARACTERS
+from .cheats import attacks_by_client
 from .checkers import check
+from .contents import Shelf, spreads, weights_of
 from .feeders import Feeder, cut_in_two, make_feeders, run_member
 from .happenings import Mesh, happen
 from .load import Job, Load
 from .log import Log
-from .machines import ClientSpec, NodeSpec, World, run_client
+from .machines import ClientSpec, Coming, NodeSpec, World, met_before, run_client
 from .medium import Medium, Place
 from .remembering import remembered
 from .table import contact_of
@@ -54,6 +61,7 @@ class Run:
     nodes: Sequence[NodeSpec]
     clients: Sequence[ClientSpec]
     jobs: Sequence[Job]
+    attacks: Sequence[Attacked]
     feeders: Sequence[Feeder]
     up: Sequence[float]
     """The share of nodes that would have taken work, each time that it was looked."""
@@ -80,12 +88,26 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
     population = populate(scenario, seed)
     medium = Medium(scenario.faults, chance_for(seed, "medium"), log)
     world = World(medium, log, seed, scenario.start_s, folder)
-    bundles = [make_bundle(each, seed) for each in scenario.bundles]
-    nodes = [_node(scenario, population, number, bundles, seed, medium) for number in range(len(population))]
-    clients = [_client(scenario, population, number, seed, medium) for number in range(scenario.load.clients)]
+    spreading = [spreads(scenario, each) for each in scenario.bundles]
+    bundles = [
+        make_bundle(each, seed, weights_of(each, seed)[0]) if spread_ else make_bundle(each, seed)
+        for each, spread_ in zip(scenario.bundles, spreading, strict=True)
+    ]
+    coming = _coming(scenario, population, bundles, spreading)
+    if any(spreading):
+        world.shelf = Shelf(folder, seed)
+        world.shelf.put([each for each, spread_ in zip(bundles, spreading, strict=True) if spread_])
+    nodes = [
+        _node(scenario, population, number, bundles, coming.get(number, ()), seed, medium)
+        for number in range(len(population))
+    ]
+    attacks = attacks_by_client(scenario.faults, scenario.load.clients, chance_for(seed, "attacks"))
+    clients = [_client(scenario, population, n, attack, seed, medium) for n, attack in enumerate(attacks)]
     index = [each for each in nodes if each.index]
     world.contacts = [_address(each.place) for each in index if not each.hostile][:CONTACTS]
     world.hostile = [contact_of(e.place, [_address(e.place)], proven=True) for e in index if e.hostile]
+    world.judges = tuple(sorted(_public(chance_for(seed, "judge", number)) for number in range(COMMITTEE_MIN)))
+    world.bundles, world.met, world.history = bundles, met_before(nodes), scenario.history
     load, up = Load(scenario, bundles, log), list[float]()
     async with trio.open_nursery() as everything:
         mesh, faults = Mesh(world, nodes, everything), scenario.faults
@@ -98,14 +120,15 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
         await trio.sleep(WARM_S)
         everything.start_soon(_look, nodes, up, scenario.duration_s)
         for client in clients:
-            number = client.place.number
-            everything.start_soon(run_client, world, client, load.asker(number, chance_for(seed, "load", number)))
+            number, chance = client.place.number, chance_for(seed, "load", client.place.number)
+            ask = load.attacker(number, client.attack, chance) if client.attack else load.asker(number, chance)
+            everything.start_soon(run_client, world, client, ask)
         for client in clients:
             await client.done.wait()
         await trio.sleep_until(max(trio.current_time(), scenario.duration_s) + SETTLE_S)
         ended_s = trio.current_time()
         everything.cancel_scope.cancel()
-    return Run(scenario, world, nodes, clients, load.jobs, feeders, up, ended_s)
+    return Run(scenario, world, nodes, clients, load.jobs, load.attacks, feeders, up, ended_s)
 
 
 async def _look(nodes: Sequence[NodeSpec], up: list[float], until_s: float) -> None:
@@ -120,8 +143,29 @@ def _busiest(by_minute: Counter[int]) -> float:
     return max((count / 60 for minute, count in by_minute.items() if minute > 1), default=0.0)
 
 
+def _coming(
+    scenario: Scenario, population: Population, bundles: Sequence[SimBundle], spreading: Sequence[bool]
+) -> dict[int, list[Coming]]:
+    """Of each node by number, the bundles that it publishes, and those that it is to fetch, in their order."""
+    coming: dict[int, list[Coming]] = {}
+    for number, bundle in enumerate(bundles):
+        if spreading[number]:
+            asked = demand(scenario, population, number)
+            for node in asked.holders.tolist():
+                coming.setdefault(node, []).append(Coming(asked.begins_s, bundle, published=True))
+            for node, heard_s in zip(asked.wanting.tolist(), asked.heard_s.tolist(), strict=True):
+                coming.setdefault(node, []).append(Coming(heard_s, bundle))
+    return {node: sorted(each, key=lambda one: one.from_s) for node, each in coming.items()}
+
+
 def _node(
-    scenario: Scenario, population: Population, number: int, bundles: Sequence[SimBundle], seed: int, medium: Medium
+    scenario: Scenario,
+    population: Population,
+    number: int,
+    bundles: Sequence[SimBundle],
+    coming: Sequence[Coming],
+    seed: int,
+    medium: Medium,
 ) -> NodeSpec:
     key = SigningKey(chance_for(seed, "node key", number).randbytes(32))
     owner = SigningKey(chance_for(seed, "owner key", int(population.owner[number])).randbytes(32))
@@ -134,15 +178,19 @@ def _node(
     )  # fmt: skip
     medium.add(place)
     crowd = scenario.population[int(population.crowd[number])]
-    held = [each for each, holds in zip(bundles, population.holds[number].tolist(), strict=True) if holds]
+    later = {each.bundle.given.name for each in coming}
+    holds = zip(bundles, population.holds[number].tolist(), strict=True)
+    held = [each for each, has in holds if has and each.given.name not in later and not _appears(scenario, each)]
     return NodeSpec(
         place, key, owner, held or bundles[:1], float(population.speed[number]), crowd.jobs_max, index,
         CHARACTERS[NAMES[int(population.character[number])]], scenario.faults.lies, scenario.faults.lies_after_jobs,
-        float(population.skew_ms[number]), bool(population.hostile[number]),
+        float(population.skew_ms[number]), bool(population.hostile[number]), bool(population.newcomer[number]), coming,
     )  # fmt: skip
 
 
-def _client(scenario: Scenario, population: Population, number: int, seed: int, medium: Medium) -> ClientSpec:
+def _client(
+    scenario: Scenario, population: Population, number: int, attack: str, seed: int, medium: Medium
+) -> ClientSpec:
     """Clients are where the nodes are."""
     near = number * len(population) // scenario.load.clients
     key = SigningKey(chance_for(seed, "client key", number).randbytes(32))
@@ -151,7 +199,15 @@ def _client(scenario: Scenario, population: Population, number: int, seed: int, 
     region = REGION_NAMES[int(population.region[near])]
     place = Place(number, bytes(own.verify_key), region, "host", CONE, _ip(number))
     medium.add(place)
-    return ClientSpec(place, key)
+    return ClientSpec(place, key, attack)
+
+
+def _appears(scenario: Scenario, bundle: SimBundle) -> bool:
+    return appearance(scenario, bundle.given)[1] is not None
+
+
+def _public(chance: Random) -> bytes:
+    return bytes(SigningKey(chance.randbytes(32)).verify_key)
 
 
 def _address(place: Place) -> str:
@@ -170,7 +226,8 @@ def _figures(run: Run) -> Figures:
     handovers = sorted(float(gap) for job in completed for gap in job.handovers_ms)
     checks_s = sum(node.busy_s.get("score", 0.0) for node in run.nodes)
     work_s = sum(node.busy_s.get("generate", 0.0) + node.busy_s.get("call", 0.0) for node in run.nodes)
-    named = run.medium.named_there + len(run.medium.named)
+    medium = run.medium
+    named = medium.named_there + len(medium.named)
     in_class = sum(first <= run.scenario.load.first_token_ms_max for first in firsts)
     return Figures(
         nodes=len(run.nodes),
@@ -188,10 +245,10 @@ def _figures(run: Run) -> Figures:
         handover_ms=spread(handovers) if handovers else Spread(),
         verification_overhead=checks_s / work_s if work_s else None,
         nodes_up=sum(run.up) / len(run.up) if run.up else None,
-        lookup_peers=None,
+        lookup_peers=medium.exchanged[Message.GET_PROVIDERS] / medium.finds if medium.finds else None,
         lookup_found=None,
-        ghosts=len(run.medium.named) / named if named else None,
-        index_records_s=max((_busiest(node.place.told) for node in run.nodes if node.index), default=None),
+        ghosts=len(medium.named) / named if named else None,
+        index_records_s=max((_busiest(node.place.asked) for node in run.nodes if node.index), default=None),
         index_bytes_s=None,
         node_bytes_s=None,
         feeder=_feeders(run.feeders),

@@ -10,6 +10,7 @@ from trio.lowlevel import Abort, RaiseCancelT
 
 from ....node.network.seam import FRAME_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_FRAMES_MAX
 from ....protocol.errors import Code, NetworkError
+from .medium import BULK_BYTES
 
 if TYPE_CHECKING:
     from .network import Connection, SimNetwork
@@ -47,6 +48,9 @@ class SimStream:
         await trio.lowlevel.checkpoint_if_cancelled()
         if len(frame) > FRAME_BYTES_MAX:
             raise NetworkError(Code.TOO_LARGE, f"a frame has at most {FRAME_BYTES_MAX} bytes, not {len(frame)}")
+        if len(frame) > BULK_BYTES:  # the window is full until what is before it has gone out
+            medium = self._connection.medium
+            await medium.wait(medium.backlog_s(self.here.place))
         if self._send_closed:
             raise NetworkError(self._broken.code, self._broken.message)
         other = self.other

@@ -69,6 +69,7 @@ class SimKad:
             name = peer_id(key)
             connection = await network.connected(key, [f"{_text(each)}/p2p/{name}" for each in (*where, *addresses)])
         far = connection.far(network)
+        network.medium.exchanged[message.type] += 1
         connection.ask(exchange := Waiting())
         try:
             there, back = connection.places(network), connection.places(far)
@@ -171,6 +172,7 @@ class TableNetwork(SimNetwork):
         return await self.table.provide(key)
 
     async def find(self, key: str, tell: Callable[[Provider], None] | None = None) -> list[Provider]:
+        self.medium.finds += 1
         found = await self.table.find(key, tell)
         for provider in found:
             place = self.medium.by_key[provider.peer]

@@ -1,0 +1,36 @@
+"""Bundles come from node to node by the real code: chunks, swarm, library and a new worker, over the simulated network."""
+
+from pathlib import Path
+
+from fallow.testnet.simnet.scenario import Bundle, Crowd, Event, Load, Scenario
+from fallow.testnet.simnet.tasks.simulation import simulate_tasks
+
+MB = 12.0
+NEWS = Scenario(
+    name="news",
+    fidelity="tasks",
+    nodes=8,
+    start="wed 12:00",
+    duration_h=0.3,
+    index_share=0.4,
+    population=(Crowd("host"),),
+    bundles=(Bundle("chat", demand=0.0), Bundle("news", demand=1.0, held=0.0, wanted=0.6, size_mb=MB)),
+    load=Load(jobs_per_hour=120, clients=2, input_tokens=20, output_tokens=32),
+    events=(Event("appear", at_h=0.02, share=0.0, bundle="news"),),
+)
+
+
+def _lines(scenario: Scenario, trace: Path, seed: int = 1) -> list[list[str]]:
+    assert simulate_tasks(scenario, seed, trace).violations == ()
+    return [line.split() for line in trace.read_text().splitlines()]
+
+
+def test_whoever_wants_a_bundle_gets_it_and_serves_it(tmp_path: Path) -> None:
+    lines = _lines(NEWS, tmp_path / "trace")
+    fetched = {line[1]: dict(word.split("=") for word in line[3:]) for line in lines if line[2] == "fetched"}
+    assert len(fetched) == 5  # one publishes it, and six in ten of the others want it
+    assert sorted(int(each["bytes"]) for each in fetched.values())[0] == 0  # the publisher has it
+    assert max(int(each["sources"]) for each in fetched.values()) > 1
+    executed = {line[1] for line in lines if line[2] == "job_accepted"}
+    assert executed & fetched.keys() == executed
+    assert len(executed) > 1
