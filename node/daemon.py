@@ -52,6 +52,7 @@ from .owner import Keeper
 from .power.account import Account
 from .power.keeping import Power
 from .power.meters import found_meters
+from .power.usage import UsageBook
 from .presence import Presence, regions
 from .profiles import Offer, earns_ucr, make_offer
 from .rules.policy import Rules
@@ -100,6 +101,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
         nvml = closing.enter_context(opened(config.power.nvml if config.power.measure else ""))
         availability = Availability(jobs_max=config.jobs_max)
         lending = Lending(_rules(config), availability, config.state, EventLog(config.state))
+        usage = UsageBook(config.state, lending.kwh_ucr)
+        closing.callback(usage.write)
         availability.start()
         library.lent = lambda: availability.lends
         bundles = list(await trio.to_thread.run_sync(library.open))
@@ -110,6 +113,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
 
                 async def end_when_told() -> None:
                     await anext(signals)
+                    notify(STOPPING="1", STATUS="jobs are being handed back")
                     for keeper in running:
                         await keeper.stop()
                     whole.cancel_scope.cancel()
@@ -133,6 +137,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     for sensor in config.sensors:
                         whole.start_soon(read, sensor, lending.feed(sensor.name, round(sensor.stale_s * 1000)))
                     whole.start_soon(lending.run)
+                    whole.start_soon(usage.keep)
                     whole.start_soon(watchdog, lambda: _stands(availability))
                     arrivals = library.arrivals(network)
                     if not bundles:
@@ -154,6 +159,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[Ready] = trio.TASK
                     ):
                         meters = found_meters(config.power.sys_root, nvml) if config.power.measure else []
                         account = Account(meters, config.power.said, config.power.guess)
+                        account.on_used = usage.note
                         power = Power(engine, account, config.power.helper, EventLog(config.state))
                         power.on_calibrated = lending.calibrate
                         lending.on_power = power.obey
@@ -221,8 +227,9 @@ class _Node:
         self._link: Feed | None = None
         self._presence = Presence(
             config, key, authority, network, self._availability, offer(), held, self._survey.now,
-            self._survey.witnesses.shown,
+            self._survey.witnesses.shown, lambda: power.account.duty,
         )  # fmt: skip
+        power.on_pace = self._presence.paced
         self._executor = Executor(
             key,
             authority.owner,
