@@ -112,7 +112,7 @@ def start(folder: Path, bundle: Bundle, url: str, keys: Sequence[SigningKey]) ->
     )
     (folder / "node.toml").write_text(settings)
     words = [sys.executable, "-m", "fallow.node", "--config", str(folder / "node.toml")]
-    return folder / "state", subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    return folder / "state", subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
 async def one(

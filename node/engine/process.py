@@ -21,6 +21,7 @@ from ...protocol.errors import Code, EngineError
 from . import areas, release
 from .cgroup import Group
 from .messages import Begin, FrameBuffer, Message, encode
+from .priority import come_last
 from .sandbox import Box, environment
 
 REAP_S_MAX: Final = 10.0
@@ -96,6 +97,7 @@ class WorkerProcess:
                     pass_fds=[theirs.fileno(), write_end, shared],
                     start_new_session=True,
                 )
+            come_last(self._popen.pid)  # it imports for seconds before it can see to that itself
         except OSError as error:
             ours.close()
             os.close(read_end)
