@@ -33,7 +33,7 @@ def statement(
     month: Annotated[str | None, Parameter(help="As 2026-11, in UTC.")] = None,
     year: Annotated[str | None, Parameter(help="As 2026, in UTC: one row for each payer.")] = None,
     energy_wh: Annotated[
-        int | None, Parameter(help="What the node used in that time, in watt-hours, if you know.")
+        int | None, Parameter(help="What the node used in that time, in watt-hours, if you know better than it does.")
     ] = None,
     kwh_ucr: Annotated[int, Parameter(help="What a kilowatt-hour costs you, in micro-credits.")] = 0,
     csv: Annotated[bool, Parameter(help="Every credit and payment as a line.")] = False,
@@ -89,6 +89,8 @@ def _print(found: Statement) -> None:
     table(columns, rows[:-1], footer=rows[-1])
     energy = found.totals.energy_ucr
     line(f"energy: {'not known' if energy is None else f'{energy} ucr'}")
+    for each in found.used:
+        line(f"  {each}")
     line(f"net: {found.totals.net_ucr} ucr ({len(found.credits)} receipts, {len(found.payments)} payments)")
 
 
@@ -131,6 +133,16 @@ def _as_json(found: Statement) -> Json:
         "lines": [dict(zip(names, line, strict=True)) for line in _lines(found)],
         "payers": {key.hex(): {**as_map(totals)} for key, totals in found.payers().items()},
         "totals": {**as_map(found.totals)},
+        "energy": [
+            {
+                "source": each.source,
+                "measured": each.measured,
+                "jobs": each.jobs,
+                "millijoules": each.millijoules,
+                "ucr": each.ucr,
+            }
+            for each in found.used
+        ],
     }
 
 

@@ -168,7 +168,7 @@ class Panel:
             if place.final is not None:
                 raise
             if error.code is Code.OWNER_NEEDS_MACHINE and self._accepted(place.node):
-                self._team.experience.left(place.node.key, 0, 1, trio.current_time())
+                self._team.left(place.node, 0, 1)
             task_status.started(error)
 
     def _accepted(self, node: Node) -> bool:

@@ -95,6 +95,15 @@ class Team:
             self.experience.failed(node.key, trio.current_time())
             self.desk.book.worked(node.key, well=False)
 
+    def left(self, node: Node, delivered: int, planned: int) -> None:
+        """Its owner took the machine back from our work: who does so often is asked seldom, by the next process, too.
+
+        Nobody publishes when they drive, and none of it can be read anywhere: each client goes by what it has seen itself.
+        """
+        self.discovery.forget(node.key)
+        self.experience.left(node.key, delivered, planned, trio.current_time())
+        self.desk.book.worked(node.key, well=False)
+
     def _choose(self, nodes: Sequence[Node], need: Need, preferred: Sequence[bytes]) -> Node | None:
         distrusted = self.desk.wallet.distrusted
         return choose(nodes, need, self.experience, distrusted, preferred, trio.current_time(), self.random)

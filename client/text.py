@@ -184,10 +184,8 @@ class TextJob:
         if attempt.error:
             self._team.failed(node, attempt.error)
         if attempt.leaving:
-            self._team.discovery.forget(node.key)
             delivered = len(self._draft.tokens) - attempt.start
-            planned = self._request.parameters.max_tokens - attempt.start
-            self._team.experience.left(node.key, delivered, planned, trio.current_time())
+            self._team.left(node, delivered, self._request.parameters.max_tokens - attempt.start)
 
     async def _run_attempt(self, attempt: Attempt) -> None:
         """The attempt ran and was paid for; its end is told by `attempt.over`, before it is paid."""

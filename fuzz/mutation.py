@@ -4,8 +4,10 @@ signed is signed again. Deterministic: an input, a source of randomness and a bl
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
@@ -43,6 +45,10 @@ def mutate(given: bytes, rng: random.Random, blunt: Blunt) -> bytes:
 def _within(encoded: bytes, rng: random.Random, blunt: Blunt) -> bytes:
     if (envelope := _parts(encoded)) is not None:
         return _signed_again(*envelope, rng, blunt)
+    if encoded[:1] in (b"{", b"["):
+        with suppress(ValueError, RecursionError):
+            altered = _altered(json.loads(encoded), rng, blunt)
+            return json.dumps(altered, default=str, skipkeys=True).encode(errors="replace")
     value = _decoded(encoded)
     if not isinstance(value, list | dict):
         return blunt(encoded)

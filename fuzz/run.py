@@ -31,6 +31,9 @@ INSTRUMENTED = [
     "fallow.node.network.punching",
     "fallow.node.network.index",
     "fallow.node.network.entries",
+    "fallow.node.sensors",
+    "fallow.node.rules.readings",
+    "fallow.node.rules.signals",
 ]
 """Where atheris counts what an input reaches."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import types
 from dataclasses import fields, replace
 from pathlib import Path
@@ -82,6 +83,12 @@ def seeds() -> dict[str, list[bytes]]:
         "punching": [_addresses()],
         "table": _questions(profiles),
         "lan": [encode([f"/ip4/192.168.1.7/tcp/4001/p2p/{peer_id(FIRST)}".encode(), b"/ip4/192.0.2.1/tcp/1"])],
+        "viss": _vehicle(),
+        "rosbridge": _robot(),
+        "ocpp": _station(),
+        "site": _site(),
+        "upower": [b'{"OnBattery": ["b", true], "LidIsClosed": ["b", false], "DaemonVersion": ["s", "1.90"]}'],
+        "day": [path.read_bytes() for path in (Path(__file__).parents[1] / "node/sensors/days").glob("*.toml")],
         "engine": [b"\xff" + engine.encode(message) for message in engine_messages],
         "engine-fields": [encode(msgpack.unpackb(engine.encode(message)[4:])) for message in engine_messages],
     }
@@ -94,6 +101,61 @@ def _words() -> list[control.Word]:
         control.Cancel(2),
         *answer,
         control.Refused(4, control.Reason.BUSY),
+    ]
+
+
+def _vehicle() -> list[bytes]:
+    """Answers, a change, and a refusal."""
+    at = "2026-09-21T13:33:20.004Z"
+    values = {"Speed": "0.0", "IsMoving": "false", "LowVoltageSystemState": "OFF", "PowerOptimizeLevel": "3"}
+    points = [{"path": f"Vehicle.{name}", "dp": {"value": value, "ts": at}} for name, value in values.items()]
+    refused = {
+        "action": "get",
+        "requestId": "1",
+        "error": {"number": 404, "reason": "invalid_path", "message": "..."},
+        "ts": at,
+    }
+    change = {"action": "subscription", "subscriptionId": "s1", "data": points[0], "ts": at}
+    messages = [{"action": "get", "requestId": "1", "data": point} for point in (*points, points)]
+    return [json.dumps(message).encode() for message in (*messages, change, refused)]
+
+
+def _robot() -> list[bytes]:
+    battery = {"percentage": 0.81, "temperature": 31.5, "voltage": 48.0, "current": -2.0, "power_supply_status": 1}
+    told = [("/battery_state", battery), ("/dock", {"data": True})]
+    messages = [{"op": "publish", "topic": topic, "msg": message} for topic, message in told]
+    return [
+        json.dumps(each).encode() for each in (*messages, {"op": "status", "level": "error", "msg": "no such topic"})
+    ]
+
+
+def _station() -> list[bytes]:
+    period = {"startPeriod": 0, "limit": 11_000.0}
+    schedule = {"id": 1, "chargingRateUnit": "W", "duration": 3600, "startSchedule": "2026-09-21T13:33:20Z"}
+    profile = {
+        "id": 1, "stackLevel": 0, "chargingProfilePurpose": "ChargingStationExternalConstraints",
+        "chargingSchedule": [{**schedule, "chargingSchedulePeriod": [period]}],
+    }  # fmt: skip
+    sample = {"value": 7.4, "measurand": "Power.Active.Import", "unitOfMeasure": {"unit": "kW", "multiplier": 0}}
+    values = [{"timestamp": "2026-09-21T13:33:20Z", "sampledValue": [sample]}]
+    calls: list[tuple[str, object]] = [
+        ("SetChargingProfile", {"evseId": 0, "chargingProfile": profile}), ("ClearChargingProfile", {"chargingProfileId": 1}),
+        ("MeterValues", {"evseId": 1, "meterValue": values}), ("BootNotification", {}), ("Heartbeat", {}),
+        ("TransactionEvent", {"eventType": "Updated", "evse": {"id": 2}, "meterValue": values}), ("Reset", {}),
+        ("TransactionEvent", {"eventType": "Ended", "evse": {"id": 2}}), ("StatusNotification", {}),
+    ]  # fmt: skip
+    each = [json.dumps([2, "7", *call]).encode() for call in calls]
+    return [*each, b"\n".join(each), b'[3, "7", {}]']
+
+
+def _site() -> list[bytes]:
+    found = {"grid_limit_w": 100_000, "chargers_w": 42_000.5, "soc_pct": 55, "time_ms": 1_790_000_000_000}
+    body = json.dumps(found).encode()
+    table = "\n".join(f"{name} = {value}" for name, value in found.items()).encode()
+    return [
+        b"\x07HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body),
+        table,
+        b"\xffHTTP/1.1 503 Busy\r\n\r\n",
     ]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 from google.protobuf.message import DecodeError
@@ -27,6 +27,12 @@ from fallow.node.network.index import Index
 from fallow.node.network.kad import peer_untrusted
 from fallow.node.network.standing import Fault
 from fallow.node.network.table_rules import profile_rules
+from fallow.node.rules.readings import Board
+from fallow.node.rules.signals import KINDS
+from fallow.node.sensors import host, ocpp, rosbridge, scripted, site, viss, vss, websocket
+from fallow.node.sensors.config import Rosbridge, Site, Viss
+from fallow.node.sensors.feed import Feed, SensorError
+from fallow.node.settings import SettingError
 from fallow.protocol import means, messages, opening, proofs, published, work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
@@ -290,6 +296,77 @@ def _all_again(buffer: FrameBuffer, read: bytes) -> None:
         assert list(FrameBuffer().feed_untrusted(encode_engine_message(message))) == [message]
 
 
+def _read_by(read: Callable[[Feed], object]) -> None:
+    """Whatever a sensor sends, what then counts can be true, and its faults are in words."""
+    board = Board()
+    board.expect("sensor", ())
+    with suppress(SensorError):
+        read(Feed("sensor", board, lambda: None, 5_000, lambda: NOW_MS))
+    for (_, signal), reading in board.readings.items():
+        assert (("sensor", signal) in board.faults) or not KINDS[signal].refuse(reading.value)
+    for signal in KINDS:
+        known = board.known(signal, NOW_MS)
+        assert known.why or known.values
+
+
+def _viss(given: bytes) -> None:
+    """What a vehicle answers, or tells by itself."""
+
+    def read(feed: Feed) -> None:
+        vehicle = viss._Vehicle(cast(Any, None), Viss("sensor", "", signal_age_s=0), feed)
+        vehicle.aliases = {alias.path: (signal, alias) for signal, alias in vss.table(6, {}).items()}
+        vehicle._take_untrusted(websocket.parsed_untrusted(given))
+
+    _read_by(read)
+
+
+def _rosbridge(given: bytes) -> None:
+    config = Rosbridge("sensor", "", dock_topic="/dock")
+    for each in (config, replace(config, dock_topic="")):
+        _read_by(lambda feed, each=each: rosbridge._take_untrusted(websocket.parsed_untrusted(given), each, feed))  # type: ignore[misc]
+
+
+def _ocpp(given: bytes) -> None:
+    """What a station and its management system say to each other: every call has its answer, and what counts is in watts."""
+    station = ocpp.Station()
+    with suppress(SensorError):
+        for message in given.split(b"\n"):
+            station.answer_untrusted(message, NOW_MS / 1000)
+    assert len(station.limits) <= ocpp.PROFILES_MAX and len(station.outlets) <= ocpp.OUTLETS_MAX
+    _read_by(lambda feed: feed.take(station.signals(NOW_MS / 1000 + 60).items()))
+
+
+def _site(given: bytes) -> None:
+    """A page by HTTP, and a file."""
+    config = Site("sensor", "")
+
+    def page(feed: Feed) -> None:
+        answer = site._Answer()
+        answer.asked("site", "/", "")
+        for read in _in_reads(given):
+            if (found := answer.feed_untrusted(read)) is not None:
+                return site._take_untrusted(websocket.parsed_untrusted(found), config, feed)
+
+    _read_by(page)
+    _read_by(lambda feed: site._take_untrusted(site._table_untrusted(given), config, feed))
+
+
+def _upower(given: bytes) -> None:
+    """The properties that have changed; JSON has lists where the bus has structures."""
+    _read_by(lambda feed: host._take_untrusted(websocket.parsed_untrusted(given), feed))
+
+
+def _day(given: bytes) -> None:
+    """A day from a file: what is taken for one has a value for each of its signals at any time, and one that can be."""
+    with suppress(SettingError, UnicodeDecodeError):
+        day = scripted.day_untrusted(given.decode())
+        for hour in range(25):
+            found = day.at(hour * 3_600_000 % 86_400_000)
+            assert found.keys() == day.signals and not any(
+                KINDS[signal].refuse(value) for signal, value in found.items()
+            )
+
+
 TARGETS: dict[str, Target] = {
     "codec": Target(("protocol.codec.decode_untrusted",), _codec),
     "reading": Target(("protocol.reading.read_untrusted",), _reading),
@@ -334,6 +411,19 @@ TARGETS: dict[str, Target] = {
     ),
     "punching": Target(("node.network.punching._addresses_untrusted",), _punching),
     "lan": Target(("node.network.lan.addresses_untrusted",), _lan),
+    "viss": Target(("node.sensors.viss._Vehicle._take_untrusted", "node.sensors.websocket.parsed_untrusted"), _viss),
+    "rosbridge": Target(("node.sensors.rosbridge._take_untrusted",), _rosbridge),
+    "ocpp": Target(("node.sensors.ocpp.Station.answer_untrusted",), _ocpp),
+    "site": Target(
+        (
+            "node.sensors.site._take_untrusted",
+            "node.sensors.site._table_untrusted",
+            "node.sensors.site._Answer.feed_untrusted",
+        ),
+        _site,
+    ),
+    "upower": Target(("node.sensors.host._take_untrusted",), _upower),
+    "day": Target(("node.sensors.scripted.day_untrusted",), _day),
     "engine": Target(
         ("node.engine.messages.FrameBuffer.feed_untrusted", "node.engine.messages._decode_untrusted"), _engine
     ),

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from math import ceil
 from pathlib import Path
 
 from ..protocol.errors import Code, ConfigError
 from .log import wall_ms
+from .power.usage import UsedBy, used_between
 from .store import Earning, Payment, earnings, payments
 
 
@@ -88,6 +90,9 @@ class Statement:
     credits: tuple[Credit, ...]
     payments: tuple[Payment, ...]
     energy_ucr: int | None
+    """The owner's word, or what the jobs' energy came to."""
+    used: tuple[UsedBy, ...] = ()
+    """What the jobs used, by what counted or estimated it."""
 
     @property
     def totals(self) -> Totals:
@@ -103,7 +108,8 @@ class Statement:
 
 
 def statement(state: Path, period: Period, energy_ucr: int | None = None, now_ms: int | None = None) -> Statement:
-    """What the journal of the state directory has of the period. Reads only, also while the node runs."""
+    """What the journal of the state directory has of the period. Reads only, also while the node runs. Without `energy_ucr` the
+    jobs' energy counts as the node kept it."""
     now_ms = wall_ms() if now_ms is None else now_ms
     then = {row.receipt: row.held_ucr for row in earnings(state, min(now_ms, period.ends_ms))}
     credits = tuple(
@@ -112,7 +118,10 @@ def statement(state: Path, period: Period, energy_ucr: int | None = None, now_ms
         if period.holds(row.issued_ms)
     )
     taken = tuple(payment for payment in payments(state) if period.holds(payment.taken_ms))
-    return Statement(period, credits, taken, energy_ucr)
+    used = used_between(state, period.begins_ms, period.ends_ms)
+    if energy_ucr is None and used:
+        energy_ucr = ceil(sum(each.ucr for each in used))
+    return Statement(period, credits, taken, energy_ucr, used)
 
 
 def totals_of(credits: Sequence[Credit], payments: Sequence[Payment], energy_ucr: int | None) -> Totals:

@@ -71,6 +71,7 @@ from .paying import Paying
 from .power.account import Account
 from .power.keeping import Power
 from .power.meters import found_meters
+from .power.usage import UsageBook
 from .presence import Presence, regions
 from .profiles import Offer, earns_ucr, make_offer
 from .rails.opening import open_rails
@@ -130,6 +131,8 @@ async def run(
         availability = Availability(jobs_max=config.jobs_max)
         lending = Lending(_rules(config), availability, config.state, log)
         grid = Follower(config.grid, lending, config.state, log)
+        usage = UsageBook(config.state, lending.kwh_ucr)
+        closing.callback(usage.write)
         availability.start()
         library.lent = lambda: availability.lends
         recorder = Recorder(lending, partial(Diary, config.state, kept_rules(lending.rules)), log)
@@ -145,6 +148,7 @@ async def run(
 
                 async def end_when_told() -> None:
                     await anext(signals)
+                    notify(STOPPING="1", STATUS="jobs are being handed back")
                     for keeper in running:
                         await keeper.stop()
                     whole.cancel_scope.cancel()
@@ -189,6 +193,7 @@ async def run(
                     whole.start_soon(grid.run, network)
                     if config.diary:
                         whole.start_soon(recorder.run)
+                    whole.start_soon(usage.keep)
                     whole.start_soon(watchdog, lambda: _stands(availability))
                     arrivals = library.arrivals(network)
                     if not bundles:
@@ -211,6 +216,7 @@ async def run(
                         meters = found_meters(config.power.sys_root, nvml) if config.power.measure else []
                         account = Account(meters, config.power.said, config.power.guess)
                         recorder.account = account
+                        account.on_used = usage.note
                         grid.report_of(lambda: _figures(lending, account, availability))
                         power = Power(engine, account, config.power.helper, log)
                         power.on_calibrated = lending.calibrate
@@ -286,8 +292,9 @@ class _Node:
         self._link: Feed | None = None
         self._presence = Presence(
             config, key, authority, network, self._availability, offer(), held, self._survey.now,
-            self._survey.witnesses.shown,
+            self._survey.witnesses.shown, lambda: power.account.duty,
         )  # fmt: skip
+        power.on_pace = self._presence.paced
         self._executor = Executor(
             key,
             authority.owner,

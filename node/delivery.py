@@ -69,6 +69,10 @@ class Session:
         self._woken = trio.Event()
         self._waiting = trio.CancelScope()
         self._stop: _Stop | None = None
+        self._at_disk = False
+        """Whether the next message waits for the journal."""
+        self._noticed = False
+        """Whether the client has been told that the owner is back, or is being told."""
 
     def stop(self, end: str, reason: str = "") -> None:
         """The job ends now, with a receipt for what was delivered: `yielded` (which beats all) or `cancelled`."""
@@ -99,6 +103,7 @@ class Session:
             nursery.start_soon(self._listen)
             nursery.start_soon(self._expire)
             nursery.start_soon(self._beat)
+            nursery.start_soon(self._notice_at_disk)
             try:
                 await self._deliver(answer)
             except EngineError as error:
@@ -150,7 +155,7 @@ class Session:
             assert stop is not None, "an answer ends with a piece that says so"
             if stop.end == YIELDED:
                 with trio.move_on_after(YIELD_MS_MAX / 1000):
-                    await self.send(Event.YIELD, YieldMessage(stop.reason))
+                    await self._notice()
                     await self._issue(YIELDED)
                     await self._settled()
                 return
@@ -175,9 +180,28 @@ class Session:
         before = self.delivery.amount_ucr
         receipt = sign(self.delivery.next_receipt(end), self._key)
         order, added_ucr = self.delivery.order.record, receipt.record.amount_ucr - before
+        self._at_disk = True
+        self._wake()
         await self._accounts.claim(self._account, order, receipt, added_ucr)
+        self._at_disk = False
         self.delivery.issued(receipt)
         await self.send(Event.RECEIPT if end == OPEN else Event.FINAL, ReceiptMessage(receipt.envelope))
+
+    async def _notice(self) -> None:
+        """The client knows that the owner is back, unless the job has come to its last receipt by itself; said once."""
+        if self._stop is None or self._noticed:
+            return
+        self._noticed = True
+        async with self._writing:
+            if self.job.may_send(Event.YIELD):
+                self.job.send(Event.YIELD, now_ms())
+                await self._stream.send(encode_message(YieldMessage(self._stop.reason)))
+
+    async def _notice_at_disk(self) -> None:
+        """The notice does not wait for a receipt that is being written; in any other place, whoever delivers gives it."""
+        while not (self._at_disk and self._stop and self._stop.end == YIELDED):
+            await self._changed()
+        await self._notice()
 
     async def _attest(self, piece: EnginePiece) -> None:
         order = self.delivery.order

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -14,13 +16,14 @@ import trio
 
 from .availability import Availability
 from .log import EventLog, wall_ms
+from .machine import beside
 from .rules.asked import NOTHING, Asked, together
 from .rules.departures import Departure, departure, kept, leaves_in_ms
 from .rules.hours import Now
-from .rules.policy import Decision, Memory, Rules, Wish, decide
+from .rules.policy import Decision, Memory, Rules, Wish, decide, on_battery
 from .rules.readings import Board, Bound
 from .rules.signals import Signal
-from .rules.worth import Draw
+from .rules.worth import Draw, kwh_ucr
 from .sensors.feed import Feed, boot_ms
 from .settings import SettingError
 from .wish import load, save
@@ -31,6 +34,8 @@ LOOK_S_MAX: Final = 60.0
 """Decided again after a minute at the latest: somebody may have set the clock."""
 POWER: Final = ("power", "feeder", "site")
 """Reasons that a larger share of the connection would take away."""
+NOTES_MAX: Final = 64
+"""Words for the disk that wait for it: a sensor that flickers while the disk hangs costs words, and nothing else."""
 TOOK: Final = ("driving", "speed_kmh", "moving", "ignition", "in_use", "in_gear", "occupied", "docked")
 """Reasons that are a departure: somebody came for the machine."""
 
@@ -65,6 +70,7 @@ class Lending:
         self.changed = trio.Event()
         """Set, and replaced, when the machine begins or ceases to be lent, or a reason comes or goes."""
         self._woken = trio.Event()
+        self._notes: deque[Callable[[], None]] = deque(maxlen=NOTES_MAX)
         self.decision = self._decide()
         availability.obey(_words(self.decision))
 
@@ -77,7 +83,10 @@ class Lending:
         return Feed(source, self.board, self.look, good_ms)
 
     def look(self) -> None:
-        """Everything that follows from what is known now has been begun: above all, the machine was given back."""
+        """Everything that follows from what is known now has been begun: above all, the machine was given back.
+
+        Nothing waits for the disk here: what is to be written down is so later, by `noted`.
+        """
         before, self.decision = self.decision, self._decide()
         leaves = self._availability.obey(_words(self.decision))
         if leaves:
@@ -87,20 +96,28 @@ class Lending:
         if self.decision.budget_w != before.budget_w:
             self.on_power(self.decision)
         if {r.code for r in self.decision.reasons} != {r.code for r in before.reasons}:
-            self._log.write("lent" if self.decision.lends else "withheld", why=_words(self.decision))
+            self._notes.append(
+                partial(self._log.write, "lent" if self.decision.lends else "withheld", why=_words(self.decision))
+            )
             self.changed.set()
             self.changed = trio.Event()
             self._learn(before)
-        if self.decision.look_ms < before.look_ms or leaves:
+        if self.decision.look_ms < before.look_ms or leaves or self._notes:
             self._woken.set()
 
     async def run(self) -> None:
         """Looks again whenever time alone changes something, until cancelled."""
         while True:
+            await self.noted()
             self._woken = trio.Event()
             with trio.move_on_after(min(LOOK_S_MAX, max(0.001, (self.decision.look_ms - boot_ms()) / 1000))):
                 await self._woken.wait()
             self.look()
+
+    async def noted(self) -> None:
+        """What was decided is in the log, and a departure that was learned is on the disk; written beside the event loop."""
+        while self._notes:
+            await beside(self._notes.popleft())
 
     def drive(self) -> None:
         """The owner said that they need the machine."""
@@ -152,6 +169,11 @@ class Lending:
         """What an hour of computing costs the owner now, with what they want beyond, in micro-credits."""
         return self.decision.hour_ucr
 
+    def kwh_ucr(self) -> float:
+        """What a kilowatt-hour costs the owner at this moment; with the battery's wear, if that gives it."""
+        now = self.now()
+        return sum(kwh_ucr(self.rules.preferences, now.of_day_ms, on_battery=on_battery(self.board, now.ms)))
+
     def demand_unmetered(self) -> None:
         """It is lent on unmetered links alone, from now on: somebody tells how the link is."""
         self.rules = replace(self.rules, unmetered_only=True)
@@ -193,13 +215,17 @@ class Lending:
         if not self.rules.preferences.learn_departures or _taken(before) or not _taken(self.decision):
             return
         self._past = kept(self._past, departure(local_now()))
-        try:
-            scratch = self._state / f".{DEPARTURES}"
-            scratch.write_text(json.dumps([asdict(each) for each in self._past]))
-            scratch.chmod(0o600)
-            scratch.replace(self._state / DEPARTURES)
-        except OSError:
-            pass
+        self._notes.append(partial(_keep, self._state, self._past))
+
+
+def _keep(state: Path, past: tuple[Departure, ...]) -> None:
+    try:
+        scratch = state / f".{DEPARTURES}"
+        scratch.write_text(json.dumps([asdict(each) for each in past]))
+        scratch.chmod(0o600)
+        scratch.replace(state / DEPARTURES)
+    except OSError:
+        pass
 
 
 def _taken(decision: Decision) -> bool:

@@ -23,7 +23,7 @@ from .log import EventLog, wall_ms
 from .machine import beside, chance
 from .mandates import Authority, current_mandate
 from .network.seam import Network, Stream
-from .profiles import Offer, make_profiles
+from .profiles import Offer, make_profiles, slowed, told_duty
 from .questions import answer_each
 
 ANNOUNCE_S: Final = 600.0
@@ -56,9 +56,10 @@ class Presence:
         held: Callable[[], Iterable[bytes]] = tuple,
         connection: Callable[[], Connection] = Connection,
         witnesses: Callable[[], tuple[bytes, ...]] = tuple,
+        duty: Callable[[], float] = lambda: 1.0,
     ) -> None:
         """As of now: `held` are the bundles that this node has for others to fetch, `connection` is what it knows of its own,
-        `witnesses` what others have signed of it."""
+        `witnesses` what others have signed of it, `duty` the share of full speed at which it works."""
         self._offer = self._public = offer
         """What is for sale now, and what the DHT says: measured once, since a new worker's rates would tell of its start."""
         self._held = held
@@ -71,6 +72,9 @@ class Presence:
         self._availability = availability
         self._connection = connection
         self._witnesses = witnesses
+        self._duty = duty
+        self._told_duty = self._public_duty = told_duty(duty())
+        """As the DHT says it: the owner's bound at the start, and not what the grid or the chargers leave at the moment."""
         self.mandate: Signed[Mandate] = current_mandate(config, self._node, authority, wall_ms())
         self._sequence = 0
         self._announced: tuple[str, ...] = ()
@@ -88,6 +92,11 @@ class Presence:
     def refresh(self) -> None:
         """Whoever asks from now on is told of this moment; the table hears of it in its own time."""
         self._profiles = self._fresh()
+
+    def paced(self) -> None:
+        """The node works at another share of its speed: who asks from now on hears of it, as far as that is told."""
+        if told_duty(self._duty()) != self._told_duty:
+            self.refresh()
 
     async def announce(self) -> None:
         """The DHT names this node under each bundle on offer or held, and as a relay; it holds its profiles.
@@ -144,7 +153,9 @@ class Presence:
         """As others read them in the DHT: nothing in them but its time follows from what the machine does just now."""
         self._profiles = self._fresh()
         told = self._fresh()
-        capability = replace(told.capability.record, served=self._public.served, prices=self._public.prices)
+        capability = replace(
+            told.capability.record, served=slowed(self._public.served, self._public_duty), prices=self._public.prices
+        )
         connectivity = replace(told.connectivity.record, **UNMEASURED)
         return Profiles(sign(capability, self._key), sign(connectivity, self._key))
 
@@ -152,9 +163,11 @@ class Presence:
         addresses = self._network.addresses()
         now_ms = wall_ms()
         self._sequence = max(self._sequence + 1, now_ms)  # two profiles of one sequence would be fraud
+        self._told_duty = told_duty(self._duty())
         return make_profiles(
-            self._config, self._key, self.mandate.id, self._offer, addresses, self._connection(), self._sequence, now_ms
-        )
+            self._config, self._key, self.mandate.id, self._offer, addresses, self._connection(), self._sequence, now_ms,
+            self._told_duty,
+        )  # fmt: skip
 
     def _reply(self) -> ProfileReply:
         return ProfileReply(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import floor
+from typing import Final
 
 from nacl.signing import SigningKey
 
@@ -23,6 +25,10 @@ from .credit import STRANGERS_PPM, day_ucr, windows_ucr
 from .engine.engine import Engine
 from .engine.messages import Rates
 from .machine import threads
+from .rules.policy import DUTY_MIN
+
+DUTY_STEPS: Final = 10
+"""Of full speed, as others are told of it: finer would tell each of a site's chargers, and sign a profile for it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Offer:
     node: bytes
     manifests: Mapping[bytes, Manifest]
     served: tuple[ServedBundle, ...]
+    """With its rates as they were measured, without pauses: others are told of them as `slowed`."""
     prices: tuple[Price, ...]
     worker_key: Signed[WorkerKey]
     strangers_ppm: int = STRANGERS_PPM
@@ -110,6 +117,28 @@ def earns_ucr(offer: Offer) -> float:
     return 3.6 * max(hourly, default=0)
 
 
+def told_duty(duty: float) -> float:
+    """The share of full speed that others are told of; never more than is kept, but for the least that any node keeps."""
+    return max(DUTY_MIN, floor(duty * DUTY_STEPS + 1e-9) / DUTY_STEPS)
+
+
+def slowed(served: Sequence[ServedBundle], duty: float) -> tuple[ServedBundle, ...]:
+    """What was measured without pauses, as it comes with them, at a share of full speed. Never 0 where there is a rate."""
+
+    def slow(per_s_milli: int) -> int:
+        return max(min(per_s_milli, 1), floor(per_s_milli * duty))
+
+    return tuple(
+        replace(
+            each,
+            input_tokens_per_s_milli=slow(each.input_tokens_per_s_milli),
+            output_tokens_per_s_milli=slow(each.output_tokens_per_s_milli),
+            calls_per_s_milli=slow(each.calls_per_s_milli),
+        )
+        for each in served
+    )
+
+
 def _plays(roles: Sequence[str], entry: str) -> bool:
     return (CHECKER if entry == SCORE else EXECUTOR) in roles
 
@@ -136,8 +165,10 @@ def make_profiles(
     connection: Connection,
     sequence: int,
     now_ms: int,
+    duty: float = 1.0,
 ) -> Profiles:
-    """The profiles as of now; `mandate` is the id of the one that the node acts under, `sequence` higher than ever before."""
+    """The profiles as of now; `mandate` is the id of the one that the node acts under, `sequence` higher than ever before,
+    `duty` the share of full speed at which it works."""
     node, expires_ms = bytes(key.verify_key), now_ms + PROFILE_MS_MAX
     measured, hides = connection.measured, config.kind in HIDES_LINK
     capability = CapabilityProfile(
@@ -150,7 +181,7 @@ def make_profiles(
         region=config.region,
         roles=config.roles,
         accelerators=tuple(sorted({f"{_device(s.numerics_class)}, {threads()} threads" for s in offer.served})),
-        served=offer.served,
+        served=slowed(offer.served, duty),
         prices=offer.prices,
         jobs_max=config.jobs_max,
         held_ppm_max=offer.held_ppm_max,

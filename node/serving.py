@@ -14,7 +14,7 @@ from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_u
 from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.identity import short
 from ..protocol.job import Event, Job, Role
-from ..protocol.limits import TEXT_BYTES_MAX, YIELD_MS_MAX
+from ..protocol.limits import JOB_MS_MAX, TEXT_BYTES_MAX, YIELD_MS_MAX
 from ..protocol.messages import AcceptMessage, OrderMessage, RefuseMessage, decode_message_untrusted, encode_message
 from ..protocol.orders import Accept, JobOrder, check_order
 from ..protocol.payment import Channel, Voucher, check_channel
@@ -109,7 +109,7 @@ class Executor:
                     tokens=delivery.tokens,
                     amount_ucr=delivery.amount_ucr,
                     unsettled_ucr=session.unpaid_ucr,
-                    **self._used(begun),
+                    **self._used(begun, order.id),
                 )
 
     def _session(self, stream: Stream, job: Job, delivery: Delivery, account: Account) -> Session:
@@ -173,22 +173,25 @@ class Executor:
             raise Refused(Code.STALE_WORKER_KEY, "The worker was replaced while the order was checked.")
         return order, offer, account
 
-    def _used(self, begun: float) -> dict[str, int | str]:
+    def _used(self, begun: float, order: bytes) -> dict[str, int | str]:
         """The job's energy, and whether it was measured."""
         if self._energy is None:
             return {}
-        used = self._energy.end(begun)
+        used = self._energy.end(begun, order)
         return {"energy_mj": round(1000 * used.joules), "energy_source": used.source}
 
     def _check_time(self, order: JobOrder, offer: Offer) -> None:
-        """Raises `Refused` for work that would not be done before the owner is likely to come: it would only be handed back.
+        """Raises `Refused` for work that would not be done before the owner is likely to come: it would only be handed back;
+        and for work whose bounds it would break by the pauses that it makes to draw less.
 
-        What the client is told is what it is told whenever there is no room: when that is, is the household's own business.
+        Of the owner, it tells what it tells whenever there is no room: when they come is the household's own business.
         """
-        if (stays_ms := self._stays_ms()) < inf:
-            duty = self._energy.duty if self._energy else 1.0
-            if takes_ms(order, offer) > stays_ms * max(duty, DUTY_MIN):
-                raise Refused(Code.BUSY, "Every slot is taken.", RETRY_MS)
+        duty = max(self._energy.duty if self._energy else 1.0, DUTY_MIN)
+        share = duty / (1 + self._availability.jobs)
+        if (stays_ms := self._stays_ms()) < inf and takes_ms(order, offer) > stays_ms * share:
+            raise Refused(Code.BUSY, "Every slot is taken.", RETRY_MS)
+        if duty < 1 and (why := _late(order, offer, duty)):
+            raise Refused(Code.BUSY, why, RETRY_MS)
 
     def _check_worth(self, order: JobOrder, offer: Offer, amount_ucr: int) -> None:
         """Raises `Refused` for work that brings less, at the most, than it costs this owner at the rates measured.
@@ -274,6 +277,20 @@ def takes_ms(order: JobOrder, offer: Offer) -> float:
         (order.calls, served.calls_per_s_milli if order.entry == CALL else 0),
     )
     return sum(1e6 * count / milli for count, milli in work if milli)
+
+
+def _late(order: JobOrder, offer: Offer, duty: float) -> str:
+    """Which of the order's bounds, or of the protocol's, does not hold at this share of the measured rates; empty if all do."""
+    served = next(each for each in offer.served if each.bundle == order.bundle)
+    whole_ms = takes_ms(order, offer) / duty
+    reading, writing = served.input_tokens_per_s_milli, served.output_tokens_per_s_milli
+    first_ms, gap_ms = whole_ms, 0.0
+    if order.entry == GENERATE:
+        first_ms = 1e6 * order.input_tokens / reading / duty if reading else 0.0
+        gap_ms = 1e6 / writing / duty if writing else 0.0
+    if first_ms > order.first_chunk_ms_max or gap_ms > order.gap_ms_max or whole_ms > JOB_MS_MAX:
+        return "The node works slowly now, and could not keep to the times of the order."
+    return ""
 
 
 def _check_price(order: JobOrder, price: Price) -> int:

@@ -107,6 +107,7 @@ TABLE: dict[tuple[JobState, Role, Event], JobState] = {
     #
     (_S.YIELDING, _C, _E.VOUCHER): _S.YIELDING,
     (_S.YIELDING, _C, _E.CANCEL): _S.YIELDING,
+    (_S.YIELDING, _X, _E.RECEIPT): _S.YIELDING,  # it was on its way to the disk, for which the owner did not wait
     (_S.YIELDING, _X, _E.FINAL): _S.CLOSING,
     (_S.YIELDING, _X, _E.FAILED): _S.BROKEN,
     #

@@ -34,6 +34,8 @@ WORKER: Final = "fallow-worker-"
 
 CPU_WEIGHT: Final = 10
 """Beside the node's own 100: a tenth of the time while the node wants it, and all of it otherwise."""
+DYING_WEIGHT: Final = 10_000
+"""The most that the kernel gives: what is killed takes its memory apart by itself, and is out of the way the sooner."""
 THREADS_MAX: Final = 64
 THREADS_CORE: Final = 8
 """XLA has three for a core at most, and Python's are five: generously more than that, and nothing for a bomb."""
@@ -95,6 +97,9 @@ class Group:
         """Whatever is in it has got SIGKILL (Linux 5.14)."""
         with suppress(OSError), (self._path / "cgroup.kill").open("r+") as stream:
             stream.write("1")
+        if "cpu" in self._controllers:
+            with suppress(OSError):
+                (self._path / "cpu.weight").write_text(str(DYING_WEIGHT))
 
     def remove(self) -> None:
         """It is gone, if no process is left in it; else with the next node's start."""

@@ -12,7 +12,7 @@ import trio
 from ...protocol.errors import Code, RemoteProtocolError
 from ...protocol.limits import PROGRAMS_MAX
 from .jobs import Jobs
-from .messages import Beat, Cancelled, EnginePiece, Failed, Loading, Message, Overrun, Sealed
+from .messages import PAUSE_S_MAX, Beat, Cancelled, EnginePiece, Failed, Loading, Message, Overrun, Sealed
 from .process import WorkerProcess
 from .startup import START_S_MAX
 
@@ -37,6 +37,8 @@ class Hearing:
     def __init__(self, process: WorkerProcess, jobs: Jobs, served: frozenset[bytes]) -> None:
         self.sealed = False
         """Whether it has given up writing, by its own account."""
+        self.paced = False
+        """Whether it pauses between its steps, as we told it to: then it says nothing for longer."""
         self._process = process
         self._jobs = jobs
         self._served = served
@@ -71,7 +73,8 @@ class Hearing:
         if self._loading is not None:
             self._scope.deadline = min(self._scope.deadline, now + START_S_MAX)
         elif self._jobs.working:
-            self._scope.deadline = min(self._scope.deadline, now + SILENCE_S_MAX, self._jobs.due)
+            silent_s = SILENCE_S_MAX + PAUSE_S_MAX * self.paced
+            self._scope.deadline = min(self._scope.deadline, now + silent_s, self._jobs.due)
 
     def _hear_untrusted(self, message: Message) -> End | None:
         """Raises `RemoteProtocolError` for a message that does not fit the state of worker and jobs."""

@@ -109,6 +109,8 @@ class WorkerEngine:
 
     def pace(self, duty: float) -> None:
         self._pace = Pace(round(1_000_000 * min(1.0, max(DUTY_PPM_MIN / 1_000_000, duty))))
+        if self._hearing:
+            self._hearing.paced = self._pace.duty_ppm < 1_000_000
         self._tell(self._pace)
 
     def kill(self) -> None:
@@ -188,6 +190,7 @@ class WorkerEngine:
                 self._blame.served(self._served)
                 self._hearing = Hearing(process, self._jobs, frozenset(self._served))
                 if self._pace.duty_ppm < 1_000_000:
+                    self._hearing.paced = True
                     process.send(self._pace)
                 self._announce()
                 async with trio.open_nursery() as nursery:

@@ -45,6 +45,9 @@ PREFIX_BYTES: Final = 256 * 1024**2
 
 DUTY_PPM_MIN: Final = 50_000
 """A twentieth: after the longest step, which takes seconds, the pause still ends well before the worker's silence tells."""
+PAUSE_S_MAX: Final = 30.0
+"""The longest pause between two steps, however little of the time may be used: half of the silence for which a worker that need
+not pause is taken to hang."""
 
 EOS, LENGTH, DONE = "eos", "length", "done"
 """How a job ended: with an end token, with exactly `max_tokens`, or (`score`, `call`) with its one piece."""

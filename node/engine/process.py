@@ -18,9 +18,10 @@ from typing import BinaryIO, Final
 import trio
 
 from ...protocol.errors import Code, EngineError
-from . import areas
+from . import areas, release
 from .cgroup import Group
 from .messages import Begin, FrameBuffer, Message, encode
+from .priority import come_last
 from .sandbox import Box, environment
 
 REAP_S_MAX: Final = 10.0
@@ -96,6 +97,7 @@ class WorkerProcess:
                     pass_fds=[theirs.fileno(), write_end, shared],
                     start_new_session=True,
                 )
+            come_last(self._popen.pid)  # it imports for seconds before it can see to that itself
         except OSError as error:
             ours.close()
             os.close(read_end)
@@ -113,6 +115,7 @@ class WorkerProcess:
         self._frames = FrameBuffer()
         self._messages: Iterator[Message] = iter(())
         self._outgoing, self._to_write = trio.open_memory_channel[Message](_OUTGOING_MAX)
+        self._killed = False
 
     @property
     def alive(self) -> bool:
@@ -172,13 +175,16 @@ class WorkerProcess:
         return message
 
     def kill(self) -> None:
-        """The worker has got SIGKILL, or is gone already."""
+        """The worker has got SIGKILL, or is gone already. Its memory goes meanwhile, in a thread."""
         if self._handle is not None:
             self._find_worker()
-            if self._group:
-                self._group.kill()
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            if self._group:
+                self._group.kill()
+            if not self._killed:
+                self._killed = True
+                release.release_soon(self._handle)
 
     async def kill_and_reap(self) -> None:
         """The process is gone and its socket is closed, even if the caller is being cancelled."""

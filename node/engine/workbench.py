@@ -29,6 +29,7 @@ from .entries import Run, Step
 from .inbox import Inbox
 from .messages import (
     AHEAD_PIECES_MAX,
+    PAUSE_S_MAX,
     Beat,
     Cancel,
     Cancelled,
@@ -59,9 +60,6 @@ LATE: Final = 10.0
 LATE_S_MAX: Final = 30.0
 """Where somebody always waits, the next program is loaded this many times later than the one before took, at most so many
 seconds: a tenth of the time goes there, and however busy a worker is, it comes to have all programs and is sealed."""
-
-PAUSE_S_MAX: Final = 30.0
-"""Half of the silence for which a worker is taken to hang."""
 
 TRIM_AFTER_S: Final = 2.0
 """Longer than a client thinks between two windows of a text: what is given back has to be paged in again."""

@@ -34,15 +34,13 @@ from .inbox import Inbox
 from .kept import Kept
 from .loading import Grant, known_speed, measured_again
 from .messages import Beat, Fatal, Here, KnownRates, Loading, Overrun, Served, Unserved, encode
+from .priority import come_last
 from .rates import measure
 from .sequences import rehearsal
 from .watchdog import Watchdog
 from .workbench import Workbench, short
 
 _PR_SET_PDEATHSIG: Final = 1
-
-NICE: Final = 10
-"""Below whatever the owner runs, and below our own daemon, whose answers are waited for; it costs no throughput."""
 
 
 def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> None:
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     if options.accelerators:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["TPU_VISIBLE_CHIPS"] = options.accelerators
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle; it tells us by closing the socket
-    os.nice(NICE)
+    come_last()
     control = socket.socket(fileno=options.control_fd)
     areas = Areas(options.areas_fd, options.max_jobs)
     store = BundleStore(options.store)

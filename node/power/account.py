@@ -16,6 +16,7 @@ from .meters import Meter
 
 MODEL, CALIBRATED, GUESS = "model", "calibrated", "guess"
 """The owner's figures; what was measured while something was; a guess."""
+ESTIMATES: Final = frozenset({MODEL, CALIBRATED, GUESS})
 BASE_WEIGHT: Final = 0.05
 """Of the newest second in what is taken for idling: a minute's worth of seconds decides."""
 CALIBRATED_S: Final = 60.0
@@ -54,6 +55,8 @@ class Account:
         self.total_j = 0.0
         """For all jobs, since the start."""
         self.source = GUESS if said is None else MODEL
+        self.on_used: Callable[[bytes, Used], None] = lambda order, used: None
+        """Told of each order's job what it has used."""
 
     @property
     def draw(self) -> Draw:
@@ -66,11 +69,13 @@ class Account:
         self._jobs += 1
         return self._share_j
 
-    def end(self, begun: float) -> Used:
-        """What the job has used, which runs no more."""
+    def end(self, begun: float, order: bytes = b"") -> Used:
+        """What the order's job has used, which runs no more."""
         self.look()
         self._jobs -= 1
-        return Used(self._share_j - begun, self.source)
+        used = Used(self._share_j - begun, self.source)
+        self.on_used(order, used)
+        return used
 
     def look(self) -> None:
         """What was used since the last look is some job's, or idling."""

@@ -29,6 +29,8 @@ class Power:
     def __init__(self, engine: Engine, account: Account, helper: str, log: EventLog) -> None:
         self.on_calibrated: Callable[[Draw], None] = lambda draw: None
         """Told when it is known better than before what working draws."""
+        self.on_pace: Callable[[], None] = lambda: None
+        """Told when the engine works at another share of its speed."""
         self._engine = engine
         self.account = account
         self._helper = helper
@@ -61,6 +63,7 @@ class Power:
             self.account.look()
             self.account.duty = duty
             self._engine.pace(duty)
+            self.on_pace()
             budget_w = -1 if self._budget_w == math.inf else round(self._budget_w)
             self._log.write("pace", duty_ppm=round(1e6 * duty), budget_w=budget_w)
 

@@ -292,8 +292,8 @@ class _Look:
 
     def _worth(self, earns_ucr: float | None) -> Iterator[Reason]:
         self._again(self._now.ms + self._wants.tariff.changes_in_ms(self._now.of_day_ms))
-        plugged, on_battery = self._ask(Signal.PLUGGED), self._ask(Signal.ON_BATTERY)
-        battery = any(on_battery.values) or (bool(plugged.values) and not all(plugged.values))
+        self._ask(Signal.PLUGGED), self._ask(Signal.ON_BATTERY)  # when these change, it is looked at again
+        battery = on_battery(self._board, self._now.ms)
         watts = min(self.budget_w, self._rules.draw.full_w)
         duty = self._rules.draw.duty(self.budget_w)
         value = worth(
@@ -353,6 +353,12 @@ class _Look:
     def _again(self, at_ms: float) -> None:
         if at_ms > self._now.ms:
             self.until_ms = min(self.until_ms, at_ms)
+
+
+def on_battery(board: Board, now_ms: int) -> bool:
+    """Whether its energy comes from its battery, as far as any sensor tells."""
+    plugged, runs = (board.known(signal, now_ms).values for signal in (Signal.PLUGGED, Signal.ON_BATTERY))
+    return any(runs) or (bool(plugged) and not all(plugged))
 
 
 def _hot(signal: Signal, found: float, most: float) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
-from typing import Final, NoReturn
+from dataclasses import dataclass, field
+from typing import Final, NoReturn, TypeVar
 
 import trio
 
 from ..rules.readings import Board, Reading
 from ..rules.signals import Signal, Value
 
+T = TypeVar("T")
+
+READ_S: Final = 5.0
+"""For the kernel's files: they are there at once, or their device hangs."""
 RETRY_S: Final = 1.0
 RETRY_S_MAX: Final = 30.0
 """A sensor that does not answer is tried again after a second, then after twice as long each time, up to half a minute."""
@@ -43,6 +47,8 @@ class Feed:
     good_ms: int
     """How long a reading of this source may be relied on."""
     now_ms: Callable[[], int] = boot_ms
+    _reader: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+    """One place: what is tried again while a thread hangs takes no second one."""
     _second: int = 0
     _heard: int = 0
 
@@ -70,6 +76,12 @@ class Feed:
         """The source gives nothing."""
         self.board.lose(self.source, why, self.now_ms())
         self.changed()
+
+    async def ask(self, read: Callable[[], T]) -> T:
+        """What it gave, read in a thread. Raises `SensorError` if that hangs: it keeps its thread, and not the node."""
+        with trio.move_on_after(READ_S):
+            return await trio.to_thread.run_sync(read, limiter=self._reader, abandon_on_cancel=True)
+        raise SensorError(f"it has not answered for {READ_S:g} s")
 
     def hear(self) -> None:
         """One more message has come. Raises `SensorError` if these are too many."""

@@ -3,7 +3,7 @@ word, which comes at once, that its plug was pulled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import trio
@@ -31,7 +31,7 @@ async def read_host(config: Host, feed: Feed) -> None:
             if config.upower:
                 nursery.start_soon(_watch_upower, feed)
             while True:
-                found = dict(await trio.to_thread.run_sync(lambda: list(_all(config, nvml))))
+                found = dict(await feed.ask(lambda: list(_all(config, nvml))))
                 feed.expect({*feed.board.expects[feed.source], *found})
                 feed.take(found.items())
                 await trio.sleep(config.interval_s)
@@ -71,24 +71,26 @@ async def _watch_upower(feed: Feed) -> None:
 
 
 async def _follow(connection: DBusConnection, feed: Feed) -> None:
-    changes = MatchRule(
-        type="signal", interface="org.freedesktop.DBus.Properties", member="PropertiesChanged", path=UPOWER_PATH
-    )
-    await _ask(connection, message_bus.AddMatch(changes))
+    what = {"interface": "org.freedesktop.DBus.Properties", "member": "PropertiesChanged", "path": UPOWER_PATH}
+    changes = MatchRule(type="signal", **what)
+    await _ask(connection, message_bus.AddMatch(MatchRule(type="signal", sender=UPOWER, **what)))
     asked = Properties(DBusAddress(UPOWER_PATH, bus_name=UPOWER, interface=UPOWER)).get("OnBattery")
-    ((_, value),) = await _ask(connection, asked)
-    _take(value, feed)
+    _take_untrusted(dict(zip(["OnBattery"], await _ask(connection, asked), strict=False)), feed)
     while True:
         message = await connection.receive()
-        if changes.matches(message) and message.body[0] == UPOWER and "OnBattery" in message.body[1]:
+        if changes.matches(message):
             feed.hear()
-            _take(message.body[1]["OnBattery"][1], feed)
+            match message.body:
+                case (str(interface), dict(changed), *_) if interface == UPOWER:
+                    _take_untrusted(changed, feed)
 
 
-def _take(value: object, feed: Feed) -> None:
-    if isinstance(value, bool):
-        feed.expect({*feed.board.expects[feed.source], Signal.ON_BATTERY})
-        feed.take([(Signal.ON_BATTERY, value)])
+def _take_untrusted(changed: Mapping[str, object], feed: Feed) -> None:
+    """`OnBattery` counts, if it is among the properties, and true or false: a variant is its signature and its value."""
+    match changed.get("OnBattery"):
+        case ("b", bool(value)):
+            feed.expect({*feed.board.expects[feed.source], Signal.ON_BATTERY})
+            feed.take([(Signal.ON_BATTERY, value)])
 
 
 async def _ask(connection: DBusConnection, question: Any) -> Any:

@@ -135,7 +135,7 @@ class Station:
                         raise ValueError
                     scale = 10.0**multiplier * (1000 if unit.get("unit", "W") == "kW" else 1)
                     watts = float(sample["value"]) * scale
-                    if not math.isfinite(watts) or len(self.outlets) >= OUTLETS_MAX:
+                    if not math.isfinite(watts) or (outlet not in self.outlets and len(self.outlets) >= OUTLETS_MAX):
                         raise ValueError
                     self.outlets[outlet] = max(0.0, watts)
 

@@ -77,15 +77,25 @@ def load_day(name: str) -> Day:
             if name in SHIPPED
             else path.read_text("utf-8")
         )
-        table = tomllib.loads(source)
     except OSError as error:
         raise SettingError("day", f"{name} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise SettingError("day", f"{name} is not TOML: {error}") from None
     try:
-        return parse_day(table)
+        return day_untrusted(source)
     except SettingError as error:
+        if error.named == "day":  # in no TOML nothing has a line
+            raise SettingError("day", f"{name}: {error.problem}") from None
         raise located(error, path, source) from None
+
+
+def day_untrusted(source: str) -> Day:
+    """The day in the text, whoever wrote it. Raises `SettingError`."""
+    try:
+        table = tomllib.loads(source)
+    except (ValueError, RecursionError) as error:
+        raise SettingError("day", f"it is not TOML: {str(error)[:120]}") from None
+    return parse_day(table)
 
 
 def parse_day(table: Mapping[str, object]) -> Day:

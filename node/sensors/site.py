@@ -24,6 +24,8 @@ from .feed import Feed, SensorError
 from .ocpp import SUBPROTOCOL, Station
 from .websocket import MESSAGE_BYTES_MAX, parsed_untrusted
 
+SKEW_MS: Final = 120_000
+"""The clock of whoever writes the page may be so far ahead of ours: beyond that, what it says would never get old."""
 PAGE_S: Final = 5.0
 PAGE_BYTES_MAX: Final = 64 * 1024
 """Six numbers, and whatever else a meter's page has."""
@@ -43,7 +45,7 @@ async def read_site(config: Site, feed: Feed) -> None:
     if config.ocpp:
         await _listen(config, feed)
     while True:
-        found = await _page(config) if config.url else await trio.to_thread.run_sync(_file, config)
+        found = await _page(config) if config.url else await feed.ask(lambda: _file(config))
         _take_untrusted(found, config, feed)
         await trio.sleep(config.interval_s)
 
@@ -58,7 +60,10 @@ def _take_untrusted(found: Mapping[str, object], config: Site, feed: Feed) -> No
     stamp = found.get("time_ms")
     if stamp is not None and type(stamp) is not int:
         raise SensorError("its `time_ms` is no whole number")
-    age_ms = max(0, time.time_ns() // 10**6 - stamp) if isinstance(stamp, int) else 0
+    age_ms = time.time_ns() // 10**6 - stamp if isinstance(stamp, int) else 0
+    if age_ms < -SKEW_MS:
+        raise SensorError(f"it says so of {min(-age_ms // 1000, 10**9)} s from now: its clock or this one is wrong")
+    age_ms = max(0, age_ms)
     feed.expect({*feed.board.expects[feed.source], *given})
     now_ms = feed.now_ms()
     readings = []
@@ -78,11 +83,19 @@ def _file(config: Site) -> Mapping[str, object]:
     assert config.file is not None
     try:
         with config.file.open("rb") as stream:
-            return tomllib.loads(stream.read(PAGE_BYTES_MAX).decode())
+            return _table_untrusted(stream.read(PAGE_BYTES_MAX))
     except OSError as error:
         raise SensorError(f"{config.file} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SensorError(f"{config.file} is not TOML: {error}") from None
+
+
+def _table_untrusted(written: bytes) -> Mapping[str, object]:
+    """Raises `SensorError` for what is no TOML, and for what its reader breaks of: nesting, endless numbers."""
+    try:
+        return tomllib.loads(written.decode())
+    except RecursionError:
+        raise SensorError("it is not TOML: it is nested too deeply") from None
+    except ValueError as error:
+        raise SensorError(f"it is not TOML: {str(error)[:120]}") from None
 
 
 async def _page(config: Site) -> Mapping[str, Any]:
@@ -91,37 +104,53 @@ async def _page(config: Site) -> Mapping[str, Any]:
     try:
         with trio.fail_after(PAGE_S):
             async with await trio.open_tcp_stream(parts.hostname or "", parts.port or 80) as stream:
-                return parsed_untrusted(await _get_untrusted(stream, parts.netloc, parts.path or "/", parts.query))
+                answer, page = _Answer(), None
+                await stream.send_all(answer.asked(parts.netloc, parts.path or "/", parts.query))
+                while page is None:
+                    page = answer.feed_untrusted(await stream.receive_some(16384))
+                return parsed_untrusted(page)
     except trio.TooSlowError:
         raise SensorError(f"{config.url} does not answer") from None
     except (OSError, trio.BrokenResourceError) as error:
         raise SensorError(
             f"{config.url} cannot be reached: {getattr(error, 'strerror', None) or 'it broke off'}"
         ) from None
-    except h11.RemoteProtocolError as error:
-        raise SensorError(f"{config.url} does not speak HTTP: {error}") from None
 
 
-async def _get_untrusted(stream: trio.SocketStream, host: str, path: str, query: str) -> bytes:
-    """The body. Raises `SensorError` for any status but 200, and for a page that is too long."""
-    connection = h11.Connection(h11.CLIENT)
-    headers = [("Host", host), ("Accept", "application/json"), ("Connection", "close")]
-    target = f"{path}?{query}" if query else path
-    await stream.send_all(connection.send(h11.Request(method="GET", target=target, headers=headers)) or b"")
-    await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
-    body = b""
-    while True:
-        match connection.next_event():
-            case h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some(16384))
-            case h11.Response(status_code=status) if status != 200:
-                raise SensorError(f"it answers with status {status}")
-            case h11.Data(data=part):
-                body += part
-                if len(body) > PAGE_BYTES_MAX:
-                    raise SensorError(f"its page has more than {PAGE_BYTES_MAX} bytes")
-            case h11.EndOfMessage():
-                return body
+class _Answer:
+    """A page, as its server sends it."""
+
+    def __init__(self) -> None:
+        self._connection = h11.Connection(h11.CLIENT)
+        self._body = b""
+
+    def asked(self, host: str, path: str, query: str) -> bytes:
+        """What is sent for it."""
+        headers = [("Host", host), ("Accept", "application/json"), ("Connection", "close")]
+        target = f"{path}?{query}" if query else path
+        request = self._connection.send(h11.Request(method="GET", target=target, headers=headers)) or b""
+        return request + (self._connection.send(h11.EndOfMessage()) or b"")
+
+    def feed_untrusted(self, received: bytes) -> bytes | None:
+        """The whole page, once it is there; nothing more comes after b"". Raises `SensorError` for any status but 200, for a
+        page that is too long, and for what is no HTTP."""
+        try:
+            self._connection.receive_data(received)
+            while (event := self._connection.next_event()) is not h11.NEED_DATA:
+                match event:
+                    case h11.Response(status_code=status) if status != 200:
+                        raise SensorError(f"it answers with status {status}")
+                    case h11.Data(data=part):
+                        self._body += part
+                        if len(self._body) > PAGE_BYTES_MAX:
+                            raise SensorError(f"its page has more than {PAGE_BYTES_MAX} bytes")
+                    case h11.EndOfMessage():
+                        return self._body
+                    case h11.ConnectionClosed() | h11.PAUSED:
+                        raise SensorError("it broke off")
+        except (h11.RemoteProtocolError, RuntimeError) as error:
+            raise SensorError(f"it does not speak HTTP: {error}") from None
+        return None
 
 
 async def _listen(config: Site, feed: Feed) -> None:

@@ -6,6 +6,7 @@ Chance is seeded; when a signal arrives is the machine's to say. What has to hol
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,8 +33,6 @@ from fallow.protocol.work import Parameters, Work
 from .conftest import Asked, Tiny
 from .test_spawning import children, descendants, until
 
-NICE = 10
-"""Of a worker (`worker.NICE`, whose module loads JAX)."""
 LONG = Parameters(max_tokens=150, temperature_milli=900, top_p_ppm=900_000, seed=7)
 """Longer than what is read of it and what a worker may be ahead: whatever happens to the worker happens to the job."""
 
@@ -222,8 +221,9 @@ async def test_a_daemon_killed_outright_leaves_no_process_behind_not_even_stoppe
 
 
 def runs_worker(pid: int) -> bool:
-    """Whether the process has begun to execute a worker's own code: which is nice, once it has bound itself to its parent."""
-    return os.getpriority(os.PRIO_PROCESS, pid) == NICE
+    """Whether the process executes a worker's own code: once it has bound itself to its parent, it ignores SIGINT."""
+    (ignored,) = re.findall(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(ignored, 16) >> (signal.SIGINT - 1) & 1)
 
 
 def offspring(pid: int) -> list[int]:

@@ -18,7 +18,7 @@ from fallow.node.engine.blame import RESTARTS_MAX, TERM_S, TERM_S_MAX
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.engine import Engine, open_engine
 from fallow.node.engine.hearing import SILENCE_S_MAX
-from fallow.node.engine.messages import AHEAD_PIECES_MAX, EngineJob
+from fallow.node.engine.messages import AHEAD_PIECES_MAX, PAUSE_S_MAX, EngineJob
 from fallow.node.engine.sandbox import Policy
 from fallow.node.engine.startup import START_S_MAX
 from fallow.protocol.errors import Code, EngineError
@@ -183,6 +183,19 @@ async def test_a_worker_that_falls_silent_over_a_job_is_replaced(tmp_path: Path,
         with pytest.raises(EngineError, match="said nothing"):
             await anext(answer)
         await replaced(engine, key, seen)
+
+
+async def test_a_worker_that_pauses_may_be_silent_for_its_pause_as_well(tmp_path: Path, mock_clock: MockClock) -> None:
+    async with scripted(tmp_path, "silence") as engine:
+        engine.pace(0.05)
+        answer = engine.submit(job())
+        await wait_all_tasks_blocked()
+        mock_clock.jump(SILENCE_S_MAX + PAUSE_S_MAX - 1)
+        await wait_all_tasks_blocked()
+        assert engine.served
+        mock_clock.jump(1)
+        with pytest.raises(EngineError, match="said nothing"):
+            await anext(answer)
 
 
 async def test_a_worker_that_has_to_wait_for_credit_may_be_silent(tmp_path: Path, mock_clock: MockClock) -> None:

@@ -114,10 +114,13 @@ async def test_a_departure_is_learned_on_the_machine_alone(tmp_path: Path) -> No
     feed.take([(Signal.SPEED_KMH, 21.0)])
     assert left == ["left"] and not availability.lends
     kept = tmp_path / "departures.json"
+    assert not kept.exists()  # who leaves does not wait for a disk
+    await made.noted()
     assert len(json.loads(kept.read_text())) == 1 and kept.stat().st_mode & 0o777 == 0o600
     feed.take([(Signal.SPEED_KMH, 0.0)])
     availability.yielded()
     feed.lose("it died")
+    await made.noted()
     assert len(json.loads(kept.read_text())) == 1
     assert len(lending(tmp_path, learn_departures=True)[0]._past) == 1
     kept.write_text("[{]")

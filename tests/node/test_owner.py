@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import trio
 
 from fallow.node import control
 from fallow.node.log import wall_ms
-from fallow.node.store import earnings
+from fallow.node.store import JOURNAL, earnings
 from fallow.protocol.errors import ConfigError
 from fallow.protocol.identity import peer_id
 from fallow.protocol.job import JobState
-from fallow.protocol.receipts import YIELDED
+from fallow.protocol.messages import ReceiptMessage
+from fallow.protocol.receipts import OPEN, YIELDED
 from fallow.protocol.witness import heard_untrusted
 from fallow.protocol.work import Work
 
@@ -62,6 +64,33 @@ async def test_driving_off_yields_with_a_receipt_and_parking_serves_again_with_a
             await again.run()
             assert again.job.state is JobState.SETTLED
     assert sum(row.owed_ucr for row in earnings(node.state)) == payer.state.promised_ucr
+
+
+@pytest.mark.spec("J-34")
+async def test_the_notice_does_not_wait_for_a_receipt_that_is_being_written(start: Start, home: Home) -> None:
+    node = start(bundles=["tiny-chat"], settle_s=0)
+    with trio.fail_after(60):
+        async with client_network([node.address]) as network:
+            payer = Payer(await profile_of(network, network.peers()[0]))
+            talk = await _begun(network, Ask(payer, home.chat, PROMPT, max_tokens=200))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(talk.beat)
+                with closing(sqlite3.connect(node.state / JOURNAL, isolation_level=None)) as disk:
+                    disk.execute("BEGIN IMMEDIATE")  # whatever the node writes has to wait for us
+                    while not talk.delivery.window_full:
+                        if isinstance(await talk.next(), ReceiptMessage):
+                            await talk.pay(talk.delivery.receipts[-1])
+                    written = len(talk.delivery.receipts)
+                    nursery.start_soon(trio.to_thread.run_sync, node.command, control.DRIVE)
+                    while talk.yielded is None:
+                        await talk.next()
+                    assert len(talk.delivery.receipts) == written
+                    disk.execute("ROLLBACK")
+                while not talk.job.ended:
+                    if isinstance(await talk.next(), ReceiptMessage):
+                        await talk.pay(talk.delivery.receipts[-1])
+            ends = [receipt.record.end for receipt in talk.delivery.receipts[written:]]
+            assert (ends, talk.job.state) == ([OPEN, YIELDED], JobState.SETTLED)
 
 
 async def test_the_way_back_in_waits_until_the_machine_has_settled(start: Start) -> None:
@@ -213,8 +242,12 @@ def test_a_node_that_is_told_to_end_while_it_starts_ends(home: Home, tmp_path: P
 async def _begun(network: object, ask: Ask) -> Conversation:
     """A job of which the first piece has come."""
     talk = await Conversation.begin(network, ask)  # type: ignore[arg-type]
-    while not talk.pieces:
-        await talk.next()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.beat)  # the first piece may take longer than silence may last
+        while not talk.pieces:
+            await talk.next()
+        async with talk._writing:
+            nursery.cancel_scope.cancel()
     return talk
 
 

@@ -121,6 +121,7 @@ stopping   executor  chunk receipt attestation yield      stopping
 stopping   executor  final                                closing
 stopping   executor  failed                               broken
 stopping   client    voucher                              stopping
+yielding   executor  receipt                              yielding
 yielding   executor  final                                closing
 yielding   executor  failed                               broken
 yielding   client    voucher cancel                       yielding

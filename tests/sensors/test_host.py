@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,8 @@ from jeepney import DBusAddress, HeaderFields, Message, new_method_return, new_s
 
 from fallow.node.rules.signals import Signal
 from fallow.node.sensors.config import Host
-from fallow.node.sensors.feed import keep
-from fallow.node.sensors.host import read_host
+from fallow.node.sensors.feed import boot_ms, keep
+from fallow.node.sensors.host import _take_untrusted, read_host
 from fallow.node.sensors.nvml import Nvml, NvmlError
 from fallow.node.sensors.sysfs import batteries, temperatures, user_idle
 from tests.connection.conftest import own_bus
@@ -98,6 +99,51 @@ class Upower:
         properties = DBusAddress("/org/freedesktop/UPower", interface="org.freedesktop.DBus.Properties")
         changed = ("org.freedesktop.UPower", {"OnBattery": ("b", self.on_battery)}, [])
         return new_signal(properties, "PropertiesChanged", "sa{sv}as", changed)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "signal", "said"),
+    [
+        ("power_supply/BAT0/capacity", "250", Signal.SOC_PCT, "250 % is not between 0 and 100"),
+        ("power_supply/BAT0/capacity", "nan", Signal.SOC_PCT, "not a number"),
+        ("power_supply/BAT0/power_now", "9" * 30, Signal.BATTERY_W, "beyond all bounds"),
+        ("power_supply/BAT0/temp", "-3000", Signal.BATTERY_C, "is not between -60 and 150"),
+    ],
+)
+async def test_a_value_that_cannot_be_is_a_fault_until_the_next_good_one(
+    nursery: trio.Nursery, tmp_path: Path, file: str, text: str, signal: Signal, said: str
+) -> None:
+    watched, root = Watched("host"), tree(tmp_path / "sys", LAPTOP)
+    config = Host("host", interval_s=0.02, sys_root=root, upower=False, user=False, nvml="")
+    nursery.start_soon(keep, watched.feed, partial(read_host, config))
+    await watched.until(lambda board: signal.value in watched.values())
+    good = (root / "class" / file).read_text()
+    tree(root, {f"class/{file}": text})
+    await watched.until(lambda board: said in board.known(signal, boot_ms()).why)
+    assert "capacity" in file or "soc_pct" in watched.values()
+    (root / "class" / file).write_text(good)
+    await watched.until(lambda board: signal.value in watched.values())
+
+
+async def test_what_is_not_read_any_more_is_a_reason(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """A battery that is pulled out had given what nobody gives now."""
+    watched, root = Watched("host", good_ms=200), tree(tmp_path / "sys", LAPTOP)
+    config = Host("host", interval_s=0.02, sys_root=root, upower=False, user=False, nvml="")
+    nursery.start_soon(keep, watched.feed, partial(read_host, config))
+    await watched.until(lambda board: "soc_pct" in watched.values())
+    shutil.rmtree(root / "class/power_supply/BAT0")
+    await watched.until(lambda board: "last read" in board.known(Signal.SOC_PCT, boot_ms()).why)
+    assert "machine_c" in watched.values()
+
+
+async def test_what_upower_never_says_is_not_heard(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """Anybody on the bus may send a signal of its form."""
+    watched = Watched("host")
+    for changed in ({}, {"OnBattery": True}, {"OnBattery": ("s", "yes")}, {"OnBattery": ("b", 1)}, {"OnBattery": ()}):
+        _take_untrusted(changed, watched.feed)
+    assert not watched.values()
+    _take_untrusted({"OnBattery": ("b", True)}, watched.feed)
+    assert watched.values() == {"on_battery": True}
 
 
 async def test_a_pulled_plug_comes_by_upower_at_once_and_the_rest_with_the_next_round(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,8 +77,66 @@ async def test_a_file_is_read_and_a_typo_in_it_is_said(nursery: trio.Nursery, tm
     assert watched.values() == {"grid_limit_w": 50_000, "chargers_w": 11_000, "soc_pct": 55}
     path.write_text("chargers_w = 11000 W\n")
     await watched.until(lambda board: "site" in board.broken and "is not TOML" in board.broken["site"].why)
+    for hostile in ("a = " + "[" * 20_000, "chargers_w = " + "9" * 5_000):
+        path.write_text(hostile)  # what Python's own reader breaks of
+        await watched.until(lambda board: len(board.broken) == 1 and "is not TOML" in board.broken["site"].why)
+        path.write_text("chargers_w = 1\n")
+        await watched.until(lambda board: not board.broken)
     path.unlink()
-    await watched.until(lambda board: "cannot be read" in board.broken["site"].why)
+    await watched.until(lambda board: "site" in board.broken and "cannot be read" in board.broken["site"].why)
+
+
+async def test_a_file_that_hangs_costs_its_readings_and_one_thread(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that nobody writes into: opening it waits for ever, as a dead device does."""
+    monkeypatch.setattr(feed_module, "READ_S", 0.05)
+    path, watched = tmp_path / "site.toml", Watched("site")
+    os.mkfifo(path)
+    nursery.start_soon(keep, watched.feed, partial(read_site, Site("site", file=path, interval_s=0.02)))
+    try:
+        for _ in range(3):  # tried again, and said again
+            watched.board.broken.clear()
+            await watched.until(lambda board: "site" in board.broken)
+            assert "has not answered" in watched.board.broken["site"].why
+        assert watched.feed._reader.borrowed_tokens == 1
+    finally:
+        with suppress(OSError):  # lets go of the thread that hangs
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+
+async def test_a_page_that_stalls_drips_or_is_ahead_of_its_time_is_said(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fallow.node.sensors.site.PAGE_S", 0.1)
+
+    async def drip(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+            while True:
+                await stream.send_all(b" ")
+                await trio.sleep(0.01)
+
+    page, watched = Page(), Watched("site")
+    (slow,) = await nursery.start(partial(trio.serve_tcp, drip, 0, host="127.0.0.1"))
+    nursery.start_soon(keep, watched.feed, partial(read_site, Site("site", f"http://127.0.0.1:{port(slow)}/")))
+    await watched.until(lambda board: "site" in board.broken and "does not answer" in board.broken["site"].why)
+    (listener,) = await nursery.start(partial(trio.serve_tcp, page.serve, 0, host="127.0.0.1"))
+    ahead = Watched("site")
+    page.body = json.dumps({"chargers_w": 1, "time_ms": time.time_ns() // 10**6 + 3_600_000}).encode()
+    url = f"http://127.0.0.1:{port(listener)}/"
+    monkeypatch.setattr("fallow.node.sensors.site.PAGE_S", 5.0)
+    nursery.start_soon(keep, ahead.feed, partial(read_site, Site("site", url, interval_s=0.02)))
+    await ahead.until(lambda board: "site" in board.broken and "or this one is wrong" in board.broken["site"].why)
+    now_ms = time.time_ns() // 10**6
+    page.body = json.dumps({"chargers_w": 1, "time_ms": now_ms + 60_000}).encode()
+    await ahead.until(lambda board: "chargers_w" in ahead.values())
+    page.body = json.dumps({"chargers_w": 1, "time_ms": now_ms}).encode()
+    await ahead.until(lambda board: "its time went back by" in board.known(Signal.CHARGERS_W, boot_ms()).why)
+
+
+def port(listener: trio.SocketListener) -> int:
+    return int(listener.socket.getsockname()[1])
 
 
 def profile(number: int, limit_w: float, level: int = 0, **schedule: Any) -> dict[str, Any]:

@@ -65,7 +65,7 @@ _ILLEGAL = {
     "withdrawn": "c cancel, c order, c voucher, x chunk, x receipt, x final, x yield, x failed",
     "running": "x accept, c chunk, c receipt, c settle, c decline, x voucher, c failed, c order",
     "stopping": "c cancel, c settle, c decline, c order, x accept, x refuse",
-    "yielding": "x chunk, x receipt, x yield, x attestation, c settle, c decline",
+    "yielding": "x chunk, x yield, x attestation, c settle, c decline",
     "closing": "x chunk, x receipt, x final, x yield, x failed, x decline",
     "settled": "c voucher, c decline, c heartbeat",
     "unsettled": "c settle, c heartbeat",
@@ -111,6 +111,9 @@ def _legal() -> Iterator[tuple[str, str, Fields, str, int, int]]:
     whole = f"{receipt}, 400 x chunk, 500 x final, 600 c settle"
     yield "whole-by-client", "A job from order to settlement.", _played(_C, whole), "settled", 0, 1_250
     yield "whole-by-executor", "The same, seen by the executor.", _played(_X, whole), "settled", 0, 1_350
+    at_disk = f"{_RUN}, 200 x chunk, 300 x yield, 400 x receipt, 410 c voucher, 500 x final"
+    about = "A receipt that was being written when the owner came follows the notice."
+    yield "yielding-late-receipt", about, _played(_C, at_disk), "closing", 1, 1_250
     two_final = f"{_UNPAID}, 600 x final, 610 c voucher, 620 c voucher, 630 c settle"
     yield "final-beyond-unpaid", "The final receipt may always come.", _played(_X, two_final), "settled", 0, 1_380
     yield (
