@@ -55,11 +55,11 @@ class Orders:
         """
         if grid not in self.keys or claimed_signer_untrusted(envelope, bytes_max=SHED_BYTES_MAX) != grid:
             raise RemoteProtocolError(Code.BAD_SIGNATURE, "The shed order is not by the grid key that it should be.")
-        if blake3(envelope).digest() in self._ids:  # [IGNORE] it is known
+        if self.knows(envelope):  # [IGNORE] it is known
             return False
         order = verify_untrusted(ShedOrder, envelope, signer=grid, bytes_max=SHED_BYTES_MAX)
         check_shed_order(order, self.keys, now_ms)
-        self._forget(now_ms)
+        self.forget(now_ms)
         record = order.record
         place = grid, record.zone, record.event
         before = self._kept.get(place, [])
@@ -84,6 +84,10 @@ class Orders:
             sequence=record.sequence,
         )
         return True
+
+    def knows(self, envelope: bytes) -> bool:
+        """Whether it is one of those kept."""
+        return blake3(envelope).digest() in self._ids
 
     def of(self, grid: bytes) -> dict[bytes, bytes]:
         """The envelopes of a key's orders, by their ids."""
@@ -154,7 +158,7 @@ class Orders:
         held = sum((order.record.zone in self.zones) is own for order in self._ids.values() if order.signer == grid)
         return held >= (OWN_MAX if own else OTHERS_MAX)
 
-    def _forget(self, now_ms: int) -> None:
+    def forget(self, now_ms: int) -> None:
         """What cannot matter any more."""
         for id_, order in list(self._ids.items()):
             if now_ms > kept_until_ms(order.record):
