@@ -276,6 +276,18 @@ async def test_of_many_pages_an_event_is_gone_only_if_the_vtn_says_so(vtn: Vtn, 
     assert not followed.asked.less
 
 
+async def test_a_vtn_that_asks_for_time_gets_it(vtn: Vtn, tmp_path: Path) -> None:
+    followed = Followed(tmp_path, vtn)
+    vtn.refuses["/events"], vtn.retry_s = 429, "120"
+    with pytest.raises(VtnError) as found:
+        await followed.poll()
+    assert (found.value.status, found.value.retry_s) == (429, 120.0)
+    vtn.retry_s = "in a while"
+    with pytest.raises(VtnError) as found:
+        await followed.poll()
+    assert found.value.retry_s == 0
+
+
 async def test_a_list_without_end_is_not_taken(vtn: Vtn, tmp_path: Path) -> None:
     followed = Followed(tmp_path, vtn)
     for number in range(510):
