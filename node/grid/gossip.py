@@ -7,8 +7,8 @@ and what was said before a machine was there: an order holds for hours, and a ca
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -41,6 +41,9 @@ AT_ONCE: Final = 32
 TURNS_MAX: Final = 2 * SHED_ORDERS_MAX // SHED_SENT_MAX
 """Of one exchange: either side lacks everything."""
 JITTER: Final = 0.1
+USELESS_S: Final = 0.05
+"""A peer waits so long for each order that was checked, and was over or replaced: checking takes 0.1 ms, so that whoever
+brings old ones again and again gets a five-hundredth of a core."""
 
 
 class Gossip:
@@ -55,12 +58,16 @@ class Gossip:
         self._chosen: dict[bytes, dict[bytes, tuple[str, ...]]] = {grid: {} for grid in orders.keys}
         self._askers: dict[bytes, OrderedDict[bytes, None]] = {grid: OrderedDict() for grid in orders.keys}
         self._told = trio.CapacityLimiter(AT_ONCE)
+        self._turns: dict[bytes, tuple[trio.Lock, int]] = {}
+        """Of peers that are being answered, and how many of their questions there are."""
         self._news, self._heard = trio.open_memory_channel[tuple[bytes, list[bytes], bytes]](SHED_ORDERS_MAX)
 
     async def answer(self, stream: Stream) -> None:
         """`/fallow/shed/1`: one exchange was answered. Raises `RemoteProtocolError` for anything but one."""
         exchange = _exchange_untrusted(await stream.receive())
-        self._take(exchange, stream.peer)
+        async with self._turn(stream.peer):
+            useless = self._take(exchange, stream.peer)
+            await trio.sleep(useless * USELESS_S)
         self._remember(exchange.grid, stream.peer)
         lacks = self._lacked(exchange.grid, set(exchange.known))
         await stream.send(encode_message(self._said(exchange.grid, lacks)))
@@ -78,6 +85,7 @@ class Gossip:
     async def _rounds(self, grid: bytes) -> None:
         alone_s = ALONE_S
         while True:
+            self._orders.forget(wall_ms())
             with trio.move_on_after(FIND_S), suppress(NetworkError):
                 await self._network.provide(shed_key(grid))
             with trio.move_on_after(FIND_S), suppress(NetworkError):
@@ -117,19 +125,42 @@ class Gossip:
             if not envelopes and len(theirs.orders) < SHED_SENT_MAX:
                 return
 
-    def _take(self, exchange: ShedExchange, source: bytes) -> None:
-        """What is news counts, and is passed on. Raises `RemoteProtocolError` for what the sender is at fault for."""
+    @asynccontextmanager
+    async def _turn(self, peer: bytes) -> AsyncIterator[None]:
+        """One of a peer's questions after the other."""
+        lock, waiting = self._turns.get(peer, (trio.Lock(), 0))
+        self._turns[peer] = lock, waiting + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._turns.pop(peer)
+            if waiting > 1:
+                self._turns[peer] = lock, waiting - 1
+
+    def _take(self, exchange: ShedExchange, source: bytes) -> int:
+        """What is news counts, and is passed on; how many orders had to be checked and are none.
+
+        Raises `RemoteProtocolError` for what the sender is at fault for.
+        """
         if exchange.grid not in self._orders.keys:
-            return
+            return 0
         news: list[bytes] = []
+        useless = 0
         try:
             for envelope in exchange.orders:
+                if self._orders.knows(envelope):  # [IGNORE] it is known
+                    continue
                 try:
                     if self._orders.take_untrusted(envelope, exchange.grid, wall_ms()):
                         news.append(envelope)
+                    else:
+                        useless += 1
                 except RemoteProtocolError as error:
                     if REGISTRY[error.code].disposition is Disposition.REJECT:
                         raise
+                    useless += 1
+            return useless
         finally:
             if news:
                 self._changed()

@@ -12,10 +12,8 @@ as it was when it last answered: nobody starts or ends an event by setting this 
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -28,13 +26,12 @@ from ..rules.asked import Asked, words
 from ..rules.hours import HOUR_MS, Now
 from ..sensors.feed import boot_ms
 from .openadr_config import OpenAdr
-from .openadr_events import OddError, event_of, parsed
-from .openadr_force import Force, Known, in_force, span_at
+from .openadr_events import OddError
+from .openadr_force import Force, in_force
 from .openadr_http import PAGE, Vtn, VtnError, client
-from .openadr_reports import Figures, report, wanted
+from .openadr_kept import STATE, load, save, understood
+from .openadr_reports import Figures, Reporting
 
-STATE: Final = "openadr.json"
-STATE_BYTES_MAX: Final = 64 * 1024 * 1024
 EVENTS_MAX: Final = 500
 """A VTN shows one VEN a handful; more than this is somebody else's list."""
 PROGRAMS_MAX: Final = 500
@@ -45,30 +42,8 @@ RETRY_S_MAX: Final = 600.0
 """After a failure; twice as long after each further one."""
 JITTER: Final = 0.1
 """So that a fleet that was started together does not ask together."""
-REPORT_MS: Final = 900_000.0
-"""A stretch that is reported is no longer than the quarter of an hour by which energy is billed."""
 TOLD_MAX: Final = 32
 """Lines about events in `fallow node why`."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """An event as it came, and what was understood of it."""
-
-    known: Known
-    raw: Mapping[str, Any]
-    program: Mapping[str, Any]
-    """What its descriptors may be in."""
-
-
-@dataclass(slots=True)
-class _Followed:
-    """A stretch of an event that is to be reported."""
-
-    span_ms: float
-    since_ms: float
-    figures: Figures
-    number: int = 0
 
 
 class Ven:
@@ -81,10 +56,8 @@ class Ven:
         self._path = state / STATE
         self._log = log
         self._changed = changed
-        self._kept: dict[str, _Kept] = {}
         self._programs: dict[str, Mapping[str, Any]] = {}
         self._programs_at_s = -inf
-        self._seed = os.urandom(16)
         self._ven_id = ""
         self._ahead_ms: float | None = None
         """The VTN's time less the clock that never goes back; None: it has not said its time, and the wall clock serves."""
@@ -93,8 +66,8 @@ class Ven:
         self._remarks: tuple[str, ...] = ()
         self._force: tuple[float, float, Force] | None = None
         """From when to when it holds."""
-        self._followed: dict[str, _Followed] = {}
-        self._load()
+        self._reporting = Reporting(config.ven_name, config.reports)
+        self._seed, self._kept = load(self._path, log)
 
     def asked(self, now: Now) -> Asked:
         """What the VTN asks at this moment, as far as it has been heard."""
@@ -187,79 +160,40 @@ class Ven:
             self._programs_at_s = -inf  # it is looked for with the next question
         return [by_name[name] for name in self._config.programs if name in by_name]
 
-    async def _take(self, vtn: Vtn, raws: Iterable[Any], remarks: list[str]) -> None:
-        """These are all events that there are. One that is not understood stays as it was; one that is gone is cancelled."""
-        rows = list(raws)
+    async def _take(self, vtn: Vtn, rows: list[Any], remarks: list[str]) -> None:
+        """These are all events that there are; one that is gone is cancelled."""
         if vtn.date_ms is not None:
             self._ahead_ms = vtn.date_ms - boot_ms()
-        now_ms = float(boot_ms() + self._ahead_ms if self._ahead_ms is not None else wall_ms())
-        kept: dict[str, _Kept] = {}
-        for raw in rows:
-            id_ = str(raw.get("id"))[:128] if isinstance(raw, dict) else ""
-            try:
-                one = self._understood(raw, now_ms)
-                kept[one.known.event.id] = one
-            except OddError as error:
-                remarks.append(f"not understood: {error}")
-                if id_ in self._kept:
-                    kept[id_] = self._kept[id_]
+        now_ms = float(self._vtn_now(Now(boot_ms(), wall_ms())).wall_ms)
+        before = self._kept
+        try:
+            # In a thread: a few hundred events with all their intervals take longer than jobs' heartbeats may wait.
+            kept, odd = await trio.to_thread.run_sync(understood, rows, self._programs, before, now_ms, self._seed)
+        except OddError as error:
+            raise VtnError(str(error)) from None
+        remarks += odd
         if len(rows) >= PAGE:  # a list that changed while its pages were read may have lost one
-            for id_ in self._kept.keys() - kept.keys():
+            for id_ in before.keys() - kept.keys():
                 if not await _is_gone(vtn, id_):
-                    kept[id_] = self._kept[id_]
+                    kept[id_] = before[id_]
         if len(kept) > EVENTS_MAX:
             raise VtnError(f"it has more than {EVENTS_MAX} events")
-        news = {id_: one.raw for id_, one in kept.items()} != {id_: one.raw for id_, one in self._kept.items()}
-        for id_ in self._kept.keys() - kept.keys():
+        for id_ in before.keys() - kept.keys():
             self._log.write("grid_event_gone", id=id_)
         self._kept, self._force = kept, None
         self._fault, self._heard_ms = "", boot_ms()
-        if news:
-            self._log.write("grid_events", count=len(kept))
-            await trio.to_thread.run_sync(self._save)
         self._changed()
-
-    def _understood(self, raw: Any, now_ms: float) -> _Kept:
-        """Raises `OddError`."""
-        program = self._programs.get(str(raw.get("programID")), {}) if isinstance(raw, dict) else {}
-        descriptors = {"payloadDescriptors": program.get("payloadDescriptors")}
-        event = event_of(raw, descriptors)
-        before = self._kept.get(event.id)
-        seen_ms = before.known.seen_ms if before and before.known.event.modified == event.modified else now_ms
-        return _Kept(Known(event, seen_ms), raw, descriptors)
+        if kept != before:
+            self._log.write("grid_events", count=len(kept))
+            await trio.to_thread.run_sync(save, self._path, self._seed, list(kept.values()), self._log)
 
     async def _report(self, vtn: Vtn, remarks: list[str]) -> None:
-        now_ms, figures = float(self._vtn_now(Now(boot_ms(), wall_ms())).wall_ms), self.figures()
-        for id_ in self._followed.keys() - self._kept.keys():
-            del self._followed[id_]
-        for id_, kept in self._kept.items():
-            kinds = wanted(kept.known.event, self._config.reports)
-            if not kinds:
-                continue
-            span, _ = span_at(kept.known, now_ms, self._seed)
-            followed = self._followed.pop(id_, None)
-            number = followed.number if followed else 0
-            over = followed and (
-                not span or span.start_ms != followed.span_ms or now_ms - followed.since_ms >= REPORT_MS
-            )
-            if followed and over:
-                body = report(
-                    kept.known.event,
-                    kinds,
-                    self._config.ven_name,
-                    number,
-                    followed.figures,
-                    figures,
-                    followed.since_ms,
-                    now_ms,
-                )
-                try:
-                    await vtn.call("POST", "/reports", body=body)
-                except VtnError as error:
-                    remarks.append(f"a report of {kept.known.event.title} was not taken: {error}")
-                followed, number = None, number + 1
-            if span:
-                self._followed[id_] = followed or _Followed(span.start_ms, now_ms, figures, number)
+        now_ms = float(self._vtn_now(Now(boot_ms(), wall_ms())).wall_ms)
+        for body in self._reporting.due((one.schedule for one in self._kept.values()), now_ms, self.figures()):
+            try:
+                await vtn.call("POST", "/reports", body=body)
+            except VtnError as error:
+                remarks.append(f"a report of {self._kept[body['eventID']].schedule.event.title} was not taken: {error}")
 
     def _lose(self, why: str) -> None:
         if why != self._fault:
@@ -274,34 +208,9 @@ class Ven:
     def _in_force(self, now: Now) -> Force:
         """Kept until something of it changes, or the hour does: the rules ask many times a second."""
         if self._force is None or not self._force[0] <= now.wall_ms < self._force[1]:
-            force = in_force([kept.known for kept in self._kept.values()], now, self._seed, self._config.heeded)
+            force = in_force([kept.schedule for kept in self._kept.values()], now, self._config.heeded)
             self._force = now.wall_ms, min(force.changes_ms, now.wall_ms + HOUR_MS), force
         return self._force[2]
-
-    def _load(self) -> None:
-        """What was kept, if it can be read; a damaged file says nothing."""
-        try:
-            with self._path.open("rb") as stream:
-                held = parsed(stream.read(STATE_BYTES_MAX))
-            self._seed = bytes.fromhex(held["seed"])
-            for row in held["events"]:
-                event = event_of(row["raw"], row["program"])
-                self._kept[event.id] = _Kept(Known(event, float(row["seen_ms"])), row["raw"], row["program"])
-        except FileNotFoundError:
-            pass
-        except (OSError, OddError, ValueError, KeyError, TypeError) as error:
-            self._log.write("grid_state_lost", why=str(error)[:200])
-
-    def _save(self) -> None:
-        """A full disk costs what a restart would find, and nothing else."""
-        rows = [{"raw": one.raw, "program": one.program, "seen_ms": one.known.seen_ms} for one in self._kept.values()]
-        scratch = self._path.with_name(f".{STATE}")
-        try:
-            with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-                json.dump({"seed": self._seed.hex(), "events": rows}, stream)
-            scratch.replace(self._path)
-        except OSError as error:
-            self._log.write("grid_state_lost", why=str(error.strerror))
 
 
 async def _is_gone(vtn: Vtn, id_: str) -> bool:

@@ -6,17 +6,15 @@ value does. Payloads of different types all hold.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-from blake3 import blake3
-
 from ..rules.asked import Asked, Cap, until
 from ..rules.hours import Now
-from .openadr_events import ALERTS, GHG, IMPORT_LIMIT, PRICE, SETPOINT, SIMPLE, Event, Payload, Period
+from .openadr_events import ALERTS, GHG, IMPORT_LIMIT, PRICE, SETPOINT, SIMPLE, Event, Payload
+from .openadr_schedule import Schedule
 
 LEVELS: Final = ("normal", "moderate", "high", "emergency")
 """What SIMPLE's 0 to 3 mean; whatever lies above is an emergency, too."""
@@ -39,23 +37,6 @@ class Heeded:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """An event, and when it was first seen as it is now: where it says "now", that is meant."""
-
-    event: Event
-    seen_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of time in which payloads hold."""
-
-    start_ms: float
-    end_ms: float
-    payloads: tuple[Payload, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Held:
     """A payload that is in force."""
 
@@ -75,77 +56,16 @@ class Force:
     """When something else will be; infinity: never."""
 
 
-def in_force(known: Iterable[Known], now: Now, seed: bytes, heeded: Heeded) -> Force:
-    """At `now.wall_ms`, which is the VTN's time. `seed` is this machine's own: its lots for starts that are spread follow
-    from it, and stay as they are."""
+def in_force(schedules: Iterable[Schedule], now: Now, heeded: Heeded) -> Force:
+    """At `now.wall_ms`, which is the VTN's time."""
     held: list[Held] = []
     changes_ms = inf
-    for each in known:
-        found, edge_ms = span_at(each, float(now.wall_ms), seed)
+    for schedule in schedules:
+        found, edge_ms = schedule.at(now.wall_ms)
         changes_ms = min(changes_ms, edge_ms)
         if found:
-            held += [Held(each.event, payload, found.end_ms) for payload in found.payloads]
+            held += [Held(schedule.event, payload, found.end_ms) for payload in found.payloads]
     return Force(_asked(held, now, heeded, changes_ms), tuple(_told(held, now)), changes_ms)
-
-
-def spans(known: Known, seed: bytes) -> list[Span]:
-    """The event's intervals, once, in the order of their starts."""
-    whole = known.event.period or Period(None, True, None, 0.0)
-    lot = _lot(known.event, seed)
-    at_ms = _start_ms(whole, known, lot)
-    marked: list[tuple[float, float, tuple[Payload, ...]]] = []
-    for interval in known.event.intervals:
-        own = interval.period
-        if own and (own.now or own.start_ms is not None):
-            at_ms = _start_ms(own if own.randomize_ms else _spread(own, whole.randomize_ms), known, lot)
-        duration_ms = own.duration_ms if own and own.duration_ms is not None else whole.duration_ms
-        end_ms = inf if duration_ms is None else at_ms + duration_ms
-        marked.append((at_ms, end_ms, interval.payloads))
-        at_ms = end_ms
-    marked = sorted((row for row in marked if row[0] < inf), key=lambda row: row[0])
-    starts = [row[0] for row in marked[1:]] + [inf]
-    # One without an end goes on until another begins.
-    return [
-        Span(start, next_start if end == inf else end, payloads)
-        for (start, end, payloads), next_start in zip(marked, starts, strict=False)
-    ]
-
-
-def span_at(known: Known, now_ms: float, seed: bytes) -> tuple[Span | None, float]:
-    """What holds at the time, and when that changes."""
-    once = spans(known, seed)
-    if not once:
-        return None, inf
-    first_ms, last_ms = once[0].start_ms, max(span.end_ms for span in once)
-    loops_ms = known.event.loops_ms
-    stop_ms = inf if loops_ms is None else first_ms + loops_ms
-    shift_ms = 0.0
-    if loops_ms is not None and first_ms <= now_ms < stop_ms and last_ms < stop_ms:
-        shift_ms = (now_ms - first_ms) // (last_ms - first_ms) * (last_ms - first_ms)
-    index = bisect_right(once, now_ms - shift_ms, key=lambda span: span.start_ms)
-    edges = [once[index].start_ms + shift_ms] if index < len(once) else []
-    if shift_ms or last_ms < stop_ms < inf:
-        edges.append(last_ms + shift_ms)  # they begin anew
-    for span in reversed(once[:index]):
-        end_ms = min(span.end_ms + shift_ms, stop_ms)
-        if now_ms < end_ms:
-            return Span(span.start_ms + shift_ms, end_ms, span.payloads), min([end_ms, *edges])
-    return None, min((edge for edge in edges if now_ms < edge < stop_ms), default=inf)
-
-
-def _start_ms(period: Period, known: Known, lot: float) -> float:
-    start_ms = known.seen_ms if period.start_ms is None else period.start_ms
-    return start_ms + lot * period.randomize_ms
-
-
-def _spread(period: Period, randomize_ms: float) -> Period:
-    """An interval's own period, spread as the event is."""
-    return Period(period.start_ms, period.now, period.duration_ms, randomize_ms)
-
-
-def _lot(event: Event, seed: bytes) -> float:
-    """From 0 to 1, this machine's own for this event, the same whenever it is asked for."""
-    return int.from_bytes(blake3(seed + event.id.encode()).digest()[:8]) / 2**64
 
 
 def _asked(held: Sequence[Held], now: Now, heeded: Heeded, changes_ms: float) -> Asked:

@@ -25,6 +25,8 @@ ANSWER_S: Final = 20.0
 """For one answer, all of it: a page takes a server well under a second, and a bad mobile link some."""
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 """A page of 50 events, each with eight days of prices in five-minute steps, has some 3.5 MB if it is written without care."""
+LONG_BYTES: Final = 64 * 1024
+"""What is longer is read in a thread: a megabyte of JSON takes some ten milliseconds."""
 PAGE: Final = 50
 """The most that the standard lets one ask for."""
 TOKEN_S_MAX: Final = 3600.0
@@ -134,7 +136,11 @@ class Vtn:
         try:
             with trio.fail_after(ANSWER_S):
                 async with self._http.stream(method, url, **what) as answer:
-                    return self._read(answer, await _body(answer))
+                    body = await _body(answer)
+                    self.date_ms = _date_ms(answer.headers.get("Date", ""))
+                    if answer.status_code in (200, 201):
+                        return await trio.to_thread.run_sync(parsed, body) if len(body) > LONG_BYTES else parsed(body)
+                    raise VtnError(_refusal(answer.status_code, body), answer.status_code, _retry_s(answer.headers))
         except trio.TooSlowError:
             raise VtnError(f"it does not answer in {ANSWER_S:g} s") from None
         except httpx.InvalidURL:
@@ -143,12 +149,6 @@ class Vtn:
             raise VtnError(_why(error)) from None
         except OddError as error:
             raise VtnError(str(error)) from None
-
-    def _read(self, answer: httpx.Response, body: bytes) -> Any:
-        self.date_ms = _date_ms(answer.headers.get("Date", ""))
-        if answer.status_code in (200, 201):
-            return parsed(body)
-        raise VtnError(_refusal(answer.status_code, body), answer.status_code, _retry_s(answer.headers))
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -19,8 +20,9 @@ from ...protocol.errors import Code, RemoteProtocolError
 from ...protocol.grid import ShedOrder, check_shed_order, kept_until_ms, zone_cap_w
 from ...protocol.limits import SHED_BYTES_MAX, SHED_ORDERS_MAX, SKEW_MS
 from ..log import EventLog, wall_ms
-from ..rules.asked import Asked, Cap, until, words
+from ..rules.asked import Asked, Cap, together, until, words
 from ..rules.hours import HOUR_MS, Now
+from ..sensors.feed import boot_ms
 
 STATE: Final = "shed-orders.cbor"
 OWN_MAX: Final = SHED_ORDERS_MAX // 4
@@ -44,8 +46,10 @@ class Orders:
         self._log = log
         self._kept: dict[Place, list[Signed[ShedOrder]]] = {}
         self._ids: dict[bytes, Signed[ShedOrder]] = {}
-        self._asked: tuple[float, float, Asked] | None = None
-        """From when to when it holds."""
+        self._asked: dict[bool, tuple[float, float, Asked]] = {}
+        """What is asked by the wall clock, and by the other one: from when to when that holds."""
+        self._ahead_ms: int | None = None
+        """The wall clock less the one that never goes back, as it was when an order was last taken."""
         self._load()
 
     def take_untrusted(self, envelope: bytes, grid: bytes, now_ms: int) -> bool:
@@ -55,11 +59,11 @@ class Orders:
         """
         if grid not in self.keys or claimed_signer_untrusted(envelope, bytes_max=SHED_BYTES_MAX) != grid:
             raise RemoteProtocolError(Code.BAD_SIGNATURE, "The shed order is not by the grid key that it should be.")
-        if blake3(envelope).digest() in self._ids:  # [IGNORE] it is known
+        if self.knows(envelope):  # [IGNORE] it is known
             return False
         order = verify_untrusted(ShedOrder, envelope, signer=grid, bytes_max=SHED_BYTES_MAX)
         check_shed_order(order, self.keys, now_ms)
-        self._forget(now_ms)
+        self.forget(now_ms)
         record = order.record
         place = grid, record.zone, record.event
         before = self._kept.get(place, [])
@@ -75,7 +79,8 @@ class Orders:
             del self._ids[each.id]
         self._kept[place] = [*same, order]
         self._ids[order.id] = order
-        self._asked = None
+        self._asked = {}
+        self._ahead_ms = now_ms - boot_ms()
         self._log.write(
             "shed_order",
             zone=words(record.zone),
@@ -85,14 +90,27 @@ class Orders:
         )
         return True
 
+    def knows(self, envelope: bytes) -> bool:
+        """Whether it is one of those kept."""
+        return blake3(envelope).digest() in self._ids
+
     def of(self, grid: bytes) -> dict[bytes, bytes]:
         """The envelopes of a key's orders, by their ids."""
         return {id_: order.envelope for id_, order in self._ids.items() if order.signer == grid}
 
     def asked(self, now: Now) -> Asked:
-        """What holds in the owner's zones at this moment."""
-        if self._asked is None or not self._asked[0] <= now.wall_ms < self._asked[1]:
-            changes_ms = self._changes_ms(now.wall_ms)
+        """What holds in the owner's zones at this moment. If somebody has set the clock since, both times count: of two clocks
+        that disagree, one would end a stop order that is in force."""
+        by_boot = now if self._ahead_ms is None else replace(now, wall_ms=now.ms + self._ahead_ms)
+        held = [self._at(now, by_boot=False)]
+        if abs(by_boot.wall_ms - now.wall_ms) > SKEW_MS:
+            held.append(self._at(by_boot, by_boot=True))
+        return together(held)
+
+    def _at(self, now: Now, *, by_boot: bool) -> Asked:
+        """Kept until something of it changes, or the hour does: the rules ask many times a second."""
+        kept = self._asked.get(by_boot)
+        if kept is None or not kept[0] <= now.wall_ms < kept[1]:
             stops: list[str] = []
             caps: list[Cap] = []
             for zone in self.zones:
@@ -101,10 +119,9 @@ class Orders:
                     why = self._why(zone, cap_w, now)
                     stops += [f"the grid asks to stop {why}"] if cap_w == 0 else []
                     caps += [(float(cap_w), f"the grid asks for less {why}")] if cap_w else []
-            asked = Asked(tuple(stops), tuple(caps))
-            self._asked = now.wall_ms, min(changes_ms, now.wall_ms + HOUR_MS), asked
-        held = self._asked[2]
-        return Asked(held.stops, held.caps, changes_in_ms=self._asked[1] - now.wall_ms)
+            until_ms = min(self._changes_ms(now.wall_ms), now.wall_ms + HOUR_MS)
+            kept = self._asked[by_boot] = now.wall_ms, until_ms, Asked(tuple(stops), tuple(caps))
+        return replace(kept[2], changes_in_ms=kept[1] - now.wall_ms)
 
     def heard(self, now: Now) -> list[str]:
         """What is asked, in words for the owner."""
@@ -154,7 +171,7 @@ class Orders:
         held = sum((order.record.zone in self.zones) is own for order in self._ids.values() if order.signer == grid)
         return held >= (OWN_MAX if own else OTHERS_MAX)
 
-    def _forget(self, now_ms: int) -> None:
+    def forget(self, now_ms: int) -> None:
         """What cannot matter any more."""
         for id_, order in list(self._ids.items()):
             if now_ms > kept_until_ms(order.record):

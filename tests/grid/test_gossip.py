@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 from nacl.signing import SigningKey
 
 from fallow.node.availability import Availability
@@ -172,3 +173,46 @@ async def test_an_exchange_brings_either_side_all_that_it_lacks(
             if all(machine.orders and len(machine.orders.of(KEY)) == 140 for machine in (one, two)):
                 break
             await trio.sleep(0.05)
+
+
+@dataclass
+class Alone:
+    """A network in which nobody is asked anything: answering needs none."""
+
+    key: bytes = bytes(32)
+
+
+class Question:
+    """A peer's one frame, and what it is answered."""
+
+    def __init__(self, frame: bytes) -> None:
+        self.peer, self.sent_bytes, self.answer, self._frame = b"\x01" * 32, 0, b"", frame
+
+    async def receive(self) -> bytes:
+        return self._frame
+
+    async def send(self, frame: bytes) -> None:
+        self.answer = frame
+
+    async def close(self) -> None: ...
+
+    async def reset(self) -> None: ...
+
+
+async def test_whoever_brings_what_is_over_again_and_again_waits_for_it(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    orders = Orders([KEY], ["home"], tmp_path, EventLog(tmp_path))
+    orders.take_untrusted(order(sequence=9).envelope, KEY, wall_ms())
+    answering = gossip.Gossip(cast(Any, Alone()), orders, lambda: None, EventLog(tmp_path))
+    old = ShedExchange(KEY, (), tuple(order(sequence=number).envelope for number in range(1, 9)))
+    questions = [Question(encode_message(old)) for _ in range(3)]
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for question in questions:
+            nursery.start_soon(answering.answer, question)
+    assert trio.current_time() - began == pytest.approx(3 * 8 * gossip.USELESS_S)
+    assert all(decode_message_untrusted(each.answer).orders for each in questions)  # type: ignore[union-attr]
+    began = trio.current_time()
+    await answering.answer(Question(encode_message(ShedExchange(KEY, (), (order(sequence=10).envelope,)))))
+    assert trio.current_time() == began

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from fallow.node.grid import openadr, openadr_http
+from fallow.node.grid import openadr, openadr_http, openadr_kept
 from fallow.node.grid.openadr import Ven
 from fallow.node.grid.openadr_config import OpenAdr
 from fallow.node.grid.openadr_http import Vtn as Server
@@ -276,6 +276,18 @@ async def test_of_many_pages_an_event_is_gone_only_if_the_vtn_says_so(vtn: Vtn, 
     assert not followed.asked.less
 
 
+async def test_a_vtn_that_asks_for_time_gets_it(vtn: Vtn, tmp_path: Path) -> None:
+    followed = Followed(tmp_path, vtn)
+    vtn.refuses["/events"], vtn.retry_s = 429, "120"
+    with pytest.raises(VtnError) as found:
+        await followed.poll()
+    assert (found.value.status, found.value.retry_s) == (429, 120.0)
+    vtn.retry_s = "in a while"
+    with pytest.raises(VtnError) as found:
+        await followed.poll()
+    assert found.value.retry_s == 0
+
+
 async def test_a_list_without_end_is_not_taken(vtn: Vtn, tmp_path: Path) -> None:
     followed = Followed(tmp_path, vtn)
     for number in range(510):
@@ -324,3 +336,15 @@ async def test_nothing_is_reported_unless_the_owner_says_so_and_a_refused_report
         await followed.poll()
         assert followed.asked.stops and not vtn.reports
         assert any("a report of OpenADR event e1 was not taken" in line for line in followed.heard) is bool(refused)
+
+
+async def test_more_intervals_than_anybody_needs_are_not_laid_out(
+    vtn: Vtn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openadr_kept, "INTERVALS_MAX", 5)
+    followed = Followed(tmp_path, vtn)
+    vtn.put("e1", [STOP], intervalPeriod=NOW)
+    await followed.poll()
+    vtn.put("e2", [interval(("PRICE", 0.1), number=number) for number in range(5)], intervalPeriod=NOW)
+    assert await followed.fails() == "its events have more than 5 intervals"
+    assert followed.asked.stops

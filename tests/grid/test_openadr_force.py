@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fallow.node.grid.openadr_events import OddError, duration_ms, event_of, moment_ms
-from fallow.node.grid.openadr_force import Force, Heeded, Known, in_force
+from fallow.node.grid.openadr_events import Event, OddError, duration_ms, event_of, moment_ms
+from fallow.node.grid.openadr_force import Force, Heeded, in_force
+from fallow.node.grid.openadr_schedule import Schedule
 from fallow.node.rules.hours import Now
 
 from .schema import check
@@ -24,8 +25,13 @@ SEEN_MS = START_MS - HOUR
 ONE = {"start": START, "duration": "PT1H"}
 
 
-def known(*events: dict[str, Any], seen_ms: float = SEEN_MS) -> list[Known]:
-    return [Known(event_of(event), seen_ms) for event in events]
+class Seen(NamedTuple):
+    event: Event
+    at_ms: float
+
+
+def known(*events: dict[str, Any], seen_ms: float = SEEN_MS) -> list[Seen]:
+    return [Seen(event_of(event), seen_ms) for event in events]
 
 
 def event(*intervals: dict[str, Any], id_: str = "e1", **more: Any) -> dict[str, Any]:
@@ -37,8 +43,8 @@ def event(*intervals: dict[str, Any], id_: str = "e1", **more: Any) -> dict[str,
 PLAINLY = Heeded()
 
 
-def at(events: list[Known], ms: float, heeded: Heeded = PLAINLY, seed: bytes = b"seed") -> Force:
-    return in_force(events, Now(0, int(ms)), seed, heeded)
+def at(events: list[Seen], ms: float, heeded: Heeded = PLAINLY, seed: bytes = b"seed") -> Force:
+    return in_force([Schedule.of(each.event, each.at_ms, seed) for each in events], Now(0, int(ms)), heeded)
 
 
 def test_a_stop_holds_from_its_start_to_its_end_and_says_until_when() -> None:
@@ -215,14 +221,14 @@ JSON = st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.sa
 @given(JSON)
 def test_whatever_comes_is_an_event_or_is_odd(raw: Any) -> None:
     with suppress(OddError):
-        at([Known(event_of(raw), 0)], 0)
+        at([Seen(event_of(raw), 0)], 0)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(("id", "intervals", "intervalPeriod", "priority", "duration", "payloadDescriptors")), JSON)
 def test_an_event_with_one_odd_part_is_an_event_or_is_odd(name: str, value: Any) -> None:
     with suppress(OddError):
-        at([Known(event_of(event(interval(("SIMPLE", 2)), intervalPeriod=ONE) | {name: value}), 0)], START_MS)
+        at([Seen(event_of(event(interval(("SIMPLE", 2)), intervalPeriod=ONE) | {name: value}), 0)], START_MS)
 
 
 def test_times_and_durations_are_read_as_the_standard_writes_them() -> None:

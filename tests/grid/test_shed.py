@@ -13,6 +13,7 @@ from fallow.node.grid import shed
 from fallow.node.grid.shed import Orders
 from fallow.node.log import EventLog, wall_ms
 from fallow.node.rules.hours import Now
+from fallow.node.sensors.feed import boot_ms
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, RemoteProtocolError
 from fallow.protocol.grid import ShedOrder
@@ -20,7 +21,7 @@ from fallow.protocol.limits import SHED_BYTES_MAX, SKEW_MS
 
 GRID, OTHER = SigningKey(b"\x07" * 32), SigningKey(b"\x08" * 32)
 KEY = bytes(GRID.verify_key)
-NOW_MS = wall_ms()
+NOW_MS, BOOT_MS = wall_ms(), boot_ms()
 HOUR = 3_600_000
 
 
@@ -38,7 +39,7 @@ def take(held: Orders, *given: Signed[ShedOrder], now_ms: int = NOW_MS) -> list[
 
 
 def now(ms: float = 0) -> Now:
-    return Now(0, NOW_MS + int(ms))
+    return Now(BOOT_MS + int(ms), NOW_MS + int(ms))
 
 
 def test_a_stop_and_a_cap_hold_in_the_owners_zones_as_long_as_any_clock_may_say(tmp_path: Path) -> None:
@@ -128,3 +129,13 @@ def test_the_owner_is_told_what_comes_and_strangers_texts_are_plain(tmp_path: Pa
     first, second = held.heard(now())
     assert first == "shed orders of 1 grid keys for home, depot: 1 known"
     assert "beginning in 60 min (red [31m alert)" in second
+
+
+def test_setting_the_clock_ends_no_stop_order_that_is_in_force(tmp_path: Path) -> None:
+    held = orders(tmp_path)
+    take(held, order())
+    for hours in (-30, -3, 0, 3, 30):
+        assert held.asked(replace(now(), wall_ms=NOW_MS + hours * HOUR)).stops
+    over = now(HOUR + 2 * SKEW_MS)
+    assert not held.asked(over).less
+    assert not held.asked(replace(over, wall_ms=NOW_MS + 30 * HOUR)).less

@@ -49,6 +49,8 @@ class Vtn:
     """Statuses, by the beginning of a path."""
     fault: str = ""
     """`slow`, `huge`, `nonsense`, `packed`, `html`, `redirect`."""
+    retry_s: str = ""
+    """What it says in `Retry-After`."""
     revoked: set[str] = field(default_factory=set)
     port: int = 0
     scheme: str = "http"
@@ -98,6 +100,8 @@ class Vtn:
                 extra = [("Content-Encoding", "gzip")]
             case "redirect":
                 status, extra = 302, [("Location", "http://127.0.0.1:1/")]
+        if self.retry_s:
+            extra.append(("Retry-After", self.retry_s))
         headers = [
             ("Content-Type", "application/json"), ("Content-Length", str(len(content))), *extra,
             ("Date", formatdate(self.date_s, usegmt=True)),

@@ -11,14 +11,24 @@ from typing import Any
 
 import pytest
 import trio
+from nacl.signing import SigningKey
 
 from fallow.node import config
 from fallow.node.keys import load_or_create
+from fallow.node.log import wall_ms
 from fallow.node.settings import SettingError
+from fallow.protocol.envelope import sign
 from fallow.protocol.errors import ConfigError
+from fallow.protocol.grid import ShedOrder
+from fallow.protocol.messages import SHED_PROTOCOL, ShedExchange, encode_message
+from fallow.protocol.receipts import YIELDED
+from fallow.protocol.work import Work
 from tests.grid.vtn import CLIENT, SECRET, Vtn, interval, program, serving
 
-from .conftest import Daemon, Home, Start, launch
+from .conftest import Daemon, Home, Start, client_network, launch
+from .raw_client import Ask, Conversation, Payer, profile_of
+
+PROMPT = Work(((1, 40, 41, 42, 43),))
 
 
 async def until(daemon: Daemon, state: str, reason: str = "") -> dict[str, Any]:
@@ -76,6 +86,27 @@ async def test_a_node_keeps_to_its_utility_and_to_the_grid_key_that_its_owner_tr
         finally:
             process.kill()
             process.communicate()
+
+
+async def test_a_shed_order_takes_the_machine_from_a_job_that_runs(start: Start, home: Home) -> None:
+    key = SigningKey(b"\x07" * 32)
+    grid = {"zones": ["home"], "keys": [bytes(key.verify_key).hex()]}
+    node = await trio.to_thread.run_sync(partial(start, bundles=["tiny-chat"], grid=grid))
+    async with client_network([node.address]) as network:
+        peer = network.peers()[0]
+        payer = Payer(await profile_of(network, peer))
+        talk = await Conversation.begin(network, Ask(payer, home.chat, PROMPT, max_tokens=200))
+        while not talk.pieces:
+            await talk.next()
+        now_ms = wall_ms()
+        order = sign(ShedOrder("home", "peak", 1, False, 0, 0, now_ms, now_ms + 600_000, now_ms, "full"), key)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk.run)
+            told = ShedExchange(order.signer, (), (order.envelope,))
+            await network.request(peer, SHED_PROTOCOL, encode_message(told))
+        assert talk.yielded is not None and talk.yielded.reason == "the owner needs the machine"
+        assert talk.delivery.receipts[-1].record.end == YIELDED
+    await until(node, "not-eligible", "(shed order for home: full)")
 
 
 async def test_a_shed_order_by_command_reaches_who_trusts_the_key(start: Start, tmp_path: Path) -> None:

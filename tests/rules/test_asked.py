@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from fallow.node.grid.openadr_events import event_of
-from fallow.node.grid.openadr_force import Heeded, Known, in_force
+from fallow.node.grid.openadr_force import Heeded, in_force
+from fallow.node.grid.openadr_schedule import Schedule
 from fallow.node.rules.asked import NOTHING, Asked, together, until
 from fallow.node.rules.hours import DAY_MS, Now, Tariff
 from fallow.node.rules.policy import Memory, Rules, Wish, decide
@@ -142,8 +143,8 @@ class History:
                 "intervalPeriod": period,
                 "intervals": [row],
             }
-            known.append(Known(event_of(raw), 0))
-        return in_force(known, now, b"", Heeded()).asked
+            known.append(Schedule.of(event_of(raw), 0, b""))
+        return in_force(known, now, Heeded()).asked
 
     def _shed(self, now: Now) -> Asked:
         cap_w = zone_cap_w([sign(order, GRID) for order in self.orders], "home", now.wall_ms)
