@@ -80,9 +80,11 @@ def claim(
     return sign(record, key)
 
 
-def answer(dispute: bytes, proof: bytes, key: SigningKey, says: str = ANSWERS) -> Signed[Plea]:
-    """The accused's answer, which shows this."""
-    return sign(Plea(dispute, says, content_hash(proof)), key)
+def answer(
+    dispute: bytes, proof: bytes, key: SigningKey, *, nonce: bytes | None = None, policy: str | None = None
+) -> Signed[Plea]:
+    """The payer's answer, which shows this, and opens how the work was to be checked."""
+    return sign(Plea(dispute, ANSWERS, content_hash(proof), nonce, policy), key)
 
 
 async def bring(
@@ -125,7 +127,7 @@ async def bring(
 
 async def to_answer(network: Network, address: str, accused: bytes) -> list[Signed[Dispute]]:
     """What a judge has open against the key. Raises `FallowError`."""
-    reply = await _exchange(network, address, DisputesRequest(accused))
+    reply = await exchange(network, address, DisputesRequest(accused))
     if not isinstance(reply, DisputesReply):
         raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A judge answers with disputes.")
     return [verify_untrusted(Dispute, one, signer=claimed_signer_untrusted(one)) for one in reply.disputes]
@@ -173,7 +175,7 @@ async def _ask(
 ) -> None:
     try:
         key = peer_key_untrusted(address.rpartition("/")[2])
-        reply = await _exchange(network, address, request)
+        reply = await exchange(network, address, request)
         if not isinstance(reply, DecisionReply):
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A judge answers with a decision, or refuses.")
         decision = verify_untrusted(Decision, reply.decision, signer=key)
@@ -187,7 +189,8 @@ async def _ask(
         logging.getLogger(__name__).info("a judge did not decide: %s", error)
 
 
-async def _exchange(network: Network, address: str, request: Message) -> Message:
+async def exchange(network: Network, address: str, request: Message) -> Message:
+    """A judge's answer. Raises `Refused` with its reason, `NetworkError`, `RemoteProtocolError`, `trio.TooSlowError`."""
     key = peer_key_untrusted(address.rpartition("/")[2])
     with trio.fail_after(JUDGE_S):
         stream = await network.open(key, DISPUTE_PROTOCOL, (address,))

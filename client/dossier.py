@@ -65,6 +65,8 @@ class Dossier:
 
         None if the policy checks nothing, or nothing was ever ordered.
         """
+        judged = [each for each in self._executions.values() if each.order.record.candidates]
+        await wallet.keep_answers(self.nonce, str(self.policy), [each.opening() for each in judged], now_ms)
         if not self.policy.checked or not self._executions:
             return None
         question = Question(wallet.payer, self._manifest.id, self.policy, self.nonce, self.anchors)

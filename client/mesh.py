@@ -27,6 +27,7 @@ from ..protocol.limits import CALL_INPUTS_MAX, OUTPUT_TOKENS_MAX, STOP_STRINGS_M
 from ..protocol.messages import EVIDENCE_PROTOCOL
 from ..protocol.work import Parameters, Piece, Work
 from ..verifier.compare import numbers_of
+from .answering import answer_disputes
 from .answers import Answer, Chunk, Embeddings, NodeView, Outputs, Usage
 from .arrays import Given, outputs_of, work_of
 from .assurance import DEFAULT, read_assurance
@@ -438,6 +439,7 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
                 nursery.start_soon(gossip.run)
                 nursery.start_soon(spots.run)
                 nursery.start_soon(late.run, team, bundles, trust.verifiers)
+                nursery.start_soon(partial(answer_disputes, desk, trust.verifiers))
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
                 nursery.start_soon(book.keep, network)

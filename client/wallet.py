@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import trio
 from nacl.signing import SigningKey
@@ -23,6 +23,8 @@ from ..protocol.checks import Verdict
 from ..protocol.claims import Claim, Claims
 from ..protocol.envelope import Signed, sign, verify_untrusted
 from ..protocol.errors import Code, LocalProtocolError, Refused, StoreError
+from ..protocol.limits import HOLD_MS_MAX
+from ..protocol.opening import Opening
 from ..protocol.payment import LEDGER, Channel, Voucher
 from ..protocol.receipts import Receipt
 from .wallet_file import Tenure, open_file
@@ -35,6 +37,9 @@ CREDIT_LIMIT_UCR = 100_000_000
 CHANNEL_MS = 24 * 3600 * 1000
 """A process that runs longer opens new channels."""
 CLOSE_GRACE_MS = 7 * 24 * 3600 * 1000
+
+ANSWERABLE_MS: Final = 2 * HOLD_MS_MAX
+"""An order may be taken before judges for a week, and the answer be asked for another one."""
 
 
 class Wallet:
@@ -174,6 +179,27 @@ class Wallet:
             if state.latest is not None and self._confirmed.get(state.channel.id) != state.latest.id:
                 lacking.append(state)
         return lacking
+
+    async def keep_answers(self, nonce: bytes, policy: str, openings: Sequence[Opening], now_ms: int) -> None:
+        """What opens these orders is on disk for as long as anybody may ask for it: in plain, as what was asked is."""
+        if openings:
+            rows = [(one.order, nonce, policy, one.encode(), now_ms) for one in openings]
+            await self._write(
+                ("DELETE FROM answers WHERE at_ms < ?", (now_ms - ANSWERABLE_MS,)),
+                *(("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row) for row in rows),
+            )
+
+    def answer(self, order: bytes) -> tuple[bytes, str, bytes] | None:
+        """Nonce, policy and encoded opening of the order; None if they are not kept."""
+        row = self._database.execute(
+            "SELECT nonce, policy, opening FROM answers WHERE order_id = ?", (order,)
+        ).fetchone()
+        return (bytes(row[0]), str(row[1]), bytes(row[2])) if row else None
+
+    def vouchers_for(self, receipt: bytes) -> list[bytes]:
+        """Envelopes of the vouchers that name the receipt."""
+        rows = self._database.execute("SELECT envelope FROM vouchers WHERE receipt = ?", (receipt,)).fetchall()
+        return [bytes(row[0]) for row in rows]
 
     async def keep_verdict(self, verdict: Signed[Verdict]) -> None:
         """The verdict is on disk."""

@@ -19,7 +19,7 @@ from ..protocol.envelope import claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, FallowError, StoreError
 from ..protocol.payment import Channel
 
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY_S: Final = 5.0
 """Another process of the same client holds the file for the milliseconds of a commit."""
 
@@ -46,6 +46,14 @@ CREATE TABLE IF NOT EXISTS verdicts (id BLOB PRIMARY KEY, envelope BLOB NOT NULL
 CREATE TABLE IF NOT EXISTS faults (
     node BLOB PRIMARY KEY, owner BLOB NOT NULL, reason TEXT NOT NULL, verdict BLOB, at_ms INTEGER NOT NULL) STRICT;
 """
+
+_ANSWERS = """
+CREATE TABLE answers (
+    order_id BLOB PRIMARY KEY, nonce BLOB NOT NULL, policy TEXT NOT NULL, opening BLOB NOT NULL, at_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX answers_at ON answers (at_ms);
+"""
+"""Version 2 has this beside what version 1 had: what opens the orders whose executors may take this client before judges."""
 
 _SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON")
 
@@ -83,11 +91,16 @@ def _carry_over(database: sqlite3.Connection) -> None:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version == VERSION:
             return
+        if version == 1:
+            _run(database, _ANSWERS)
+            database.execute(f"PRAGMA user_version = {VERSION}")
+            return
         if version:
             raise sqlite3.DatabaseError(f"it is of version {version}, not {VERSION}")
         known = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         _run(database, _renamed() if "channels" in known else "")
         _run(database, _SCHEMA)
+        _run(database, _ANSWERS)
         if "channels" in known:
             _carry_channels(database)
             _run(database, _FROM_0)

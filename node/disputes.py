@@ -66,7 +66,7 @@ class Disputes:
         says = ANSWERS
         if dispute.record.kind == Kind.DISOWNED:
             says = OWNS if await self._accounts.issued(dispute.record.receipt) else DENIES
-        return PleaReply(sign(Plea(dispute.id, says, content_hash(b"")), self._key).envelope)
+        return PleaReply(sign(Plea(dispute.id, says, content_hash(b""), None, None), self._key).envelope)
 
     async def _take_untrusted(self, request: DecidedRequest) -> DecidedReply:
         """The decision counts, and that is on disk: as a forfeit of what is held, or as a fee that the payer owes."""

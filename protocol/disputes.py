@@ -94,6 +94,9 @@ class Plea:
     """`owns` or `denies` the receipt; `answers`, where that is not the question."""
     shown: Hash
     """Hash of what the accused shows: an encoded `ProofFile`, or of nothing."""
+    commitment_nonce: Hash | None
+    """With the policy, opens the order's `check_commitment`: of a payer."""
+    policy: Word | None
 
     def __post_init__(self) -> None:
         if self.says not in (OWNS, DENIES, ANSWERS):
@@ -150,6 +153,8 @@ def check_dispute(dispute: Signed[Dispute], order: Signed[JobOrder], now_ms: int
         raise RemoteProtocolError(Code.BAD_RECORD, "The dispute is not between the two sides of its order.")
     if record.fee_ucr > order.record.amount_ucr_max:
         raise RemoteProtocolError(Code.BAD_RECORD, "The fee is larger than what the order may come to.")
+    if order.record.created_ms < now_ms - HOLD_MS_MAX - SKEW_MS:
+        raise RemoteProtocolError(Code.EXPIRED, "The order is too old: nobody has to keep what would answer for it.")
     if abs(now_ms - record.opened_ms) > SKEW_MS:
         raise RemoteProtocolError(Code.EXPIRED, "The dispute was opened at a time that is not now.")
 

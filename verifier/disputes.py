@@ -202,7 +202,11 @@ def _mismatched(matter: Matter, _: str | None) -> _Found:
 
 
 def _unopened(matter: Matter, _: str | None) -> _Found:
-    commitment = matter.order.record.check_commitment
+    commitment, plea = matter.order.record.check_commitment, matter.plea
+    if plea and plea.record.commitment_nonce and plea.record.policy:
+        if check_commitment(plea.record.commitment_nonce, plea.record.policy) == commitment:
+            return _Found(False, "the payer opens it", None)
+        return _Found(True, "what the payer opens is not what it has committed to", True)
     for verdict in matter.of(Verdict, matter.payer):
         if check_commitment(verdict.record.commitment_nonce, verdict.record.policy) == commitment:
             return _Found(False, "the payer's verdict opens it", None)

@@ -14,6 +14,7 @@ import trio
 from nacl.signing import SigningKey
 
 from fallow.client import Answer, Mesh
+from fallow.client.answering import answer_at
 from fallow.client.contesting import Contested, answer, bring, claim, shown, take_off, tell, to_answer
 from fallow.node.keys import load_or_create
 from fallow.node.store import JOURNAL, debts, earnings
@@ -185,9 +186,9 @@ async def test_what_the_payee_says_of_the_payer(tmp_path: Path, new_home: Callab
         # The payer opens what it has ordered: nothing was wrong, and the payee bears the fee.
         dispute, again = await at.claim(Kind.MISMATCHED, contested, proof, node)
         await waiting(again)
-        decision = said(await at.plead(contested, dispute, shown(own, openings)))
+        assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
+        decision = said(await again())
         assert (decision.outcome, decision.loser) == (DISMISSED, contested.order.record.executor)
-        assert said(await again()) == decision
 
         # The other node's claims are another key's: it owes nobody a fee.
         checked, records = at.records(good, second, "checker")
@@ -213,13 +214,11 @@ async def test_what_the_payee_says_of_the_payer(tmp_path: Path, new_home: Callab
         assert await tell(desk.network, second.addresses, decided, 0)
         assert [row.owed_ucr for row in debts(Path(second.state))] == [before + FEE]
 
-        # A voucher settles it, and a verdict opens what the order was committed to.
-        voucher = desk.wallet.channel_to(checked.order.record.executor)
-        assert voucher is not None and voucher.latest is not None
-        dispute, again = await at.claim(Kind.UNOPENED, checked, shown([*theirs, voucher.latest]), second)
+        # From its wallet the payer opens what the order was committed to.
+        dispute, again = await at.claim(Kind.UNOPENED, checked, shown(theirs), second)
         await waiting(again)
-        verdict = [one for one in records if one.record.RECORD == "verdict"]
-        decision = said(await at.plead(checked, dispute, shown([*theirs, *verdict])))
+        assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
+        decision = said(await again())
         assert (decision.outcome, decision.loser) == (DISMISSED, checked.order.record.executor)
 
 

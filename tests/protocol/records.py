@@ -64,6 +64,6 @@ RECORDS = (
     FeederLease(HASH, A, B, 1_500, NOW_MS, NOW_MS + 1000, b"n" * 16),
     Witness(A, B, b"mandate", NOW_MS, NOW_MS + 1000, 24, 20_000, 90_000, 5_000, 0),
     Dispute("wrong", B, HASH, HASH, 90, 60_000, NOW_MS, HASH),
-    Plea(HASH, "owns", HASH),
+    Plea(HASH, "owns", HASH, HASH, "none"),
     Decision(HASH, "upheld", B, 0, 77, 90, "its figures differ"),
 )  # fmt: skip

@@ -32,7 +32,7 @@ from fallow.protocol.disputes import (
 )
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, FallowError, RemoteProtocolError
-from fallow.protocol.limits import SKEW_MS
+from fallow.protocol.limits import HOLD_MS_MAX, SKEW_MS
 from fallow.protocol.opening import Opening
 from fallow.protocol.payment import Voucher
 from fallow.protocol.receipts import FINAL, Receipt
@@ -57,6 +57,7 @@ class Scene:
     answered: list[Signed[Any]] = field(default_factory=list)
     openings: list[Opening] = field(default_factory=list)
     says: str | None = None
+    opens: tuple[bytes | None, str | None] = (None, None)
 
     def __post_init__(self) -> None:
         self.writer: Ordered = self.job.text(10, channel=CHANNEL.id)
@@ -71,7 +72,7 @@ class Scene:
     @property
     def matter(self) -> Matter:
         dispute, accused = self.dispute, CLIENT if self.kind not in BY_PAYER else PAYEE
-        plea = sign(Plea(dispute.id, self.says, HASH), accused) if self.says else None
+        plea = sign(Plea(dispute.id, self.says, HASH, *self.opens), accused) if self.says else None
         claimed, answered = Shown(self.claimed, self.openings), Shown(self.answered, self.openings)
         return matter_of(dispute, claimed, plea, answered)
 
@@ -189,6 +190,10 @@ def test_a_commitment_that_is_never_opened() -> None:
     verdict = judge(gather(opened.job.question, opened.job.records))
     opened.answered.append(sign(verdict, CLIENT))
     came_to(decided(opened), opened, DISMISSED)
+    by_plea = Scene(Kind.UNOPENED, says=ANSWERS, opens=(opened.job.nonce, opened.job.policy))
+    came_to(decided(by_plea), by_plea, DISMISSED)
+    other_policy = Scene(Kind.UNOPENED, says=ANSWERS, opens=(opened.job.nonce, "none"))
+    came_to(decided(other_policy), other_policy, UPHELD, due=True)
     another = Scene(Kind.UNOPENED, says=ANSWERS)
     another.answered.append(sign(replace(verdict, commitment_nonce=bytes(32)), CLIENT))
     came_to(decided(another), another, UPHELD, due=True)
@@ -248,7 +253,7 @@ def test_what_is_missing_is_decided_by_nobody(missing: str) -> None:
 @pytest.mark.spec("A-30")
 def test_a_plea_of_somebody_else_is_none() -> None:
     scene = Scene(Kind.DISOWNED)
-    plea = sign(Plea(scene.dispute.id, DENIES, HASH), CLIENT)
+    plea = sign(Plea(scene.dispute.id, DENIES, HASH, None, None), CLIENT)
     with pytest.raises(RemoteProtocolError):
         matter_of(scene.dispute, Shown(scene.claimed), plea, Shown())
 
@@ -337,6 +342,11 @@ def test_whose_claim_it_may_be() -> None:
             check_dispute(sign(record, SigningKey(bytes(key))), order, NOW_MS)
     with pytest.raises(RemoteProtocolError):
         check_dispute(scene.dispute, order, NOW_MS + SKEW_MS + 1)
+    late_ms = order.record.created_ms + HOLD_MS_MAX + SKEW_MS
+    late = sign(replace(scene.dispute.record, opened_ms=late_ms), CLIENT)
+    check_dispute(late, order, late_ms)
+    with pytest.raises(RemoteProtocolError):
+        check_dispute(late, order, late_ms + 1)
 
 
 def test_the_manifest_is_what_the_order_names() -> None:

@@ -195,7 +195,7 @@ def dispute(**changes: Any) -> Fields:
 
 
 def plea(**changes: Any) -> Fields:
-    return {"dispute": HASH, "says": "owns", "shown": HASH, **changes}
+    return {"dispute": HASH, "says": "owns", "shown": HASH, "commitment_nonce": HASH, "policy": "none", **changes}
 
 
 def decision(**changes: Any) -> Fields:
