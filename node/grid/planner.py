@@ -20,6 +20,8 @@ from .site_config import SiteConfig
 INTERVAL_S: Final = 900
 """Tariffs and meters of utilities know quarters of an hour."""
 INTERVALS: Final = 96
+CALM_UCR_KW: Final = 500.0
+"""Of plans that are as good, the one in which the battery changes least: so little that no price is outweighed."""
 MISSING_UCR_KWH: Final = 1e9
 """A connection that is too small for its chargers costs more than anything else: the battery is for them first."""
 
@@ -55,7 +57,7 @@ class Plan:
 
 def made_plan(
     site: SiteConfig, expected: Sequence[Expected], begins_s: float, soc_pct: float | None, earns_ucr_kwh: float,
-    wear_ucr_kwh: float = 0.0,
+    wear_ucr_kwh: float = 0.0, battery_now_w: float = 0.0,
 ) -> Plan:  # fmt: skip
     """The best plan by what is expected. `earns_ucr_kwh`: what work brings for a kilowatt-hour that it draws.
 
@@ -67,21 +69,28 @@ def made_plan(
 
     n, hours = len(expected), INTERVAL_S / 3600
     one, none = eye_array(n), diags_array(np.zeros(n))
-    price = np.array([each.kwh_ucr for each in expected])
-    room = np.array([each.limit_w - max(0.0, each.others_w) for each in expected])
+    price = np.array([each.kwh_ucr for each in expected], dtype=float)
+    room = np.array([each.limit_w - max(0.0, each.others_w) for each in expected], dtype=float)
     room -= site.charger_ramp_w_s * site.reaction_s  # the guard keeps as much free
-    # Work, into the battery, out of it, its charge at the interval's end, what is missing: n of each.
+    # Work, into the battery, out of it, its charge at the interval's end, what is missing, the battery's change: n of each.
     kwh = hours / 1000
     missing_ucr = np.full(n, MISSING_UCR_KWH)
-    cost = kwh * np.concatenate([price - earns_ucr_kwh, price, wear_ucr_kwh - price, np.zeros(n), missing_ucr])
-    within = hstack([one, one, -one, none, -one])
-    no_export = hstack([-one, -one, one, none, none])
+    cost = kwh * np.concatenate(
+        [price - earns_ucr_kwh, price, wear_ucr_kwh - price, np.zeros(n), missing_ucr, np.zeros(n)]
+    )
+    cost[-n:] = CALM_UCR_KW / 1000
+    within = hstack([one, one, -one, none, -one, none])
+    no_export = hstack([-one, -one, one, none, none, none])
     most = np.concatenate([room, np.array([max(0.0, each.others_w) for each in expected])])
     battery = site.battery
     has = battery is not None and battery.setpoint is not None and soc_pct is not None
     goes_in = 1 - battery.loss_pct / 100 if battery is not None else 1.0
-    before = diags_array(np.ones(n - 1), offsets=-1)
-    charge = hstack([none, -hours * goes_in * one, hours * one, one - before, none])
+    change = one - diags_array(np.ones(n - 1), offsets=-1)
+    charge = hstack([none, -hours * goes_in * one, hours * one, change, none, none])
+    rises = hstack([none, change, -change, none, none, -one])
+    falls = hstack([none, -change, change, none, none, -one])
+    now_w = np.zeros(n)
+    now_w[0] = battery_now_w if has else 0.0
     start_wh = soc_pct / 100 * battery.kwh * 1000 if has and battery is not None and soc_pct is not None else 0.0
     first = np.zeros(n)
     first[0] = start_wh
@@ -89,11 +98,12 @@ def made_plan(
     least_wh, full_wh = _charge_bounds(site, start_wh) if has else (0.0, 0.0)
     bounds = [(0.0, max(0.0, min(site.compute_w, each.cap_w))) for each in expected]
     bounds += [(0.0, power_w)] * (2 * n)
-    bounds += [(least_wh, full_wh)] * (n - 1) + [(min(start_wh, full_wh), full_wh)] + [(0.0, inf)] * n
+    bounds += [(least_wh, full_wh)] * (n - 1) + [(min(start_wh, full_wh), full_wh)] + [(0.0, inf)] * (2 * n)
+    rows = vstack([within, no_export, rises, falls]).tocsr()
     found = linprog(
         cost,
-        vstack([within, no_export]).tocsr(),
-        most,
+        rows,
+        np.concatenate([most, now_w, -now_w]),
         charge.tocsr(),
         first,
         np.array(bounds, dtype=float),
@@ -101,7 +111,7 @@ def made_plan(
     )
     if found.x is None:
         raise ArithmeticError(f"no plan was found: {found.message}")
-    work, into, out, _, missing = (part.tolist() for part in np.split(np.maximum(found.x, 0.0), 5))
+    work, into, out, _, missing, _ = (part.tolist() for part in np.split(np.maximum(found.x, 0.0), 6))
     net = tuple(a - b for a, b in zip(into, out, strict=True))
     return Plan(begins_s, tuple(work), net, tuple(missing))
 

@@ -82,25 +82,24 @@ class Site:
         said = f"{self.last.work_w:,.0f} W are left for work beside chargers; {planned}"
         self._tell(self.last.work_w * self._config.share_pct / 100, said)
 
-    async def replan(self) -> None:
-        """The plan is of what is known and expected now."""
+    def planned(self) -> Plan | None:
+        """A plan by what is known and expected now; None if what is drawn is not known."""
         now = self._now()
         seen, _ = self._seen()
         if seen is None:
-            return
+            return None
         expected = [self._expected(seen, now, index) for index in range(INTERVALS)]
         earns = self._earns_ucr_kwh()
         earns_ucr_kwh = UNKNOWN_UCR_KWH if earns is None else earns
         wear = float(self._wants.battery_wear_ucr_per_kwh)
-        make = partial(made_plan, self._config, expected, now.ms / 1000, seen.soc_pct, earns_ucr_kwh, wear)
-        try:
-            self.plan = await beside(make)
-        except ArithmeticError as error:
-            self._log.write("site_plan", why=str(error))
+        return made_plan(self._config, expected, now.ms / 1000, seen.soc_pct, earns_ucr_kwh, wear, self.last.battery_w)
 
     async def _keep_planning(self) -> None:
         while True:
-            await self.replan()
+            try:
+                self.plan = await beside(self.planned) or self.plan
+            except ArithmeticError as error:
+                self._log.write("site_plan", why=str(error))
             await trio.sleep(PLAN_S if self.plan else STEP_S)
 
     def _expected(self, seen: Seen, now: Now, index: int) -> Expected:

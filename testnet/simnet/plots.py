@@ -45,7 +45,7 @@ def over_time(series: Mapping[str, Sequence[float]], title: str, path: Path) -> 
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", frameon=False)
     axes[0].set_title(title)
     axes[-1].set_xlabel("hours since the beginning")
-    _save(figure, path)
+    save(figure, path)
 
 
 def over_sweep(rows: Rows, swept: Sequence[str], title: str, path: Path) -> None:
@@ -81,10 +81,10 @@ def over_sweep(rows: Rows, swept: Sequence[str], title: str, path: Path) -> None
     for axis in list(axes.flat)[len(names) :]:
         axis.set_axis_off()
     figure.suptitle(title, fontsize="medium")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     from PIL import Image
 
     drawn = BytesIO()
