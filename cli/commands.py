@@ -87,6 +87,12 @@ COMMANDS: Final = (
         "fallow statement --month 2026-11 --state ~/car --hledger",
     ),
     Command(
+        "dispute",
+        "dispute:dispute",
+        "Take the other side of an order before the judges that both agreed on.",
+        "fallow dispute unpaid 5f0c... --state ~/car --fee 3000",
+    ),
+    Command(
         "pay",
         "pay:pay",
         "Pay the owner of a node by set-off, ecash or bank transfer, and have it counted there.",

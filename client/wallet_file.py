@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -83,6 +83,21 @@ def open_file(path: Path) -> sqlite3.Connection:
             Code.CORRUPT_STORE, f"The wallet {path} cannot be read ({error}); it was left as it is."
         ) from None
     return database
+
+
+def channel_and_vouchers(path: Path, channel: bytes) -> list[bytes]:
+    """Envelopes of a channel of the wallet and of its latest voucher, read beside whoever uses the wallet; none if it is not
+    there."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as database:
+            rows = database.execute(
+                """SELECT envelope FROM channels WHERE id = ? UNION ALL SELECT * FROM (
+                       SELECT envelope FROM vouchers WHERE channel = ? ORDER BY number DESC LIMIT 1)""",
+                (channel, channel),
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(Code.CORRUPT_STORE, f"The wallet {path} cannot be read ({error}).") from None
+    return [bytes(row[0]) for row in rows]
 
 
 def _carry_over(database: sqlite3.Connection) -> None:

@@ -391,6 +391,23 @@ def debts(state: Path, now_ms: int | None = None) -> list[Debt]:
     return sorted(debts, key=lambda debt: (-debt.open_ucr, debt.payer))
 
 
+def of_receipt(state: Path, receipt: bytes) -> list[bytes]:
+    """Envelopes of the receipt's channel and order, of the order's receipts and of the channel's latest voucher; none if it is
+    not this node's. Reads only, also while the node runs."""
+    with _reading(state) as db:
+        found = db.execute("SELECT order_id, channel FROM receipts WHERE id = ?", (receipt,)).fetchone() if db else None
+        if db is None or found is None:
+            return []
+        order, channel = found
+        rows = db.execute("SELECT envelope FROM channels WHERE id = ?", (channel,)).fetchall()
+        rows += db.execute("SELECT envelope FROM orders WHERE id = ?", (order,)).fetchall()
+        rows += db.execute("SELECT envelope FROM receipts WHERE order_id = ?", (order,)).fetchall()
+        rows += db.execute(
+            f"SELECT envelope FROM vouchers WHERE channel = ? ORDER BY {_LATEST_FIRST} LIMIT 1", (channel,)
+        ).fetchall()
+    return [bytes(row[0]) for row in rows]
+
+
 def payments(state: Path) -> list[Payment]:
     """Every payment that was written down, oldest first. Reads only, also while the node runs."""
     with _reading(state) as db:

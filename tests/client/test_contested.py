@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -39,6 +42,7 @@ class Court:
     mesh: Mesh
     nodes: list[LocalNode]
     judges: dict[bytes, str]
+    home: Path
 
     @property
     def payer(self) -> SigningKey:
@@ -86,7 +90,7 @@ async def court(tmp_path: Path, home: Path, *more: dict[str, Any]) -> AsyncItera
             running,
             mesh,
         ):
-            yield Court(mesh, running, {bytes.fromhex(owner): address for owner, address in judges})
+            yield Court(mesh, running, {bytes.fromhex(owner): address for owner, address in judges}, home)
 
 
 async def eventually(again: Callable[[], Any]) -> Decided:
@@ -151,13 +155,12 @@ async def test_what_the_payer_says_of_the_payee(tmp_path: Path, new_home: Callab
 
         # A false accusation: the payee has it on disk that the payer owes the fee, once.
         contested, records = at.records(checked, honest)
-        _, again = await at.claim(Kind.WRONG, contested, shown(records, checked.proof.openings), honest)
-        decided = await again()
-        decision = said(decided)
-        assert (decision.outcome, decision.loser) == (DISMISSED, bytes(at.payer.verify_key))
-        assert (decision.due_ucr, decision.fee_ucr) == (contested.receipt.record.amount_ucr, FEE)
+        kept = tmp_path / "answer.proof"
+        kept.write_bytes(checked.proof.file(openings=True))
         for _ in range(2):
-            assert await tell(desk.network, honest.addresses, decided, 0)
+            told = await say(at, "wrong", contested, "--proof", str(kept), "--at", honest.addresses[0])
+            assert (told["outcome"], told["loser"]) == (DISMISSED, bytes(at.payer.verify_key).hex())
+            assert (told["due_ucr"], told["fee_ucr"], told["told"]) == (contested.receipt.record.amount_ucr, FEE, True)
         assert [row.owed_ucr for row in debts(Path(honest.state))] == [earned(honest) + FEE]
 
         # Whoever owes a judge a fee is not heard again before it is paid: not even where the node stands by its receipt.
@@ -215,11 +218,21 @@ async def test_what_the_payee_says_of_the_payer(tmp_path: Path, new_home: Callab
         assert [row.owed_ucr for row in debts(Path(second.state))] == [before + FEE]
 
         # From its wallet the payer opens what the order was committed to.
-        dispute, again = await at.claim(Kind.UNOPENED, checked, shown(theirs), second)
-        await waiting(again)
+        words = ("unopened", checked, "--state", second.state, "--at", second.addresses[0])
+        assert "left to answer" in (await say(at, *words))["error"]["code"]
         assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
-        decision = said(await again())
-        assert (decision.outcome, decision.loser) == (DISMISSED, checked.order.record.executor)
+        told = await say(at, *words)
+        assert (told["outcome"], told["loser"]) == (DISMISSED, checked.order.record.executor.hex())
+
+
+async def say(at: Court, kind: str, contested: Contested, *more: str) -> dict[str, Any]:
+    """What `fallow dispute` prints, or its error."""
+    terms = ("--fee", str(FEE), "--answer-s", str(ANSWER_MS // 1000), "--json")
+    words = [sys.executable, "-P", "-m", "fallow.cli", "dispute", kind, contested.receipt.id.hex(), *more, *terms]
+    env = {**os.environ, "FALLOW_HOME": str(at.home)}
+    done = await trio.run_process(words, env=env, capture_stdout=True, capture_stderr=True, check=False)
+    text = done.stdout or done.stderr
+    return json.loads(text) if text.lstrip().startswith(b"{") else {"error": {"code": text.decode()}}
 
 
 async def waiting(again: Callable[[], Any]) -> None:

@@ -52,6 +52,7 @@ READERS: dict[str, Callable[..., dict[str, Any]]] = {
     "agreement": judging.agreement,
     "opening": judging.opening,
     "verdict": judging.verdict,
+    "dispute": judging.dispute,
     "settlement": judging.settlement,
 }
 

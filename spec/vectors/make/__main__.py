@@ -15,6 +15,7 @@ from . import (
     chance,
     channels,
     deliveries,
+    disputes,
     encoding,
     envelopes,
     evidence,
@@ -63,6 +64,7 @@ KINDS: dict[str, tuple[str, Callable[[], Iterator[Case]]]] = {
     "agreement": ("Whether results lie near enough, and enough owners came to the same.", judging.agreement),
     "opening": ("What was asked and answered under one order.", verdicts.opening),
     "verdict": ("What the evidence about a piece of work supports.", verdicts.verdict),
+    "dispute": ("What a judge decides between the two sides of an order.", disputes.dispute),
     "settlement": ("The credits that follow from a verdict.", settlements.settlement),
 }
 """Kind -> what its file is about, and its cases."""

@@ -223,6 +223,18 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "evidence/mandate-*-its-issuer",
         "evidence/not-as-its-kind-is",
     ),
+    "A-28": (
+        "dispute/wrong*",
+        "dispute/two-faced*",
+        "dispute/disowned*",
+        "dispute/unpaid*",
+        "dispute/mismatched*",
+        "dispute/unopened*",
+    ),
+    "A-29": ("dispute/*-other-input",),
+    "A-30": ("dispute/without-*", "dispute/turned", "dispute/dear", "dispute/not-now"),
+    "A-31": ("dispute/wrong", "dispute/unpaid-*"),
+    "A-32": ("dispute/*-waits", "dispute/*-late"),
     # 05: payment
     "P-1": ("evidence/channel*", "evidence/two-nonces"),
     "P-3": ("evidence/voucher*",),

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from nacl.signing import SigningKey
 
 from fallow.protocol.bundle import Tolerance
+from fallow.protocol.disputes import Dispute, Plea, check_dispute
 from fallow.protocol.distance import distance
-from fallow.protocol.envelope import sign
+from fallow.protocol.envelope import claimed_signer_untrusted, sign, verify_untrusted
 from fallow.protocol.errors import RemoteProtocolError
 from fallow.protocol.opening import decode_opening_untrusted, open_untrusted
 from fallow.protocol.policy import Policy
@@ -20,12 +21,15 @@ from fallow.protocol.schema import from_map_untrusted, to_map
 from fallow.protocol.work import Piece
 from fallow.verifier.case import Question, gather
 from fallow.verifier.compare import rows_of
+from fallow.verifier.disputes import Shown, decide, matter_of
 from fallow.verifier.quorum import Check, Member, Result, Standings, Window, judge_results, judge_window
 from fallow.verifier.settlement import settle
 from fallow.verifier.verdict import judge
 from tests.spec.readers.records import Fields, signed
 
 T = TypeVar("T")
+NOW_MS = 1_790_000_000_000
+"""Of the vectors' records."""
 
 _FINAL = sign(Receipt(bytes(32), 0, None, 0, 0, bytes(32), (), "", 0, "final"), SigningKey(bytes(32)))
 """A result counts if there is a final receipt: for the vectors, there is one for each."""
@@ -91,6 +95,21 @@ def _read(read: Callable[[bytes], T], encoded: list[bytes]) -> list[T]:
         with suppress(RemoteProtocolError):
             found.append(read(one))
     return found
+
+
+def dispute(dispute: bytes, claimed: list[bytes], answered: list[bytes], openings: list[bytes], **given: Any) -> Fields:
+    """Without reasons, as of the time at which the order was signed."""
+    claim = verify_untrusted(Dispute, dispute, signer=claimed_signer_untrusted(dispute))
+    shown = [Shown([identify_untrusted(one) for one in each], _read(decode_opening_untrusted, openings))
+             for each in (claimed, answered)]  # fmt: skip
+    plea = verify_untrusted(Plea, given["plea"], signer=claim.record.accused) if "plea" in given else None
+    matter = matter_of(claim, shown[0], plea, shown[1])
+    check_dispute(claim, matter.order, NOW_MS)
+    decision = decide(matter, given.get("objection"), late=given["late"])
+    if decision is None:
+        return {"open": True}
+    names = ("outcome", "loser", "due_ucr", "withheld_ucr", "fee_ucr")
+    return {name: getattr(decision, name) for name in names}
 
 
 def opening(order: bytes, receipts: list[bytes], opening: bytes) -> Fields:

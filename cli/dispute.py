@@ -1,0 +1,188 @@
+"""`fallow dispute`: either side of an order takes the other before the judges that both agreed on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from cyclopts import Parameter
+
+from ..client.wallet_file import channel_and_vouchers
+from ..node.config import default_home
+from ..node.keys import load_or_create
+from ..node.log import wall_ms
+from ..node.store import of_receipt
+from ..node.trust import TrustList
+from ..protocol.disputes import BY_PAYER, Decided, Dispute, Kind, decision_id
+from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
+from ..protocol.errors import Code, ConfigError
+from ..protocol.identity import short
+from ..protocol.orders import JobOrder
+from ..protocol.payment import Channel
+from ..protocol.proofs import PROOF_BYTES_MAX, ProofFile, decode_proof_untrusted
+from ..protocol.receipts import Receipt
+from ..protocol.records import identify_untrusted
+from .environment import AsJson, Bootstrap, bootstrap_addresses, usable
+from .output import line, needing, print_json, printable, progress, remark
+
+if TYPE_CHECKING:
+    from ..client.contesting import Contested
+
+    _Claim: TypeAlias = tuple[Contested, dict[bytes, Signed[Any]], tuple[bytes, ...]]
+
+FOLDER = "decisions"
+"""In the user's home: what judges have signed, for `fallow verify`."""
+DAY_S = 86_400
+
+
+async def dispute(
+    kind: str,
+    receipt: str,
+    /,
+    *,
+    proof: Annotated[
+        Path | None, Parameter(help="Of a client: the proof of the answer, kept by `--receipts NAME.proof --openings`.")
+    ] = None,
+    state: Annotated[Path | None, Parameter(help="Of a node's owner: the node's state directory.")] = None,
+    fee: Annotated[int, Parameter(help="For the judges together, in micro-credits: whoever is wrong bears it.")] = 0,
+    answer_s: Annotated[int, Parameter(help="For so long the accused may answer.")] = DAY_S,
+    at: Annotated[
+        list[str] | None, Parameter(help="Where the node of the order is: it is asked there, and told of the decision.")
+    ] = None,
+    bootstrap: Bootstrap = None,
+    json: AsJson = False,
+) -> None:
+    """What two of the three judges decide about the receipt (its id in hex) is said, and kept in `decisions`.
+
+    Kinds of a client's claim: wrong, two-faced, disowned. Of a node's: unpaid, mismatched, unopened. While the accused may
+    still answer, the command says for how long: repeat it then.
+    """
+    with needing("node"):
+        from ..client.contesting import bring, claim, tell
+        from ..node.network.mesh import open_network
+        from ..node.network.table_rules import profile_rules
+    if kind not in Kind.__members__.values():
+        raise ConfigError(Code.BAD_CONFIG, f"No dispute is about {kind!r}; there are {', '.join(Kind)}.")
+    if (proof is None) is (state is None) or (kind in BY_PAYER) is (proof is None):
+        raise ConfigError(Code.BAD_CONFIG, "A client's claim comes with --proof, a node's with --state.")
+    home, id = default_home(), _id(receipt)
+    if proof is not None:
+        key = load_or_create(home / "keys" / "client")
+        contested, records, openings = _of_proof(proof, id, home)
+    else:
+        assert state is not None
+        key = load_or_create(state / "node.key")
+        contested, records, openings = _of_journal(state, id, home)
+    whole = ProofFile(tuple(one.envelope for one in records.values()), openings).encode()
+    whole, made = _begun(home, kind, id, whole) or (
+        whole,
+        claim(Kind(kind), contested, whole, key, wall_ms(), fee_ucr=fee, answer_ms=answer_s * 1000),
+    )
+    _keep(home, f"{kind}-{id.hex()}.proof", whole)
+    _keep(home, f"{kind}-{id.hex()}.cose", made.envelope)
+    join = list(at) if at else bootstrap_addresses(bootstrap)
+    with progress("before the judges"):
+        async with open_network(secrets.token_bytes(32), [], join, profile_rules(wall_ms), mode="client") as network:
+            verifiers, where = TrustList.load(home).verifiers, tuple(at or ())
+            decided = await bring(network, verifiers, contested, made, whole, wall_ms(), addresses=where)
+            told = bool(at) and await tell(network, where, decided, 0)
+    for signed in decided.decisions:
+        _keep(home, f"decision-{signed.id.hex()}.cose", signed.envelope)
+    _say(decided, told=told, as_json=json)
+
+
+def _begun(home: Path, kind: str, id: bytes, whole: bytes) -> tuple[bytes, Signed[Dispute]] | None:
+    """What was brought before about this receipt: brought again, it is the same dispute."""
+    path = home / FOLDER / f"{kind}-{id.hex()}.cose"
+    try:
+        envelope, whole = path.read_bytes(), path.with_suffix(".proof").read_bytes()
+    except OSError:
+        return None
+    return whole, verify_untrusted(Dispute, envelope, signer=claimed_signer_untrusted(envelope))
+
+
+def _keep(home: Path, name: str, content: bytes) -> None:
+    folder = home / FOLDER
+    with usable("FALLOW_HOME", folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / name).write_bytes(content)
+
+
+def _of_proof(path: Path, receipt: bytes, home: Path) -> _Claim:
+    """What a client kept of an answer, with the channel that its wallet has."""
+    with usable("--proof", path), path.open("rb") as stream:
+        file = decode_proof_untrusted(stream.read(PROOF_BYTES_MAX + 1))
+    records: dict[bytes, Signed[Any]] = {one.id: one for one in map(identify_untrusted, file.records)}
+    order = _order(records, receipt)
+    envelopes = channel_and_vouchers(home / "wallet.db", order.record.channel)
+    records |= {one.id: one for one in map(identify_untrusted, envelopes)}
+    return _contested(records, receipt), records, file.openings
+
+
+def _of_journal(state: Path, receipt: bytes, home: Path) -> _Claim:
+    """What a node's journal has of the receipt's order, with the manifest that is on this machine."""
+    records: dict[bytes, Signed[Any]] = {one.id: one for one in map(identify_untrusted, of_receipt(state, receipt))}
+    order = _order(records, receipt)
+    with needing("node"):
+        from ..node.engine.bundles import BundleStore
+    for bundle in BundleStore(home / "store").list():
+        if bundle.hash == order.record.bundle:
+            records[bundle.hash] = bundle.signed
+    return _contested(records, receipt), records, ()
+
+
+def _order(records: Mapping[bytes, Signed[Any]], receipt: bytes) -> Signed[JobOrder]:
+    found = records.get(receipt)
+    order = records.get(found.record.order) if found and isinstance(found.record, Receipt) else None
+    if order is None or not isinstance(order.record, JobOrder):
+        raise ConfigError(Code.BAD_CONFIG, f"There is no receipt {receipt.hex()[:8]} with its order there.")
+    return order
+
+
+def _contested(records: Mapping[bytes, Signed[Any]], receipt: bytes) -> Contested:
+    from ..client.contesting import Contested
+
+    order = _order(records, receipt)
+    channel = records.get(order.record.channel)
+    if channel is None or not isinstance(channel.record, Channel):
+        raise ConfigError(Code.BAD_CONFIG, "The channel of the order is not on this machine.")
+    return Contested(channel, order, records[receipt])
+
+
+def _say(decided: Decided, *, told: bool, as_json: bool) -> None:
+    decision = decided.decisions[0].record
+    if as_json:
+        print_json(
+            {
+                "outcome": decision.outcome,
+                "reason": decision.reason,
+                "loser": decision.loser.hex(),
+                "due_ucr": decision.due_ucr,
+                "withheld_ucr": decision.withheld_ucr,
+                "fee_ucr": decision.fee_ucr,
+                "decision": decision_id(decision).hex(),
+                "judges": len(decided.decisions),
+                "told": told,
+            }
+        )
+        return
+    line(f"{decision.outcome}, by {len(decided.decisions)} judges: {printable(decision.reason)}")
+    line(
+        f"{decision.due_ucr} ucr are due, {decision.withheld_ucr} are not; {short(decision.loser)} bears {decision.fee_ucr}."
+    )
+    if not told:
+        remark("The node was not told of it: say `--at ADDRESS`, and it is.")
+
+
+def _id(text: str) -> bytes:
+    try:
+        id = bytes.fromhex(text)
+    except ValueError:
+        id = b""
+    if len(id) != 32:
+        raise ConfigError(
+            Code.BAD_CONFIG, f"{text[:80]!r} is no receipt's id of 64 hex digits; `fallow verify` shows it."
+        )
+    return id

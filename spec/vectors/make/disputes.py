@@ -1,0 +1,168 @@
+"""Kind `dispute`: what a judge decides between the two sides of an order, by what both have shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import world
+from .cose import Envelope, Signer, hashed
+from .notation import Case, refused
+from .work import NODES, NONCE, OWNERS, Part, Work, opening_of
+from .world import CLIENT, HASH, NOW_MS, Fields
+
+_POLICY, _FEE, _AMOUNT = "adaptive:1", 30, 50
+_PAYER_CLAIMS = ("wrong", "two-faced", "disowned")
+
+
+def _channel(part_number: int) -> Envelope:
+    payee, owner = NODES[part_number], OWNERS[part_number]
+    return CLIENT.sign("channel", world.channel(payee=payee.key, payout_owner=owner.key))
+
+
+@dataclass
+class _Matter:
+    """One order of node 1, three tokens of an answer to it, and what is shown."""
+
+    kind: str
+    work: Work = field(default_factory=lambda: Work(_POLICY))
+    answered: list[Envelope] = field(default_factory=list)
+    openings: list[bytes] = field(default_factory=list)
+    says: Fields | None = None
+    changes: Fields = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.channel = _channel(1)
+        self.part = self.work.text(1, channel=self.channel.id)
+        self.window = self.receipt = self.work.window(self.part, 0, 3, "final", _AMOUNT)
+        self.work.records.append(self.channel)
+
+    def opened(self, *parts: Part, **changes: Any) -> _Matter:
+        self.openings += [opening_of(part, **changes) for part in parts or (self.part,)]
+        return self
+
+    def given(self, objection: str | None = None, *, late: bool = False) -> Fields:
+        by_payer = self.kind in _PAYER_CLAIMS
+        claimant, accused = (CLIENT, self.part.node) if by_payer else (self.part.node, CLIENT)
+        fields = world.dispute(
+            kind=self.kind, accused=accused.key, order=self.part.order.id, receipt=self.receipt.id, fee_ucr=_FEE,
+            opened_ms=NOW_MS,
+        )  # fmt: skip
+        dispute = claimant.sign("dispute", {**fields, **self.changes})
+        given: Fields = {
+            "dispute": dispute.whole, "claimed": [record.whole for record in self.work.records],
+            "answered": [record.whole for record in self.answered], "openings": self.openings, "late": late,
+        }  # fmt: skip
+        if self.says is not None:
+            plea = {"dispute": dispute.id, "says": "answers", "shown": HASH, **self.says}
+            given["plea"] = accused.sign("plea", plea).whole
+        if objection is not None:
+            given["objection"] = objection
+        return given
+
+    def decided(self, outcome: str, due: int, withheld: int, fee: int = _FEE) -> Fields:
+        by_payer = self.kind in _PAYER_CLAIMS
+        claimant, accused = (CLIENT, self.part.node) if by_payer else (self.part.node, CLIENT)
+        loser: Signer = accused if outcome == "upheld" else claimant
+        sums = {"due_ucr": due, "withheld_ucr": withheld, "fee_ucr": fee}
+        return {"outcome": outcome, "loser": loser.key, **sums}
+
+
+def dispute() -> Iterator[Case]:
+    yield from _of_the_payer()
+    yield from _two_findings()
+    yield from _of_the_payee()
+    yield from _none()
+
+
+def _of_the_payer() -> Iterator[Case]:
+    wrong = _Matter("wrong").opened()
+    about = "Run again, it is something else."
+    yield Case("wrong", about, wrong.given("off"), wrong.decided("upheld", 0, _AMOUNT))
+    yield Case("wrong-and-right", "Run again, it is that.", wrong.given(""), wrong.decided("dismissed", _AMOUNT, 0))
+    closed = _Matter("wrong")
+    yield Case("wrong-not-opened", "Nothing is opened.", closed.given(), closed.decided("dismissed", _AMOUNT, 0))
+    other = _Matter("wrong").opened(salt=hashed(b"another"))
+    yield Case("wrong-other-input", "Another input.", other.given(), other.decided("dismissed", _AMOUNT, 0))
+    for says, outcome in (("owns", "dismissed"), ("denies", "upheld"), ("answers", "upheld")):
+        disowned = _Matter("disowned", says={"says": says})
+        yield Case(f"disowned-{says}", "The payee says so.", disowned.given(), disowned.decided(outcome, _AMOUNT, 0))
+    silent = _Matter("disowned")
+    yield Case("disowned-waits", "The payee may still answer.", silent.given(), {"open": True})
+    yield Case("disowned-late", "It has not.", silent.given(late=True), silent.decided("upheld", _AMOUNT, 0))
+
+
+def _two_findings() -> Iterator[Case]:
+    for words, shift, outcome in (("within", 100, "dismissed"), ("beyond", 101, "upheld")):
+        matter, parts = _both(shift)
+        due, withheld = (12, 0) if outcome == "dismissed" else (0, 12)
+        about = f"Two findings about the same tokens, {shift} micro-nats apart."
+        yield Case(f"two-faced-{words}", about, matter.opened(*parts).given(), matter.decided(outcome, due, withheld))
+    matter, _ = _both(101)
+    yield Case("two-faced-closed", "Neither is opened.", matter.given(), matter.decided("dismissed", 12, 0))
+    matter, _ = _both(0)
+    fields = world.attestation(
+        subject=matter.window.id,
+        order=matter.part.order.id,
+        values_micro=[-1] * 3,
+        gaps_micro=[0] * 3,
+        masses_ppm=[0] * 3,
+    )
+    matter.work.records.append(matter.part.node.sign("attestation", fields))
+    about = "Two findings under one order."
+    yield Case("two-faced-one-order", about, matter.given(), matter.decided("upheld", 0, 12))
+
+
+def _both(shift: int) -> tuple[_Matter, list[Part]]:
+    """Node 2 has checked the window twice."""
+    matter, channel = _Matter("two-faced"), _channel(2)
+    matter.work.records.append(channel)
+    one = matter.work.check(2, matter.receipt, 3, 3, channel=channel.id)
+    other = matter.work.check(2, matter.receipt, 3, 3, shift=shift, channel=channel.id)
+    matter.part, matter.receipt = one, one.receipts[0]
+    return matter, [one, other]
+
+
+def _of_the_payee() -> Iterator[Case]:
+    for kind in ("unpaid", "mismatched", "unopened"):
+        silent = _Matter(kind)
+        yield Case(f"{kind}-waits", "The payer may still answer.", silent.given(), {"open": True})
+        yield Case(f"{kind}-late", "It has not.", silent.given(late=True), silent.decided("upheld", _AMOUNT, 0))
+        false = _Matter(kind, says={}).opened(salt=hashed(b"another"))
+        about = "Another input than was ordered, and nothing else."
+        yield Case(f"{kind}-other-input", about, false.given(), false.decided("upheld", _AMOUNT, 0))
+    good = _Matter("unpaid", says={}).opened()
+    yield Case("unpaid-good", "Run again, it is that.", good.given(""), good.decided("upheld", _AMOUNT, 0))
+    about = "Run again, it is something else."
+    yield Case("unpaid-bad", about, good.given("off"), good.decided("dismissed", 0, _AMOUNT))
+    for words, due, outcome in (("paid", _AMOUNT, "dismissed"), ("paid-less", _AMOUNT - 1, "upheld")):
+        paid = _Matter("unpaid", says={})
+        sums = {"due_ucr": due, "held_ucr": 0, "forfeited_ucr": 0, "release_at_ms": 0}
+        voucher = world.voucher(channel=paid.channel.id, receipt=paid.receipt.id, **sums)
+        paid.answered.append(CLIENT.sign("voucher", voucher))
+        fee = 0 if outcome == "dismissed" else _FEE
+        yield Case(f"unpaid-{words}", f"A voucher for {due}.", paid.given(), paid.decided(outcome, _AMOUNT, 0, fee))
+    open_input = _Matter("mismatched", says={}).opened()
+    yield Case("mismatched-opened", "What was ordered.", open_input.given(), open_input.decided("dismissed", 0, 0))
+    opened = _Matter("unopened", says={"commitment_nonce": NONCE, "policy": _POLICY})
+    yield Case("unopened-opened", "Nonce and policy.", opened.given(), opened.decided("dismissed", 0, 0))
+    other = _Matter("unopened", says={"commitment_nonce": NONCE, "policy": "none"})
+    yield Case("unopened-other-policy", "Another policy.", other.given(), other.decided("upheld", _AMOUNT, 0))
+
+
+def _none() -> Iterator[Case]:
+    for record in ("channel", "order", "receipt"):
+        matter = _Matter("wrong").opened()
+        lost = {"channel": matter.channel, "order": matter.part.order, "receipt": matter.receipt}[record]
+        matter.work.records.remove(lost)
+        yield refused(f"without-{record}", f"The {record} is missing.", matter.given(), "bad_record")
+    matter = _Matter("wrong").opened()
+    matter.work.records.pop(0)
+    yield refused("without-manifest", "The manifest is missing.", matter.given(), "unknown_bundle")
+    turned = _Matter("wrong", changes={"accused": CLIENT.key})
+    yield refused("turned", "The payer accuses itself.", turned.given(), "bad_record")
+    dear = _Matter("wrong", changes={"fee_ucr": 501})
+    yield refused("dear", "The fee is above what the order may come to.", dear.given(), "bad_record")
+    late = _Matter("wrong", changes={"opened_ms": NOW_MS - world.SKEW_MS - 1})
+    yield refused("not-now", "It was opened long ago.", late.given(), "expired")
