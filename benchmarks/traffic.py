@@ -3,8 +3,8 @@
     python benchmarks/traffic.py
 
 Bytes are measured: between two real nodes on the loopback of a network namespace, every header counted, and the encodings of
-what the answers of a full table have more. How many peers one search asks is counted, among so many index nodes whose
-tables are filled as Kademlia fills them: it ends when the `FANOUT` closest have answered. The rest is the arithmetic of
+what the answers of a full table have more. How many peers one search asks is counted: the network's own `Walk`,
+among so many index nodes whose tables are filled as Kademlia fills them. The rest is the arithmetic of
 `Expected` in `testnet/simnet/traffic.py`, which the page gives as formulas.
 """
 
@@ -31,7 +31,8 @@ from fallow.node.network.table_rules import profile_rules
 from fallow.node.network.walk import FANOUT
 from fallow.protocol.messages import PROBE_PROTOCOL, PROFILE_PROTOCOL, Probe, ProfileRequest, encode_message
 from fallow.protocol.names import profile_key, provider_key
-from fallow.testnet.simnet.traffic import INDEX_SHARE, KEYS, PARKED, RELAYS, Bytes, Expected, counted
+from fallow.testnet.simnet.events.searching import sampled
+from fallow.testnet.simnet.traffic import INDEX_SHARE, KEYS, PARKED, RELAYS, Bytes, Expected
 
 NODES: Final = (10**4, 10**6, 10**8)
 INDEX_ADDRESS: Final = "/ip4/198.51.100.1/tcp/40404"
@@ -41,6 +42,7 @@ SPARING: Final = {"announce_s": 900.0, "linger_s": 30.0}
 BEGUN_S: Final = 15.0
 QUIET_S: Final = 66.0
 ROUNDS: Final = 20
+SEED: Final = 1
 
 
 def main() -> None:
@@ -60,7 +62,7 @@ def main() -> None:
     ):
         table.cells(text, f"{getattr(wire, name):,.0f}")
     print()
-    asked = {nodes: counted(int(nodes * INDEX_SHARE)) for nodes in NODES}
+    asked = {nodes: sampled(int(nodes * INDEX_SHARE), 0.0, 0.0, SEED).asked for nodes in NODES}
     for name, pace in (("nodes", {}), ("nodes, sparing", SPARING)):
         populations = [Expected(nodes, asked[nodes], wire, **pace) for nodes in NODES]
         table.head(name, *(f"{each.nodes:,}" for each in populations))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from ..protocol.errors import StoreError
 from ..protocol.limits import CHUNK_BYTES
 from ..protocol.messages import BlobReply, BlobRequest
-from .engine.bundles import Bundle
 from .log import EventLog
 from .machine import beside
 from .network.seam import Stream
@@ -27,12 +26,19 @@ BLOBS_MAX: Final = 4096
 """On one stream."""
 
 
+class Holding(Protocol):
+    """A bundle, or what has come of one."""
+
+    def chunk(self, wanted: bytes) -> bytes | None:
+        """The content of that hash, checked; None if it is not here."""
+
+
 class Blobs:
     """The content that this node shares, at the rate that its owner allows, with each asker in turn."""
 
     def __init__(
         self,
-        shared: Callable[[], Sequence[Bundle]],
+        shared: Callable[[], Sequence[Holding]],
         log: EventLog,
         *,
         bytes_per_s: int = 0,
@@ -40,7 +46,7 @@ class Blobs:
         lent: Callable[[], bool] = lambda: True,
         works: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`shared` are the bundles as of now; `lent` says whether the machine is, `works` whether a job runs."""
+        """`shared` is what there is of bundles as of now; `lent` says whether the machine is, `works` whether a job runs."""
         self._shared = shared
         self._log = log
         self._traffic = traffic

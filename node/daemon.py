@@ -267,7 +267,7 @@ class _Node:
             return make_offer(config, key, engine, {each.hash: each.manifest for each in bundles}, wall_ms())
 
         def held() -> list[bytes]:
-            return [bundle.hash for bundle in library.shared()]
+            return library.held()
 
         accounts = Accounts(journal, wall_ms, config.friends)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
@@ -328,7 +328,7 @@ class _Node:
         self._serve(MEANS_PROTOCOL, self._paying.answer)
         nursery.start_soon(self._gossip.run)
         blobs = Blobs(
-            self._library.shared,
+            self._library.given,
             self._log,
             bytes_per_s=self._config.max_bytes_sec_up,
             traffic=self._library.traffic,

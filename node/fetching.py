@@ -22,7 +22,7 @@ from ..protocol.names import holder_key, provider_key
 from .engine.bundles import Bundle, BundleStore, length_bytes
 from .engine.partial import Partial, claim
 from .engine.upkeep import check_fits, make_room
-from .machine import beside, in_loop
+from .machine import beside, chance, in_loop
 from .network.seam import Network, Provider
 from .pace import Budget
 from .swarm import PATIENCE_S, Swarm
@@ -77,6 +77,7 @@ async def fetch(
     patience_s: float = PATIENCE_S,
     wrong: Counter[bytes] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_partial: Callable[[Partial], None] = lambda partial: None,
 ) -> Fetched:
     """The bundle is in the store, every byte of it checked.
 
@@ -84,7 +85,8 @@ async def fetch(
     used longest ago goes for it. Raises `StoreError`: `store_full` before any chunk is asked for, `corrupt_chunk` for a
     manifest that no bundle can have; `NetworkError(peer_unreachable)` when for `patience_s` nobody gave anything. What
     came by then is kept. `wrong` counts wrong chunks by their sender, also of fetches before this one: whoever is in it is
-    not asked. Of two fetches of one bundle into one store, the second waits.
+    not asked. `on_partial` is told what others may be given of it meanwhile. Of two fetches of one bundle into one store, the
+    second waits.
     """
     swarm = Swarm(network, find, budgets, patience_s, wrong)
     while (partial := claim(store, cid)) is None:
@@ -94,6 +96,7 @@ async def fetch(
         if (there := await beside(lambda: _installed(store, cid))) is not None:
             partial.discard()
             return Fetched(there, 0, {}, {})
+        on_partial(partial)
         await _Fetch(partial, swarm, store, accept, bytes_max, on_progress).run()
         on_progress(Progress("checking", 1, 1, 0, 0))
         bundle = await beside(partial.finish)
@@ -153,7 +156,8 @@ class _Fetch:
         self._total = length_bytes(self._partial.signed.record)
         self._say("looking what is here")
         await beside(self._survey)
-        missing = dict(self._partial.missing)
+        # Each in an order of its own: whoever fetches beside us has what we lack, and lacks what we have.
+        missing = dict(chance().sample(list(self._partial.missing.items()), len(self._partial.missing)))
         needed = sum(missing.values())
         await beside(lambda: make_room(self._store, needed, self._bytes_max))
         self._say("fetching")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 import trio
 
 from ..protocol.errors import Code, ConfigError, FallowError, NetworkError, StoreError
-from ..protocol.identity import peer_id
+from ..protocol.identity import cid_hash_untrusted, peer_id
+from ..protocol.names import holder_key
 from .config import Config
 from .engine.bundles import Bundle, BundleStore
+from .engine.partial import Partial
 from .engine.upkeep import hold, pinned, tidy
-from .fetching import Progress, fetch, find_in_table
+from .fetching import Fetched, Progress, fetch, find_in_table
 from .log import EventLog
 from .machine import beside, wall_ms
 from .network.seam import Network
@@ -52,6 +54,7 @@ class Library:
         self._wrong: Counter[bytes] = Counter()
         self._held = ExitStack()
         self._shared: tuple[Bundle, ...] = ()
+        self._parts: dict[str, Partial] = {}
         self._seen: tuple[int, ...] | None = None
 
     def close(self) -> None:
@@ -109,6 +112,14 @@ class Library:
             self._seen = seen
         return self._shared
 
+    def given(self) -> tuple[Bundle | Partial, ...]:
+        """The same, and what has come so far of what is being fetched."""
+        return (*self.shared(), *self._parts.values())
+
+    def held(self) -> list[bytes]:
+        """Hashes of what is given."""
+        return [*(bundle.hash for bundle in self.shared()), *map(cid_hash_untrusted, self._parts)]
+
     def _trusts(self, bundle: Bundle) -> bool:
         return self._trust.trusts(bundle.signed, bundle.cid)
 
@@ -133,17 +144,7 @@ class Library:
         self._log.write("fetching", bundle=name, cid=entry.cid)
         before, began = Counter(self._wrong), trio.current_time()
         try:
-            done = await fetch(
-                network,
-                self.store,
-                entry.cid,
-                find_in_table(network, entry.cid),
-                accept=entry.check,
-                bytes_max=self._config.store_bytes_max or None,
-                budgets=self._down,
-                wrong=self._wrong,
-                on_progress=lambda progress: self._note(name, progress),
-            )
+            done = await self._fetched(name, entry, network)
             bundle = await beside(lambda: self._take(entry))
             await beside(self._tidy)  # others may have filled the store meanwhile
         except (NetworkError, StoreError, ConfigError) as error:
@@ -155,6 +156,44 @@ class Library:
         self.on_fetched(done.bytes_fetched, trio.current_time() - began)
         self._log.write("fetched", bundle=name, bytes=done.bytes_fetched, sources=len(done.sources))
         return bundle
+
+    async def _fetched(self, name: str, entry: TrustEntry, network: Network) -> Fetched:
+        """The bundle has come. Meanwhile the table names this node for what it has of it: whoever fetches, gives."""
+        begun = trio.Event()
+
+        def note(progress: Progress) -> None:
+            self._note(name, progress)
+            if progress.bytes_done:
+                begun.set()
+
+        async def say() -> None:
+            await begun.wait()
+            with suppress(NetworkError):
+                await network.provide(holder_key(cid_hash_untrusted(entry.cid)))
+
+        failure: FallowError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say)
+            try:
+                return await fetch(
+                    network,
+                    self.store,
+                    entry.cid,
+                    find_in_table(network, entry.cid),
+                    accept=entry.check,
+                    bytes_max=self._config.store_bytes_max or None,
+                    budgets=self._down,
+                    wrong=self._wrong,
+                    on_progress=note,
+                    on_partial=lambda partial: self._parts.update({entry.cid: partial}),
+                )
+            except FallowError as error:
+                failure = error  # raised below, so that the nursery does not wrap it
+            finally:
+                self._parts.pop(entry.cid, None)
+                nursery.cancel_scope.cancel()
+        assert failure is not None, "it was fetched, or it failed"
+        raise failure
 
     def _note(self, name: str, progress: Progress) -> None:
         share = f" {100 * progress.bytes_done // progress.bytes_total} %" if progress.bytes_total else ""

@@ -113,11 +113,13 @@ class Presence:
         At once only when it has become reachable, or if it says openly where it is and that has changed: relays of a
         machine that moves change when it does. A failure waits for the next round.
         """
+        due_at = _next_round()
         while True:
-            with trio.move_on_after(ANNOUNCE_S * chance().uniform(1 - JITTER, 1 + JITTER)):
+            with trio.move_on_at(due_at):
                 while self._hides():
                     await self._network.moved(self._network.addresses())
                 await self._network.moved(self._announced)
+            due_at = _next_round()  # by the beginning of this one, however long it takes
             try:
                 await self._announce(SPREAD_S)
             except NetworkError as error:
@@ -180,6 +182,10 @@ class Presence:
             jobs_running=self._availability.jobs,
             witnesses=self._witnesses(),
         )
+
+
+def _next_round() -> float:
+    return trio.current_time() + ANNOUNCE_S * chance().uniform(1 - JITTER, 1 + JITTER)
 
 
 UNMEASURED: Final[dict[str, Any]] = {

@@ -2,7 +2,8 @@
 
     known --open--> asked --gives----------------------------> asked
                       |--wrong content-----------------------> never asked again
-                      '--silent for CHUNK_S, left, has it not-> asked again after a while
+                      |--has it not--------------------------> asked for something else
+                      '--silent for CHUNK_S, left, has nothing-> asked again after a while
 
 Each source has a standing stream with a few questions on the way, so that no round trip is waited for. When all that is
 wanted has been asked for, a source without work asks for what another has not given in `STEAL_S`.
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -28,6 +29,10 @@ SOURCES_MAX: Final = 8
 """Asked at once: with `PIPELINE` chunks each, 32 MiB on the way at most. One or two saturate a core with libp2p."""
 PIPELINE: Final = 4
 """Questions on the way to one source: 4 MiB cover 100 Mbit/s at 300 ms. Unread frames are bounded at four times that."""
+LACKS_S: Final = 10.0
+"""What a source has not, it is not asked for again for so long: whoever fetches has a percent more by then, or ten."""
+LACKS_MAX: Final = 16
+"""So many in a row that it has not: it gives nothing, or too little, and is left for a while."""
 KNOWN_MAX: Final = 1024
 """Possible sources that are remembered: more than one search of the table names, and strangers may name any number."""
 OPEN_S: Final = 10.0
@@ -61,6 +66,11 @@ class _Source:
     failures: int = 0
     not_before: float = -float("inf")
     active: bool = False
+    lacks: dict[bytes, float] = field(default_factory=dict)
+    """What it said that it has not, and when: it may be fetching, too."""
+
+    def may_have(self, wanted: bytes) -> bool:
+        return trio.current_time() - self.lacks.get(wanted, -LACKS_S) >= LACKS_S
 
 
 class Swarm:
@@ -177,13 +187,20 @@ class Swarm:
     async def _exchange(self, source: _Source, stream: Stream, keep: Keep, on_kept: Callable[[int], None]) -> None:
         put, on_the_way = trio.open_memory_channel[bytes](PIPELINE)
         async with trio.open_nursery() as nursery:
-            room = trio.Semaphore(PIPELINE)
+            room, lacked = trio.Semaphore(PIPELINE), 0
             nursery.start_soon(self._ask, source, stream, room, put)
             async for wanted in on_the_way:
                 with trio.fail_after(CHUNK_S):
                     frame = await stream.receive()
                 room.release()
-                if (content := self._content_untrusted(source, wanted, frame)) is not None:
+                content, is_there = self._content_untrusted(source, wanted, frame)
+                lacked = 0 if is_there else lacked + 1
+                if lacked > LACKS_MAX:
+                    raise NetworkError(Code.PEER_UNREACHABLE, "The source does not have it, or does not give it now.")
+                if not is_there:
+                    source.lacks[wanted] = trio.current_time()
+                    self._take_back(wanted, source.provider.peer)
+                elif content is not None:
                     await self._keep(source, wanted, content, keep)
                     on_kept(len(content))
 
@@ -210,12 +227,15 @@ class Swarm:
             self._paying -= 1
 
     async def _next(self, source: _Source) -> bytes:
-        """What to ask this source for, once there is something."""
+        """What to ask this source for, once there is something. Raises `NetworkError` if it lacks
+        all that nobody is asked for."""
         peer = source.provider.peer
         while True:
-            wanted = next(iter(self._fresh), None)
+            wanted = next(filter(source.may_have, self._fresh), None)
             if wanted is None:
                 wanted = self._late(source)
+            if wanted is None and self._fresh and not any(peer in askers for askers in self._asked.values()):
+                raise NetworkError(Code.PEER_UNREACHABLE, "The source has nothing that is wanted, or does not give it.")
             if wanted is not None:
                 self._fresh.pop(wanted, None)
                 self._asked.setdefault(wanted, {})[peer] = float("inf")  # until the question has been paid for
@@ -229,13 +249,13 @@ class Swarm:
         late = [
             (min(askers.values()), wanted)
             for wanted, askers in self._asked.items()
-            if source.provider.peer not in askers and len(askers) < ASKED_MAX
+            if source.provider.peer not in askers and len(askers) < ASKED_MAX and source.may_have(wanted)
         ]
         asked_at, wanted = min(late, default=(float("inf"), b""))
         return wanted if asked_at <= since else None
 
-    def _content_untrusted(self, source: _Source, wanted: bytes, frame: bytes) -> bytes | None:
-        """What the source gave, not yet checked; None if somebody else was faster.
+    def _content_untrusted(self, source: _Source, wanted: bytes, frame: bytes) -> tuple[bytes | None, bool]:
+        """What the source gave, not yet checked, or None if somebody else was faster; and whether it has it.
 
         Raises `NetworkError` or `RemoteProtocolError` if the source is to be left.
         """
@@ -248,8 +268,8 @@ class Swarm:
             self.wrong[peer] += 1
             raise
         if reply.content is None:
-            raise NetworkError(Code.PEER_UNREACHABLE, "The source does not have it, or does not give it now.")
-        return reply.content if wanted in self._asked or wanted in self._fresh else None
+            return None, False
+        return (reply.content if wanted in self._asked or wanted in self._fresh else None), True
 
     async def _keep(self, source: _Source, wanted: bytes, content: bytes, keep: Keep) -> None:
         """The content was checked and kept. Raises `RemoteProtocolError` if it is another, and who sent it is known."""

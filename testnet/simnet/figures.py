@@ -70,6 +70,8 @@ class Figures:
     """Of the providers that were named, so many did not answer."""
     index_records_s: float | None
     """Records and questions that came to the busiest index node in a second, over its busiest minute."""
+    index_load_s: float | None
+    """The same of an index node on average, over all the time."""
     index_bytes_s: float | None
     """Of an index node, for others, on average."""
     node_bytes_s: float | None

@@ -1,8 +1,7 @@
 """What discovery costs a node and an index node, as formulas over what is measured on the wire.
 
 `benchmarks/traffic.py` measures `Bytes` and prints the table of spec/rationale.md with them; the simulator counts what
-happens and multiplies by the same. How many peers one search asks is counted among index nodes whose tables are filled as
-Kademlia fills them.
+happens and multiplies by the same. How many peers one search asks is counted by the network's own `Walk` (`events.searching`).
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
-from statistics import mean
 from typing import Final
 
-from ...node.network.dht import SOUGHT_S
+from ...node.announcing import LOOK_ROUNDS
+from ...node.network.dht import REFRESH_S, SOUGHT_S
 from ...node.network.idle import IDLE_S
 from ...node.network.walk import FANOUT
 from ...node.presence import ANNOUNCE_S
@@ -30,7 +29,10 @@ TRIPS_DAY: Final = 3.0
 INDEX_SHARE: Final = 0.01
 """Sites and hosts that can be dialled, and keep the table. Cars and robots, behind relays, do not."""
 KEYS: Final = 4
-"""Provider records of a node: its bundle, for the world and for its region, each in two shards on average."""
+"""Provider records of a node: its bundle, for the world and for its region, under two shards each on average: its own, and
+those above it that its lot gives it."""
+LOOKED: Final = 1 / (1 + LOOK_ROUNDS)
+"""Of the rounds, in so many a node looks how crowded its shard is, once for its bundle in the world and once in its region."""
 POPULAR: Final = 0.1
 """Of all nodes serve the bundle that most serve."""
 SEARCHES_DAY: Final = 50.0
@@ -43,8 +45,6 @@ LINGER_S: Final = IDLE_S
 """For so long a connection stays after its last use; it costs `idle_s` meanwhile."""
 STANDING_MAX: Final = 192
 """Connections that others began, of an index node."""
-SEARCHES: Final = 20
-"""By which the peers that one asks are averaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +95,45 @@ class Expected:
         return self.asked * self.wire.ask
 
     @property
-    def announce(self) -> float:
-        """Bytes: a search for each key, and a record for each of the `FANOUT` closest; on connections that still stand, or
-        on new ones."""
-        return self.announcements(1, KEYS)
+    def sought(self) -> float:
+        """Of the rounds of a key, in so many it is searched who keeps it; in the others, those are told who took it the last
+        time."""
+        return 1 / (1 + SOUGHT_S // self.announce_s)
 
     @property
-    def sought(self) -> float:
-        """The share of rounds in which a node searches who is closest; in the others it asks nobody but those who keep its
-        records."""
-        return 1 / max(1, math.ceil(SOUGHT_S / self.announce_s))
+    def contacts(self) -> float:
+        """Peers whom a key is said to in a round, those asked on the way to them among them."""
+        return self.sought * self.asked + (1 - self.sought) * min(FANOUT, self.asked)
 
-    def announcements(self, profiles: float, records: float, sought: float = 1.0) -> float:
-        """Bytes of so many profiles and provider records, each put where it belongs; a share of them after a search."""
-        connect = self.wire.connect if self.linger_s < self.announce_s else 0.0
-        met = sought * self.asked + (1 - sought) * FANOUT
-        met_and_asked = (profiles + records) * (sought * self.asked * self.wire.ask + met * connect)
-        return met_and_asked + FANOUT * (profiles * self.wire.put + records * self.wire.provide)
+    @property
+    def _fresh(self) -> float:
+        """Bytes for each peer whom nobody asked of late."""
+        return self.wire.connect if self.linger_s < self.announce_s else 0.0
+
+    @property
+    def announce(self) -> float:
+        """Bytes of a round: each key said to those who keep it, some sought first; on connections that still stand, or new
+        ones; and a look at the shards now and then."""
+        return self.announcements(1, KEYS) + 2 * LOOKED * self.look
+
+    def announcements(self, profiles: float, records: float) -> float:
+        """Bytes of so many profiles and provider records, each put where it belongs."""
+        said = (profiles + records) * (self.sought * self.search + self.contacts * self._fresh)
+        return said + min(FANOUT, self.asked) * (profiles * self.wire.put + records * self.wire.provide)
+
+    @property
+    def look(self) -> float:
+        """Bytes of one look at a shard."""
+        return self.finding + self.asked * self._fresh
+
+    @property
+    def refreshing(self) -> float:
+        """The search for its own neighbours, and one for others."""
+        return 2 * self.asked * (self.wire.ask + self.wire.connect) / REFRESH_S
 
     @property
     def announcing(self) -> float:
-        return self.parked * self.announcements(1, KEYS, self.sought) / self.announce_s
+        return self.parked * (self.announce / self.announce_s + self.refreshing)
 
     @property
     def returning(self) -> float:
@@ -135,7 +153,13 @@ class Expected:
     @property
     def standing(self) -> float:
         """Connections of a node: to its relays, and to whom it asked of late."""
-        return RELAYS + min(1.0, self.linger_s / self.announce_s) * (1 + KEYS) * self.asked
+        return self.standing_with(1 + KEYS)
+
+    def standing_with(self, keys: float) -> float:
+        """The same with so many keys."""
+        of_late = min(1.0, self.linger_s / self.announce_s) * (keys * self.contacts + 2 * LOOKED * self.asked)
+        of_late += min(1.0, self.linger_s / REFRESH_S) * 2 * self.asked
+        return RELAYS + min(of_late, self.index)
 
     @property
     def idling(self) -> float:
@@ -180,29 +204,11 @@ WIRE: Final = Bytes(ask=1350, provider=149, put=1506, provide=439, connect=2823,
 """As measured by `python benchmarks/traffic.py` on 2026-11-28."""
 
 
-def counted(index: int) -> float:
-    """How many peers a search asks among so many index nodes; the mean of several."""
-    chance = random.Random(index)
-    crowd = Crowd([chance.getrandbits(256) for _ in range(index)], chance)
-    return mean(crowd.search() for _ in range(SEARCHES))
-
-
 class Crowd:
     """Index nodes, as places in Kademlia's space, each with a table of up to `FANOUT` peers in each bucket."""
 
-    def __init__(self, places: Sequence[int], chance: random.Random) -> None:
-        self._chance = chance
+    def __init__(self, places: Sequence[int]) -> None:
         self._places = sorted(places)
-
-    def search(self) -> int:
-        """By one of them, for a place that nobody has: so many others were asked until the closest had answered."""
-        target = self._chance.getrandbits(256)
-        known = set(self.closest(self._chance.choice(self._places), target))
-        asked: set[int] = set()
-        while ahead := [each for each in nsmallest(FANOUT, known, key=target.__xor__) if each not in asked]:
-            asked.add(ahead[0])
-            known.update(self.closest(ahead[0], target))
-        return len(asked)
 
     def closest(self, own: int, target: int) -> list[int]:
         """Of the table of `own`, those closest to the target: bucket by bucket, from the target's outwards."""

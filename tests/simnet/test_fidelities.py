@@ -36,3 +36,13 @@ def test_both_fidelities_come_to_the_same(seed: int) -> None:
         assert figures.in_class == 1.0
     assert one.first_token_ms.p50 is not None
     assert other.first_token_ms.p50 == pytest.approx(one.first_token_ms.p50 + PIECE_MS, rel=BAND)
+
+
+def test_index_nodes_are_asked_as_much_at_both() -> None:
+    """On average: with every task all nodes start at once, and so their rounds of announcing come together at first."""
+    half_an_hour = replace(CROSS, nodes=10, duration_h=0.6, faults=Faults(), load=Load(jobs_per_hour=20.0, clients=1))
+    one, other = (simulate(replace(half_an_hour, fidelity=each), 1).figures for each in (EVENTS, TASKS))
+    assert one.index_load_s is not None
+    assert one.lookup_peers is not None
+    assert other.index_load_s == pytest.approx(one.index_load_s, rel=0.25)
+    assert other.lookup_peers == pytest.approx(one.lookup_peers, rel=0.1)

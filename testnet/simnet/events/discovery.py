@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ....client.discovery import ASKED_AT_ONCE
 from ....client.sampling import PLENTY
 from ....node.announcing import LOOK_ROUNDS
+from ....node.network.dht import REFRESH_S, SOUGHT_S
 from ....node.network.entries import NAMED_MAX, PROVIDED_S
 from ....node.network.walk import FANOUT
 from ....node.presence import ANNOUNCE_S, JITTER
@@ -52,6 +53,8 @@ class Tally:
     """Of all searches, different ones that were asked themselves."""
     ghosts: int = 0
     """Of these, so many said nothing."""
+    looks: int = 0
+    """Of nodes, at how crowded their shards are."""
     lookups: int = 0
     """Clients that looked for providers, in one search or two."""
     successes: int = 0
@@ -114,6 +117,7 @@ class Discovery:
             _Tree(bundle, regional, n) for bundle in range(serves_from.shape[1]) for regional in (False, True)
         ]
         self._records = np.zeros(len(index))
+        self._sought = 1 / (1 + SOUGHT_S // ANNOUNCE_S)
         self._asks = np.zeros(len(index))
         self._settle()
 
@@ -130,6 +134,8 @@ class Discovery:
         self._said_at[due] = when
         self._put(np.bincount(self._profile_holders[due].ravel(), minlength=len(self._places)), len(due))
         self.tally.announcements += len(due)
+        # The nodes look for their own neighbours, and for others, anywhere.
+        self._asks += 2 * len(due) * ANNOUNCE_S / REFRESH_S * self.searching.asked / len(self._places)
         before = self.tally.records
         for tree in self._trees:
             self._say(tree, due[self._serves_from[due, tree.bundle] <= at_s])
@@ -185,11 +191,11 @@ class Discovery:
         self._question(self._spread(tree, shards), len(shards))
 
     def _put(self, held: Floats | Ints, count: int) -> None:
-        """So many records came to each index node, and before them the question who keeps them."""
+        """So many records came to each index node, and before some of them the question who keeps them."""
         self._records += held
-        self._question(held, count)
+        self._question(np.asarray(held, dtype=np.float64) * self._sought, count * self._sought)
 
-    def _question(self, held: Floats | Ints, count: int) -> None:
+    def _question(self, held: Floats | Ints, count: float) -> None:
         """A search asks those who hold the key, and some others on its way."""
         self._asks += held + count * max(0.0, self.searching.asked - FANOUT) / len(self._places)
 
@@ -229,6 +235,7 @@ class Discovery:
             root = self._regions[new] << _REGION if tree.regional else np.zeros(len(new), dtype=np.int64)
             depth[new] = safe_depths(np.zeros(len(new), dtype=np.int64), np.maximum(1, tree.table.populations(root)))
             look[new] = np.where(depth[new] > 0, 1, LOOK_ROUNDS)
+            self._look_at(tree, root)
         old = np.setdiff1d(nodes, new, assume_unique=True) if len(new) else nodes
         waits = old[look[old] > 0]
         looks = old[look[old] == 0]
@@ -238,9 +245,15 @@ class Discovery:
             own = shards_of(self._heads[looks], before)
             if tree.regional:
                 own = own | self._regions[looks] << _REGION
+            self._look_at(tree, own)
             after = next_depths(before, np.maximum(1, tree.table.populations(own)))
             depth[looks] = after
             look[looks] = np.where(after != before, 0, LOOK_ROUNDS)
+
+    def _look_at(self, tree: _Tree, shards: Ints) -> None:
+        """Nodes have asked who stands there."""
+        self.tally.looks += len(shards)
+        self._question(self._spread(tree, shards), len(shards))
 
     def _look(self, at_s: float) -> None:
         """What stands in the table now."""

@@ -107,7 +107,7 @@ class _Mesh:
         self._peers: dict[int, Any] = {place_of(peer.to_bytes()): peer for peer in peers}
         self._place = {peer: place for place, peer in self._peers.items()}
         self._places = sorted(self._peers)
-        self._crowd = Crowd(self._places, chance)
+        self._crowd = Crowd(self._places)
         order = chance.sample(peers, count)
         liars = round(hostile * count)
         self._liars = set(order[:liars])

@@ -81,6 +81,7 @@ def _figures(
         lookup_found=tally.successes / tally.lookups if tally.lookups else None,
         ghosts=tally.ghosts / tally.providers if tally.providers else None,
         index_records_s=max(tally.busiest),
+        index_load_s=sum(tally.mean) / len(tally.mean),
         index_bytes_s=index_bytes,
         node_bytes_s=node_bytes,
     )
@@ -94,7 +95,7 @@ def _traffic(
     share = float(population.index.mean())
     costs = Expected(n, float(discovery.searching.asked), WIRE, index_share=share)
     keys = tally.records / max(tally.announcements, 1)
-    announcing = costs.announcements(tally.announcements, tally.records, costs.sought) / duration_s / n
+    announcing = (costs.announcements(tally.announcements, tally.records) + tally.looks * costs.look) / duration_s / n
     # Whoever was gone joins anew. Whoever only worked for its owner has gone on announcing; it may have moved, and comes back
     # to the relays that it had.
     back = (timeline.ends > 0) & (timeline.ends < duration_s)
@@ -102,10 +103,13 @@ def _traffic(
     returning = began * (costs.join + costs.announcements(1, keys)) + moved * RELAYS * WIRE.connect
     returning /= duration_s * n
     speaking = timeline.speaking_mean(duration_s)
-    standing = RELAYS + min(1.0, costs.linger_s / costs.announce_s) * (1 + keys) * costs.asked
-    node = announcing + returning + speaking * (costs.measuring / costs.parked + standing * WIRE.idle_s)
+    standing = costs.standing_with(1 + keys)
+    always = costs.measuring / costs.parked + costs.refreshing + standing * WIRE.idle_s
+    node = announcing + returning + speaking * always
     finding = (tally.searches * costs.search + tally.named * WIRE.provider) / duration_s / n
-    index = (announcing + returning + finding) / share + min(STANDING_MAX, standing / share) * WIRE.idle_s
+    index = (announcing + returning + speaking * costs.refreshing + finding) / share + min(
+        STANDING_MAX, standing / share
+    ) * WIRE.idle_s
     return node, index
 
 

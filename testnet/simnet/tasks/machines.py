@@ -265,7 +265,7 @@ class NodeLife:
         )  # fmt: skip
         presence = Presence(
             config, key, authority, network, self.availability, offer(),
-            lambda: [each.hash for each in library.shared()] if library else (), survey.now, survey.witnesses.shown,
+            library.held if library else tuple, survey.now, survey.witnesses.shown,
         )  # fmt: skip
         accounts = Accounts(journal, wall_ms)
         executor = executor_with(spec.character.session)(
@@ -279,7 +279,7 @@ class NodeLife:
         self._serve(network, PROBE_PROTOCOL, survey.probing.answer, log)
         if library is not None:
             blobs = Blobs(
-                library.shared, log, lent=lambda: self.availability.lends, works=lambda: bool(self.availability.jobs)
+                library.given, log, lent=lambda: self.availability.lends, works=lambda: bool(self.availability.jobs)
             )
             self._serve(network, BLOB_PROTOCOL, blobs.answer, log)
         await nursery.start(self.keeper.run)

@@ -46,6 +46,8 @@ WARM_S: Final = 20.0
 SETTLE_S: Final = 30.0
 """After the last job, for vouchers that are still on their way."""
 LOOK_S: Final = 30.0
+START_MINUTES: Final = 2
+"""In which everybody starts: what index nodes are asked meanwhile is no measure of anything."""
 CONTACTS: Final = 3
 """Index nodes that every machine knows from the start."""
 MEMORY: Final = Path("/dev/shm")
@@ -139,8 +141,8 @@ async def _look(nodes: Sequence[NodeSpec], up: list[float], until_s: float) -> N
 
 
 def _busiest(by_minute: Counter[int]) -> float:
-    """In its busiest minute, but for the first two, in which everybody starts: so often a second."""
-    return max((count / 60 for minute, count in by_minute.items() if minute > 1), default=0.0)
+    """In its busiest minute, but for those in which everybody starts: so often a second."""
+    return max((count / 60 for minute, count in by_minute.items() if minute >= START_MINUTES), default=0.0)
 
 
 def _coming(
@@ -156,6 +158,14 @@ def _coming(
             for node, heard_s in zip(asked.wanting.tolist(), asked.heard_s.tolist(), strict=True):
                 coming.setdefault(node, []).append(Coming(heard_s, bundle))
     return {node: sorted(each, key=lambda one: one.from_s) for node, each in coming.items()}
+
+
+def _mean_load(run: Run) -> float | None:
+    """Without those first two minutes, over whole minutes of the scenario."""
+    minutes = range(START_MINUTES, int(run.scenario.duration_s // 60))
+    index = [node.place for node in run.nodes if node.index]
+    asked = sum(place.asked[minute] for place in index for minute in minutes)
+    return asked / (60 * len(minutes) * len(index)) if minutes and index else None
 
 
 def _node(
@@ -249,6 +259,7 @@ def _figures(run: Run) -> Figures:
         lookup_found=None,
         ghosts=len(medium.named) / named if named else None,
         index_records_s=max((_busiest(node.place.asked) for node in run.nodes if node.index), default=None),
+        index_load_s=_mean_load(run),
         index_bytes_s=None,
         node_bytes_s=None,
         feeder=_feeders(run.feeders),
