@@ -167,7 +167,7 @@ def test_a_question_about_other_preferences_is_answered(page: Page) -> None:
     _, _, body = page.ask("what-if?word=start_hour&value=3")
     assert "two ends" in body
     _, _, body = page.ask("what-if?word=min_ucr_per_hour&value=5")
-    assert "With min_ucr_per_hour = 5 it would have been lent" in body
+    assert "With min_ucr_per_hour = 5 it would have been lent as long as it was" in body
 
 
 async def test_metrics_count_what_was_done_and_name_nobody(page: Page, home: Home) -> None:
