@@ -109,6 +109,8 @@ def settings(kind: str, sensor: str, hours: str, listen: str, bundles: list[str]
         f"kind = {_toml(kind)}",
         f"bundles = {_toml(bundles)}",
         f"listen = [{_toml(listen)}]",
+        'page = "127.0.0.1:8781"         # your page, on this machine alone: `fallow node page` shows its address',
+        "# diary = false                 # without one: no hours, no costs of energy, no `fallow earnings --what-if`",
         '# bootstrap = ["/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo..."]   # whom to join by, or set FALLOW_BOOTSTRAP',
         '# region = "u33"                # a geohash of at most 3 characters; nothing nearer is published',
         "# settle_s = 300                # so long it waits before it lends (again)",

@@ -21,7 +21,7 @@ from .rules.policy import Wish
 from .rules.replay import Moment
 from .rules.signals import Signal
 from .rules.worth import Draw
-from .transaction import transaction
+from .transaction import is_full, transaction
 
 DIARY: Final = "diary.sqlite"
 VERSION: Final = 1
@@ -230,8 +230,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _error(path: Path, error: Exception) -> StoreError:
-    full = "full" in str(error)
     what = "Nothing that was earned is in it, and nothing else was touched."
     return StoreError(
-        Code.STORE_FULL if full else Code.CORRUPT_STORE, f"The diary {path} cannot be used: {error}. {what}"
+        Code.STORE_FULL if is_full(error) else Code.CORRUPT_STORE, f"The diary {path} cannot be used: {error}. {what}"
     )

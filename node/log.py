@@ -16,7 +16,7 @@ LOG_BYTES_MAX: Final = 8 * 1024 * 1024
 """Then the log begins anew, and the one before is kept beside it: some 50,000 jobs each."""
 OWN: Final = ("lent", "withheld", "power_helper")
 """Events that tell of this machine alone: where a sensor of its own cannot be reached is for its owner to know."""
-_MULTIADDR: Final = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6|dnsaddr)/[^\s,;'\"\])]+")
+_MULTIADDR: Final = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6|dnsaddr)/[^\s,;'\"\])]*[^\s,;'\"\]):.]")
 _LITERAL: Final = re.compile(r"[0-9A-Fa-f.:]{3,45}")
 
 Field: TypeAlias = str | int | tuple[str, ...]

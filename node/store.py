@@ -24,7 +24,7 @@ from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
 from .credit import DAY_MS, HOUR_MS, Debtor
 from .log import wall_ms
-from .transaction import transaction
+from .transaction import is_full, transaction
 
 JOURNAL = "journal.sqlite"
 VERSION: Final = 4
@@ -470,4 +470,4 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         message = f"The journal {path} cannot be used: {error}. Nothing in it was changed or removed."
-        raise StoreError(Code.CORRUPT_STORE, message) from None
+        raise StoreError(Code.STORE_FULL if is_full(error) else Code.CORRUPT_STORE, message) from None

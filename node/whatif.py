@@ -31,6 +31,8 @@ ASSUMPTION: Final = (
     "energy and wear. What was known of the machine is as it was recorded; that others would have asked is assumed."
 )
 CHANGES_MAX: Final = 8
+HARDLY_H: Final = 0.05
+"""Rounded, it is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,13 @@ class Answer:
 
     def __str__(self) -> str:
         changed = ", ".join(f"{word} = {value}" for word, value in self.changes.items())
-        more_h = self.total.would_h - self.total.lent_h
+        more_h, ucr = self.total.would_h - self.total.lent_h, self.more_ucr
+        if abs(more_h) < HARDLY_H:
+            return f"With {changed} it would have been lent as long as it was, {self.total.lent_h:.1f} h."
         hours = (
             f"{abs(more_h):.1f} h {'more' if more_h >= 0 else 'less'} than the {self.total.lent_h:.1f} h that it was"
         )
-        ucr = self.more_ucr
-        worth = "what that is worth is not known: nothing was earned in this time"
+        worth = "what that is worth is not known, since nothing was earned in this time"
         if ucr is not None:
             worth = f"about {abs(ucr)} ucr {'more' if ucr >= 0 else 'less'}"
         return f"With {changed} it would have been lent {hours}: {worth}."

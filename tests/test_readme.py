@@ -18,6 +18,7 @@ from fallow.cli import app
 from fallow.cli.commands import COMMANDS
 from fallow.node.config import parse
 from fallow.node.engine.bundles import BundleStore
+from fallow.node.metrics import TABLE
 from fallow.node.trust import TrustList
 from fallow.testnet.local import Testnet
 
@@ -71,6 +72,11 @@ def test_the_node_of_the_example_has_settings_that_hold(tmp_path: Path) -> None:
 def home(new_home: Callable[[], Path]) -> Path:
     """A machine whose store holds both tiny bundles, trusted there."""
     return new_home()
+
+
+def test_the_metrics_are_those_that_there_are() -> None:
+    rows = re.findall(r"^\| `(fallow_\w+)` \| (?:`(\w+)`)? ?\| (.+) \|$", README, re.MULTILINE)
+    assert rows == [(kind.name, kind.label, kind.meaning) for kind in TABLE]
 
 
 async def test_the_python_example_runs_as_it_is_written(home: Path, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from fallow.node import control
+from fallow.node import control, http
 from fallow.node.http import BODY_BYTES_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX
 from fallow.protocol.errors import Code, ConfigError, StoreError
 
@@ -102,6 +104,55 @@ async def test_a_bad_request_is_told_why_and_costs_its_connection_only(tmp_path:
             reply = await trio.to_thread.run_sync(control.request, tmp_path, control.PAUSE, 60)
             assert (reply["state"], carried_out) == ("pause", ["pause"])
             nursery.cancel_scope.cancel()
+
+
+class _Told:
+    """A stream on which somebody has said this, and stopped."""
+
+    def __init__(self, given: bytes) -> None:
+        self._parts = [given[:7], given[7:]]
+        self.answer = b""
+
+    async def receive_some(self, most: int) -> bytes:
+        return self._parts.pop(0) if self._parts else b""
+
+    async def send_all(self, sent: bytes) -> None:
+        self.answer += sent
+
+    async def send_eof(self) -> None:
+        pass
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([given for given, _, _ in BAD_REQUESTS.values()]), st.integers(0, 200), st.binary(max_size=12))
+def test_whatever_is_sent_is_answered_in_http_or_not_at_all(given: bytes, at: int, put: bytes) -> None:
+    faults: list[str] = []
+
+    async def handle(asked: http.Request) -> http.Response:
+        assert len(asked.body) <= BODY_BYTES_MAX
+        command, seconds = control._command(asked)
+        return http.answer(200, await _echo(command, seconds))
+
+    told = _Told(given[:at] + put + given[at + len(put) :])
+    trio.run(http._serve_one, told, handle, faults.append)
+    assert faults == []
+    assert not told.answer or (told.answer.startswith(b"HTTP/1.1 ") and b"Connection: close" in told.answer)
+
+
+async def test_a_fault_of_ours_costs_one_answer_and_is_told(tmp_path: Path) -> None:
+    faults: list[str] = []
+
+    async def broken(command: str, seconds: int) -> control.Reply:
+        raise ZeroDivisionError("division by zero")
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(control.serve, tmp_path, broken, lambda: b"", faults.append)
+            for _ in range(2):
+                found, said = await trio.to_thread.run_sync(_sent, tmp_path, _post("/drive", b""))
+                assert (found, said["code"]) == (500, "worker_failed")
+            nursery.cancel_scope.cancel()
+    assert faults == ["ZeroDivisionError: division by zero"] * 2
 
 
 async def test_what_the_node_cannot_do_is_said_with_its_code(tmp_path: Path) -> None:

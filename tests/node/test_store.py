@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -120,6 +120,26 @@ async def test_a_voucher_that_does_not_cover_is_not_kept(tmp_path: Path) -> None
     assert journal.channel(CHANNEL.id).voucher is None
     assert account.state.latest is None
     journal.close()
+
+
+def test_a_full_disk_is_said_as_such_and_nothing_is_lost(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path)) as journal:
+        job = order(0)
+        journal.add_order(CHANNEL, job, NOW)
+        journal.add_receipt(receipt(job, 0, 100), CHANNEL.id, Claim(100), NOW)
+        (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
+        journal._db.execute(f"PRAGMA max_page_count = {pages}")  # to SQLite, a disk that ends there
+        with pytest.raises(StoreError, match="full") as error:
+            _add_orders(journal)
+        assert error.value.code == "store_full"
+        assert [row.owed_ucr for row in earnings(tmp_path)] == [100]
+        journal._db.execute("PRAGMA max_page_count = 1000000")
+        journal.add_order(CHANNEL, order(10**6), NOW)
+
+
+def _add_orders(journal: Journal) -> None:
+    for number in count(1):
+        journal.add_order(CHANNEL, order(number), NOW)
 
 
 @pytest.mark.spec("P-16")
