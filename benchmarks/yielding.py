@@ -86,18 +86,18 @@ def main() -> None:
 
 
 async def measure(bundle: Bundle, count: int, chance: random.Random) -> Times:
-    keys = [SigningKey.generate() for _ in range(TEXTS)]
+    asks = [(SigningKey.generate(), prompt) for prompt in prompts(bundle)]
     times = Times()
     with tempfile.TemporaryDirectory() as scratch:
         async with serving(Databroker(dict(PATHS_6))) as car:
-            state, process = start(Path(scratch), bundle, car.url, keys)
+            state, process = start(Path(scratch), bundle, car.url, [key for key, _ in asks])
             try:
                 assert process.stdout is not None
                 ready = json.loads(await trio.to_thread.run_sync(process.stdout.readline))
                 rules = profile_rules(wall_ms)
                 async with open_network(os.urandom(32), [], ready["addresses"], rules, mode="client") as network:
                     for _ in range(count):
-                        await one(network, bundle, car, state, process.pid, keys, chance, times)
+                        await one(network, bundle, car, state, process.pid, asks, chance, times)
             finally:
                 process.terminate()
                 await trio.to_thread.run_sync(process.wait)
@@ -116,7 +116,7 @@ def start(folder: Path, bundle: Bundle, url: str, keys: Sequence[SigningKey]) ->
 
 
 async def one(
-    network: Any, bundle: Bundle, car: Databroker, state: Path, pid: int, keys: Sequence[SigningKey],
+    network: Any, bundle: Bundle, car: Databroker, state: Path, pid: int, asks: Sequence[tuple[SigningKey, Work]],
     chance: random.Random, times: Times,
 ) -> None:  # fmt: skip
     """One drive-away is in the times."""
@@ -124,8 +124,8 @@ async def one(
     profile = await profile_of(network, network.peers()[0])
     notices: list[float] = []
     async with trio.open_nursery() as nursery:
-        for number, key in enumerate(keys):
-            ask = Ask(Payer(profile, key=key), bundle.cid, prompt(bundle, number), max_tokens=TOKENS)
+        for key, prompt in asks:
+            ask = Ask(Payer(profile, key=key), bundle.cid, prompt, max_tokens=TOKENS)
             nursery.start_soon(write, network, ask, notices)
         await trio.sleep(chance.uniform(*WORKS_S))
         workers = busiest(pid)
@@ -148,21 +148,24 @@ async def one(
     )
 
 
-def prompt(bundle: Bundle, number: int) -> Work:
-    """One that the model goes on from for longer than anybody waits here."""
+def prompts(bundle: Bundle) -> list[Work]:
+    """Texts that the model goes on with for longer than anybody waits here. Made before: this process is the vehicle, too."""
     tokenizer = Tokenizer(bundle.manifest, (bundle.path / "tokenizer.json").read_bytes())
-    return Work((tokenizer.prompt(f"Write a long story about {number + 3} ships that sail around the world."),))
+    texts = [f"Write a long story about {number} ships that sail around the world." for number in range(3, 3 + TEXTS)]
+    return [Work((tokenizer.prompt(text),)) for text in texts]
 
 
 async def write(network: Any, ask: Ask, notices: list[float]) -> None:
     """A text, paid for to its end; when the notice comes, it is noted."""
-    with suppress(FallowError):
+    try:
         talk = await Noting.begin(network, ask)
         assert isinstance(talk, Noting)
         try:
             await talk.run()
         finally:
             notices += talk.noticed
+    except* FallowError as group:  # the text has no notice, then, or had it before
+        print(f"a stream broke: {group.exceptions[0]}", file=sys.stderr)
 
 
 class Noting(Conversation):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..protocol.errors import Code, ConfigError
+from ..protocol.limits import CALL_INPUTS_MAX
 from . import array_files
 from .ask import ASSURANCE, Assurance
 from .environment import AsJson, Bootstrap, joined
@@ -16,6 +17,7 @@ from .output import line, print_json, progress, remark
 from .proof import Keep, Openings, ReceiptsFolder, receipts_json, rejection_shown, show_proof, verdict_json
 
 if TYPE_CHECKING:
+    from ..client import Batch
     from ..client.arrays import Given
     from ..protocol.bundle import Manifest
 
@@ -38,6 +40,13 @@ async def call(
     out: Annotated[
         Path | None, Parameter(name="--out", help="Keep the outputs in this .npz, or as .npy files in this directory.")
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        Parameter(
+            help="Keep what is done in this file: the same command goes on from there. More calls than one order carries are "
+            "done in parts without it, too; a node that leaves costs no part that is done."
+        ),
+    ] = None,
     assurance: Assurance = ASSURANCE,
     receipts: ReceiptsFolder = None,
     openings: Openings = False,
@@ -53,6 +62,9 @@ async def call(
     with rejection_shown(keep, json), progress("asking the mesh"):
         async with joined(bootstrap) as mesh:
             inputs = _rows(await mesh.manifest(bundle), given)
+            if checkpoint is not None or len(inputs) > CALL_INPUTS_MAX:
+                batch = await mesh.batch(bundle, inputs, checkpoint=checkpoint, assurance=assurance)
+                return _show_batch(batch, assurance, out, json=json)
             outputs = await mesh.call(bundle, inputs, assurance=assurance)
     if json:
         print_json(
@@ -65,14 +77,38 @@ async def call(
             }
         )
     else:
-        for index, row in enumerate(outputs):
-            for name, array in row.items():
-                line(f"{f'{index}: ' if len(outputs) > 1 else ''}{name} {_shown(array)}")
+        _show_rows(outputs.rows)
         show_proof(outputs.verdict, outputs.receipts)
     if out is not None:
         array_files.write(out, outputs.rows)
         remark(f"outputs kept in {out}")
     keep.save(outputs.proof)
+
+
+def _show_batch(batch: Batch, assurance: str, out: Path | None, *, json: bool) -> None:
+    """What a batch gave, and how many of its parts were checked."""
+    if json:
+        print_json(
+            {
+                "outputs": [{name: array.tolist() for name, array in row.items()} for row in batch],
+                "assurance": assurance,
+                "verdicts": [verdict_json(verdict) for verdict in batch.verdicts],
+                "receipts": receipts_json(batch.receipts),
+                "usage": {"prompt_tokens": batch.usage.prompt_tokens},
+            }
+        )
+    else:
+        _show_rows(batch.rows)
+        remark(f"{len(batch)} outputs; in this run {len(batch.receipts)} receipts and {len(batch.verdicts)} verdicts")
+    if out is not None:
+        array_files.write(out, batch.rows)
+        remark(f"outputs kept in {out}")
+
+
+def _show_rows(rows: Sequence[Mapping[str, memoryview[float]]]) -> None:
+    for index, row in enumerate(rows):
+        for name, array in row.items():
+            line(f"{f'{index}: ' if len(rows) > 1 else ''}{name} {_shown(array)}")
 
 
 def _named(words: Sequence[str]) -> dict[str, list[str]]:

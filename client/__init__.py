@@ -3,12 +3,13 @@
 Importing this loads neither jax nor numpy nor, until it connects, libp2p.
 """
 
-from .answers import Answer, Chunk, Embeddings, Handover, NodeView, Outputs, PaidReceipt, Proof, Rejected, Usage
+from .answers import Answer, Batch, Chunk, Embeddings, Handover, NodeView, Outputs, PaidReceipt, Proof, Rejected, Usage
 from .mesh import Mesh, TextStream, connect
 from .tokenizer import ChatMessage
 
 __all__ = [
     "Answer",
+    "Batch",
     "ChatMessage",
     "Chunk",
     "Embeddings",

@@ -194,6 +194,28 @@ class Outputs:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """What many calls of a function gave: one row for each input, in its order."""
+
+    rows: tuple[Mapping[str, memoryview[float]], ...]
+    """As of `Outputs`; a function of texts has one vector in each, under the name `vector`."""
+    verdicts: tuple[Verdict, ...]
+    """Of the parts that were checked, as they were done."""
+    receipts: tuple[PaidReceipt, ...]
+    """Of this run; what a former one did, it paid."""
+    usage: Usage
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Mapping[str, memoryview[float]]]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, memoryview[float]]:
+        return self.rows[index]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeView:
     """A node as discovery sees it now."""
 

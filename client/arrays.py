@@ -74,6 +74,19 @@ def outputs_of(manifest: Manifest, piece: Piece) -> tuple[Row, ...]:
     return tuple(dict(_cut(manifest, flat, row)) for row in range(piece.shape[0]))
 
 
+def rows_of(manifest: Manifest, piece: Piece) -> tuple[Row, ...]:
+    """As `outputs_of`, also of a function of texts, each of whose rows is one `vector`."""
+    if manifest.inputs:
+        return outputs_of(manifest, piece)
+    numbers = array("f")
+    numbers.frombytes(piece.tensor)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    flat: memoryview[float] = memoryview(numbers).toreadonly().cast("B").cast("f")
+    rows, columns = piece.shape
+    return tuple({"vector": flat[row * columns : (row + 1) * columns]} for row in range(rows))
+
+
 def zeros_of(tensor: Tensor) -> bytes:
     """As `bytes` that it takes: what a stream's state is before its first input. Raises `Refused(unknown_entry)`."""
     return bytes(_length_bytes(tensor))

@@ -28,10 +28,11 @@ from ..protocol.messages import EVIDENCE_PROTOCOL
 from ..protocol.work import Parameters, Piece, Work
 from ..verifier.compare import numbers_of
 from .answering import answer_disputes
-from .answers import Answer, Chunk, Embeddings, NodeView, Outputs, Usage
-from .arrays import Given, outputs_of, work_of
+from .answers import Answer, Batch, Chunk, Embeddings, NodeView, Outputs, Usage
+from .arrays import Given, outputs_of, rows_of, work_of
 from .assurance import DEFAULT, read_assurance
 from .auditing import Auditor
+from .batch import Done, check_count, identity_of, run_batch
 from .bundles import Bundles, ClientBundle
 from .deposits import Deposits, open_cashu
 from .discovery import Discovery, Node
@@ -128,13 +129,7 @@ class Mesh:
         if not 1 <= len(texts) <= CALL_INPUTS_MAX:
             raise Refused(Code.TOO_LARGE, f"One call takes 1 to {CALL_INPUTS_MAX} texts, not {len(texts)}.")
         opened = await self._open(bundle, CALL)
-        if opened.manifest.inputs:
-            raise Refused(Code.UNKNOWN_ENTRY, f"{bundle} is a function of arrays, not of texts: use `call`.")
-        sequences = tuple(map(opened.tokenizer.text, texts))
-        if (longest := max(map(len, sequences))) > opened.manifest.context_tokens_max:
-            raise Refused(
-                Code.INPUT_TOO_LONG, f"A text of {longest} tokens; {bundle} takes {opened.manifest.context_tokens_max}."
-            )
+        sequences = tuple(self._text_input(opened, text) for text in texts)
         job, piece, verdict = await self._call(opened, Work(sequences), assurance, price_max_ucr, executors)
         rows = numbers_of(piece)
         assert rows is not None, "a result without rows is never accepted"
@@ -166,6 +161,42 @@ class Mesh:
         job, piece, verdict = await self._call(opened, work, assurance, price_max_ucr, executors)
         rows = outputs_of(opened.manifest, piece)
         return Outputs(rows, verdict, tuple(job.dossier.receipts), Usage(work.input_tokens, 0), job.dossier.proof())
+
+    async def batch(
+        self,
+        bundle: str,
+        inputs: Sequence[Mapping[str, Given]] | Sequence[str],
+        *,
+        checkpoint: Path | str | None = None,
+        assurance: str = ASSURANCE,
+        price_max_ucr: int = PRICE_MAX_UCR,
+        executors: Sequence[str] = (),
+    ) -> Batch:
+        """As `call`, or `embed` for texts, on as many inputs as you like, in parts: whoever leaves costs no part that is done.
+
+        With `checkpoint`, a file, another call with the same inputs goes on where this one ended. `price_max_ucr` is of each
+        part.
+        Raises `FallowError` subclasses, with how far it came.
+        """
+        check_count(inputs)
+        opened = await self._open(bundle, CALL)
+        manifest = opened.manifest
+        works = [self._one_input(opened, each) for each in inputs]
+        jobs: list[tuple[CallJob, Verdict | None]] = []
+
+        async def ask(work: Work) -> Piece:
+            job, piece, verdict = await self._call(opened, work, assurance, price_max_ucr, executors)
+            jobs.append((job, verdict))
+            return piece
+
+        nodes = self._team.discovery.known(opened.hash)
+        rates = [served.calls_per_s_milli for node in nodes if (served := node.capability.served_bundle(opened.hash))]
+        done = Done(Path(checkpoint) if checkpoint else None, identity_of(opened.hash, assurance, works))
+        pieces = await run_batch(manifest, works, done, ask, min((rate for rate in rates if rate), default=0) / 1000)
+        rows = tuple(row for piece in pieces for row in rows_of(manifest, piece))
+        receipts = tuple(receipt for job, _ in jobs for receipt in job.dossier.receipts)
+        verdicts = tuple(verdict for _, verdict in jobs if verdict)
+        return Batch(rows, verdicts, receipts, Usage(sum(work.input_tokens for work in works), 0))
 
     async def manifest(self, bundle: str) -> Manifest:
         """What the publisher says of the bundle: what it takes and gives, under which licence."""
@@ -274,6 +305,20 @@ class Mesh:
         job = CallJob(self._team, request)
         with one_error():
             return job, *await job.run()
+
+    def _one_input(self, opened: ClientBundle, given: Mapping[str, Given] | str) -> Work:
+        if isinstance(given, str):
+            return Work((self._text_input(opened, given),))
+        return work_of(opened.manifest, [given])
+
+    def _text_input(self, opened: ClientBundle, text: str) -> tuple[int, ...]:
+        """Raises `Refused`: `unknown_entry` for a function of arrays, `input_too_long`."""
+        if opened.manifest.inputs:
+            raise Refused(Code.UNKNOWN_ENTRY, f"{opened.name} is a function of arrays, not of texts: use `call`.")
+        sequence = opened.tokenizer.text(text)
+        if len(sequence) > (most := opened.manifest.context_tokens_max):
+            raise Refused(Code.INPUT_TOO_LONG, f"A text of {len(sequence)} tokens; {opened.name} takes {most}.")
+        return sequence
 
     async def _open(self, name: str, entry: str | None = None) -> ClientBundle:
         """Raises `Refused(unknown_entry)` if the bundle has not this entry."""

@@ -54,20 +54,32 @@ class Rapl:
 
 
 class NvmlMeter:
-    """Every accelerator's energy, as its driver counts it."""
+    """Every accelerator's energy, as its driver counts it; of one that only says what it draws now (before Volta), that, summed
+    up from look to look."""
 
     name = "nvml"
 
-    def __init__(self, library: Nvml) -> None:
+    def __init__(self, library: Nvml, clock: Callable[[], float] = time.monotonic) -> None:
         self._library = library
+        self._clock = clock
+        self._at_s = clock()
+        self._summed_j: dict[int, float] = {}
 
     def joules(self) -> float | None:
+        now_s = self._clock()
+        passed_s, self._at_s = now_s - self._at_s, now_s
+        total = 0.0
         try:
-            counted = [each.used_mj for each in self._library.read()]
+            found = self._library.read()
         except NvmlError:
             return None
-        known = [used for used in counted if used is not None]
-        return sum(known) / 1000 if known and len(known) == len(counted) else None
+        for each in found:
+            if each.used_mj is None:
+                if each.watts is None:
+                    return None
+                self._summed_j[each.index] = self._summed_j.get(each.index, 0.0) + each.watts * passed_s
+            total += self._summed_j[each.index] if each.used_mj is None else each.used_mj / 1000
+        return total if found else None
 
 
 class BatteryMeter:

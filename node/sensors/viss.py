@@ -126,13 +126,14 @@ async def read_viss(config: Viss, feed: Feed) -> None:
             wanted = table(major, config.paths)
             vehicle.aliases = {alias.path: (signal, alias) for signal, alias in wanted.items()}
             feed.expect({*feed.board.expects[feed.source] & wanted.keys(), *CORE})
-            there = [signal for signal, alias in wanted.items() if await vehicle.read(alias.path)]
+            there = []
+            for signal, alias in wanted.items():  # each is followed from when it is known: the critical ones come first
+                if await vehicle.read(alias.path):
+                    there.append(signal)
+                    if error := _refusal(await vehicle.ask("subscribe", alias.path)):
+                        raise SensorError(error)
             for signal in feed.board.expects[feed.source] - set(there):
                 feed.miss(signal, f"the vehicle has no {wanted[signal].path}")
-            for signal in there:
-                answer = await vehicle.ask("subscribe", wanted[signal].path)
-                if error := _refusal(answer):
-                    raise SensorError(error)
             while True:  # the first round has just been: the next is due when a third of the time has passed
                 await trio.sleep(config.stale_s / ROUNDS)
                 for signal in there:

@@ -112,6 +112,17 @@ def test_the_command_reads_files_and_keeps_what_comes(mesh: Shell, tmp_path: Pat
     assert "verdict: accepted" in ran.stderr
 
 
+def test_more_calls_than_one_order_carries_are_done_in_parts_and_not_again(mesh: Shell, tmp_path: Path) -> None:
+    counts = [word for count in range(70) for word in ("--input", f"count={count}")]
+    words = ("call", NAME, "--input", "x=zeros", *counts, "--assurance", "none", "--checkpoint", tmp_path / "batch")
+    first = mesh.json(*words)
+    assert [row["mean"] for row in first["outputs"]] == list(range(70))
+    assert sum(receipt["amount_ucr"] for receipt in first["receipts"]) > 0
+    again = mesh.json(*words, "--out", tmp_path / "out.npz")
+    assert (again["outputs"], again["receipts"]) == (first["outputs"], [])
+    assert np.load(tmp_path / "out.npz")["mean"].tolist() == list(range(70))
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

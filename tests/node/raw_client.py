@@ -181,8 +181,10 @@ class Conversation:
         """We are here, until cancelled."""
         while not self.job.ended:
             await trio.sleep(HEARTBEAT_MS / 1000)
-            if not self.job.ended:
-                await self.send(Event.HEARTBEAT, HeartbeatMessage())
+            async with self._writing:
+                if not self.job.ended:
+                    self.job.send(Event.HEARTBEAT, now_ms())
+                    await self.stream.send(encode_message(HeartbeatMessage()))
 
     async def pay(self, receipt: Signed[Receipt]) -> None:
         """The voucher that answers the receipt is on its way."""

@@ -14,7 +14,7 @@ from fallow.node.power.account import CALIBRATED, GUESS, MODEL, Account
 from fallow.node.power.helper import serve
 from fallow.node.power.meters import BatteryMeter, NvmlMeter, Rapl, found_meters
 from fallow.node.rules.worth import Draw
-from fallow.node.sensors.nvml import Nvml
+from fallow.node.sensors.nvml import Accelerator, Nvml
 from tests.sensors.conftest import nvml  # noqa: F401 - a fixture
 
 GUESSED = Draw(10.0, 110.0)
@@ -141,6 +141,27 @@ def test_nvml_counts_joules(nvml: str) -> None:  # noqa: F811
     meter = NvmlMeter(Nvml(nvml))
     before = meter.joules()
     assert before is not None and meter.joules() == before + 0.5
+
+
+def test_an_accelerator_without_a_counter_is_summed_up_from_what_it_draws() -> None:
+    found, clock = [Accelerator(0, 100.0, 50, None), Accelerator(1, 30.0, 50, 7_000)], Clock()
+
+    class Library(Nvml):
+        """As the driver of an older accelerator beside a newer one answers."""
+
+        def __init__(self) -> None:
+            pass
+
+        def read(self) -> list[Accelerator]:
+            return found
+
+    meter = NvmlMeter(Library(), clock)
+    before = meter.joules()
+    clock.now_s = 2.0
+    found[1] = Accelerator(1, 30.0, 50, 8_000)
+    assert before == 7.0 and meter.joules() == 208.0
+    found[0] = Accelerator(0, None, 50, None)
+    assert meter.joules() is None
 
 
 def test_a_limit_is_set_back_when_the_node_has_gone(nvml: str) -> None:  # noqa: F811

@@ -29,6 +29,7 @@ const TABLE = {
   yielding: {
     'client voucher': 'yielding',
     'client cancel': 'yielding',
+    'executor receipt': 'yielding',
     'executor final': 'closing',
     'executor failed': 'broken',
   },
