@@ -39,7 +39,7 @@ EARNS_UCR_KWH: Final = 330_000
 """What a kilowatt-hour of work brings: more than energy costs by day, less than in the evening. An assumption."""
 WEAR_UCR_KWH: Final = 40_000
 NIGHT: Final = Window(22, 6)
-PLANNED, GUARDED, FLAT, NIGHTLY = "plan and guard", "guard alone", "flat out", "night only"
+PLANNED, GUARDED, FLAT, NIGHTLY, STORED = "plan and guard", "guard alone", "flat out", "night only", "battery alone"
 
 
 @dataclass
@@ -147,13 +147,13 @@ def run(
     return strategy
 
 
-def sited(world: World, *, plans: bool) -> Decide:
+def sited(world: World, *, plans: bool, earns_ucr_kwh: float = EARNS_UCR_KWH) -> Decide:
     """As a site's node decides; without plans, by its guard alone."""
     clock, board = Clock(), Board()
     board.expect("meter", [Signal.CHARGERS_W, Signal.SITE_LOAD_W, Signal.SOC_PCT, Signal.SHED_CAP_W])
     wants = Preferences(tariff=TARIFF, battery_wear_ucr_per_kwh=WEAR_UCR_KWH)
     site = Site(
-        SITE, board, wants, clock.now, lambda: EARNS_UCR_KWH, lambda watts, why: None, EventLog(Path("/nonexistent"))
+        SITE, board, wants, clock.now, lambda: earns_ucr_kwh, lambda watts, why: None, EventLog(Path("/nonexistent"))
     )
 
     def decide(second: int, soc_pct: float, last: Orders) -> Orders:
@@ -172,7 +172,7 @@ def sited(world: World, *, plans: bool) -> Decide:
 
 
 def compared(seed: int) -> list[Strategy]:
-    """The same day, four times."""
+    """The same day, five times; the last without any work."""
     world = World(load_day("site"), seed)
     full, nothing = Orders(SITE.compute_w), Orders(0.0)
     return [
@@ -180,6 +180,7 @@ def compared(seed: int) -> list[Strategy]:
         run(Strategy(GUARDED), sited(world, plans=False), world),
         run(Strategy(FLAT), lambda second, soc, last: full, world),
         run(Strategy(NIGHTLY), lambda s, soc, last: full if NIGHT.holds(s * 1000) else nothing, world),
+        run(Strategy(STORED), sited(world, plans=True, earns_ucr_kwh=0.0), world),
     ]
 
 
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .site_plot import draw
 
         options.out.mkdir(parents=True, exist_ok=True)
-        draw(found, SITE, TARIFF, options.seed, options.out / "site-day.png")
+        draw(found[:4], SITE, TARIFF, options.seed, options.out / "site-day.png")
     for each in found[:2]:
         if each.over_limit_s or each.slowed_kwh or each.ramp_w_s > SITE.ramp_w_s + 1e-6:
             print(f"{each.name}: the limit, the chargers or the ramp were not kept", file=sys.stderr)

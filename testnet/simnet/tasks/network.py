@@ -67,6 +67,7 @@ class Connection:
         """Sent while the way was cut: TCP sends it again once it is open."""
         self._cut = 0
         """Counts how often the way was cut or opened."""
+        self._shut = False
 
     def far(self, near: SimNetwork) -> SimNetwork:
         """The other side."""
@@ -120,7 +121,10 @@ class Connection:
 
     def changed(self) -> None:
         """The way was cut or opened, perhaps: what waited is sent again, or silence is noticed in time."""
+        if not self.is_open() and self._shut:
+            return  # it was before: what is counted goes on
         self._cut += 1
+        self._shut = not self.is_open()
         if self.is_open():
             for side in self.sides:
                 if side.closed:  # what runs there now knows nothing of it, and says so

@@ -1,0 +1,99 @@
+"""A node's part in the grid: from what an operator signs to what the node's work may draw."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trio
+from nacl.signing import SigningKey
+
+from fallow.node.availability import Availability
+from fallow.node.config import Config, load
+from fallow.node.grid.ledger import LEDGER, Ledger
+from fallow.node.grid.operator import main
+from fallow.node.grid.parts import start_grid
+from fallow.node.lending import Lending, said
+from fallow.node.log import EventLog
+from fallow.node.machine import wall_ms
+from fallow.node.network.seam import Stream
+from fallow.node.rules.policy import Rules
+from fallow.node.rules.preferences import Preferences
+from fallow.node.rules.worth import Draw
+from fallow.protocol.identity import peer_id
+from fallow.protocol.messages import FEEDER_PROTOCOL
+
+KEY = SigningKey(b"\x01" * 32)
+OWN = peer_id(bytes(KEY.verify_key))
+
+
+class Quiet:
+    """A network with nobody else in it."""
+
+    def __init__(self) -> None:
+        self.served: list[str] = []
+
+    def serve(self, protocol: str, handler: Callable[[Stream], Awaitable[None]], *, watched: bool = False) -> None:
+        self.served.append(protocol)
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "roster.toml"
+    path.write_text(f'feeder = "t-17"\ncap_w = 9000\nbegins = 2020-01-01T00:00:00Z\n{text}')
+    return path
+
+
+def signed(tmp_path: Path, capsys: pytest.CaptureFixture[str], begins: str) -> Config:
+    """The configuration of a node whose feeder's operator has signed a roster for this week."""
+    file = written(tmp_path, f'[[members]]\npeer = "{OWN}"\nguaranteed_w = 4000\n')
+    file.write_text(file.read_text().replace("2020-01-01T00:00:00Z", begins))
+    assert main([str(file), "--key", str(tmp_path / "grid.key"), "--out", str(tmp_path / "roster")]) == 0
+    grid_key = capsys.readouterr().out.split('"')[1]
+    node = tmp_path / "node.toml"
+    node.write_text(
+        f'state = "state"\nhome = "home"\n[grid.feeder]\nname = "t-17"\ngrid_key = "{grid_key}"\nroster = "roster"\n'
+        "reserve_w = 500\n"
+    )
+    return load(node)
+
+
+async def test_the_share_is_the_budget_and_its_words_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begins = datetime.now(UTC) - timedelta(days=1)
+    config = signed(tmp_path, capsys, begins.isoformat(timespec="seconds"))
+    config.state.mkdir()
+    Ledger(config.state / LEDGER, wall_ms() - 2 * 86_400_000).close()  # it has been a member for a while
+    rules = Rules(None, Preferences(), 0, Draw(100.0, 5_000.0))
+    lending = Lending(rules, Availability(jobs_max=1), config.state, EventLog(config.state))
+    network, enough, before = Quiet(), trio.Event(), lending.decision.budget_w
+    lending.on_power = lambda decision: enough.set() if decision.budget_w > 0 else None
+    assert before == float("inf")
+    async with trio.open_nursery() as nursery:
+        with start_grid(config, KEY, network, lending, nursery):  # type: ignore[arg-type]
+            assert lending.decision.budget_w == 0
+            assert network.served == [FEEDER_PROTOCOL]
+            with trio.fail_after(60):
+                await enough.wait()
+            assert lending.decision.budget_w == 3_500
+            assert said(lending)["budget"] == "3500 W (its share of t-17, 4,000 W)"
+            assert lending.wants_w() == 5_000
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "Setting `members`: must be set"),
+        ('[[members]]\npeer = "me"\n', "line 5: Setting `members[0].peer`: must be a node's peer id"),
+        (f'[[members]]\npeer = "{OWN}"\nguaranteed_w = 9001\n', "the guaranteed shares exceed the feeder's cap"),
+        ("days = 8", "line 4: Setting `days`: must be a number from 0.01 to 7"),
+        ("epok = 8", "line 4: Setting `epok`: there is no such setting; did you mean `epoch`?"),
+    ],
+)
+def test_what_an_operator_cannot_sign_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    assert main([str(written(tmp_path, text)), "--key", str(tmp_path / "key"), "--out", str(tmp_path / "roster")]) == 1
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "roster").exists()
