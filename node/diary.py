@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..protocol.errors import Code, StoreError
+from .rules.asked import NOTHING, Asked
 from .rules.hours import DAY_MS, Now
 from .rules.policy import Wish
+from .rules.readings import Bound
 from .rules.replay import Moment
 from .rules.signals import Signal
 from .rules.worth import Draw
@@ -189,10 +191,35 @@ def _content(moment: Moment) -> str:
     return json.dumps(
         {
             "known": known, "wish": [wish.driving, paused_ms, wish.opted_out], "earns_ucr": moment.earns_ucr,
-            "draw": [draw.idle_w, draw.full_w], "unmetered_only": moment.unmetered_only,
+            "draw": [draw.idle_w, draw.full_w], "unmetered_only": moment.unmetered_only, **_grid(moment),
         },
         separators=(",", ":"),
     )  # fmt: skip
+
+
+def _grid(moment: Moment) -> dict[str, Any]:
+    """What was asked in the grid's name; most moments have nothing of it."""
+    found: dict[str, Any] = {}
+    if moment.asked != NOTHING:
+        asked = moment.asked
+        found["asked"] = [asked.stops, asked.caps, asked.shares, asked.imports, asked.kwh_ucr]
+    if moment.bounds:
+        held = [(code, bound, bound.until_ms > moment.now.ms) for code, bound in moment.bounds]
+        found["bounds"] = [[code, bound.watts, bound.why, holds, bound.whole] for code, bound, holds in held]
+    return found
+
+
+def _asked(kept: list[Any]) -> Asked:
+    stops, caps, shares, imports, kwh_ucr = kept
+
+    def pairs(each: list[Any]) -> tuple[tuple[float, str], ...]:
+        return tuple((float(most), str(why)) for most, why in each)
+
+    return Asked(tuple(stops), pairs(caps), pairs(shares), pairs(imports), kwh_ucr)
+
+
+def _bounds(kept: list[Any]) -> tuple[tuple[str, Bound], ...]:
+    return tuple((code, Bound(watts, why, inf if holds else -inf, whole)) for code, watts, why, holds, whole in kept)
 
 
 def _moment(now: Now, run: int, content: dict[str, Any]) -> Moment:
@@ -205,6 +232,8 @@ def _moment(now: Now, run: int, content: dict[str, Any]) -> Moment:
         content["earns_ucr"],
         Draw(*content["draw"]),
         content["unmetered_only"],
+        _asked(content["asked"]) if "asked" in content else NOTHING,
+        _bounds(content.get("bounds", [])),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -14,8 +15,8 @@ from .lending import Lending
 from .log import EventLog
 from .machine import beside
 from .power.account import Account
+from .rules.policy import on_battery
 from .rules.replay import Moment, seen
-from .rules.signals import Signal
 from .rules.worth import J_PER_KWH, kwh_ucr
 
 MINUTE_S: Final = 60.0
@@ -96,13 +97,20 @@ class Recorder:
         now = lending.now()
         known = seen(lending.board, now.ms)
         rules = lending.rules
-        return Moment(now, run, known, lending.wish, lending.earned_ucr, rules.draw, rules.unmetered_only)
+        bounds = tuple(sorted(lending.board.bounds.items()))
+        return Moment(
+            now, run, known, lending.wish, lending.earned_ucr, rules.draw, rules.unmetered_only, lending.asked, bounds
+        )
 
     def _passed(self, moment: Moment) -> Passed:
         joules = self.account.total_j - self._counted_j if self.account else 0.0
+        lending, now = self._lending, moment.now
         energy, wear = kwh_ucr(
-            self._lending.rules.preferences, moment.now.of_day_ms, on_battery=_on_battery(moment)
-        )  # fmt: skip
+            lending.rules.preferences,
+            now.of_day_ms,
+            on_battery=on_battery(lending.board, now.ms),
+            now_ucr=moment.asked.kwh_ucr,
+        )
         kwh = joules / J_PER_KWH
         ms = moment.now.ms - self._last.now.ms if self._last else 0
         return Passed(ms, self._last is not None and not self._last_codes, joules, energy * kwh, wear * kwh)
@@ -110,11 +118,8 @@ class Recorder:
     def _is_news(self, moment: Moment, codes: frozenset[str], passed: Passed) -> bool:
         if self._last is None or codes != self._last_codes or passed.ms >= QUIET_MS or passed.joules > 0:
             return True
-        was, now = self._last, moment
-        return (was.known, was.wish, was.earns_ucr) != (now.known, now.wish, now.earns_ucr)
+        return _told(self._last) != _told(moment)
 
 
-def _on_battery(moment: Moment) -> bool:
-    """As the policy sees it: it says so, or its cable is out."""
-    told = {(signal, value) for _, signal, value in moment.known if isinstance(value, bool)}
-    return (Signal.ON_BATTERY, True) in told or (Signal.PLUGGED, False) in told
+def _told(moment: Moment) -> tuple[object, ...]:
+    return moment.known, moment.wish, moment.earns_ucr, replace(moment.asked, changes_in_ms=0.0)

@@ -7,14 +7,15 @@ comes out of this, and what an hour is worth is somebody else's assumption.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
 from typing import Final
 
+from .asked import NOTHING, Asked
 from .hours import Now
 from .policy import Decision, Memory, Rules, Wish, decide
-from .readings import Board, Fault, Reading
+from .readings import Board, Bound, Fault, Reading
 from .signals import Signal, Value
 from .worth import Draw
 
@@ -37,6 +38,10 @@ class Moment:
     earns_ucr: float | None = None
     draw: Draw = field(default_factory=lambda: Draw(0.0, 0.0))
     unmetered_only: bool = False
+    asked: Asked = NOTHING
+    """What the grid asked."""
+    bounds: tuple[tuple[str, Bound], ...] = ()
+    """What the node itself had found that it might draw, by code."""
 
     @property
     def board(self) -> Board:
@@ -49,6 +54,8 @@ class Moment:
                 board.faults[source, signal] = Fault(told, self.now.ms)
             else:
                 board.readings[source, signal] = Reading(signal, told, self.now.ms, 2**62)
+        for code, bound in self.bounds:
+            board.bounds[code] = replace(bound, until_ms=inf) if bound.until_ms > self.now.ms else bound
         board.expects = {source: frozenset(signals) for source, signals in expects.items()}
         return board
 
@@ -102,9 +109,9 @@ def replay(rules: Rules, moments: Sequence[Moment], until: Now | None = None) ->
 
 
 def _between(rules: Rules, moment: Moment, memory: Memory, end_ms: int) -> Iterator[tuple[Stretch, Decision]]:
-    board, at = moment.board, moment.now
+    board, at, asked = moment.board, moment.now, replace(moment.asked, changes_in_ms=inf)
     for step in range(STEPS_MAX):
-        decision = decide(rules, board, moment.wish, memory, at, moment.earns_ucr)
+        decision = decide(rules, board, moment.wish, memory, at, moment.earns_ucr, asked)
         memory = decision.memory
         look_ms = max(at.ms + STEP_MS, min(decision.look_ms, end_ms))
         ends_ms = end_ms if step == STEPS_MAX - 1 else int(min(look_ms, end_ms))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,11 @@ from fallow.node.lending import Lending
 from fallow.node.log import EventLog, wall_ms
 from fallow.node.power.account import Account
 from fallow.node.recording import QUIET_MS, SLEPT_MS, Recorder
+from fallow.node.rules.asked import Asked
 from fallow.node.rules.hours import HOUR_MS, Now
 from fallow.node.rules.policy import Rules, Wish
 from fallow.node.rules.preferences import parse
+from fallow.node.rules.readings import Bound
 from fallow.node.rules.replay import Moment
 from fallow.node.rules.signals import Signal
 from fallow.node.rules.worth import Draw
@@ -79,6 +83,11 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     assert (found[1].joules, found[1].passed_ms) == (3600.0, MINUTE)
     assert diary.days(tmp_path)[0] == diary.Day(0, 3600.0, 1.5, 0.25, MINUTE, 0)
     assert [each.moment.now.wall_ms for each in diary.entries(tmp_path, 2 * MINUTE)] == [2 * MINUTE]
+    asked = Asked(("stop",), ((5.0, "cap"),), ((0.5, "share"),), ((9.0, "import"),), 7.5)
+    bounds = (("feeder", Bound(5.0, "its feeder", inf)), ("site", Bound(6.0, "the site", -inf, whole=True)))
+    third = replace(second, now=Now(3, 3 * MINUTE), asked=asked, bounds=bounds)
+    kept.write(third, frozenset(), Passed())
+    assert diary.entries(tmp_path, 3 * MINUTE)[0].moment == third
     kept.close()
     again = Diary(tmp_path, {"kind": "site"})
     assert (again.run, diary.rules(tmp_path)) == (2, {"kind": "site"})

@@ -30,7 +30,7 @@ class Car:
         table = {"preferences": {"learn_departures": False, **wants}}
         rules = Rules("vehicle", parse(table, "vehicle", sensed=True), settle_s * 1000, Draw(0, 100), sensed=True)
         self.at_ms = 10**9
-        monkeypatch.setattr("fallow.node.lending._now", lambda: Now(self.at_ms, NOON))
+        monkeypatch.setattr("fallow.node.lending.local_now", lambda: Now(self.at_ms, NOON))
         self.lending = Lending(rules, self.availability, folder, EventLog(folder))
         self.availability.start()
         self.feed = self.lending.feed("car", 60_000)

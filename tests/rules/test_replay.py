@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fallow.node.rules.asked import Asked
 from fallow.node.rules.hours import HOUR_MS, Now
 from fallow.node.rules.policy import Memory, Rules, Wish, decide
 from fallow.node.rules.preferences import WORDS, Preferences, as_table, parse
-from fallow.node.rules.readings import Board, Reading
+from fallow.node.rules.readings import Board, Bound, Reading
 from fallow.node.rules.replay import Moment, lent_ms, replay, seen
 from fallow.node.rules.signals import Signal, Value
 from fallow.node.rules.worth import Draw
@@ -59,6 +60,17 @@ def test_no_time_passes_between_two_runs_and_what_was_not_known_is_not() -> None
     (stretch,) = replay(rules(), dead)
     assert {"speed_kmh", "soc_pct"} <= stretch.codes
     assert lent_ms(replay(rules(), [car(0, 60)], Now(30 * MINUTE, 30 * MINUTE))) == 30 * MINUTE
+
+
+def test_what_the_grid_asked_is_asked_again() -> None:
+    asked = replace(car(0, 60), asked=Asked(stops=("the grid asks for nothing",), changes_in_ms=5.0))
+    assert lent_ms(replay(rules(), [asked, car(60, 60), car(90, 60)])) == HOUR_MS / 2
+    capped = replace(car(0, 60), asked=Asked(caps=((1.0, "the grid"),)))
+    assert lent_ms(replay(rules(), [capped, car(60, 60)])) == 0
+    bound = Bound(50.0, "its feeder", 1.0)
+    assert lent_ms(replay(rules(), [replace(car(0, 60), bounds=(("feeder", bound),)), car(60, 60)])) == HOUR_MS
+    over = replace(bound, until_ms=0.0)
+    assert lent_ms(replay(rules(), [replace(car(0, 60), bounds=(("feeder", over),)), car(60, 60)])) == 0
 
 
 def test_the_owners_word_and_what_work_brings_are_as_they_were() -> None:
