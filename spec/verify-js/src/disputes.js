@@ -11,7 +11,13 @@ import { checkCommitment } from './transcript.js'
 const BY_PAYER = ['wrong', 'two-faced', 'disowned']
 const HEARD = ['disowned', 'unpaid', 'mismatched', 'unopened']
 
-/** The matter that the records make. @param {Signed} dispute @param {Signed[]} records @param {any[]} openings @param {Signed | null} plea */
+/**
+ * The matter that the records make.
+ * @param {Signed} dispute
+ * @param {Signed[]} records
+ * @param {any[]} openings
+ * @param {Signed | null} plea
+ */
 export function matterOf(dispute, records, openings, plea) {
   const byId = new Map(records.map((signed) => [hex(signed.id), signed]))
   const all = [...byId.values()]
