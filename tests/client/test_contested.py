@@ -110,6 +110,7 @@ def said(decided: Decided) -> Decision:
     return decided.decisions[0].record
 
 
+@pytest.mark.timeout(600)  # verifiers and nodes, each with its worker
 @pytest.mark.spec("A-28", "A-30", "A-31", "A-32", "P-29", "P-30")
 async def test_what_the_payer_says_of_the_payee(tmp_path: Path, new_home: Callable[[], Path]) -> None:
     bad = {"worker_command": MOODY, "sandbox": "off"}
@@ -174,6 +175,7 @@ def earned(node: LocalNode) -> int:
     return sum(row.owed_ucr for row in earnings(Path(node.state)))
 
 
+@pytest.mark.timeout(600)  # verifiers and nodes, each with its worker
 @pytest.mark.spec("A-28", "A-29", "A-32", "P-30")
 async def test_what_the_payee_says_of_the_payer(tmp_path: Path, new_home: Callable[[], Path]) -> None:
     async with court(tmp_path, new_home(), {}, {}) as at:

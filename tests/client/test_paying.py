@@ -33,6 +33,7 @@ STATEMENT = """<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08">
 <Amt Ccy="EUR">{euros}</Amt></TxDtls></NtryDtls></Ntry></Stmt></BkToCstmrStmt></Document>"""
 
 
+@pytest.mark.timeout(600)  # a node with its worker, and the command several times
 @pytest.mark.spec("P-26", "P-31", "P-32")
 async def test_what_a_payer_hands_over_counts_at_the_node_once(tmp_path: Path, new_home: Callable[[], Path]) -> None:
     home, statements = new_home(), tmp_path / "statements"

@@ -46,6 +46,11 @@ export function gather(question, records, openings) {
   }
 }
 
+/** One order by itself, whatever checked it. @param {Signed} order @param {Signed[]} records @param {any[]} openings */
+export function lonePart(order, records, openings) {
+  return partOf(order, (record) => records.filter((signed) => signed.record === record), openings, new Set())
+}
+
 /**
  * @param {Signed} order
  * @param {(record: string) => Signed[]} of
