@@ -120,7 +120,7 @@ class Book:
 
     def met(self, key: bytes, addresses: Sequence[str]) -> None:
         """The peer is there: we are connected. Where it said itself that it is counts more than where we see it."""
-        before, now_ms = self._peers.get(key, Met(key)), self._clock()
+        before, now_ms = self._peers.get(key) or Met(key), self._clock()
         where = before.addresses if before.bundles else tuple(addresses)
         if not before.gone and before.addresses == where and now_ms - before.met_ms < AGAIN_MS:
             return
@@ -131,7 +131,7 @@ class Book:
         self, key: bytes, addresses: Sequence[str], bundles: Sequence[bytes], rtt_us: int, profile: Profile
     ) -> None:
         """The peer was asked and said this of itself, all of it checked."""
-        before = self._peers.get(key, Met(key))
+        before = self._peers.get(key) or Met(key)
         at_ms, tries, answers = max(self._clock(), before.tried_ms), before.tries + 1, before.answers + 1
         seen = Met(key, tuple(addresses), tuple(bundles), at_ms, at_ms, rtt_us, tries, answers)
         self._note(replace(seen, jobs_done=before.jobs_done, jobs_failed=before.jobs_failed))

@@ -96,7 +96,7 @@ class Probing:
     def measured(self) -> Measured | None:
         """The figures as of now. None if nobody answered."""
         now = trio.current_time()
-        return summary([times for window in self._windows.values() if (times := window.times(now))])
+        return summary(window.part(now) for window in self._windows.values())
 
     async def run(self) -> None:
         """A few peers are probed, until cancelled."""
@@ -180,8 +180,8 @@ class Probing:
         return self._windows[peer]
 
     def _witness(self, peer: bytes, window: Window) -> bytes | None:
-        times = window.times(trio.current_time())
-        figures = summary([times])
+        times, part = window.times(trio.current_time()), window.part(trio.current_time())
+        figures = summary([part])
         if figures is None or len(times) - times.count(None) < WITNESS_PROBES:
             return None
         now_ms = wall_ms()

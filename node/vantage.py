@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final
 
 WINDOW_PROBES: Final = 32
@@ -33,36 +33,68 @@ class Measured:
     loss_ppm: int
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one peer's probes came to, as far as it goes into the figures of all."""
+
+    times_s: tuple[float, ...]
+    """Of those that were answered, in rising order."""
+    lost: int
+    steps_s: float
+    """Differences of consecutive ones, added up."""
+
+
 @dataclass(slots=True)
 class Window:
     """The last probes to one peer: when each was answered, or given up, and its round trip in seconds, None if lost."""
 
     probes: deque[tuple[float, float | None]] = field(default_factory=lambda: deque(maxlen=WINDOW_PROBES))
+    _part: Part | None = None
+    """Of these: all peers' figures are looked at after each probe to one."""
 
     def add(self, at_s: float, took_s: float | None) -> None:
         """One more; the oldest makes place."""
         self.probes.append((at_s, took_s))
+        self._part = None
 
     def times(self, now_s: float) -> list[float | None]:
         """Those that still count."""
-        while self.probes and now_s - self.probes[0][0] > WINDOW_S:
-            self.probes.popleft()
+        self._expire(now_s)
         return [took_s for _, took_s in self.probes]
 
+    def part(self, now_s: float) -> Part:
+        """The same, added up."""
+        self._expire(now_s)
+        if self._part is None:
+            self._part = part_of([took_s for _, took_s in self.probes])
+        return self._part
 
-def summary(rounds: Collection[Sequence[float | None]]) -> Measured | None:
-    """The figures of several peers' round trips in seconds, None for a lost one. None if every one was lost."""
-    kept = [[time for time in times if time is not None] for times in rounds]
-    lost = sum(time is None for times in rounds for time in times)
-    times = sorted(time for peer in kept for time in peer)
+    def _expire(self, now_s: float) -> None:
+        while self.probes and now_s - self.probes[0][0] > WINDOW_S:
+            self.probes.popleft()
+            self._part = None
+
+
+def part_of(times: Sequence[float | None]) -> Part:
+    """One peer's round trips in seconds, None for a lost one."""
+    kept = [time for time in times if time is not None]
+    steps_s = sum(abs(after - before) for before, after in pairwise(kept))
+    return Part(tuple(sorted(kept)), len(times) - len(kept), steps_s)
+
+
+def summary(parts: Iterable[Part]) -> Measured | None:
+    """The figures of several peers. None if every probe was lost."""
+    heard = [part for part in parts if part.times_s or part.lost]
+    times = sorted(chain.from_iterable(part.times_s for part in heard))  # of sorted runs: merged
+    lost, peers = sum(part.lost for part in heard), sum(bool(part.times_s) for part in heard)
     if not times:
         return None
-    steps = [abs(after - before) for peer in kept for before, after in pairwise(peer)]
+    steps = len(times) - peers
     return Measured(
-        peers=sum(map(bool, kept)),
+        peers=peers,
         rtt_p50_us=_us(times[len(times) // 2]),
         rtt_p95_us=_us(times[min(len(times) - 1, len(times) * 95 // 100)]),
-        jitter_us=_us(sum(steps) / len(steps)) if steps else 0,
+        jitter_us=_us(sum(part.steps_s for part in heard) / steps) if steps else 0,
         loss_ppm=lost * 1_000_000 // (len(times) + lost),
     )
 

@@ -55,6 +55,7 @@ FAULTS: Final[Mapping[str, Kind]] = MappingProxyType(
         "blackhole": Kind("packets to and from it vanish", 3, 2_000, 12_000, network=True),
         "partition": Kind("these nodes reach each other, and nobody else", 2, 3_000, 15_000, network=True),
         "slow": Kind("its link carries so many kbit/s each way", 3, 5_000, 30_000, (64, 256, 1_000), network=True),
+        "late": Kind("what goes either way takes so many ms longer", 2, 5_000, 30_000, (50, 150, 400), network=True),
         "lossy": Kind("of a thousand packets, so many vanish each way", 3, 5_000, 30_000, (20, 50, 150), network=True),
     }
 )  # fmt: skip
