@@ -24,13 +24,14 @@ from ..rules.preferences import WORDS, as_table
 from ..rules.signals import Signal
 from ..settings import line_of
 from ..tally import Tally
-from ..whatif import ASSUMPTION, Answer, ask, parsed
+from ..whatif import ASSUMPTION, Answer, parsed
 from ..words import budget_in_words, next_in_words, now_in_words, said, temperature_in_words
+from .asking import asked
 
 DAYS_SHOWN: Final = 62
 """This month and the one before."""
 WHAT_IF_DAYS: Final = 7
-"""A week's replay takes a second or two of one core, beside the loop."""
+"""A week's replay takes a second or two of one core."""
 SLOT_MS: Final = 5 * 60_000
 """Of the day's chart: 288 points."""
 INCOME_S: Final = 30.0
@@ -127,7 +128,8 @@ class View:
         changes = parsed([f"{word}={value}"])
         first = local_day(wall_ms()) - WHAT_IF_DAYS + 1
         until = self.lending.now()
-        return await beside(lambda: ask(self.state_folder, changes, first, until), self._asking)
+        async with self._asking:
+            return await asked(self.state_folder, changes, first, until)
 
     async def day(self) -> dict[str, Any]:
         """This day's chart: seconds since 1970, watts of work, micro-credits promised so far, whether it was lent."""
