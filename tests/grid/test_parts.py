@@ -13,13 +13,14 @@ from fallow.node.config import Config, load
 from fallow.node.grid.ledger import LEDGER, Ledger
 from fallow.node.grid.operator import main
 from fallow.node.grid.parts import start_grid
-from fallow.node.lending import Lending, said
+from fallow.node.lending import Lending
 from fallow.node.log import EventLog
 from fallow.node.machine import wall_ms
 from fallow.node.network.seam import Stream
 from fallow.node.rules.policy import Rules
 from fallow.node.rules.preferences import Preferences
 from fallow.node.rules.worth import Draw
+from fallow.node.words import said
 from fallow.protocol.identity import peer_id
 from fallow.protocol.messages import FEEDER_PROTOCOL
 
