@@ -13,6 +13,7 @@ from nacl.signing import SigningKey
 
 from fallow.protocol.checks import Attestation, Finding, Verdict
 from fallow.protocol.codec import encode
+from fallow.protocol.disputes import Decision, Dispute, Plea
 from fallow.protocol.envelope import Record, Signed, sign
 from fallow.protocol.errors import Code, RemoteProtocolError
 from fallow.protocol.evidence import Evidence
@@ -81,6 +82,9 @@ SAMPLES: tuple[tuple[Record, SigningKey], ...] = (
     (FeederRoster("t-17", 1, 9, (FeederMember(HASH, 4),), 0, 10), OWNER),
     (FeederLease(HASH, key(NODE), HASH, 1, 0, 10, bytes(16)), NODE),
     (Evidence("equivocation", key(NODE), (receipt().envelope, OTHER_RECEIPT.envelope), ""), CLIENT),
+    (Dispute("wrong", key(NODE), HASH, HASH, 90, 60_000, 1_800_000_000_000, HASH), CLIENT),
+    (Plea(HASH, "owns", HASH, HASH, "none"), NODE),
+    (Decision(HASH, "upheld", key(NODE), 0, 77, 90, "its figures differ"), OWNER),
     (Witness(key(NODE), key(OWNER), b"mandate", 0, 1000, 24, 20_000, 90_000, 5_000, 0), NODE),
 )
 
