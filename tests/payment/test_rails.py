@@ -8,11 +8,14 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -312,6 +315,118 @@ def test_a_crash_between_the_mints_answer_and_ours_loses_nothing(tmp_path: Path,
         rail.close()
 
 
+@dataclass
+class Gate:
+    """What stands between a purse and its mint, as a proxy does: it passes everything on, and may lose the answer."""
+
+    mint: str
+    address: str = ""
+    lost: dict[str, int] = field(default_factory=dict)
+    """By path: what is answered in the mint's stead once it has done what it was asked; 0: nothing at all."""
+    rotated: bool = False
+    """The mint's keyset is not among the active ones any more."""
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path, length = handler.path, int(handler.headers.get("Content-Length") or 0)
+        body = handler.rfile.read(length) if length else None
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(self.mint + path, body, {"Content-Type": "application/json"}), timeout=20
+            ) as answer:
+                status, content = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                status, content = error.code, error.read()
+        if self.rotated and path == "/v1/keys":
+            content = b'{"keysets": []}'
+        if not (status := self.lost.get(path, status)):
+            handler.close_connection = True
+            return
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+
+@pytest.fixture
+def gate(mint: str) -> Iterator[Gate]:
+    gate = Gate(mint)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            gate.answer(self)
+
+        def do_POST(self) -> None:
+            gate.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing is said of a request."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        gate.address = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield gate
+        server.shutdown()
+        thread.join()
+
+
+def altered(means: bytes, **changes: Any) -> bytes:
+    found = read_means(means, "cashu")
+    body = json.loads(found.body)
+    body["proofs"] = [{**proof, **changes} for proof in body["proofs"]]
+    return replace(found, body=json.dumps(body).encode()).encode()
+
+
+@pytest.mark.parametrize("status", [0, 429, 502, 504])
+def test_a_lost_answer_of_the_mint_loses_nothing_and_settles_no_more(tmp_path: Path, gate: Gate, status: int) -> None:
+    """The mint has swapped, and the payee was not told. Then the same tokens come with other amounts."""
+    pair = purses(tmp_path, gate.address)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 16 * UNIT_UCR)
+    means = payer.pay(invoice(payee, 8))
+    gate.lost["/v1/swap"] = status
+    with pytest.raises(NetworkError):
+        payee.take(means)
+    gate.lost.clear()
+    payee = pair.restart("payee")
+    for changes in ({"amount": 8 << 20}, {"amount": 8 << 20, "id": "0" * 16}):
+        more = replace(read_means(altered(means, **changes), "cashu"), ucr=(8 << 20) * UNIT_UCR).encode()
+        with pytest.raises(RemoteProtocolError):
+            payee.take(more)
+    assert payee.take(means).ucr == 8 * UNIT_UCR
+    assert payee.balance == 7  # the mint keeps one of each swap
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_a_swap_is_finished_after_the_mint_has_other_keys(tmp_path: Path, gate: Gate) -> None:
+    pair = purses(tmp_path, gate.address)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 16 * UNIT_UCR)
+    means = payer.pay(invoice(payee, 8))
+    gate.lost["/v1/swap"] = 0
+    with pytest.raises(NetworkError):
+        payee.take(means)
+    gate.lost.clear()
+    payee, gate.rotated = pair.restart("payee"), True
+    assert payee.take(means).ucr == 8 * UNIT_UCR
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_keys_that_the_mint_does_not_sign_with_any_more_are_asked_for_anew(tmp_path: Path, mint: str) -> None:
+    pair = purses(tmp_path, mint)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 16 * UNIT_UCR)
+    payer._keyset = "0" * 16
+    with pytest.raises(RemoteProtocolError):
+        payer.pay(invoice(payee, 8))
+    assert payee.take(payer.pay(invoice(payee, 8))).ucr == 8 * UNIT_UCR
+    for rail in pair.opened.values():
+        rail.close()
+
+
 def test_a_file_for_the_bank_is_of_the_schema_and_a_statement_of_ours_alone_counts(tmp_path: Path) -> None:
     pair = banks(tmp_path)
     payer, payee = pair["payer"], pair["payee"]
@@ -375,12 +490,6 @@ def test_an_owner_that_has_locked_enough_for_long_enough_is_an_anchor(tmp_path: 
         path = tmp_path / name
         path.write_bytes(means)
         return path
-
-    def altered(means: bytes, **changes: Any) -> bytes:
-        found = read_means(means, "cashu")
-        body = json.loads(found.body)
-        body["proofs"] = [{**proof, **changes} for proof in body["proofs"]]
-        return replace(found, body=json.dumps(body).encode()).encode()
 
     good = owner.pay(invoice(client, 8, "good"), until_s=long_s)
     spent = owner.pay(invoice(client, 4, "spent"), until_s=long_s)
