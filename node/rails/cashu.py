@@ -154,7 +154,7 @@ class Cashu:
         states = self._ask("/v1/checkstate", {"Ys": points}).get("states", [])
         if len(states) != len(points) or any(each.get("state") != "UNSPENT" for each in states):
             raise RemoteProtocolError(Code.BAD_RECORD, "The deposit is spent.")
-        return min(lock_of(each["secret"])[1] for each in proofs)
+        return min((until_s for each in proofs if (until_s := lock_of(each["secret"])[1])), default=0)
 
     def _locked_to_us(self, body: bytes) -> list[dict[str, Any]]:
         try:

@@ -26,7 +26,7 @@ from nacl.signing import SigningKey
 from fallow.client.deposits import Deposits
 from fallow.node.rails.bank import Account, Bank
 from fallow.node.rails.cashu import Cashu
-from fallow.node.rails.cashu_crypto import check_dleq, locked
+from fallow.node.rails.cashu_crypto import check_dleq, lock_of, locked
 from fallow.node.rails.ledger import Ledger
 from fallow.node.rails.rail import Invoice, Rail, read_means
 from fallow.node.store import Journal
@@ -289,6 +289,44 @@ def test_a_deposit_is_the_payees_to_take_until_its_time_and_a_payment_for_ever(t
     assert payer.balance == 10
     for rail in pair.opened.values():
         rail.close()
+
+
+def test_a_deposit_is_locked_until_its_first_token_is_free(tmp_path: Path, mint: str) -> None:
+    """One token without a time, among others that go back in an hour."""
+    pair = purses(tmp_path, mint)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 21 * UNIT_UCR)
+    until_s = int(time.time()) + 3600
+    parts = [
+        read_means(payer.pay(invoice(payee, units, name), until_s=time_s), "cashu")
+        for units, name, time_s in ((8, "an hour", until_s), (1, "for ever", 0))
+    ]
+    bodies = [json.loads(part.body) for part in parts]
+    body = json.dumps({**bodies[0], "proofs": [proof for each in bodies for proof in each["proofs"]]}).encode()
+    assert payee.locked_until_s(replace(parts[0], ucr=9 * UNIT_UCR, body=body).encode()) == until_s
+    for rail in pair.opened.values():
+        rail.close()
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        [["pubkeys", "02" + "ab" * 32], ["n_sigs", "1"]],
+        [["n_sigs", "2"]],
+        [["locktime", "1"], ["locktime", "99999999999"]],
+        [["sigflag", "SIG_INPUTS"]],
+        [["locktime", "0"]],
+        [["locktime", "-1"]],
+        [["locktime", "99999999999", "1"]],
+        [[]],
+        ["pubkeys"],
+    ],
+)
+def test_a_secret_that_others_may_spend_is_not_locked(tags: list[Any]) -> None:
+    kind, condition = json.loads(locked("02" + "cd" * 32))
+    assert lock_of(json.dumps([kind, condition]))[0] == condition["data"]
+    condition["tags"] += tags
+    assert lock_of(json.dumps([kind, condition])) == ("", 0)
 
 
 def test_a_crash_between_the_mints_answer_and_ours_loses_nothing(tmp_path: Path, mint: str) -> None:
