@@ -37,7 +37,10 @@ from fallow.protocol.limits import HOLD_MS_MAX
 from fallow.protocol.schema import to_map
 
 PAYER = bytes([7]) * 32
+KEYS = {"payer": bytes([1]) * 32, "payee": bytes([8]) * 32, "other": bytes([9]) * 32}
+PAYEE = KEYS["payee"]
 UNIT_UCR = 1_000
+TODAY = datetime.date(2026, 11, 28)
 MINT = Path(os.environ.get("FALLOW_MINT") or Path(__file__).parents[2] / "build/cashu/bin/mint")
 MINT_S = 60
 
@@ -123,10 +126,9 @@ ACCOUNTS = {
 
 def banks(folder: Path) -> Pair:
     pytest.importorskip("sepaxml", reason="sepaxml is not installed: it comes with the extra `rails`")
-    today = datetime.date(2026, 11, 28)
 
     def open_bank(who: str) -> Bank:
-        return Bank(folder / f"{who}.sqlite", ACCOUNTS[who], folder / f"{who}-files", UNIT_UCR, today)
+        return Bank(folder / f"{who}.sqlite", KEYS[who], ACCOUNTS[who], folder / f"{who}-files", UNIT_UCR, TODAY)
 
     def arrive(payer: Bank, payee: Bank, means: bytes) -> None:
         """Stands in for two banks: what the payer's file orders stands on the payee's statement."""
@@ -174,7 +176,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
 
 
 def invoice(payee: Rail, units: int, reference: str = "November") -> Invoice:
-    return Invoice(PAYER, payee.address, units * UNIT_UCR, reference)
+    return Invoice(PAYER, PAYEE, payee.address, units * UNIT_UCR, reference)
 
 
 def test_what_is_paid_is_taken_to_the_micro_credit_and_counts_once(pair: Pair, tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ def test_a_set_off_makes_both_debts_smaller_and_nobody_richer(tmp_path: Path) ->
     pair.fund(alice, bob, 60)
     before = (alice.balance_ucr(b), bob.balance_ucr(a))
     assert before == (-40, 40)
-    bob.take(alice.pay(Invoice(PAYER, bob.address, 60, "net")))
+    bob.take(alice.pay(Invoice(PAYER, PAYEE, bob.address, 60, "net")))
     assert (alice.owed_ucr(b), bob.owed_ucr(a)) == ((0, 40), (40, 0))
     assert (alice.balance_ucr(b), bob.balance_ucr(a)) == before
     for rail in pair.opened.values():
@@ -493,6 +495,31 @@ def test_a_file_for_the_bank_is_of_the_schema_and_a_statement_of_ours_alone_coun
         rail.close()
 
 
+def test_a_transfer_counts_at_one_of_an_owners_nodes(tmp_path: Path) -> None:
+    """Both read the statements of the same account."""
+    pair = banks(tmp_path)
+    payer, payee = pair["payer"], pair["payee"]
+    other = Bank(tmp_path / "o.sqlite", KEYS["other"], ACCOUNTS["payee"], tmp_path / "o", UNIT_UCR, TODAY)
+    mine = invoice(payee, 13)
+    means = payer.pay(mine)
+    for node in (payee, other):
+        pair.arrive(payer, node, means)
+    assert payee.take(means).ucr == 13 * UNIT_UCR
+    with pytest.raises(RemoteProtocolError) as caught:
+        other.take(means)
+    assert caught.value.code is Code.BAD_RECORD
+    # By the same reference, the other node is paid by a transfer of its own.
+    means = payer.pay(replace(mine, payee=KEYS["other"]))
+    with pytest.raises(RemoteProtocolError) as caught:
+        other.take(means)
+    assert caught.value.code is Code.UNPAID
+    pair.arrive(payer, other, means)
+    assert other.take(means).ucr == 13 * UNIT_UCR
+    other.close()
+    for rail in pair.opened.values():
+        rail.close()
+
+
 DLEQ = "9818e061ee51d5c8edc3342369a554998ff7b4381c8652d724cdf46429be73d"
 POINT = "02a9acc1e48c25eeeb9289b5031cc57da9fe72f3fe2861d264bdc074209b107ba2"
 MINT_KEY = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
@@ -541,7 +568,7 @@ def test_an_owner_that_has_locked_enough_for_long_enough_is_an_anchor(tmp_path: 
         b"g": kept("good", good),
         b"s": kept("spent", spent),
         b"t": kept("short", owner.pay(invoice(client, 4, "short"), until_s=short_s)),
-        b"o": kept("other", owner.pay(Invoice(PAYER, owner.address, 4 * UNIT_UCR, "to itself"), until_s=long_s)),
+        b"o": kept("other", owner.pay(Invoice(PAYER, PAYEE, owner.address, 4 * UNIT_UCR, "to itself"), until_s=long_s)),
         b"n": kept("no-proof", altered(good, dleq=None)),
         b"m": kept("made-up", replace(never, body=json.dumps(made_up).encode()).encode()),
         b"a": kept("amount", altered(good, amount=64)),
