@@ -10,6 +10,9 @@ from typing import Annotated
 from blake3 import blake3
 from cyclopts import Parameter
 
+from ..node.keys import load
+from ..node.rails.bank import transfer_id
+from ..node.rails.opening import BANK
 from ..node.store import Debt, Journal, Payment, debts
 from ..protocol.codec import encode
 from ..protocol.errors import Code, ConfigError
@@ -58,7 +61,10 @@ def _take(state: Path, payer: bytes, ucr: int, reference: str, rail: str, fee: i
         raise ConfigError(Code.BAD_CONFIG, "Say by `--reference` which payment this is: the same one is counted once.")
     if not any(row.payer == payer for row in debts(state)):
         remark(f"Nothing was delivered to {short(payer)} so far: this is paid ahead.")
-    id = blake3(encode(["fallow/1/payment", rail, payer, reference])).digest()
+    if rail == BANK:  # the node may have counted it, or may yet be handed the same transfer
+        id = transfer_id(payer, _node(state), reference)
+    else:
+        id = blake3(encode(["fallow/1/payment", rail, payer, reference])).digest()
     payment = Payment(id, payer, rail, ucr, fee, reference, time.time_ns() // 1_000_000)
     with closing(Journal(state)) as journal:
         counted = journal.add_payment(payment)
@@ -67,6 +73,13 @@ def _take(state: Path, payer: bytes, ucr: int, reference: str, rail: str, fee: i
         if counted
         else "This reference was counted before: nothing changed."
     )
+
+
+def _node(state: Path) -> bytes:
+    try:
+        return bytes(load(state / "node.key").verify_key)
+    except FileNotFoundError:
+        raise ConfigError(Code.BAD_CONFIG, f"{state} has no `node.key`: which node was paid is not known.") from None
 
 
 def _payer(text: str) -> bytes:

@@ -51,7 +51,7 @@ async def pay(
         known = ", ".join(told.rails) or "nothing"
         message = f"The node takes {known}; where it is paid by {rail.name} has to be said (`--address`)."
         raise Refused(Code.BAD_TERMS, message)
-    means = await trio.to_thread.run_sync(rail.pay, Invoice(payer, where, ucr, reference))
+    means = await trio.to_thread.run_sync(rail.pay, Invoice(payer, node, where, ucr, reference))
     reply = await _asked(network, node, addresses, MeansRequest(means))
     if not isinstance(reply, MeansReply):
         raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A node answers means with the payment.")

@@ -132,7 +132,10 @@ class Accounts:
         """The payment is on disk, and counts; False if it did already."""
         is_new = await self._write(lambda: self._journal.add_payment(payment))
         settled_ucr = await self._write(lambda: self._journal.settled_ucr(payment.payer))
-        self._credit.settled(payment.payer, settled_ucr, self._clock())
+        if (
+            payment.payer in self._credit.debtors
+        ):  # else `open` reads the whole line: one begun here would have no debts
+            self._credit.settled(payment.payer, settled_ucr, self._clock())
         return is_new
 
     async def accept(self, account: Account, order: Signed[JobOrder]) -> None:
@@ -203,7 +206,8 @@ class Accounts:
 
     async def charge(self, payer: bytes, decision: bytes, ucr: int) -> None:
         """The payer owes so much more, by what judges decided, and that is on disk; again is no change."""
-        if await self._write(lambda: self._journal.add_fee(decision, payer, ucr, self._clock())):
+        is_new = await self._write(lambda: self._journal.add_fee(decision, payer, ucr, self._clock()))
+        if is_new and payer in self._credit.debtors:
             self._credit.claimed(payer, ucr, self._clock())
 
     async def _write(self, task: Callable[[], T]) -> T:

@@ -1,7 +1,8 @@
 """The node's journal on disk: what it agreed to, what it claims, and what it was promised.
 
 SQLite in WAL mode with full syncs: when a method returns, what it wrote survives a crash and a power cut. Evidence
-(orders with their receipts, vouchers) is never deleted; orders that came to nothing go once no clock would take them.
+(orders with their receipts, each receipt's first and latest voucher) is never deleted; orders that came to nothing go once
+no clock would take them.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ CREATE INDEX fees_payer ON fees (payer);
 
 _LATEST_FIRST = "due_ucr + held_ucr + forfeited_ucr DESC, due_ucr + forfeited_ucr DESC, release_at_ms"
 """Of a channel's vouchers, each follows those after it."""
+_FIRST = "rowid"
+"""Of a receipt's vouchers, as they came: what a statement once said of a receipt, it says again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +241,23 @@ class Journal:
         return Claim(*row) if row else None
 
     def add_voucher(self, voucher: Signed[Voucher], now_ms: int) -> None:
-        """The voucher is on disk; again is no change."""
+        """The voucher is on disk; again is no change. Of those that name its receipt, the first and the latest are kept: a
+        payer may sign any number, each for a little more."""
         record = voucher.record
         row = (
             voucher.id, record.channel, record.receipt, record.due_ucr, record.held_ucr, record.forfeited_ucr,
             record.release_at_ms, now_ms, voucher.envelope,
         )  # fmt: skip
-        with _explained(self.path):
+        named = (record.channel, record.receipt)
+        with _explained(self.path), transaction(self._db):
             self._db.execute("INSERT OR IGNORE INTO vouchers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute(
+                f"""DELETE FROM vouchers WHERE channel = ? AND receipt = ?
+                    AND id IS NOT (SELECT id FROM vouchers WHERE channel = ? AND receipt = ? ORDER BY {_FIRST} LIMIT 1)
+                    AND id IS NOT
+                        (SELECT id FROM vouchers WHERE channel = ? AND receipt = ? ORDER BY {_LATEST_FIRST} LIMIT 1)""",
+                named * 3,
+            )
 
     def add_contradiction(self, voucher: Signed[Voucher]) -> None:
         """The voucher, which contradicts the channel's latest, is on disk; the first of a channel is proof enough."""
@@ -349,9 +361,9 @@ def earnings(state: Path, now_ms: int | None = None, since_ms: int = 0) -> list[
         if db is None:
             return []
         rows = db.execute(
-            """SELECT r.channel, r.issued_ms, c.payer, o.bundle, o.entry, r.sequence, r.tokens, r.owed_ucr, r.id,
+            f"""SELECT r.channel, r.issued_ms, c.payer, o.bundle, o.entry, r.sequence, r.tokens, r.owed_ucr, r.id,
                       (SELECT v.id FROM vouchers v WHERE v.receipt = r.id AND v.channel = r.channel
-                       ORDER BY v.received_ms LIMIT 1)
+                       ORDER BY v.{_FIRST} LIMIT 1)
                FROM receipts r JOIN orders o ON o.id = r.order_id JOIN channels c ON c.id = r.channel
                WHERE r.channel IN (SELECT channel FROM receipts WHERE issued_ms >= ?)
                ORDER BY r.issued_ms, r.sequence""",

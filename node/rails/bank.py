@@ -1,7 +1,7 @@
 """Bank transfers: a file for the payer's bank (`pain.001.001.09`), and the payee's own statement (`camt.053`) as the proof.
 
 Nobody's word counts but that of the payee's bank: what a payer hands over only says which transfer to look for. A transfer is
-known by its end-to-end id, which follows from payer, payee and reference.
+known by its end-to-end id, which follows from payer, node and reference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CENTS_MAX: Final = 99_999_999_999
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS incoming (id TEXT PRIMARY KEY, cents INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS paid (reference TEXT PRIMARY KEY, means BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS transfers (id TEXT PRIMARY KEY, means BLOB NOT NULL) STRICT;
 """
 
 
@@ -52,14 +52,17 @@ class Bank:
     def __init__(
         self,
         path: Path,
+        key: bytes,
         account: Account,
         folder: Path,
         ucr_per_cent: int,
         today: datetime.date,
         statements: Path | None = None,
     ) -> None:
-        """Transfers are written to `folder`; in `statements`, if there is one, lie the bank's own (camt.053)."""
+        """`key` is the node's own: transfers name it, for several nodes may have one account. Transfers are written to
+        `folder`; in `statements`, if there is one, lie the bank's own (camt.053)."""
         self._statements = statements
+        self._key = key
         self._account, self._folder, self._today = account, folder, today
         self._ucr_per_cent = ucr_per_cent
         self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
@@ -80,7 +83,7 @@ class Bank:
         no bank takes."""
         iban, _, rest = invoice.address.partition(" ")
         bic, _, name = rest.partition(" ")
-        cents, id = -(-invoice.ucr // self._ucr_per_cent), end_to_end(invoice.payer, iban, invoice.reference)
+        cents, id = -(-invoice.ucr // self._ucr_per_cent), end_to_end(invoice.payer, invoice.payee, invoice.reference)
         if not 0 < cents <= CENTS_MAX:
             raise Refused(Code.BAD_CONFIG, f"No transfer is of {cents} cents.")
         means = Means(self.name, invoice.payer, invoice.reference, cents * self._ucr_per_cent, id.encode()).encode()
@@ -90,8 +93,8 @@ class Bank:
             part = path.with_suffix(".part")
             part.write_bytes(self._order(Account(name, iban, bic), cents, id, invoice.reference))
             part.rename(path)
-        self._db.execute("INSERT OR IGNORE INTO paid VALUES (?, ?)", (invoice.reference, means))
-        return bytes(self._db.execute("SELECT means FROM paid WHERE reference = ?", (invoice.reference,)).fetchone()[0])
+        self._db.execute("INSERT OR IGNORE INTO transfers VALUES (?, ?)", (id, means))
+        return bytes(self._db.execute("SELECT means FROM transfers WHERE id = ?", (id,)).fetchone()[0])
 
     def read_statement(self, statement: bytes) -> int:
         """What our bank says has come in is known; again is no change. So many transfers were new.
@@ -120,7 +123,7 @@ class Bank:
     def take(self, means: bytes) -> Taken:
         """If it is on a statement that was read."""
         found = read_means(means, self.name)
-        id = end_to_end(found.payer, self._account.iban, found.reference)
+        id = end_to_end(found.payer, self._key, found.reference)
         if found.body != id.encode():
             raise RemoteProtocolError(Code.BAD_RECORD, "These means are of another transfer.")
         found_row = "SELECT cents FROM incoming WHERE id = ?"
@@ -129,7 +132,8 @@ class Bank:
             row = self._db.execute(found_row, (id,)).fetchone()
         if row is None:
             raise RemoteProtocolError(Code.UNPAID, "The transfer is on no statement of our bank yet.")
-        return Taken(payment_id(self.name, id.encode()), found.payer, row[0] * self._ucr_per_cent, 0, found.reference)
+        payment = transfer_id(found.payer, self._key, found.reference)
+        return Taken(payment, found.payer, row[0] * self._ucr_per_cent, 0, found.reference)
 
     def _read_new(self) -> None:
         """The newest statements in the directory are known. One that is none is left out: the others may have what is looked
@@ -160,9 +164,14 @@ class Bank:
             raise Refused(Code.BAD_CONFIG, f"No bank takes this transfer: {str(error)[:200]}") from None
 
 
-def end_to_end(payer: bytes, iban: str, reference: str) -> str:
-    """At most 35 characters, as the banks' schema has it."""
-    return payment_id(Bank.name, encode([payer, iban, reference])).hex()[:35]
+def end_to_end(payer: bytes, payee: bytes, reference: str) -> str:
+    """At most 35 characters, as the banks' schema has it. Of one node: the owner's others do not count the transfer."""
+    return payment_id(Bank.name, encode([payer, payee, reference])).hex()[:35]
+
+
+def transfer_id(payer: bytes, payee: bytes, reference: str) -> bytes:
+    """The payment's: the same if the owner writes the transfer down by hand."""
+    return payment_id(Bank.name, end_to_end(payer, payee, reference).encode())
 
 
 def _cents(text: str) -> int:

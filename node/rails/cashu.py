@@ -7,11 +7,14 @@ the same answer again (NUT-09). Amounts here are in the mint's unit; `ucr_per_un
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +32,8 @@ ASK_S: Final = 20.0
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 TOKENS_MAX: Final = 256
 """In one payment: twice as many as there are powers of two in any amount, and again."""
+_NOT_THE_MINTS: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+"""What a proxy says in the mint's stead, as it does by 502 or 504: the mint may have done what was asked."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS proofs (
@@ -114,8 +119,7 @@ class Cashu:
         """Swapped at the mint for tokens of our own: from then on nobody else can spend them."""
         found = read_means(means, self.name)
         proofs = self._locked_to_us(found.body)
-        points = sorted(hash_to_curve(each["secret"].encode()).format().hex() for each in proofs)
-        id, amount = payment_id(self.name, "".join(points).encode()), sum(each["amount"] for each in proofs)
+        id, amount = _id_of(proofs), sum(each["amount"] for each in proofs)
         if amount * self._ucr_per_unit != found.ucr:
             raise RemoteProtocolError(Code.BAD_RECORD, "The tokens come to another amount than is said.")
         fee = self._fee(len(proofs))
@@ -141,9 +145,8 @@ class Cashu:
         proofs = self._locked_to_us(found.body)
         if sum(each["amount"] for each in proofs) * self._ucr_per_unit != found.ucr:
             raise RemoteProtocolError(Code.BAD_RECORD, "The tokens come to another amount than is said.")
-        self._load_keys()
         for each in json.loads(found.body)["proofs"]:
-            key, proof = self._keys.get(str(each["id"]), {}).get(int(each["amount"])), each.get("dleq")
+            key, proof = self._keys_of(str(each["id"])).get(int(each["amount"])), each.get("dleq")
             if key is None or not isinstance(proof, dict):
                 raise RemoteProtocolError(Code.BAD_SIGNATURE, "Nothing shows that the mint has signed the tokens.")
             check_token(str(each["secret"]), str(each["C"]), proof, key)
@@ -151,7 +154,7 @@ class Cashu:
         states = self._ask("/v1/checkstate", {"Ys": points}).get("states", [])
         if len(states) != len(points) or any(each.get("state") != "UNSPENT" for each in states):
             raise RemoteProtocolError(Code.BAD_RECORD, "The deposit is spent.")
-        return min(lock_of(each["secret"])[1] for each in proofs)
+        return min((until_s for each in proofs if (until_s := lock_of(each["secret"])[1])), default=0)
 
     def _locked_to_us(self, body: bytes) -> list[dict[str, Any]]:
         try:
@@ -215,10 +218,9 @@ class Cashu:
         asked, kept = json.loads(body), json.loads(outputs)
         restored = self._ask("/v1/restore", {"outputs": asked["outputs"]})
         answer = restored if len(restored.get("signatures", [])) == len(kept) else self._sent(id, path, asked)
-        self._load_keys()
         proofs = []
         for signature, (amount, keyset, secret, factor, ours) in zip(answer["signatures"], kept, strict=True):
-            hidden, key = Blinded(secret, bytes.fromhex(factor)), self._keys[keyset][amount]
+            hidden, key = Blinded(secret, bytes.fromhex(factor)), self._keys_of(keyset)[amount]
             if proof := signature.get("dleq"):  # of mints that give one
                 check_dleq(str(proof.get("e")), str(proof.get("s")), hidden.point, signature["C_"], key)
             opened = hidden.open(signature["C_"], key)
@@ -234,10 +236,12 @@ class Cashu:
         return [proof for proof, ours in proofs if not ours]
 
     def _sent(self, id: str, path: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """The mint's answer. Refused by it, nothing was signed: the inputs are free again."""
+        """The mint's answer. Refused by it, nothing was signed: the inputs are free again, and the mint's keys, which it may
+        have changed, are asked for anew."""
         try:
             return self._ask(path, asked)
         except RemoteProtocolError:
+            self._keyset = ""
             with transaction(self._db):
                 self._db.execute("UPDATE proofs SET spent = '' WHERE spent = ?", (id,))
                 self._db.execute("DELETE FROM requests WHERE id = ?", (id,))
@@ -251,8 +255,17 @@ class Cashu:
                 if keyset["unit"] == "sat" and keyset["active"]:
                     self._keyset, self._fee_ppk = keyset["id"], int(keyset.get("input_fee_ppk", 0))
 
+    def _keys_of(self, keyset: str) -> dict[int, str]:
+        """By amount; none of a keyset that the mint does not have. It signs with one, and stands by those before it."""
+        self._load_keys()
+        if keyset not in self._keys and re.fullmatch(r"[0-9a-f]{16,66}", keyset):
+            for each in self._ask(f"/v1/keys/{keyset}").get("keysets", []):
+                self._keys[each["id"]] = {int(amount): key for amount, key in each["keys"].items()}
+        return self._keys.get(keyset, {})
+
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The mint's answer. Raises `NetworkError` if there is none, `RemoteProtocolError` if it is a no."""
+        """The mint's answer. Raises `NetworkError` if there is none, so that nobody knows what the mint has done, and
+        `RemoteProtocolError` if it is a no."""
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._mint + path, content, {"Content-Type": "application/json"})
         try:
@@ -261,9 +274,21 @@ class Cashu:
         except urllib.error.HTTPError as error:
             with error:
                 detail = error.read(1024).decode(errors="replace")
+            if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR or error.code in _NOT_THE_MINTS:
+                message = f"The mint {self._mint} did not answer: {error.code} {detail[:200]}."
+                raise NetworkError(Code.PEER_UNREACHABLE, message) from None
             raise RemoteProtocolError(Code.BAD_RECORD, f"The mint refused: {detail[:200]}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise NetworkError(Code.PEER_UNREACHABLE, f"The mint {self._mint} did not answer: {error}.") from None
         if not isinstance(found, dict):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The mint answered with something else than was asked.")
+            raise NetworkError(
+                Code.PEER_UNREACHABLE, f"The mint {self._mint} answered with something else than was asked."
+            )
         return found
+
+
+def _id_of(proofs: Sequence[dict[str, Any]]) -> bytes:
+    """The payment of these tokens. With other amounts it is another one, which the mint refuses."""
+    points = (hash_to_curve(each["secret"].encode()).format().hex() for each in proofs)
+    said = sorted(f"{point} {each['amount']} {each['id']}" for point, each in zip(points, proofs, strict=True))
+    return payment_id(Cashu.name, "\n".join(said).encode())

@@ -15,6 +15,8 @@ from ...protocol.errors import Code, RemoteProtocolError
 
 _DOMAIN: Final = b"Secp256k1_HashToCurve_Cashu_"
 _ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+_TAGS: Final = frozenset(("sigflag", "locktime", "refund"))
+"""That `locked` gives a secret."""
 
 
 def hash_to_curve(secret: bytes) -> PublicKey:
@@ -104,14 +106,20 @@ def locked(public_key: str, until_s: int = 0, refund: str = "") -> str:
 
 
 def lock_of(secret: str) -> tuple[str, int]:
-    """(key, time in seconds from when on somebody else may spend it; 0: never). ("", 0): anybody may."""
+    """(key, time in seconds from when on somebody else may spend it; 0: never). ("", 0): anybody may, or a condition is set
+    that we do not know: by `pubkeys` and `n_sigs`, others can spend it at once (NUT-11)."""
     try:
         kind, condition = json.loads(secret)
         if kind != "P2PK":
             return "", 0
-        tags = {name: values for name, *values in condition.get("tags", [])}
-        return str(condition["data"]), int(tags.get("locktime", ["0"])[0])
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        names = [name for name, *_ in condition.get("tags", [])]
+        if len(set(names)) != len(names) or not _TAGS.issuperset(names):
+            return "", 0
+        if "locktime" not in names:
+            return str(condition["data"]), 0
+        (until_s,) = (int(time_s) for name, *times in condition["tags"] if name == "locktime" for time_s in times)
+        return (str(condition["data"]), until_s) if until_s > 0 else ("", 0)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return "", 0
 
 

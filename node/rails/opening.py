@@ -100,6 +100,7 @@ def open_rails(settings: RailSettings, folder: Path, key: SigningKey, stack: Exi
         today = datetime.datetime.now(datetime.UTC).date()
         bank = Bank(
             folder / "bank.sqlite",
+            bytes(key.verify_key),
             settings.bank.account,
             folder / "transfers",
             settings.bank.ucr_per_cent,

@@ -27,6 +27,8 @@ class Invoice:
 
     payer: bytes
     """Whose debt it settles: the key that signs vouchers."""
+    payee: bytes
+    """The node's key: an owner may have many nodes, and each counts what was paid to it."""
     address: str
     """The payee's on this rail, as its own `address` has it."""
     ucr: int

@@ -12,7 +12,8 @@ import pytest
 from nacl.signing import SigningKey
 
 from fallow.cli import run
-from fallow.node.store import Journal
+from fallow.node.rails.bank import transfer_id
+from fallow.node.store import Journal, Payment
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import sign
 from fallow.protocol.orders import JobOrder
@@ -31,6 +32,8 @@ Say = Callable[..., Any]
 def fill(state: Path, amounts: tuple[int, ...] = (100, 50), *, at_ms: int = NOW) -> None:
     """A journal with a job of each amount, the last one not paid for."""
     state.mkdir(exist_ok=True)
+    (state / "node.key").touch(mode=0o600)
+    (state / "node.key").write_bytes(bytes(NODE))
     payer = bytes(PAYER.verify_key)
     channel = sign(Channel(payer, bytes(NODE.verify_key), ZERO, LEDGER, 10**6, bytes(16), NOW, NOW + 10**9, 0), PAYER)
     due = 0
@@ -76,6 +79,19 @@ def test_what_is_owed_and_what_has_come_in(tmp_path: Path, say: Say) -> None:
     assert say(*paying)["debts"][0]["settled_ucr"] == 80
     ahead = say("settle", payer, "50", "--state", tmp_path, "--reference", "29 November", "--rail", "bank")
     assert ahead["debts"][0]["open_ucr"] == -30
+
+
+def test_a_transfer_that_the_node_has_counted_is_not_counted_by_hand(tmp_path: Path, say: Say) -> None:
+    fill(tmp_path)
+    payer = bytes(PAYER.verify_key)
+    id = transfer_id(payer, bytes(NODE.verify_key), "November")
+    with closing(Journal(tmp_path)) as journal:
+        assert journal.add_payment(Payment(id, payer, "bank", 80, 0, "November", NOW))
+    by_hand = ("settle", payer.hex(), "80", "--state", tmp_path, "--rail", "bank", "--reference")
+    assert say(*by_hand, "November")["debts"][0]["settled_ucr"] == 80
+    assert say(*by_hand, "December")["debts"][0]["settled_ucr"] == 160
+    (tmp_path / "node.key").unlink()
+    assert "node.key" in say(*by_hand, "January", code=1)
 
 
 def test_a_payment_that_says_too_little_is_not_taken(tmp_path: Path, say: Say) -> None:

@@ -83,7 +83,7 @@ async def test_what_a_payer_hands_over_counts_at_the_node_once(tmp_path: Path, n
                 with pytest.raises(Refused) as caught:  # its bank has nothing of it
                     await pay(*at, bank, payer, 1_000, "three", address=where)
                 assert caught.value.code is Code.UNPAID
-                statement = STATEMENT.format(id=end_to_end(payer, IBAN, "three"), euros="0.10")
+                statement = STATEMENT.format(id=end_to_end(payer, payee, "three"), euros="0.10")
                 (statements / "today.xml").write_text(statement)
                 for _ in range(2):
                     assert (await pay(*at, bank, payer, 1_000, "three", address=where)).ucr == 1_000

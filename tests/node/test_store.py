@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from fallow.node.accounts import Accounts
+from fallow.node.credit import DAY_MS
 from fallow.node.store import JOURNAL, Journal, Payment, debts, earnings
 from fallow.protocol.channel import Ground
 from fallow.protocol.claims import Claim
@@ -279,6 +280,43 @@ async def test_vouchers_that_come_at_once_are_judged_one_after_another(tmp_path:
     journal.close()
 
 
+async def test_a_payers_debts_outlast_a_restart_whatever_is_handed_over_again(tmp_path: Path) -> None:
+    """The debts are of days ago, so that the node has the payer's line on disk alone."""
+    journal, payer = Journal(tmp_path), bytes(PAYER.verify_key)
+    later = NOW + 2 * DAY_MS
+    journal.add_order(CHANNEL, order(1), NOW)
+    journal.add_receipt(receipt(order(1), 0, 600), CHANNEL.id, Claim(600), NOW)
+    paid = Payment(bytes(32), payer, "bank", 200, 0, "once", NOW)
+    assert journal.add_payment(paid)
+    accounts = Accounts(journal, lambda: later)
+    assert not await accounts.take(paid)
+    await accounts.charge(payer, bytes(32), 50)
+    account = await accounts.open(CHANNEL)
+    with pytest.raises(Refused) as refused:
+        async with accounts.lent(account, 1, 0, 1000):
+            pass
+    assert refused.value.code == "prepay"
+    assert accounts._credit.debtor(payer) == journal.debtor(payer, later)
+    journal.close()
+
+
+async def test_a_receipt_has_two_vouchers_at_most_on_disk(tmp_path: Path) -> None:
+    """The first that names it, which statements show, and the latest, which counts."""
+    journal = Journal(tmp_path)
+    accounts = Accounts(journal, lambda: NOW)
+    account = await accounts.open(CHANNEL)
+    journal.add_order(CHANNEL, order(1), NOW)
+    claim = receipt(order(1), 0, 100)
+    await accounts.claim(account, order(1).record, claim, 100)
+    first = voucher(claim.id, 100)
+    for due_ucr in range(100, 120):
+        await accounts.honour(account, voucher(claim.id, due_ucr))
+    assert (account.state.promised_ucr, vouchers_on_disk(tmp_path)) == (119, 2)
+    assert [row.voucher for row in earnings(tmp_path)] == [first.id]
+    assert (await Accounts(journal, lambda: NOW).open(CHANNEL)).state == account.state
+    journal.close()
+
+
 async def test_credit_counts_what_was_taken_without_paying_and_what_may_still_come(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     accounts = Accounts(journal, lambda: NOW)
@@ -430,7 +468,8 @@ def test_a_journal_of_the_version_before_goes_on(tmp_path: Path) -> None:
     journal.close()
     with closing(sqlite3.connect(tmp_path / JOURNAL)) as db, db:
         db.executescript(
-            "DROP TABLE payments; DROP INDEX channels_payer; DROP INDEX receipts_issued; PRAGMA user_version = 2;"
+            "DROP TABLE payments; DROP TABLE fees; DROP INDEX channels_payer; DROP INDEX receipts_issued;"
+            "PRAGMA user_version = 2;"
         )
     assert debts(tmp_path) == []
     journal = Journal(tmp_path)

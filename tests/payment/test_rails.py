@@ -8,11 +8,14 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,7 +26,7 @@ from nacl.signing import SigningKey
 from fallow.client.deposits import Deposits
 from fallow.node.rails.bank import Account, Bank
 from fallow.node.rails.cashu import Cashu
-from fallow.node.rails.cashu_crypto import check_dleq, locked
+from fallow.node.rails.cashu_crypto import check_dleq, lock_of, locked
 from fallow.node.rails.ledger import Ledger
 from fallow.node.rails.rail import Invoice, Rail, read_means
 from fallow.node.store import Journal
@@ -34,7 +37,10 @@ from fallow.protocol.limits import HOLD_MS_MAX
 from fallow.protocol.schema import to_map
 
 PAYER = bytes([7]) * 32
+KEYS = {"payer": bytes([1]) * 32, "payee": bytes([8]) * 32, "other": bytes([9]) * 32}
+PAYEE = KEYS["payee"]
 UNIT_UCR = 1_000
+TODAY = datetime.date(2026, 11, 28)
 MINT = Path(os.environ.get("FALLOW_MINT") or Path(__file__).parents[2] / "build/cashu/bin/mint")
 MINT_S = 60
 
@@ -120,10 +126,9 @@ ACCOUNTS = {
 
 def banks(folder: Path) -> Pair:
     pytest.importorskip("sepaxml", reason="sepaxml is not installed: it comes with the extra `rails`")
-    today = datetime.date(2026, 11, 28)
 
     def open_bank(who: str) -> Bank:
-        return Bank(folder / f"{who}.sqlite", ACCOUNTS[who], folder / f"{who}-files", UNIT_UCR, today)
+        return Bank(folder / f"{who}.sqlite", KEYS[who], ACCOUNTS[who], folder / f"{who}-files", UNIT_UCR, TODAY)
 
     def arrive(payer: Bank, payee: Bank, means: bytes) -> None:
         """Stands in for two banks: what the payer's file orders stands on the payee's statement."""
@@ -171,7 +176,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
 
 
 def invoice(payee: Rail, units: int, reference: str = "November") -> Invoice:
-    return Invoice(PAYER, payee.address, units * UNIT_UCR, reference)
+    return Invoice(PAYER, PAYEE, payee.address, units * UNIT_UCR, reference)
 
 
 def test_what_is_paid_is_taken_to_the_micro_credit_and_counts_once(pair: Pair, tmp_path: Path) -> None:
@@ -264,7 +269,7 @@ def test_a_set_off_makes_both_debts_smaller_and_nobody_richer(tmp_path: Path) ->
     pair.fund(alice, bob, 60)
     before = (alice.balance_ucr(b), bob.balance_ucr(a))
     assert before == (-40, 40)
-    bob.take(alice.pay(Invoice(PAYER, bob.address, 60, "net")))
+    bob.take(alice.pay(Invoice(PAYER, PAYEE, bob.address, 60, "net")))
     assert (alice.owed_ucr(b), bob.owed_ucr(a)) == ((0, 40), (40, 0))
     assert (alice.balance_ucr(b), bob.balance_ucr(a)) == before
     for rail in pair.opened.values():
@@ -288,6 +293,44 @@ def test_a_deposit_is_the_payees_to_take_until_its_time_and_a_payment_for_ever(t
         rail.close()
 
 
+def test_a_deposit_is_locked_until_its_first_token_is_free(tmp_path: Path, mint: str) -> None:
+    """One token without a time, among others that go back in an hour."""
+    pair = purses(tmp_path, mint)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 21 * UNIT_UCR)
+    until_s = int(time.time()) + 3600
+    parts = [
+        read_means(payer.pay(invoice(payee, units, name), until_s=time_s), "cashu")
+        for units, name, time_s in ((8, "an hour", until_s), (1, "for ever", 0))
+    ]
+    bodies = [json.loads(part.body) for part in parts]
+    body = json.dumps({**bodies[0], "proofs": [proof for each in bodies for proof in each["proofs"]]}).encode()
+    assert payee.locked_until_s(replace(parts[0], ucr=9 * UNIT_UCR, body=body).encode()) == until_s
+    for rail in pair.opened.values():
+        rail.close()
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        [["pubkeys", "02" + "ab" * 32], ["n_sigs", "1"]],
+        [["n_sigs", "2"]],
+        [["locktime", "1"], ["locktime", "99999999999"]],
+        [["sigflag", "SIG_INPUTS"]],
+        [["locktime", "0"]],
+        [["locktime", "-1"]],
+        [["locktime", "99999999999", "1"]],
+        [[]],
+        ["pubkeys"],
+    ],
+)
+def test_a_secret_that_others_may_spend_is_not_locked(tags: list[Any]) -> None:
+    kind, condition = json.loads(locked("02" + "cd" * 32))
+    assert lock_of(json.dumps([kind, condition]))[0] == condition["data"]
+    condition["tags"] += tags
+    assert lock_of(json.dumps([kind, condition])) == ("", 0)
+
+
 def test_a_crash_between_the_mints_answer_and_ours_loses_nothing(tmp_path: Path, mint: str) -> None:
     """The purse is as it was when the request went out: the mint has done it, and we do not know."""
     pair = purses(tmp_path, mint)
@@ -308,6 +351,118 @@ def test_a_crash_between_the_mints_answer_and_ours_loses_nothing(tmp_path: Path,
     means = payer.pay(invoice(payee, 5))
     assert payee.take(means).ucr == 5 * UNIT_UCR
     assert (payer.balance, payee.balance) == (9, 4)
+    for rail in pair.opened.values():
+        rail.close()
+
+
+@dataclass
+class Gate:
+    """What stands between a purse and its mint, as a proxy does: it passes everything on, and may lose the answer."""
+
+    mint: str
+    address: str = ""
+    lost: dict[str, int] = field(default_factory=dict)
+    """By path: what is answered in the mint's stead once it has done what it was asked; 0: nothing at all."""
+    rotated: bool = False
+    """The mint's keyset is not among the active ones any more."""
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path, length = handler.path, int(handler.headers.get("Content-Length") or 0)
+        body = handler.rfile.read(length) if length else None
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(self.mint + path, body, {"Content-Type": "application/json"}), timeout=20
+            ) as answer:
+                status, content = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                status, content = error.code, error.read()
+        if self.rotated and path == "/v1/keys":
+            content = b'{"keysets": []}'
+        if not (status := self.lost.get(path, status)):
+            handler.close_connection = True
+            return
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+
+@pytest.fixture
+def gate(mint: str) -> Iterator[Gate]:
+    gate = Gate(mint)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            gate.answer(self)
+
+        def do_POST(self) -> None:
+            gate.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing is said of a request."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        gate.address = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield gate
+        server.shutdown()
+        thread.join()
+
+
+def altered(means: bytes, **changes: Any) -> bytes:
+    found = read_means(means, "cashu")
+    body = json.loads(found.body)
+    body["proofs"] = [{**proof, **changes} for proof in body["proofs"]]
+    return replace(found, body=json.dumps(body).encode()).encode()
+
+
+@pytest.mark.parametrize("status", [0, 429, 502, 504])
+def test_a_lost_answer_of_the_mint_loses_nothing_and_settles_no_more(tmp_path: Path, gate: Gate, status: int) -> None:
+    """The mint has swapped, and the payee was not told. Then the same tokens come with other amounts."""
+    pair = purses(tmp_path, gate.address)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 16 * UNIT_UCR)
+    means = payer.pay(invoice(payee, 8))
+    gate.lost["/v1/swap"] = status
+    with pytest.raises(NetworkError):
+        payee.take(means)
+    gate.lost.clear()
+    payee = pair.restart("payee")
+    for changes in ({"amount": 8 << 20}, {"amount": 8 << 20, "id": "0" * 16}):
+        more = replace(read_means(altered(means, **changes), "cashu"), ucr=(8 << 20) * UNIT_UCR).encode()
+        with pytest.raises(RemoteProtocolError):
+            payee.take(more)
+    assert payee.take(means).ucr == 8 * UNIT_UCR
+    assert payee.balance == 7  # the mint keeps one of each swap
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_a_swap_is_finished_after_the_mint_has_other_keys(tmp_path: Path, gate: Gate) -> None:
+    pair = purses(tmp_path, gate.address)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 16 * UNIT_UCR)
+    means = payer.pay(invoice(payee, 8))
+    gate.lost["/v1/swap"] = 0
+    with pytest.raises(NetworkError):
+        payee.take(means)
+    gate.lost.clear()
+    payee, gate.rotated = pair.restart("payee"), True
+    assert payee.take(means).ucr == 8 * UNIT_UCR
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_keys_that_the_mint_does_not_sign_with_any_more_are_asked_for_anew(tmp_path: Path, mint: str) -> None:
+    pair = purses(tmp_path, mint)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 16 * UNIT_UCR)
+    payer._keyset = "0" * 16
+    with pytest.raises(RemoteProtocolError):
+        payer.pay(invoice(payee, 8))
+    assert payee.take(payer.pay(invoice(payee, 8))).ucr == 8 * UNIT_UCR
     for rail in pair.opened.values():
         rail.close()
 
@@ -336,6 +491,31 @@ def test_a_file_for_the_bank_is_of_the_schema_and_a_statement_of_ours_alone_coun
         payer.pay(replace(invoice(payee, 1, "x"), address="no account"))
     shutil.rmtree(tmp_path / "payer-files")
     assert payer.pay(invoice(payee, 13)) == means
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_a_transfer_counts_at_one_of_an_owners_nodes(tmp_path: Path) -> None:
+    """Both read the statements of the same account."""
+    pair = banks(tmp_path)
+    payer, payee = pair["payer"], pair["payee"]
+    other = Bank(tmp_path / "o.sqlite", KEYS["other"], ACCOUNTS["payee"], tmp_path / "o", UNIT_UCR, TODAY)
+    mine = invoice(payee, 13)
+    means = payer.pay(mine)
+    for node in (payee, other):
+        pair.arrive(payer, node, means)
+    assert payee.take(means).ucr == 13 * UNIT_UCR
+    with pytest.raises(RemoteProtocolError) as caught:
+        other.take(means)
+    assert caught.value.code is Code.BAD_RECORD
+    # By the same reference, the other node is paid by a transfer of its own.
+    means = payer.pay(replace(mine, payee=KEYS["other"]))
+    with pytest.raises(RemoteProtocolError) as caught:
+        other.take(means)
+    assert caught.value.code is Code.UNPAID
+    pair.arrive(payer, other, means)
+    assert other.take(means).ucr == 13 * UNIT_UCR
+    other.close()
     for rail in pair.opened.values():
         rail.close()
 
@@ -376,12 +556,6 @@ def test_an_owner_that_has_locked_enough_for_long_enough_is_an_anchor(tmp_path: 
         path.write_bytes(means)
         return path
 
-    def altered(means: bytes, **changes: Any) -> bytes:
-        found = read_means(means, "cashu")
-        body = json.loads(found.body)
-        body["proofs"] = [{**proof, **changes} for proof in body["proofs"]]
-        return replace(found, body=json.dumps(body).encode()).encode()
-
     good = owner.pay(invoice(client, 8, "good"), until_s=long_s)
     spent = owner.pay(invoice(client, 4, "spent"), until_s=long_s)
     client.take(spent)
@@ -394,7 +568,7 @@ def test_an_owner_that_has_locked_enough_for_long_enough_is_an_anchor(tmp_path: 
         b"g": kept("good", good),
         b"s": kept("spent", spent),
         b"t": kept("short", owner.pay(invoice(client, 4, "short"), until_s=short_s)),
-        b"o": kept("other", owner.pay(Invoice(PAYER, owner.address, 4 * UNIT_UCR, "to itself"), until_s=long_s)),
+        b"o": kept("other", owner.pay(Invoice(PAYER, PAYEE, owner.address, 4 * UNIT_UCR, "to itself"), until_s=long_s)),
         b"n": kept("no-proof", altered(good, dleq=None)),
         b"m": kept("made-up", replace(never, body=json.dumps(made_up).encode()).encode()),
         b"a": kept("amount", altered(good, amount=64)),
