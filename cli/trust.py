@@ -47,7 +47,7 @@ def owner(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """The owner counts as an anchor of quorums from now on, and as a judge where a node accepts them as one, too."""
+    """The owner counts as an anchor of quorums from now on, and, with --verifier, as a judge where a node accepts them, too."""
     if len(key) != 64 or not set(key.lower()) <= set("0123456789abcdef"):
         raise ConfigError(Code.BAD_CONFIG, "An owner's key has 64 hex digits; `fallow owner show` prints one.")
     where = f"verifier = {json_text.dumps(verifier)}\n" if verifier else ""

@@ -24,7 +24,7 @@ class Auditor:
     @property
     def anchors(self) -> frozenset[bytes]:
         """Owners to rely on: trusted by name, by what was seen of them here, or by what they have locked."""
-        found = self.desk.judges | self.history.anchors()
+        found = self.desk.trusted | self.history.anchors()
         if self.deposits is not None:
             locked = self.deposits.owners(self.desk.now_ms())
             found |= {owner for owner in locked if not self.history.faults(owner)}

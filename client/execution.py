@@ -156,9 +156,12 @@ class Desk:
     """Wall clock, for what is signed; durations are counted on trio's own."""
     book: Book = field(default_factory=Book)
     judges: frozenset[bytes] = frozenset()
-    """Owners whom this client trusts: those of them whom a node accepts, too, are candidates for a committee."""
+    """Owners whom this client trusts and can ask what there is to answer: those whom a node accepts, too, are candidates for a
+    committee. Before any other it would lose by silence."""
     seal: Callable[[bytes, bytes, bytes], bytes] = seal_input
     """An input to the worker with a key, for an order."""
+    trusted: frozenset[bytes] = frozenset()
+    """Owners to rely on by name, judges or not."""
 
 
 @dataclass

@@ -106,7 +106,7 @@ class Judge:
         """A receipt to be dealt with. There are no more of them than windows in the order."""
         attempt.unjudged += 1
         self._open += 1
-        if not attempt.discarded:
+        if receipted.receipt.record.tokens and not attempt.discarded:
             self._standing.append((_end(attempt, receipted), receipted.receipt.id))
         self._idle = trio.Event() if self._idle.is_set() else self._idle
         self._queue.send_nowait((attempt, receipted))
@@ -141,7 +141,8 @@ class Judge:
         if attempt.guilty:
             self._unpaid(attempt, receipted)
         elif attempt.discarded or record.tokens == 0 or not self.dossier.policy.checked:
-            if not attempt.discarded:
+            # Who signs for no token vouches for none: those before it that nobody signed are left to the next window's check.
+            if not attempt.discarded and not self.dossier.policy.checked:
                 self._draft.verified = max(self._draft.verified, end)
             await self._pay(attempt, receipted)
         elif self._wanted(attempt, receipted):

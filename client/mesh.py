@@ -462,8 +462,9 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
             )
         rules = profile_rules(wall_ms)
         async with open_network(chance().randbytes(32), [], given, rules, mode="client", known=known) as network:
-            settler, judges = Settler(network, wallet.confirmed), frozenset(trust.owners.values())
-            desk = Desk(network, wallet, settler, key, wall_ms, book, judges)
+            settler, judges = Settler(network, wallet.confirmed), frozenset(trust.verifiers)
+            trusted = frozenset(trust.owners.values())
+            desk = Desk(network, wallet, settler, key, wall_ms, book, judges, trusted=trusted)
             for channel in await wallet.take_over(wall_ms()):
                 desk.settler.add((book.get(channel.channel.record.payee) or Met(b"")).addresses, channel)
             failure: Exception | None = None

@@ -57,11 +57,11 @@ class TrustList:
 
     entries: Mapping[str, TrustEntry]
     owners: Mapping[str, bytes] = field(default_factory=dict)
-    """Owners of nodes to rely on, by the name that they have here: anchors of quorums, and judges in disputes."""
+    """Owners of nodes to rely on, by the name that they have here: anchors of quorums."""
     deposits: tuple[Deposit, ...] = ()
     """Owners who count as anchors while what they have locked is there."""
     verifiers: Mapping[bytes, str] = field(default_factory=dict)
-    """Where the verifiers of some of them are asked, by owner: full multiaddrs."""
+    """Where the verifiers of some of them are asked, by owner: full multiaddrs. These judge in disputes and committees."""
 
     @classmethod
     def load(cls, home: Path) -> TrustList:

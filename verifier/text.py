@@ -172,13 +172,15 @@ def _ends_text(window: _Judged) -> bool:
 
 def _leads_back(window: _Judged, windows: dict[bytes, _Judged], beginning: int) -> bool:
     """Whether every token from the text's beginning to this window's end is borne out."""
+    covered = window.end
     while window.due:
         record, order = window.receipt.record, window.part.order.record
         if record.sequence:
             window = windows[window.part.receipts[record.sequence - 1].id]
             continue
-        # Tokens for which an executor that left did not sign any more are covered by the next one's check.
-        covered = window.checked_from if window.judged else beginning
+        # Tokens for which an executor that left did not sign any more are covered by the check of the next one that wrote some.
+        if record.tokens:
+            covered = window.checked_from if window.judged else beginning
         before = windows.get(order.continues.receipt) if order.continues else None
         if before is None:
             return covered <= beginning

@@ -20,7 +20,7 @@ from fallow.node.engine.bundles import BundleStore
 from fallow.node.keys import load_or_create
 from fallow.node.network.seam import Stream
 from fallow.protocol.errors import Code, Refused
-from fallow.protocol.identity import CHECKER, EXECUTOR, peer_key_untrusted
+from fallow.protocol.identity import CHECKER, EXECUTOR, peer_id, peer_key_untrusted
 from fallow.protocol.messages import JOB_PROTOCOL
 from fallow.testnet.local import Testnet
 from fallow.testnet.plan import NodePlan, Plan
@@ -75,9 +75,11 @@ def counts(answer: Answer) -> tuple[int, int]:
 
 
 def trust(home: Path, owners: Sequence[bytes]) -> None:
+    """These are judges. Nothing is disputed, and so nobody is there to be asked."""
+    where = f"/ip4/127.0.0.1/tcp/1/p2p/{peer_id(bytes(32))}"
     with (home / "trust.toml").open("a") as stream:
         for number, owner in enumerate(owners):
-            stream.write(f'\n[[owner]]\nname = "judge {number}"\nkey = "{owner.hex()}"\n')
+            stream.write(f'\n[[owner]]\nname = "judge {number}"\nkey = "{owner.hex()}"\nverifier = "{where}"\n')
 
 
 async def test_who_is_checked_and_who_is_caught(tmp_path: Path, home: Path) -> None:

@@ -225,6 +225,29 @@ def test_tokens_that_nobody_signed_are_covered_by_the_next_ones_check() -> None:
     assert verdict(uncovered).outcome == Outcome.INCONCLUSIVE
 
 
+def relayed(policy: str, carried: int) -> Job:
+    """Between the two, a third was asked to go on, and left without a token."""
+    job = Job(policy)
+    gone = job.text(10)
+    gone.write(0, 32)
+    first = gone.receipt(OPEN)
+    nothing = job.text(14, start=40, after=first).receipt(YIELDED)
+    writer = job.text(13, start=40, after=nothing)
+    writer.write(40, 8)
+    last = writer.receipt(FINAL)
+    for checker in (11, 12):
+        job.check(checker, first, 32)
+        job.check(checker, last, 48, carried=carried)
+    return job
+
+
+@pytest.mark.spec("A-16")
+@pytest.mark.parametrize("policy", [QUORUM, "adaptive:1"])
+def test_who_leaves_without_a_token_is_passed_over(policy: str) -> None:
+    assert verdict(relayed(policy, carried=8)).outcome == Outcome.ACCEPTED
+    assert verdict(relayed(policy, carried=0)).outcome == Outcome.INCONCLUSIVE
+
+
 @pytest.mark.spec("A-16", "A-23")
 def test_a_yielded_part_is_due_and_the_text_goes_on() -> None:
     job = Job(QUORUM)

@@ -14,6 +14,7 @@ from .work import Part, Told, Work, checker, executor, told
 def resumed() -> Iterator[Told]:
     yield from _gone_on()
     yield from _carried()
+    yield from _passed_over()
     yield from _torn()
     yield from _anew()
 
@@ -58,6 +59,28 @@ def _carried() -> Iterator[Told]:
         one, two = work.check(3, first, 3, 3), work.check(4, last, 7, 2, carried=carried, gaps=gaps)
         findings = [
             executor(part, UPHELD, 20), executor(other, UPHELD, 30), checker(one, UPHELD, 12), checker(two, UPHELD, 12),
+        ]  # fmt: skip
+        yield told(words, about, work, part, outcome, *findings)
+
+
+def _passed_over() -> Iterator[Told]:
+    """Node 5 was asked to go on after the two tokens that nobody signed for, and left without one."""
+    for words, about, policy, carried, outcome in (
+        ("passed-over", "The check of the next window covers them.", "quorum:2/2", 2, ACCEPTED),
+        ("passed-over-unchecked", "It does not.", "quorum:2/2", 0, INCONCLUSIVE),
+        ("passed-over-undrawn", "It does not; who left was not drawn.", "adaptive:1", 0, INCONCLUSIVE),
+    ):
+        work = Work(policy)
+        part = work.text(1)
+        first = work.window(part, 0, 3, "yielded", 20)
+        gone = work.text(5, 5, after=first)
+        nothing = work.window(gone, 5, 0, "yielded", 0)
+        other = work.text(2, 5, after=nothing)
+        last = work.window(other, 5, 2, "final", 30)
+        one, two = work.check(3, first, 3, 3), work.check(4, last, 7, 2, carried=carried)
+        findings = [
+            executor(part, UPHELD, 20), executor(gone, UPHELD, due_for=[nothing]), executor(other, UPHELD, 30),
+            checker(one, UPHELD, 12), checker(two, UPHELD, 12),
         ]  # fmt: skip
         yield told(words, about, work, part, outcome, *findings)
 

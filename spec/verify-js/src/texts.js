@@ -132,6 +132,7 @@ const endsText = ({ receipt: { fields } }) =>
 
 /** Whether every token from the text's beginning to this window's end is borne out. */
 function leadsBack(last, windows, beginning) {
+  let covered = last.end
   for (let window = last; window.outcome === 'accepted';) {
     const sequence = Number(window.receipt.fields.sequence)
     const order = window.part.order.fields
@@ -139,7 +140,7 @@ function leadsBack(last, windows, beginning) {
       window = windows.get(hex(window.part.receipts[sequence - 1].id))
       continue
     }
-    const covered = window.drawn ? window.checkedFrom : beginning
+    if (window.receipt.fields.tokens > 0) covered = window.drawn ? window.checkedFrom : beginning
     const before = order.continues && windows.get(hex(order.continues.receipt))
     if (!before) return covered <= beginning
     const younger = BigInt(before.part.order.fields.created_ms) > BigInt(order.created_ms)

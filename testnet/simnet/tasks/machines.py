@@ -426,7 +426,7 @@ async def run_client(world: World, spec: ClientSpec, ask: Callable[[Team], Await
                 network.begin(profile_rules(wall_ms), chance, serves=False)
                 await network.join(world.contacts)
                 judges = frozenset(world.judges)
-                desk = Desk(network, wallet, Settler(network), spec.key, wall_ms, book, judges, seal_openly)
+                desk = Desk(network, wallet, Settler(network), spec.key, wall_ms, book, judges, seal_openly, judges)
                 discovery = Discovery(network, wall_ms, nursery, book)
                 for subject in world.met if world.history else ():
                     history.passed(subject, EXECUTOR, wall_ms(), world.history)
