@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from math import inf
@@ -74,12 +74,16 @@ class Lending:
         self.decision = self._decide()
         availability.obey(_words(self.decision))
 
-    def feed(self, source: str, good_ms: int) -> Feed:
-        """Where an adapter's readings go. Raises `SettingError` if there are too many."""
+    def feed(self, source: str, good_ms: int, gives: Iterable[Signal] = ()) -> Feed:
+        """Where an adapter's readings go; it is not lent until it is known what they are: by `gives`, or by the first.
+
+        Raises `SettingError` if there are too many.
+        """
         try:
-            self.board.expect(source, ())
+            self.board.expect(source, gives)
         except ValueError as error:
             raise SettingError("sensors", str(error)) from None
+        self.look()
         return Feed(source, self.board, self.look, good_ms)
 
     def look(self) -> None:

@@ -127,6 +127,20 @@ async def test_a_departure_is_learned_on_the_machine_alone(tmp_path: Path) -> No
     assert lending(tmp_path, learn_departures=True)[0].stays_ms() > 0
 
 
+def test_a_sensor_that_has_not_been_read_keeps_the_machine_from_when_it_is_set_up(tmp_path: Path) -> None:
+    availability = Availability(4)
+    rules = Rules("site", Preferences(), 0, Draw(0, 100), sensed=True)
+    made = Lending(rules, availability, tmp_path, EventLog(tmp_path))
+    availability.start()
+    link = made.feed("link", 60_000, [Signal.METERED])
+    assert made.decision.lends and link.source == "link"
+    feed = made.feed("site", 60_000)
+    assert made.codes == {"sensor"} and not availability.lends
+    feed.expect([Signal.CHARGERS_W])
+    feed.take([(Signal.CHARGERS_W, 0.0)])
+    assert availability.lends
+
+
 def test_a_pause_is_no_longer_for_a_clock_that_was_set_back_and_a_damaged_word_lends_nothing(tmp_path: Path) -> None:
     now = Now(1_000, 1_000_000_000)
     save(tmp_path, Wish(paused_until_ms=61_000), now.ms, now.wall_ms)
