@@ -3,6 +3,7 @@ was in force stays in force."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -169,6 +170,18 @@ async def test_a_damaged_file_says_nothing(tmp_path: Path) -> None:
     for damaged in (b"", b"{", b"[]", b'{"seed": "zz", "events": []}', b'{"seed": "00", "events": [{"raw": 1}]}'):
         (tmp_path / "openadr.json").write_bytes(damaged)
         assert not Followed(tmp_path, Vtn()).asked.less
+
+
+async def test_an_event_too_deep_to_be_written_down_counts_all_the_same(vtn: Vtn, tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(2 * sys.getrecursionlimit()):
+        deep = [deep]
+    followed = Followed(tmp_path, vtn)
+    vtn.put("e1", [STOP], intervalPeriod=NOW)
+    await followed.poll()
+    (one,) = followed.ven._kept.values()
+    openadr_kept.save(tmp_path / "openadr.json", b"", [replace(one, raw={"deep": deep})], EventLog(tmp_path))
+    assert Followed(tmp_path, vtn).asked.stops
 
 
 async def test_an_event_that_turns_to_nonsense_stays_what_it_was(vtn: Vtn, tmp_path: Path) -> None:
