@@ -70,6 +70,7 @@ class Lending:
         self.changed = trio.Event()
         """Set, and replaced, when the machine begins or ceases to be lent, or a reason comes or goes."""
         self._woken = trio.Event()
+        self._to_note = trio.Event()
         self._notes: deque[Callable[[], None]] = deque(maxlen=NOTES_MAX)
         self.decision = self._decide()
         availability.obey(_words(self.decision))
@@ -106,17 +107,27 @@ class Lending:
             self.changed.set()
             self.changed = trio.Event()
             self._learn(before)
-        if self.decision.look_ms < before.look_ms or leaves or self._notes:
+        if self._notes:
+            self._to_note.set()
+        if self.decision.look_ms < before.look_ms or leaves:
             self._woken.set()
 
     async def run(self) -> None:
         """Looks again whenever time alone changes something, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_noting)
+            while True:
+                self._woken = trio.Event()
+                with trio.move_on_after(min(LOOK_S_MAX, max(0.001, (self.decision.look_ms - boot_ms()) / 1000))):
+                    await self._woken.wait()
+                self.look()
+
+    async def _keep_noting(self) -> None:
+        """In a task of its own: a disk that hangs keeps nobody from looking."""
         while True:
             await self.noted()
-            self._woken = trio.Event()
-            with trio.move_on_after(min(LOOK_S_MAX, max(0.001, (self.decision.look_ms - boot_ms()) / 1000))):
-                await self._woken.wait()
-            self.look()
+            self._to_note = trio.Event()
+            await self._to_note.wait()
 
     async def noted(self) -> None:
         """What was decided is in the log, and a departure that was learned is on the disk; written beside the event loop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,26 @@ def test_a_sensor_that_has_not_been_read_keeps_the_machine_from_when_it_is_set_u
     feed.expect([Signal.CHARGERS_W])
     feed.take([(Signal.CHARGERS_W, 0.0)])
     assert availability.lends
+
+
+async def test_a_disk_that_hangs_keeps_nobody_from_looking_by_time(tmp_path: Path) -> None:
+    availability, log = Availability(4), EventLog(tmp_path)
+    made = Lending(Rules("host", Preferences(), 0, Draw(0, 100)), availability, tmp_path, log)
+    availability.start()
+    os.mkfifo(log.path)  # whoever opens it to write hangs until somebody reads
+    reader = -1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.run)
+        try:
+            made.pause(0.5)
+            assert not availability.lends
+            with trio.fail_after(10):
+                await made.changed.wait()
+            assert availability.lends
+        finally:
+            reader = os.open(log.path, os.O_RDONLY | os.O_NONBLOCK)
+            nursery.cancel_scope.cancel()
+    os.close(reader)
 
 
 def test_a_pause_is_no_longer_for_a_clock_that_was_set_back_and_a_damaged_word_lends_nothing(tmp_path: Path) -> None:
