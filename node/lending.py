@@ -166,14 +166,17 @@ class Lending:
 
     def wants_w(self) -> float:
         """What would be drawn of the machine's connection now, if nothing but power bounded it: by its work, and by the rest as
-        far as sensors tell."""
+        far as sensors tell; infinity: one of them that should tell does not."""
         work = all(reason.code in POWER for reason in self.decision.reasons)
         return self.others_w() + (self.rules.draw.full_w if work else 0.0)
 
     def others_w(self) -> float:
-        """What chargers and the site's other load draw, as far as sensors tell."""
-        said = (self.board.known(signal, boot_ms()).values for signal in (Signal.CHARGERS_W, Signal.SITE_LOAD_W))
-        return sum(max(0.0, *values) for values in said if values)
+        """What chargers and the site's other load draw, as far as sensors tell; infinity: one that should tell does not."""
+        if self.board.unread():
+            return inf
+        meters = [each for each in (Signal.CHARGERS_W, Signal.SITE_LOAD_W) if self.board.is_expected(each)]
+        said = [self.board.known(signal, boot_ms()) for signal in meters]
+        return inf if any(each.why for each in said) else sum(max(0.0, *each.values) for each in said)
 
     def stays_ms(self) -> float:
         """How long the machine is likely to stay, by the owner's word and by past days; infinity if nothing is known of it."""
@@ -187,7 +190,8 @@ class Lending:
     def kwh_ucr(self) -> float:
         """What a kilowatt-hour costs the owner at this moment; with the battery's wear, if that gives it."""
         now = self.now()
-        return sum(kwh_ucr(self.rules.preferences, now.of_day_ms, on_battery=on_battery(self.board, now.ms)))
+        on = on_battery(self.board, now.ms)
+        return sum(kwh_ucr(self.rules.preferences, now.of_day_ms, on_battery=on, now_ucr=self.asked.kwh_ucr))
 
     def demand_unmetered(self) -> None:
         """It is lent on unmetered links alone, from now on: somebody tells how the link is."""

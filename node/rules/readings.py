@@ -138,6 +138,10 @@ class Board:
             return Known(why=f"{late}{f' ({broken.why})' if broken else ''}")
         return Known((reading.value,), "", reading.at_ms + reading.good_ms + 1)
 
+    def is_expected(self, signal: Signal) -> bool:
+        """Whether any source is there to give it."""
+        return any(signal in given for given in self.expects.values())
+
     def unread(self) -> dict[str, str]:
         """The sources of which not even that is known what they give, and why."""
         blank = [source for source, given in self.expects.items() if not given and source not in self.heard]

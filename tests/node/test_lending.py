@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from fallow.node import control
 from fallow.node.availability import Availability
 from fallow.node.lending import Lending
 from fallow.node.log import EventLog
-from fallow.node.rules.hours import Now
+from fallow.node.rules.asked import Asked
+from fallow.node.rules.hours import Now, Tariff
 from fallow.node.rules.policy import Rules, Wish
 from fallow.node.rules.preferences import Preferences
 from fallow.node.rules.signals import Signal
@@ -160,6 +162,28 @@ async def test_a_disk_that_hangs_keeps_nobody_from_looking_by_time(tmp_path: Pat
             reader = os.open(log.path, os.O_RDONLY | os.O_NONBLOCK)
             nursery.cancel_scope.cancel()
     os.close(reader)
+
+
+def test_what_the_grid_says_that_energy_costs_is_what_it_costs(tmp_path: Path) -> None:
+    made, _ = lending(tmp_path, tariff=Tariff(300))
+    assert made.kwh_ucr() == 300
+    made.grid.append(lambda now: Asked(kwh_ucr=-20.0))
+    made.look()
+    assert made.kwh_ucr() == -20
+
+
+def test_what_others_draw_is_not_known_while_a_meter_that_should_tell_does_not(tmp_path: Path) -> None:
+    rules = Rules("site", Preferences(), 0, Draw(0, 100), sensed=True)
+    made = Lending(rules, Availability(4), tmp_path, EventLog(tmp_path))
+    assert made.wants_w() == 100, "nobody is there to tell"
+    feed = made.feed("site", 60_000)
+    assert made.wants_w() == inf
+    feed.expect([Signal.CHARGERS_W])
+    assert made.wants_w() == inf
+    feed.take([(Signal.CHARGERS_W, 7_000.0)])
+    assert made.wants_w() == 7_100
+    feed.miss(Signal.CHARGERS_W, "it is dead")
+    assert made.wants_w() == inf
 
 
 def test_a_pause_is_no_longer_for_a_clock_that_was_set_back_and_a_damaged_word_lends_nothing(tmp_path: Path) -> None:
