@@ -312,8 +312,7 @@ class _Node:
         self.keeper = Keeper(engine, self._availability, self._executor, self._presence, offer, self._log)
         commands.hand_over(self.keeper, self._survey)
         if config.unmetered_only:
-            self._link = lending.feed(LINK, LINK_GOOD_MS)
-            self._link.expect([Signal.METERED])
+            self._link = lending.feed(LINK, LINK_GOOD_MS, [Signal.METERED])
             self._heed_link(self._survey.link)
             lending.demand_unmetered()
 

@@ -191,18 +191,20 @@ def _content(moment: Moment) -> str:
     return json.dumps(
         {
             "known": known, "wish": [wish.driving, paused_ms, wish.opted_out], "earns_ucr": moment.earns_ucr,
-            "draw": [draw.idle_w, draw.full_w], "unmetered_only": moment.unmetered_only, **_grid(moment),
+            "draw": [draw.idle_w, draw.full_w], "unmetered_only": moment.unmetered_only, **_seldom(moment),
         },
         separators=(",", ":"),
     )  # fmt: skip
 
 
-def _grid(moment: Moment) -> dict[str, Any]:
-    """What was asked in the grid's name; most moments have nothing of it."""
+def _seldom(moment: Moment) -> dict[str, Any]:
+    """What was asked in the grid's name, and sensors that had said nothing; most moments have nothing of it."""
     found: dict[str, Any] = {}
     if moment.asked != NOTHING:
         asked = moment.asked
         found["asked"] = [asked.stops, asked.caps, asked.shares, asked.imports, asked.kwh_ucr]
+    if moment.unread:
+        found["unread"] = moment.unread
     if moment.bounds:
         held = [(code, bound, bound.until_ms > moment.now.ms) for code, bound in moment.bounds]
         found["bounds"] = [[code, bound.watts, bound.why, holds, bound.whole] for code, bound, holds in held]
@@ -234,6 +236,7 @@ def _moment(now: Now, run: int, content: dict[str, Any]) -> Moment:
         content["unmetered_only"],
         _asked(content["asked"]) if "asked" in content else NOTHING,
         _bounds(content.get("bounds", [])),
+        tuple((source, why) for source, why in content.get("unread", [])),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from math import inf
@@ -70,16 +70,21 @@ class Lending:
         self.changed = trio.Event()
         """Set, and replaced, when the machine begins or ceases to be lent, or a reason comes or goes."""
         self._woken = trio.Event()
+        self._to_note = trio.Event()
         self._notes: deque[Callable[[], None]] = deque(maxlen=NOTES_MAX)
         self.decision = self._decide()
         availability.obey(_words(self.decision))
 
-    def feed(self, source: str, good_ms: int) -> Feed:
-        """Where an adapter's readings go. Raises `SettingError` if there are too many."""
+    def feed(self, source: str, good_ms: int, gives: Iterable[Signal] = ()) -> Feed:
+        """Where an adapter's readings go; it is not lent until it is known what they are: by `gives`, or by the first.
+
+        Raises `SettingError` if there are too many.
+        """
         try:
-            self.board.expect(source, ())
+            self.board.expect(source, gives)
         except ValueError as error:
             raise SettingError("sensors", str(error)) from None
+        self.look()
         return Feed(source, self.board, self.look, good_ms)
 
     def look(self) -> None:
@@ -102,17 +107,27 @@ class Lending:
             self.changed.set()
             self.changed = trio.Event()
             self._learn(before)
-        if self.decision.look_ms < before.look_ms or leaves or self._notes:
+        if self._notes:
+            self._to_note.set()
+        if self.decision.look_ms < before.look_ms or leaves:
             self._woken.set()
 
     async def run(self) -> None:
         """Looks again whenever time alone changes something, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_noting)
+            while True:
+                self._woken = trio.Event()
+                with trio.move_on_after(min(LOOK_S_MAX, max(0.001, (self.decision.look_ms - boot_ms()) / 1000))):
+                    await self._woken.wait()
+                self.look()
+
+    async def _keep_noting(self) -> None:
+        """In a task of its own: a disk that hangs keeps nobody from looking."""
         while True:
             await self.noted()
-            self._woken = trio.Event()
-            with trio.move_on_after(min(LOOK_S_MAX, max(0.001, (self.decision.look_ms - boot_ms()) / 1000))):
-                await self._woken.wait()
-            self.look()
+            self._to_note = trio.Event()
+            await self._to_note.wait()
 
     async def noted(self) -> None:
         """What was decided is in the log, and a departure that was learned is on the disk; written beside the event loop."""
@@ -151,14 +166,17 @@ class Lending:
 
     def wants_w(self) -> float:
         """What would be drawn of the machine's connection now, if nothing but power bounded it: by its work, and by the rest as
-        far as sensors tell."""
+        far as sensors tell; infinity: one of them that should tell does not."""
         work = all(reason.code in POWER for reason in self.decision.reasons)
         return self.others_w() + (self.rules.draw.full_w if work else 0.0)
 
     def others_w(self) -> float:
-        """What chargers and the site's other load draw, as far as sensors tell."""
-        said = (self.board.known(signal, boot_ms()).values for signal in (Signal.CHARGERS_W, Signal.SITE_LOAD_W))
-        return sum(max(0.0, *values) for values in said if values)
+        """What chargers and the site's other load draw, as far as sensors tell; infinity: one that should tell does not."""
+        if self.board.unread():
+            return inf
+        meters = [each for each in (Signal.CHARGERS_W, Signal.SITE_LOAD_W) if self.board.is_expected(each)]
+        said = [self.board.known(signal, boot_ms()) for signal in meters]
+        return inf if any(each.why for each in said) else sum(max(0.0, *each.values) for each in said)
 
     def stays_ms(self) -> float:
         """How long the machine is likely to stay, by the owner's word and by past days; infinity if nothing is known of it."""
@@ -172,7 +190,8 @@ class Lending:
     def kwh_ucr(self) -> float:
         """What a kilowatt-hour costs the owner at this moment; with the battery's wear, if that gives it."""
         now = self.now()
-        return sum(kwh_ucr(self.rules.preferences, now.of_day_ms, on_battery=on_battery(self.board, now.ms)))
+        on = on_battery(self.board, now.ms)
+        return sum(kwh_ucr(self.rules.preferences, now.of_day_ms, on_battery=on, now_ucr=self.asked.kwh_ucr))
 
     def demand_unmetered(self) -> None:
         """It is lent on unmetered links alone, from now on: somebody tells how the link is."""

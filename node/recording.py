@@ -98,9 +98,10 @@ class Recorder:
         known = seen(lending.board, now.ms)
         rules = lending.rules
         bounds = tuple(sorted(lending.board.bounds.items()))
+        unread = tuple(sorted(lending.board.unread().items()))
         return Moment(
-            now, run, known, lending.wish, lending.earned_ucr, rules.draw, rules.unmetered_only, lending.asked, bounds
-        )
+            now, run, known, lending.wish, lending.earned_ucr, rules.draw, rules.unmetered_only, lending.asked, bounds, unread
+        )  # fmt: skip
 
     def _passed(self, moment: Moment) -> Passed:
         joules = self.account.total_j - self._counted_j if self.account else 0.0

@@ -166,6 +166,8 @@ class Gossip:
                 self._changed()
                 with suppress(trio.WouldBlock):  # the next round brings it
                     self._news.send_nowait((exchange.grid, news, source))
+                for envelope in news:
+                    self._orders.note(envelope)
 
     def _said(self, grid: bytes, envelopes: Sequence[bytes]) -> ShedExchange:
         return ShedExchange(grid, tuple(self._orders.of(grid)), tuple(envelopes[:SHED_SENT_MAX]))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -28,8 +29,8 @@ from ..sensors.feed import boot_ms
 from .openadr_config import OpenAdr
 from .openadr_events import OddError
 from .openadr_force import Force, in_force
-from .openadr_http import PAGE, Vtn, VtnError, client
-from .openadr_kept import STATE, load, save, understood
+from .openadr_http import ANSWER_S, PAGE, Vtn, VtnError, client
+from .openadr_kept import STATE, Kept, load, save, understood
 from .openadr_reports import Figures, Reporting
 
 EVENTS_MAX: Final = 500
@@ -42,6 +43,8 @@ RETRY_S_MAX: Final = 600.0
 """After a failure; twice as long after each further one."""
 JITTER: Final = 0.1
 """So that a fleet that was started together does not ask together."""
+SAVE_S: Final = 5.0
+"""For the disk; then the next question to the VTN comes first."""
 TOLD_MAX: Final = 32
 """Lines about events in `fallow node why`."""
 
@@ -68,6 +71,9 @@ class Ven:
         """From when to when it holds."""
         self._reporting = Reporting(config.ven_name, config.reports)
         self._seed, self._kept = load(self._path, log)
+        self._saved = self._kept
+        self._writer = trio.CapacityLimiter(1)
+        """One place: what was given up on is over before anything is written again."""
 
     def asked(self, now: Now) -> Asked:
         """What the VTN asks at this moment, as far as it has been heard."""
@@ -118,7 +124,7 @@ class Ven:
             query |= {"programID": program} if program else {}
             query |= {"targets": list(self._config.targets)} if self._config.targets else {}
             raws += await vtn.pages("/events", query, EVENTS_MAX)
-        await self._take(vtn, raws, remarks)
+        await self._take(vtn, raws, followed, remarks)
         await self._report(vtn, remarks)
         self._remarks = tuple(remarks[:TOLD_MAX])
 
@@ -160,8 +166,8 @@ class Ven:
             self._programs_at_s = -inf  # it is looked for with the next question
         return [by_name[name] for name in self._config.programs if name in by_name]
 
-    async def _take(self, vtn: Vtn, rows: list[Any], remarks: list[str]) -> None:
-        """These are all events that there are; one that is gone is cancelled."""
+    async def _take(self, vtn: Vtn, rows: list[Any], followed: list[str], remarks: list[str]) -> None:
+        """These are all events of the followed programs that there are, and count at once; one that is gone is cancelled."""
         if vtn.date_ms is not None:
             self._ahead_ms = vtn.date_ms - boot_ms()
         now_ms = float(self._vtn_now(Now(boot_ms(), wall_ms())).wall_ms)
@@ -172,28 +178,55 @@ class Ven:
         except OddError as error:
             raise VtnError(str(error)) from None
         remarks += odd
-        if len(rows) >= PAGE:  # a list that changed while its pages were read may have lost one
-            for id_ in before.keys() - kept.keys():
-                if not await _is_gone(vtn, id_):
-                    kept[id_] = before[id_]
         if len(kept) > EVENTS_MAX:
             raise VtnError(f"it has more than {EVENTS_MAX} events")
-        for id_ in before.keys() - kept.keys():
-            self._log.write("grid_event_gone", id=id_)
-        self._kept, self._force = kept, None
+        missing = [id_ for id_ in before if id_ not in kept]
+        # A named program that is not to be found for a moment takes no event with it.
+        unasked = [id_ for id_ in missing if self._is_unasked(before[id_], followed)]
+        # A list that changed while its pages were read may have lost one.
+        doubtful = [id_ for id_ in missing if id_ not in unasked] if len(rows) >= PAGE else []
+        self._hold(kept | {id_: before[id_] for id_ in [*unasked, *doubtful][:EVENTS_MAX]})
+        with trio.move_on_after(ANSWER_S):
+            for id_ in doubtful:
+                if id_ in self._kept and await _is_gone(vtn, id_):
+                    self._hold({other: one for other, one in self._kept.items() if other != id_})
+        await self._save()
+
+    def _is_unasked(self, one: Kept, followed: list[str]) -> bool:
+        return len(followed) < max(1, len(self._config.programs)) and one.schedule.event.program not in followed
+
+    def _hold(self, kept: dict[str, Kept]) -> None:
+        """These events count."""
+        before, self._kept, self._force = self._kept, kept, None
         self._fault, self._heard_ms = "", boot_ms()
         self._changed()
+        for id_ in before.keys() - kept.keys():
+            self._log.write("grid_event_gone", id=id_)
         if kept != before:
             self._log.write("grid_events", count=len(kept))
-            await trio.to_thread.run_sync(save, self._path, self._seed, list(kept.values()), self._log)
+
+    async def _save(self) -> None:
+        """A restart finds them; a disk that hangs is left to it, and given the events of the time when it has come back."""
+        kept = self._kept
+        if kept == self._saved:
+            return
+        write = partial(save, self._path, self._seed, list(kept.values()), self._log)
+        with trio.move_on_after(SAVE_S):
+            await trio.to_thread.run_sync(write, limiter=self._writer, abandon_on_cancel=True)
+            self._saved = kept
 
     async def _report(self, vtn: Vtn, remarks: list[str]) -> None:
         now_ms = float(self._vtn_now(Now(boot_ms(), wall_ms())).wall_ms)
-        for body in self._reporting.due((one.schedule for one in self._kept.values()), now_ms, self.figures()):
-            try:
-                await vtn.call("POST", "/reports", body=body)
-            except VtnError as error:
-                remarks.append(f"a report of {self._kept[body['eventID']].schedule.event.title} was not taken: {error}")
+        due = self._reporting.due((one.schedule for one in self._kept.values()), now_ms, self.figures())
+        with trio.move_on_after(ANSWER_S) as limit:  # for all of them: what is asked next does not wait for them
+            for body in due:
+                try:
+                    await vtn.call("POST", "/reports", body=body)
+                except VtnError as error:
+                    title = self._kept[body["eventID"]].schedule.event.title
+                    remarks.append(f"a report of {title} was not taken: {error}")
+        if limit.cancelled_caught:
+            remarks.append(f"reports were not taken in {ANSWER_S:g} s")
 
     def _lose(self, why: str) -> None:
         if why != self._fault:
@@ -214,12 +247,11 @@ class Ven:
 
 
 async def _is_gone(vtn: Vtn, id_: str) -> bool:
+    """Whether that is known."""
     try:
         await vtn.call("GET", f"/events/{id_}")
     except VtnError as error:
-        if error.status in (403, 404, 405, 410, 501):
-            return True
-        raise
+        return error.status in (403, 404, 405, 410, 501)
     return False
 
 

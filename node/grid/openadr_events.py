@@ -28,6 +28,8 @@ _DURATION: Final = re.compile(
 _DAY_S: Final = 86_400
 FOREVER_S: Final = 1000 * 366 * _DAY_S
 """`P9999Y` is the standard's word for a time without end."""
+LEAST_S: Final = 1.0
+"""Nothing that draws power follows faster, and each change of an interval is looked at."""
 
 SIMPLE, IMPORT_LIMIT, SETPOINT = "SIMPLE", "IMPORT_CAPACITY_LIMIT", "DISPATCH_SETPOINT"
 PRICE, GHG = "PRICE", "GHG"
@@ -136,7 +138,10 @@ def parsed(body: bytes) -> Any:
 
 
 def duration_ms(written: object) -> float | None:
-    """Milliseconds of an ISO 8601 duration; months have 30 days, years 365. None for none. Raises `OddError`."""
+    """Milliseconds of an ISO 8601 duration, a second at least; months have 30 days, years 365. None for none.
+
+    Raises `OddError`.
+    """
     found = _DURATION.fullmatch(written) if isinstance(written, str) and len(written) <= 64 else None
     if not found:
         raise OddError(f"{words(written)!r} is no duration")
@@ -144,7 +149,7 @@ def duration_ms(written: object) -> float | None:
     total_s = int(years or 0) * 365 * _DAY_S + int(months or 0) * 30 * _DAY_S
     total_s += int(days or 0) * _DAY_S * (7 if unit == "W" else 1) + int(hours or 0) * 3600 + int(minutes or 0) * 60
     exact_s = total_s + float(seconds or 0)
-    return inf if exact_s >= FOREVER_S else exact_s * 1000 or None
+    return inf if exact_s >= FOREVER_S else max(LEAST_S, exact_s) * 1000 if exact_s else None
 
 
 def moment_ms(written: object) -> float:
@@ -205,7 +210,7 @@ def _payload(raw: object, event: str, units: Mapping[str, tuple[str, str]]) -> P
     number = first if isinstance(first, int | float) and not isinstance(first, bool) else None
     if isinstance(first, int) and abs(first) > 1e15:
         number = None  # JSON allows integers that no float holds
-    if number is None or not isfinite(number) or scale == 0:
+    if number is None or not isfinite(number * scale) or scale == 0:
         why = f"unit {words(unit)!r}" if scale == 0 else f"value {words(first)!r}"
         return Payload(kind, 0.0, odd=f"its {kind} has a {why} that is not understood")
     return Payload(kind, float(number) * scale, currency=currency)

@@ -83,8 +83,8 @@ def save(path: Path, seed: bytes, kept: Iterable[Kept], log: EventLog) -> None:
         with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
             json.dump({"seed": seed.hex(), "events": rows}, stream)
         scratch.replace(path)
-    except OSError as error:
-        log.write("grid_state_lost", why=str(error.strerror))
+    except (OSError, RecursionError) as error:  # what was nested just so deeply that it could be read
+        log.write("grid_state_lost", why=str(getattr(error, "strerror", None) or error))
 
 
 def _understood(

@@ -63,7 +63,8 @@ def _start_site(config: Config, site: SiteConfig, lending: Lending, nursery: tri
         lending.bind(SITE, Bound(watts, why, boot_ms() + SITE_GOOD_S * 1000))
 
     log, wants = EventLog(config.state), config.preferences
-    guarded = Site(site, lending.board, wants, local_now, earns_per_kwh(lending), tell, log)
+    earns = earns_per_kwh(lending)
+    guarded = Site(site, lending.board, wants, local_now, earns, tell, log, lambda: lending.asked.imports)
     tell(0.0, "the site's guard has not looked yet")
     nursery.start_soon(guarded.run)
 

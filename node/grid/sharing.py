@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,8 @@ class Sharing:
         log: EventLog, roster: Path | None = None, reserve_w: int = 0,
     ) -> None:  # fmt: skip
         """`wants_w`: what would be drawn of the connection now, if it may be. `roster`: a file in which the operator puts the
-        newest one. `reserve_w` of the own share is never lent."""
+        newest one. `reserve_w` of the own share is never lent; nothing is, nor borrowed, while `wants_w` is infinite: not
+        known."""
         self.member = member
         self._network = network
         self._ledger = ledger
@@ -103,7 +105,9 @@ class Sharing:
         lenders = member.lenders(wall_ms())
         chance().shuffle(lenders)
         for lender in lenders:
-            wish = member.wish(lender, round(self._wants_w()) + self._reserve_w, wall_ms())
+            if (wants_w := self._wants_w()) == inf:
+                break
+            wish = member.wish(lender, round(wants_w) + self._reserve_w, wall_ms())
             if wish is not None and await self._ask(lender, *wish):
                 asked = True
         if not asked and (others := [each for each in member.others() if not self._is_silent(each)]):
@@ -151,8 +155,10 @@ class Sharing:
     async def _reply(self, peer: bytes, request: FeederRequest) -> FeederReply:
         """What the peer lacks; a lease is stored, and less is drawn, before it is sent."""
         member = self.member
-        keeps_w = round(self._wants_w()) + self._reserve_w
-        lease = member.grant(peer, request.roster, request.wanted_w, keeps_w, wall_ms(), chance().randbytes(16))
+        lease, wants_w = None, self._wants_w()
+        if wants_w < inf:
+            keeps_w = round(wants_w) + self._reserve_w
+            lease = member.grant(peer, request.roster, request.wanted_w, keeps_w, wall_ms(), chance().randbytes(16))
         if lease is not None:
             self.look()
             self._log.write("feeder_lends", peer=short(peer), watts=lease.record.lent_w)

@@ -81,14 +81,19 @@ class Orders:
         self._ids[order.id] = order
         self._asked = {}
         self._ahead_ms = now_ms - boot_ms()
-        self._log.write(
-            "shed_order",
-            zone=words(record.zone),
-            cause=words(record.event),
-            cap_w=record.cap_w,
-            sequence=record.sequence,
-        )
         return True
+
+    def note(self, envelope: bytes) -> None:
+        """An order that was taken is in the log; written when it is acted upon, for the disk may hang."""
+        if order := self._ids.get(blake3(envelope).digest()):
+            record = order.record
+            self._log.write(
+                "shed_order",
+                zone=words(record.zone),
+                cause=words(record.event),
+                cap_w=record.cap_w,
+                sequence=record.sequence,
+            )
 
     def knows(self, envelope: bytes) -> bool:
         """Whether it is one of those kept."""

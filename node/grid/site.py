@@ -7,7 +7,7 @@ and renamed into place, and until when that holds (`until_ms`): a file that is o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -17,6 +17,7 @@ import trio
 
 from ..log import EventLog, wall_ms
 from ..machine import beside
+from ..rules.asked import Cap
 from ..rules.hours import DAY_MS, Now
 from ..rules.preferences import Preferences
 from ..rules.readings import Board
@@ -41,8 +42,9 @@ class Site:
     def __init__(
         self, config: SiteConfig, board: Board, wants: Preferences, now: Callable[[], Now],
         earns_ucr_kwh: Callable[[], float | None], tell: Callable[[float, str], None], log: EventLog,
+        imports: Callable[[], Sequence[Cap]] = tuple,
     ) -> None:  # fmt: skip
-        """Raises `SettingError` if the expected day cannot be read."""
+        """`imports`: what is asked of the whole connection. Raises `SettingError` if the expected day cannot be read."""
         self.plan: Plan | None = None
         self.last: Orders = REST
         self._config = config
@@ -52,6 +54,7 @@ class Site:
         self._earns_ucr_kwh = earns_ucr_kwh
         self._tell = tell
         self._log = log
+        self._imports = imports
         self._day: Day | None = load_day(config.expected) if config.expected else None
 
     async def run(self) -> None:
@@ -129,7 +132,7 @@ class Site:
         if not told:
             others_w += max((0.0, *battery.values))  # what it takes by itself; what it gives is not relied on
         soc_pct = min(float(each) for each in soc.values) if told else None
-        limit_w = min((self._config.limit_w, *limit.values))
+        limit_w = min((self._config.limit_w, *limit.values, *(watts for watts, _ in self._imports())))
         if limit.why and self._expects(Signal.GRID_LIMIT_W):
             return None, limit.why
         return Seen(limit_w, others_w, soc_pct, min((inf, *cap.values))), ""

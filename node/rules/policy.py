@@ -159,6 +159,8 @@ class _Look:
 
     def _used(self) -> Iterator[Reason]:
         """Whether somebody uses the machine, or is about to."""
+        for source, why in self._board.unread().items():
+            yield Reason("sensor", f"what {source} knows is not known: {why}", unknown=True)
         moving = self._ask(Signal.SPEED_KMH), self._ask(Signal.MOVING)
         for signal, said in zip((Signal.SPEED_KMH, Signal.MOVING), moving, strict=True):
             if any(abs(value) > STANDING_KMH for value in said.values):

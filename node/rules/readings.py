@@ -17,6 +17,7 @@ SOURCES_MAX: Final = 16
 """Sensors of one node: a vehicle, a host, a site, and room for more."""
 EARLIER_MS: Final = 2000
 """So much earlier than the reading before is not yet a clock going backwards: two paths of one vehicle report out of order."""
+UNREAD: Final = "it has not been read yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Board:
     """Of whole sources."""
     bounds: dict[str, Bound] = field(default_factory=dict)
     """By the code of the reason that there is where one is not known any more."""
+    heard: set[str] = field(default_factory=set)
+    """Sources that have been read, be it that they had nothing to give."""
 
     def expect(self, source: str, signals: Iterable[Signal]) -> None:
         """This is what the source is there to give, from now on. Raises `ValueError` beyond `SOURCES_MAX` sources."""
@@ -90,6 +93,7 @@ class Board:
     def take(self, source: str, readings: Iterable[Reading]) -> None:
         """The readings are the latest, or faults if they cannot be true. A source that reads again is whole again."""
         self.broken.pop(source, None)
+        self.heard.add(source)
         for reading in readings:
             place = source, reading.signal
             if why := self._lie(place, reading):
@@ -127,12 +131,21 @@ class Board:
         if fault:
             return Known(why=fault.why)
         if reading is None:
-            return Known(why=broken.why if broken else "it has not been read yet")
+            return Known(why=broken.why if broken else UNREAD)
         age_ms = now_ms - reading.at_ms
         if not 0 <= age_ms <= reading.good_ms:
             late = f"last read {age_ms // 1000} s ago" if age_ms >= 0 else "read in the future"
             return Known(why=f"{late}{f' ({broken.why})' if broken else ''}")
         return Known((reading.value,), "", reading.at_ms + reading.good_ms + 1)
+
+    def is_expected(self, signal: Signal) -> bool:
+        """Whether any source is there to give it."""
+        return any(signal in given for given in self.expects.values())
+
+    def unread(self) -> dict[str, str]:
+        """The sources of which not even that is known what they give, and why."""
+        blank = [source for source, given in self.expects.items() if not given and source not in self.heard]
+        return {source: self.broken[source].why if source in self.broken else UNREAD for source in blank}
 
     def health(self, now_ms: int) -> Mapping[str, str]:
         """Each source in words: what is wrong with it, or that nothing is."""

@@ -42,6 +42,8 @@ class Moment:
     """What the grid asked."""
     bounds: tuple[tuple[str, Bound], ...] = ()
     """What the node itself had found that it might draw, by code."""
+    unread: tuple[tuple[str, str], ...] = ()
+    """Sources of which it was not known what they give, each with why."""
 
     @property
     def board(self) -> Board:
@@ -57,6 +59,9 @@ class Moment:
         for code, bound in self.bounds:
             board.bounds[code] = replace(bound, until_ms=inf) if bound.until_ms > self.now.ms else bound
         board.expects = {source: frozenset(signals) for source, signals in expects.items()}
+        for source, why in self.unread:
+            board.expects[source] = frozenset()
+            board.lose(source, why, self.now.ms)
         return board
 
 

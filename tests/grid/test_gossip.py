@@ -216,3 +216,12 @@ async def test_whoever_brings_what_is_over_again_and_again_waits_for_it(
     began = trio.current_time()
     await answering.answer(Question(encode_message(ShedExchange(KEY, (), (order(sequence=10).envelope,)))))
     assert trio.current_time() == began
+
+
+async def test_an_order_is_acted_upon_before_it_is_written_down(tmp_path: Path) -> None:
+    done: list[str] = []
+    log = EventLog(tmp_path, lambda event, fields: done.append(event))
+    orders = Orders([KEY], ["home"], tmp_path, log)
+    answering = gossip.Gossip(cast(Any, Alone()), orders, lambda: done.append("acted upon"), log)
+    await answering.answer(cast(Any, Question(encode_message(ShedExchange(KEY, (), (order().envelope,))))))
+    assert done == ["acted upon", "shed_order"]

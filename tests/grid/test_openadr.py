@@ -3,9 +3,12 @@ was in force stays in force."""
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +174,18 @@ async def test_a_damaged_file_says_nothing(tmp_path: Path) -> None:
         assert not Followed(tmp_path, Vtn()).asked.less
 
 
+async def test_an_event_too_deep_to_be_written_down_counts_all_the_same(vtn: Vtn, tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(2 * sys.getrecursionlimit()):
+        deep = [deep]
+    followed = Followed(tmp_path, vtn)
+    vtn.put("e1", [STOP], intervalPeriod=NOW)
+    await followed.poll()
+    (one,) = followed.ven._kept.values()
+    openadr_kept.save(tmp_path / "openadr.json", b"", [replace(one, raw={"deep": deep})], EventLog(tmp_path))
+    assert Followed(tmp_path, vtn).asked.stops
+
+
 async def test_an_event_that_turns_to_nonsense_stays_what_it_was(vtn: Vtn, tmp_path: Path) -> None:
     followed = Followed(tmp_path, vtn)
     vtn.put("e1", [STOP], intervalPeriod=NOW)
@@ -274,6 +289,89 @@ async def test_of_many_pages_an_event_is_gone_only_if_the_vtn_says_so(vtn: Vtn, 
     del vtn.events["e-stop"]
     await followed.poll()
     assert not followed.asked.less
+
+
+async def test_a_new_stop_counts_whatever_becomes_of_the_question_for_events_that_are_missing(
+    vtn: Vtn, tmp_path: Path
+) -> None:
+    followed = Followed(tmp_path, vtn)
+    for number in range(60):
+        vtn.put(f"e{number}", [interval(("PRICE", 0.1))], intervalPeriod=NOW)
+    await followed.poll()
+    del vtn.events["e7"]
+    vtn.put("e-stop", [STOP], intervalPeriod=NOW)
+    vtn.refuses["/events/e7"] = 503
+    await followed.poll()
+    assert followed.asked.stops
+    assert "61 events known" in followed.heard[0], "what is not known to be gone is kept"
+    vtn.refuses.clear()
+    await followed.poll()
+    assert "60 events known" in followed.heard[0]
+
+
+async def test_a_program_that_is_not_listed_for_a_moment_takes_no_stop_with_it(vtn: Vtn, tmp_path: Path) -> None:
+    followed = Followed(tmp_path, vtn, programs=("Shed", "Prices"))
+    vtn.put("e1", [STOP], intervalPeriod=NOW)
+    vtn.put("e2", [interval(("PRICE", 0.1))], "p2", intervalPeriod=NOW)
+    await followed.poll()
+    programs, vtn.programs = vtn.programs, vtn.programs[1:]
+    followed.ven._programs_at_s = -inf
+    await followed.poll()
+    assert followed.asked.stops and "it has no program Shed" in followed.heard
+    vtn.programs = programs
+    del vtn.events["e1"]
+    await followed.poll()
+    assert not followed.asked.less
+
+
+async def test_a_disk_that_hangs_keeps_no_question_from_being_asked(
+    vtn: Vtn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openadr, "SAVE_S", 0.05, raising=False)
+    hangs, written = threading.Event(), openadr.save
+
+    def save(*all_of_it: Any) -> None:
+        hangs.wait(20)
+        written(*all_of_it)
+
+    monkeypatch.setattr(openadr, "save", save)
+    followed = Followed(tmp_path, vtn)
+    vtn.put("e1", [STOP], intervalPeriod=NOW)
+    try:
+        with trio.fail_after(10):
+            await followed.poll()
+            vtn.put("e2", [interval(("PRICE", 0.1))], intervalPeriod=NOW)
+            await followed.poll()
+        assert followed.asked.stops and "2 events known" in followed.heard[0]
+        assert not (tmp_path / "openadr.json").exists()
+    finally:
+        hangs.set()
+    monkeypatch.setattr(openadr, "SAVE_S", 10)
+    await followed.poll()
+    assert Followed(tmp_path, vtn).ven._kept.keys() == {"e1", "e2"}
+
+
+async def test_reports_that_nobody_takes_are_given_up_together(
+    vtn: Vtn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openadr, "ANSWER_S", 0.2, raising=False)
+    followed = Followed(tmp_path, vtn, reports=("USAGE",))
+    vtn.date_s = 1_795_885_200.0
+    for number in range(3):
+        period = {"start": "2026-11-28T17:00:00Z", "duration": "PT10M"}
+        vtn.put(f"e{number}", [STOP], intervalPeriod=period, reportDescriptors=[{"payloadType": "USAGE"}])
+    await followed.poll()
+    vtn.date_s += 601
+    answer = vtn._answer
+
+    def slow_reports(head: Any, target: str, body: bytes) -> tuple[int, Any]:
+        vtn.fault = "slow" if target == "/reports" else ""
+        return answer(head, target, body)
+
+    vtn._answer = slow_reports  # type: ignore[method-assign]
+    with trio.fail_after(10):
+        await followed.poll()
+    assert "reports were not taken in 0.2 s" in followed.heard
 
 
 async def test_a_vtn_that_asks_for_time_gets_it(vtn: Vtn, tmp_path: Path) -> None:

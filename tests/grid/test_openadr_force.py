@@ -240,6 +240,21 @@ def test_times_and_durations_are_read_as_the_standard_writes_them() -> None:
     assert duration_ms("P2W") == 14 * 24 * HOUR and duration_ms("P9999Y") == inf and duration_ms("PT0S") is None
 
 
+@pytest.mark.parametrize("seconds", ["0.0000001", "0.003", "0"])
+def test_intervals_of_next_to_nothing_neither_break_it_nor_have_it_look_without_end(seconds: str) -> None:
+    rows = [interval(("SIMPLE", 2), duration=f"PT{seconds}S")]
+    events = known(event(*rows, intervalPeriod={"start": START}, duration="PT1H"))
+    found = at(events, START_MS)
+    assert found.asked.stops
+    assert found.changes_ms >= START_MS + 1000
+
+
+def test_a_number_that_its_unit_makes_endless_is_not_understood() -> None:
+    units = {"objectType": "EVENT_PAYLOAD_DESCRIPTOR", "payloadType": "PRICE", "units": "WH"}
+    (one,) = event_of(event(interval(("PRICE", 1e307)), payloadDescriptors=[units])).intervals
+    assert "is not understood" in one.payloads[0].odd
+
+
 def test_the_official_schema_finds_what_is_wrong_with_a_message() -> None:
     from jsonschema import ValidationError
 

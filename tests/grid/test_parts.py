@@ -1,6 +1,7 @@
 """A node's part in the grid: from what an operator signs to what the node's work may draw."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -70,8 +71,9 @@ async def test_the_share_is_the_budget_and_its_words_are_told(
     network, enough, before = Quiet(), trio.Event(), lending.decision.budget_w
     lending.on_power = lambda decision: enough.set() if decision.budget_w > 0 else None
     assert before == float("inf")
-    async with trio.open_nursery() as nursery:
-        with start_grid(config, KEY, network, lending, nursery):  # type: ignore[arg-type]
+    with ExitStack() as closing:  # as the daemon has it: the ledger is closed when nobody writes any more
+        async with trio.open_nursery() as nursery:
+            closing.enter_context(start_grid(config, KEY, network, lending, nursery))  # type: ignore[arg-type]
             assert lending.decision.budget_w == 0
             assert network.served == [FEEDER_PROTOCOL]
             with trio.fail_after(60):

@@ -11,6 +11,7 @@ from fallow.node.config import load
 from fallow.node.grid.site import Site
 from fallow.node.grid.site_config import Battery, SiteConfig
 from fallow.node.log import EventLog
+from fallow.node.rules.asked import Cap
 from fallow.node.rules.hours import Now
 from fallow.node.rules.policy import Memory, Rules, Wish, decide
 from fallow.node.rules.preferences import Preferences
@@ -110,11 +111,13 @@ def test_a_bound_that_nobody_renews_lets_nothing_be_drawn() -> None:
     assert found.reasons[0].unknown
 
 
-def site(board: Board, tmp_path: Path, told: Callable[[float, str], None], now_ms: int = 0) -> Site:
+def site(
+    board: Board, tmp_path: Path, told: Callable[[float, str], None], now_ms: int = 0, imports: tuple[Cap, ...] = ()
+) -> Site:
     battery = Battery(200, 60_000, setpoint=tmp_path / "setpoint")
     config = SiteConfig(150_000, 40_000, 140_000, 2_000, 1_000, share_pct=50, battery=battery)
     log = EventLog(tmp_path)
-    return Site(config, board, Preferences(), lambda: Now(now_ms, now_ms), lambda: None, told, log)
+    return Site(config, board, Preferences(), lambda: Now(now_ms, now_ms), lambda: None, told, log, lambda: imports)
 
 
 def test_a_site_whose_meters_are_silent_lets_nothing_be_drawn(tmp_path: Path) -> None:
@@ -128,6 +131,17 @@ def test_a_site_whose_meters_are_silent_lets_nothing_be_drawn(tmp_path: Path) ->
     assert told[0] == (0.0, "the site's guard does not know what else is drawn: meter: it has not been read yet")
     assert told[1][0] == 500.0  # half of the first second's ramp
     assert "no plan yet" in told[1][1]
+
+
+def test_the_guard_keeps_to_what_the_grid_asks_of_the_whole_connection(tmp_path: Path) -> None:
+    board = Board()
+    board.expect("meter", [Signal.CHARGERS_W, Signal.SOC_PCT])
+    board.take("meter", [Reading(Signal.CHARGERS_W, 10_000, 0, 500), Reading(Signal.SOC_PCT, 50, 0, 500)])
+    asked: tuple[Cap, ...] = ((4_000.0, "the grid"), (90_000.0, "another"))
+    guarded = site(board, tmp_path, lambda *each: None, imports=asked)
+    guarded.step(1.0)
+    assert guarded.last.work_w == 0
+    assert guarded.last.battery_w <= -6_000, "chargers draw more than may come: the battery gives the rest"
 
 
 async def test_a_site_plans_and_tells_its_battery(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,22 @@ async def test_a_member_that_wants_more_borrows_from_those_that_may_lend(tmp_pat
     assert sum(each.member.allowance(later_ms).watts for each in street.there.values()) == 4 * SHARE_W
     lent = [each.member.key for each in others if each.member.given]
     assert [street.told[key].watts for key in lent] == [SHARE_W - part_w] * 2
+
+
+async def test_nothing_is_lent_or_borrowed_while_it_is_not_known_what_is_drawn(tmp_path: Path) -> None:
+    street, paper = Street(tmp_path), roster(wall_ms() - 3 * SKEW_MS)
+    here, *_ = [street.add(key, paper) for key in KEYS]
+    own = here.member.key
+    street.wants = {own: inf}
+    borrower = next(each.key for each in paper.record.members if own in lenders(paper, each.key))
+    asked = OneStream(borrower, encode_message(FeederRequest((paper.id,), paper.id, 500)))
+    await here.answer(asked)  # type: ignore[arg-type]
+    await here._round()
+    assert len(asked.answers) == 1
+    assert here.member.given == here.member.held == []
+    street.wants = {}
+    await here.answer(OneStream(borrower, encode_message(FeederRequest((paper.id,), paper.id, 500))))  # type: ignore[arg-type]
+    assert len(here.member.given) == 1
 
 
 @pytest.mark.spec("G-26")

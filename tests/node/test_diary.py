@@ -85,7 +85,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     assert [each.moment.now.wall_ms for each in diary.entries(tmp_path, 2 * MINUTE)] == [2 * MINUTE]
     asked = Asked(("stop",), ((5.0, "cap"),), ((0.5, "share"),), ((9.0, "import"),), 7.5)
     bounds = (("feeder", Bound(5.0, "its feeder", inf)), ("site", Bound(6.0, "the site", -inf, whole=True)))
-    third = replace(second, now=Now(3, 3 * MINUTE), asked=asked, bounds=bounds)
+    third = replace(second, now=Now(3, 3 * MINUTE), asked=asked, bounds=bounds, unread=(("site", "it is down"),))
     kept.write(third, frozenset(), Passed())
     assert diary.entries(tmp_path, 3 * MINUTE)[0].moment == third
     kept.close()

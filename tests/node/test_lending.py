@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from fallow.node import control
 from fallow.node.availability import Availability
 from fallow.node.lending import Lending
 from fallow.node.log import EventLog
-from fallow.node.rules.hours import Now
+from fallow.node.rules.asked import Asked
+from fallow.node.rules.hours import Now, Tariff
 from fallow.node.rules.policy import Rules, Wish
 from fallow.node.rules.preferences import Preferences
 from fallow.node.rules.signals import Signal
@@ -125,6 +128,62 @@ async def test_a_departure_is_learned_on_the_machine_alone(tmp_path: Path) -> No
     assert len(lending(tmp_path, learn_departures=True)[0]._past) == 1
     kept.write_text("[{]")
     assert lending(tmp_path, learn_departures=True)[0].stays_ms() > 0
+
+
+def test_a_sensor_that_has_not_been_read_keeps_the_machine_from_when_it_is_set_up(tmp_path: Path) -> None:
+    availability = Availability(4)
+    rules = Rules("site", Preferences(), 0, Draw(0, 100), sensed=True)
+    made = Lending(rules, availability, tmp_path, EventLog(tmp_path))
+    availability.start()
+    link = made.feed("link", 60_000, [Signal.METERED])
+    assert made.decision.lends and link.source == "link"
+    feed = made.feed("site", 60_000)
+    assert made.codes == {"sensor"} and not availability.lends
+    feed.expect([Signal.CHARGERS_W])
+    feed.take([(Signal.CHARGERS_W, 0.0)])
+    assert availability.lends
+
+
+async def test_a_disk_that_hangs_keeps_nobody_from_looking_by_time(tmp_path: Path) -> None:
+    availability, log = Availability(4), EventLog(tmp_path)
+    made = Lending(Rules("host", Preferences(), 0, Draw(0, 100)), availability, tmp_path, log)
+    availability.start()
+    os.mkfifo(log.path)  # whoever opens it to write hangs until somebody reads
+    reader = -1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.run)
+        try:
+            made.pause(0.5)
+            assert not availability.lends
+            with trio.fail_after(10):
+                await made.changed.wait()
+            assert availability.lends
+        finally:
+            reader = os.open(log.path, os.O_RDONLY | os.O_NONBLOCK)
+            nursery.cancel_scope.cancel()
+    os.close(reader)
+
+
+def test_what_the_grid_says_that_energy_costs_is_what_it_costs(tmp_path: Path) -> None:
+    made, _ = lending(tmp_path, tariff=Tariff(300))
+    assert made.kwh_ucr() == 300
+    made.grid.append(lambda now: Asked(kwh_ucr=-20.0))
+    made.look()
+    assert made.kwh_ucr() == -20
+
+
+def test_what_others_draw_is_not_known_while_a_meter_that_should_tell_does_not(tmp_path: Path) -> None:
+    rules = Rules("site", Preferences(), 0, Draw(0, 100), sensed=True)
+    made = Lending(rules, Availability(4), tmp_path, EventLog(tmp_path))
+    assert made.wants_w() == 100, "nobody is there to tell"
+    feed = made.feed("site", 60_000)
+    assert made.wants_w() == inf
+    feed.expect([Signal.CHARGERS_W])
+    assert made.wants_w() == inf
+    feed.take([(Signal.CHARGERS_W, 7_000.0)])
+    assert made.wants_w() == 7_100
+    feed.miss(Signal.CHARGERS_W, "it is dead")
+    assert made.wants_w() == inf
 
 
 def test_a_pause_is_no_longer_for_a_clock_that_was_set_back_and_a_damaged_word_lends_nothing(tmp_path: Path) -> None:

@@ -275,3 +275,18 @@ def test_a_window_changes_when_it_says(of_day_ms: int, start: float, end: float)
         held = window.holds(of_day_ms)
         assert window.holds(int(of_day_ms + wait - 1) % DAY_MS) == held
         assert 0 < wait <= DAY_MS
+
+
+def test_a_sensor_that_was_never_reached_keeps_it_and_one_that_has_nothing_to_give_does_not() -> None:
+    board, now = Board(), Now(1_000_000, 1_000_000)
+    board.expect("site", ())
+    wants = Rules("site", Preferences(), 0, Draw(0, 100), sensed=True)
+
+    def reasons() -> list[tuple[str, str, bool]]:
+        return [(each.code, each.why, each.unknown) for each in decide(wants, board, NONE, Memory(), now).reasons]
+
+    assert reasons() == [("sensor", "what site knows is not known: it has not been read yet", True)]
+    board.lose("site", "it cannot be reached", now.ms)
+    assert reasons() == [("sensor", "what site knows is not known: it cannot be reached", True)]
+    board.take("site", ())
+    assert reasons() == []

@@ -73,6 +73,12 @@ def test_what_the_grid_asked_is_asked_again() -> None:
     assert lent_ms(replay(rules(), [replace(car(0, 60), bounds=(("feeder", over),)), car(60, 60)])) == 0
 
 
+def test_a_sensor_that_had_said_nothing_keeps_it() -> None:
+    silent = replace(car(0, 60), unread=(("site", "it is down"),))
+    (first, second) = replay(rules(), [silent, car(60, 60), car(90, 60)])
+    assert (first.codes, second.codes) == ({"sensor"}, set())
+
+
 def test_the_owners_word_and_what_work_brings_are_as_they_were() -> None:
     paused = replace(car(0, 60), wish=Wish(paused_until_ms=20 * MINUTE))
     assert lent_ms(replay(rules(), [paused, car(60, 60)])) == 40 * MINUTE
