@@ -25,6 +25,12 @@ NOW_MS, BOOT_MS = wall_ms(), boot_ms()
 HOUR = 3_600_000
 
 
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both clocks stand where they stood when this file was read, however long ago that was."""
+    monkeypatch.setattr(shed, "boot_ms", lambda: BOOT_MS)
+
+
 def order(key: SigningKey = GRID, **changes: Any) -> Signed[ShedOrder]:
     plain = ShedOrder("home", "peak", 1, False, 0, 0, NOW_MS, NOW_MS + HOUR, NOW_MS, "the feeder is full")
     return sign(replace(plain, **changes), key)
