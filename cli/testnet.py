@@ -78,7 +78,7 @@ async def up(
     if sensed:
         chosen = replace(chosen, nodes=with_sensors(chosen.nodes))
     early = _at_start(faults)
-    if detach and days.moments(chosen):
+    if detach and chosen.day_s and days.moments(chosen):
         raise ConfigError(Code.BAD_CONFIG, "Somebody has to stay and drive: --day-s goes without --detach.")
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)
