@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ..node.machine import chance
-from ..node.transaction import transaction
+from ..node.transaction import read_only, transaction
 from ..protocol.envelope import claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, FallowError, StoreError
 from ..protocol.payment import Channel
@@ -89,7 +89,7 @@ def channel_and_vouchers(path: Path, channel: bytes) -> list[bytes]:
     """Envelopes of a channel of the wallet and of its latest voucher, read beside whoever uses the wallet; none if it is not
     there."""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as database:
+        with read_only(path, BUSY_S) as database:
             rows = database.execute(
                 """SELECT envelope FROM channels WHERE id = ? UNION ALL SELECT * FROM (
                        SELECT envelope FROM vouchers WHERE channel = ? ORDER BY number DESC LIMIT 1)""",

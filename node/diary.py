@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -23,7 +23,7 @@ from .rules.readings import Bound
 from .rules.replay import Moment
 from .rules.signals import Signal
 from .rules.worth import Draw
-from .transaction import is_full, transaction
+from .transaction import is_full, read_only, transaction
 
 DIARY: Final = "diary.sqlite"
 VERSION: Final = 1
@@ -246,10 +246,7 @@ def _reading(state: Path) -> Iterator[sqlite3.Connection | None]:
     if not path.exists():
         yield None
         return
-    with (
-        _explained(path),
-        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as db,
-    ):
+    with _explained(path), read_only(path, BUSY_S) as db:
         yield db
 
 

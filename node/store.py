@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
 from .credit import DAY_MS, HOUR_MS, Debtor
 from .log import wall_ms
-from .transaction import is_full, transaction
+from .transaction import is_full, read_only, transaction
 
 JOURNAL = "journal.sqlite"
 VERSION: Final = 4
@@ -468,10 +468,7 @@ def _reading(state: Path) -> Iterator[sqlite3.Connection | None]:
     if not path.exists():
         yield None
         return
-    with (
-        _explained(path),
-        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as db,
-    ):
+    with _explained(path), read_only(path, BUSY_S) as db:
         yield db
 
 

@@ -19,7 +19,7 @@ import trio
 from ..log import wall_ms
 from ..machine import beside
 from ..rules.worth import J_PER_KWH
-from ..transaction import transaction
+from ..transaction import read_only, transaction
 from .account import ESTIMATES, Used
 
 USAGE: Final = "energy.sqlite"
@@ -93,7 +93,7 @@ def used_between(state: Path, begins_ms: int, ends_ms: int) -> tuple[UsedBy, ...
     path = state / USAGE
     if not path.exists():
         return ()
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+    with suppress(sqlite3.Error), read_only(path) as db:
         rows = db.execute(
             "SELECT source, count(*), sum(millijoules), sum(ucr) FROM used WHERE ended_ms >= ? AND ended_ms < ?"
             " GROUP BY source ORDER BY sum(millijoules) DESC, source",

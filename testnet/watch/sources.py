@@ -7,12 +7,12 @@ import os
 import sqlite3
 import tomllib
 from collections import Counter, deque
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from ...node.store import JOURNAL
+from ...node.transaction import read_only
 from ...protocol.checks import Verdict
 from ...protocol.envelope import claimed_signer_untrusted, verify_untrusted
 from ...protocol.errors import RemoteProtocolError
@@ -209,7 +209,7 @@ def region_of(state: Path) -> str:
 def _query(path: Path, statement: str, *values: int) -> list[Any]:
     """Rows of a database that others write. Raises `OSError` if it cannot be read now."""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as db:
+        with read_only(path, BUSY_S) as db:
             return db.execute(statement, values).fetchall()
     except sqlite3.Error as error:
         raise OSError(f"{path}: {error}") from None
