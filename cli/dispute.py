@@ -24,7 +24,7 @@ from ..protocol.payment import Channel
 from ..protocol.proofs import PROOF_BYTES_MAX, ProofFile, decode_proof_untrusted
 from ..protocol.receipts import Receipt
 from ..protocol.records import identify_untrusted
-from .environment import AsJson, Bootstrap, bootstrap_addresses, usable
+from .environment import AsJson, Bootstrap, bootstrap_addresses, hex_of_32, usable
 from .output import line, needing, print_json, printable, progress, remark
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ async def dispute(
         raise ConfigError(Code.BAD_CONFIG, f"No dispute is about {kind!r}; there are {', '.join(Kind)}.")
     if (proof is None) is (state is None) or (kind in BY_PAYER) is (proof is None):
         raise ConfigError(Code.BAD_CONFIG, "A client's claim comes with --proof, a node's with --state.")
-    home, id = default_home(), _id(receipt)
+    home, id = default_home(), hex_of_32(receipt, "receipt's id of 64 hex digits; `fallow verify` shows it.")
     if proof is not None:
         key = load_or_create(home / "keys" / "client")
         contested, records, openings = _of_proof(proof, id, home)
@@ -174,15 +174,3 @@ def _say(decided: Decided, *, told: bool, as_json: bool) -> None:
     )
     if not told:
         remark("The node was not told of it: say `--at ADDRESS`, and it is.")
-
-
-def _id(text: str) -> bytes:
-    try:
-        id = bytes.fromhex(text)
-    except ValueError:
-        id = b""
-    if len(id) != 32:
-        raise ConfigError(
-            Code.BAD_CONFIG, f"{text[:80]!r} is no receipt's id of 64 hex digits; `fallow verify` shows it."
-        )
-    return id

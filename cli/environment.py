@@ -29,6 +29,17 @@ LAN = "lan"
 AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON object and nothing else.")]
 
 
+def hex_of_32(text: str, what: str) -> bytes:
+    """The key or id. Raises `ConfigError(bad_config)`, saying that the text is none of `what`."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise ConfigError(Code.BAD_CONFIG, f"{text[:80]!r} is no {what}")
+    return found
+
+
 def bootstrap_addresses(given: str | None) -> list[str]:
     """The addresses given, else those of `FALLOW_BOOTSTRAP`; there may be none if a peer book has others. `lan` is whoever
     answers on this LAN.

@@ -10,10 +10,9 @@ from cyclopts import Parameter, validators
 
 from ..node.keys import load, load_or_create
 from ..protocol.envelope import sign
-from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import Issuer
 from ..protocol.limits import ISSUER_MS_MAX
-from .environment import AsJson, usable
+from .environment import AsJson, hex_of_32, usable
 from .output import line, print_json
 
 DAY_MS = 24 * 3600 * 1000
@@ -45,12 +44,7 @@ def issue(
     key
         The owner's own key file. It is needed for this alone.
     """
-    try:
-        named = bytes.fromhex(issuer)
-    except ValueError:
-        named = b""
-    if len(named) != 32:
-        raise ConfigError(Code.BAD_CONFIG, f"{issuer[:80]!r} is no public key of 64 hexadecimal digits.")
+    named = hex_of_32(issuer, "public key of 64 hexadecimal digits.")
     with usable("--key", key):
         owner = load(key)
     now_ms = time.time_ns() // 1_000_000

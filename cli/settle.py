@@ -17,7 +17,7 @@ from ..node.store import Debt, Journal, Payment, debts
 from ..protocol.codec import encode
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import short
-from .environment import AsJson
+from .environment import AsJson, hex_of_32
 from .output import Json, line, print_json, remark, table
 
 MANUAL = "manual"
@@ -41,7 +41,14 @@ def settle(
     if not state.is_dir():
         raise ConfigError(Code.BAD_CONFIG, f"There is no state directory {state}; `state` in node.toml names it.")
     if payer is not None:
-        _take(state, _payer(payer), ucr, reference, rail, fee)
+        _take(
+            state,
+            hex_of_32(payer, "client's public key in hex: `fallow settle` lists them."),
+            ucr,
+            reference,
+            rail,
+            fee,
+        )
     rows = debts(state)
     if json:
         print_json({"debts": [_as_json(row) for row in rows]})
@@ -80,18 +87,6 @@ def _node(state: Path) -> bytes:
         return bytes(load(state / "node.key").verify_key)
     except FileNotFoundError:
         raise ConfigError(Code.BAD_CONFIG, f"{state} has no `node.key`: which node was paid is not known.") from None
-
-
-def _payer(text: str) -> bytes:
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    if len(key) != 32:
-        raise ConfigError(
-            Code.BAD_CONFIG, f"{text[:80]!r} is no client's public key in hex: `fallow settle` lists them."
-        )
-    return key
 
 
 def _row(row: Debt) -> tuple[str, ...]:
