@@ -118,7 +118,9 @@ def settings(kind: str, sensor: str, hours: str, listen: str, bundles: list[str]
         "",
         "[preferences]                   # what you want of it; BOINC's words where it has one",
     ]
-    lines += [f"{f'{word} = {value}':<32}# {what}" for word, value, what in _WANTS[kind]]
+    # Nothing tells these of a computer without a sensor, and what is asked for and not known keeps it from being lent.
+    mark = "# " if name == "none" and kind == "host" else ""
+    lines += [f"{f'{mark}{word} = {value}':<32}# {what}" for word, value, what in _WANTS[kind]]
     lines += _hours(hours)
     lines += [
         "# tariff_ucr_per_kwh = 300000   # what energy costs you; work that does not pay for it is not done",

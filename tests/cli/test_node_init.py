@@ -12,6 +12,10 @@ import fallow.node
 from fallow.cli import run
 from fallow.cli.node import seconds_of
 from fallow.node import config
+from fallow.node.rules.hours import Now
+from fallow.node.rules.policy import Memory, Rules, Wish, decide
+from fallow.node.rules.readings import Board
+from fallow.node.rules.worth import Draw
 from fallow.node.settings import SettingError, line_of
 from fallow.protocol.errors import ConfigError
 
@@ -34,6 +38,16 @@ def test_settings_are_written_for_each_kind_and_hold(tmp_path: Path, kind: str, 
         assert path.stat().st_mode & 0o777 == 0o600
     before = (folder / "node.toml").read_text()
     assert run(words) == 1 and (folder / "node.toml").read_text() == before
+
+
+def test_a_computer_without_a_sensor_is_asked_nothing_that_nobody_can_tell(tmp_path: Path) -> None:
+    for sensor in ("none", "host"):
+        words = ["node", "init", str(tmp_path / sensor), "--kind", "host", "--sensor", sensor, "--hours", "always"]
+        assert run([*words, "--listen", "/ip4/127.0.0.1/tcp/0", "--bundles", "tiny-chat"]) == 0
+        made = config.load(tmp_path / sensor / "node.toml")
+        rules = Rules(made.kind, made.preferences, 0, Draw(1.0, 100.0), sensed=bool(made.sensors))
+        found = decide(rules, Board(), Wish(), Memory(), Now(1_000, 1_000), None)
+        assert found.lends is (sensor == "none"), found.reasons
 
 
 def test_an_answer_that_is_no_good_leaves_nothing_behind(tmp_path: Path) -> None:
