@@ -111,6 +111,7 @@ class Spots:
         self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
         self._due: deque[tuple[Node, bytes]] = deque()
         self._news = trio.Event()
+        self._trying = trio.Lock()
         self.tried = 0
         self.caught = 0
         """Checkers, by this process."""
@@ -138,13 +139,14 @@ class Spots:
 
     async def drain(self) -> None:
         """Nobody is due any more whom anything at hand could try."""
-        for _ in range(len(self._due)):
-            node, bundle = self._due.popleft()
-            sample = next((s for s in self._unseen(node, bundle)), None)
-            if sample is None:
-                self._due.append((node, bundle))  # until somebody else's window is confirmed
-            else:
-                await self._try(node, sample)
+        async with self._trying:  # who asks while another drains waits until that one is done
+            for _ in range(len(self._due)):
+                node, bundle = self._due.popleft()
+                sample = next((s for s in self._unseen(node, bundle)), None)
+                if sample is None:
+                    self._due.append((node, bundle))  # until somebody else's window is confirmed
+                else:
+                    await self._try(node, sample)
 
     def _unseen(self, node: Node, bundle: bytes) -> Sequence[Sample]:
         return [s for s in reversed(self._samples) if s.bundle == bundle and node.owner not in s.seen_by]

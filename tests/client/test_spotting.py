@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any, cast
 
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallow.client.spotting import Sample, Trap, caught, changed
+from fallow.client.auditing import Auditor
+from fallow.client.discovery import Node
+from fallow.client.spotting import Sample, Spots, Trap, caught, changed
 from fallow.protocol.bundle import Tolerance
 from fallow.protocol.checks import TEACHER_FORCED, Attestation
 from fallow.protocol.work import Parameters
@@ -54,3 +58,30 @@ def test_who_falls_into_it() -> None:
     assert "other figures" in str(caught(trap, made_up, TOLERANCE))
     outside = Attestation(H, H, TEACHER_FORCED, honest.values_micro, (0, 0, 0, 0), (0, 1_000_501, 0, 0), "class")
     assert caught(trap, outside, TOLERANCE) is None  # it objects by the nucleus
+
+
+class _Waiting(Spots):
+    """Each trial waits until it is let go: so two of them can be begun at once."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Auditor, None), Random(0))
+        self.begun: list[bytes] = []
+        self.go = trio.Event()
+
+    async def _try(self, node: Node, sample: Sample) -> None:
+        self.begun.append(node.key)
+        await self.go.wait()
+
+
+async def test_who_is_due_is_tried_once_though_two_ask_for_it() -> None:
+    """A client that leaves drains while its own task does so, too."""
+    spots, owner = _Waiting(), H
+    nodes = [cast(Any, type("Checker", (), {"key": bytes([n]) * 32, "owner": owner})()) for n in range(3)]
+    spots._samples.append(sample((1, 2, 3), 2))
+    spots._due.extend((node, H) for node in nodes)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spots.drain)
+        nursery.start_soon(spots.drain)
+        await trio.testing.wait_all_tasks_blocked()
+        spots.go.set()
+    assert spots.begun == [node.key for node in nodes]
