@@ -74,6 +74,7 @@ def open_holdings(config: Config) -> Iterator[Holdings]:
         authority = Authority.load(config, wall_ms())
         tally = Tally()
         log = EventLog(config.state, tally.hear)
+        closing.enter_context(log.in_background())
         journal = Journal(config.state)
         closing.callback(journal.close)
         book = Book(config.state / BOOK)
