@@ -68,7 +68,8 @@ async def run(
                         bundles.append(await _first(arrivals, held.library))
                     cids = [bundle.cid for bundle in bundles]
                     async with open_worker(held, bundles, cids) as engine, trio.open_nursery() as nursery:
-                        power = open_power(held, engine)
+                        power = await open_power(held, engine)
+                        ending.power = power
                         whole.start_soon(power.run)
                         await commands.start_worker(engine)
                         peer = Peer(held, bundles, network, engine, power)

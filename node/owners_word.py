@@ -19,6 +19,7 @@ from .notifying import notify
 from .owner import Keeper
 from .page.server import OwnersPage, load_key
 from .page.view import View
+from .power.keeping import Power
 
 
 async def take_orders(
@@ -49,15 +50,18 @@ async def take_orders(
 
 
 class Ending:
-    """The order to end. Whoever keeps a worker by then is told first."""
+    """The order to end. Whoever keeps a worker and its power by then is told first."""
 
     def __init__(self) -> None:
+        self.power: Power | None = None
         self.keeper: Keeper | None = None
 
     async def await_it(self, signals: AsyncIterator[int], whole: trio.CancelScope) -> None:
         """With the first signal the machine is the owner's, every job is handed back, and the whole is cancelled."""
         await anext(signals)
         notify(STOPPING="1", STATUS="jobs are being handed back")
+        if self.power:
+            self.power.release()
         if self.keeper:
             await self.keeper.stop()
         whole.cancel()

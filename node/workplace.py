@@ -16,7 +16,7 @@ from .grid.openadr_reports import Figures
 from .holdings import Holdings
 from .power.account import Account
 from .power.keeping import Power
-from .power.meters import found_meters
+from .power.meters import working_meters
 from .trust import is_foreign
 
 WORKER_LOG: Final = "worker.log"
@@ -38,15 +38,15 @@ def open_worker(held: Holdings, bundles: Sequence[Bundle], cids: Sequence[str]) 
     )
 
 
-def open_power(held: Holdings, engine: Engine) -> Power:
+async def open_power(held: Holdings, engine: Engine) -> Power:
     """What the worker uses is counted from now on, and it draws no more than it may."""
     config, lending = held.config, held.lending
-    meters = found_meters(config.power.sys_root, held.nvml) if config.power.measure else []
+    meters = await working_meters(config.power.sys_root, held.nvml) if config.power.measure else []
     account = Account(meters, config.power.said, config.power.guess)
     held.recorder.account = account
     account.on_used = held.usage.note
     held.grid.report_of(lambda: _figures(held, account))
-    power = Power(engine, account, config.power.helper, held.log)
+    power = Power(engine, account, config.power.helper, held.log, _accelerators(config) or (0,))
     power.on_calibrated = lending.calibrate
     lending.on_power = power.obey
     power.obey(lending.decision)
@@ -69,8 +69,13 @@ def _options(config: Config) -> list[str]:
     if share := config.preferences.ram_max_used_frac:
         machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         options += ["--memory-mib", str(max(1, int(share * machine_bytes / 2**20)))]
-    numbers = config.accelerators if config.accelerator is None else (config.accelerator,)
+    numbers = _accelerators(config)
     return [*options, "--accelerators", ",".join(map(str, numbers))] if numbers else options
+
+
+def _accelerators(config: Config) -> tuple[int, ...]:
+    """Those that are named; none: the first one is used."""
+    return config.accelerators if config.accelerator is None else (config.accelerator,)
 
 
 def _figures(held: Holdings, account: Account) -> Figures:
