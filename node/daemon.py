@@ -272,7 +272,7 @@ class _Node:
         accounts = Accounts(journal, wall_ms, config.friends)
         self._settling = Settling(bytes(key.verify_key), authority.owner, accounts)
         self._paying = Paying(rails, accounts)
-        self._disputes = Disputes(key, authority.owner, accounts)
+        self._disputes = Disputes(key, authority.owner, accounts, self._paying.owe)
         self._gossip = Gossip(network, config.state / FAULTS, chance(), concerns=accounts.deals_with)
         accounts.at_fault = self._gossip.at_fault
         accounts.contradicted = partial(self._accuse, key)
