@@ -83,15 +83,15 @@ class Arbiter:
         request = decode_message_untrusted(frame)
         if not isinstance(request, VerdictRequest):
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
-        records, openings = open_proof_untrusted(request.proof)
-        verdict = records.get(request.verdict)
-        if verdict is None or not isinstance(verdict.record, Verdict):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The verdict is not among the records.")
         with trio.move_on_after(WAIT_S) as waiting:
             await self._turns.acquire()
         if waiting.cancelled_caught:
             raise Refused(Code.BUSY, "Other verdicts are being looked at.", RETRY_MS)
         try:
+            records, openings = await trio.to_thread.run_sync(open_proof_untrusted, request.proof)
+            verdict = records.get(request.verdict)
+            if verdict is None or not isinstance(verdict.record, Verdict):
+                raise RemoteProtocolError(Code.BAD_RECORD, "The verdict is not among the records.")
             await self._check(verdict.record, records, openings)
         finally:
             self._turns.release()

@@ -66,6 +66,7 @@ class Claim:
             self.claimed,
             self.check_commitment,
             checks=self.receipt.id,
+            opens=(self.nonce, str(self.policy)),
         )
 
 

@@ -71,7 +71,7 @@ class Peer:
         accounts = Accounts(held.journal, wall_ms, config.friends)
         self._settling = Settling(bytes(key.verify_key), owner, accounts)
         self._paying = Paying(held.rails, accounts)
-        self._disputes = Disputes(key, owner, accounts)
+        self._disputes = Disputes(key, owner, accounts, self._paying.owe)
         self._gossip = Gossip(network, config.state / FAULTS, chance(), concerns=accounts.deals_with)
         accounts.at_fault = self._gossip.at_fault
         accounts.contradicted = self._accuse

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 from nacl.signing import SigningKey
 
-from fallow.client.wallet import CHANNEL_MS, CLOSE_GRACE_MS, CREDIT_LIMIT_UCR, Wallet
+from fallow.client.wallet import CHANNEL_MS, CLOSE_GRACE_MS, CREDIT_LIMIT_UCR, Telling, Wallet
 from fallow.protocol.channel import ChannelState, Ground, Party
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, sign, verify_untrusted
@@ -195,3 +196,24 @@ CREATE TABLE verdicts (id BLOB PRIMARY KEY, envelope BLOB NOT NULL) STRICT;
 CREATE TABLE faults (
     node BLOB PRIMARY KEY, owner BLOB NOT NULL, reason TEXT NOT NULL, verdict BLOB, at_ms INTEGER NOT NULL) STRICT;
 """
+
+
+async def test_what_a_node_is_to_be_told_outlasts_its_process(tmp_path: Path, opened: Opened) -> None:
+    first = opened(tmp_path)
+    channel = await first.channel(A, OWNER, 0, 0)
+    telling = Telling(B, Ground("decision", A), channel.channel.id, 7, b"a request", ("/one", "/two"))
+    assert await first.keep_telling(telling) == telling
+    assert await first.keep_telling(replace(telling, most_ucr=9, addresses=())) == telling  # the first one stands
+    moved = replace(telling, addresses=("/three",))
+    assert await first.keep_telling(moved) == moved
+    tried = replace(moved, ucr=5, voucher=b"a voucher", tries=1)
+    await first.note_telling(tried, 100)
+    second = opened(tmp_path)
+    assert await second.tellings(99) == []
+    assert await second.tellings(100) == [tried]
+    assert await second.state_of(channel.channel.id, 1) is None  # the first one lives
+    first.close()
+    assert (await second.state_of(channel.channel.id, 1)) == channel
+    await second.note_telling(replace(tried, told=True), 100)
+    assert await second.tellings(100) == []
+    assert (await second.keep_telling(telling)).told
