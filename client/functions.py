@@ -207,7 +207,7 @@ class CallJob:
         if not objection:
             auditor.passed(place.node, self._request.bundle.hash, place.final, role)
             return
-        await auditor.failed(place.node, objection)
+        await auditor.failed(place.node.key, place.node.owner, objection)
         self._team.late.suspect(place.node.owner)
 
     def _keep(self, place: Place) -> None:

@@ -255,8 +255,8 @@ class Mesh:
             await stream.aclose()
         for stream in self._streams:
             await stream.done.wait()
+        await self._team.spots.drain(self._team)
         await self._team.late.idle()
-        await self._team.spots.drain()
         await self._team.desk.settler.drain()
 
     async def _text_request(
@@ -486,7 +486,7 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
                 network.serve(EVIDENCE_PROTOCOL, gossip.serve)
                 mesh = Mesh(team, bundles, trust, nursery)
                 nursery.start_soon(gossip.run)
-                nursery.start_soon(spots.run)
+                nursery.start_soon(spots.run, team)
                 nursery.start_soon(late.run, team, bundles, trust.verifiers)
                 nursery.start_soon(partial(answer_disputes, desk, trust.verifiers))
                 nursery.start_soon(keep_telling, desk)

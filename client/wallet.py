@@ -35,8 +35,9 @@ Statement: TypeAlias = tuple[str, tuple[bytes | int | str | None, ...]]
 
 CREDIT_LIMIT_UCR = 100_000_000
 """Of one channel: what this process may come to owe one node, and more than a day of one node's work at default prices."""
-CHANNEL_MS = 24 * 3600 * 1000
-"""A process that runs longer opens new channels."""
+CHANNEL_MS = HOLD_MS_MAX
+"""As long as pay is held, which is what a lie is weighed against: what is held on one channel cannot be forfeited for a lie on
+another, so with a new channel each day a node had nothing to lose each morning, and its next windows were all checked."""
 CLOSE_GRACE_MS = 7 * 24 * 3600 * 1000
 
 ANSWERABLE_MS: Final = 2 * HOLD_MS_MAX

@@ -17,6 +17,7 @@ from fallow.protocol.channel import ChannelState, Ground, Party
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, sign, verify_untrusted
 from fallow.protocol.errors import Code, LocalProtocolError, Refused, StoreError
+from fallow.protocol.limits import HOLD_MS_MAX
 from fallow.protocol.payment import LEDGER, Channel, Voucher
 from fallow.protocol.receipts import Receipt
 
@@ -91,6 +92,15 @@ async def test_a_channel_that_is_nearly_used_up_is_followed_by_another(tmp_path:
     with pytest.raises(Refused) as caught:
         await wallet.channel(A, OWNER, CREDIT_LIMIT_UCR + 1, 0)
     assert caught.value.code is Code.CREDIT_EXHAUSTED
+
+
+async def test_what_is_held_is_at_stake_until_it_falls_due(tmp_path: Path, opened: Opened) -> None:
+    """It lies on the channel on which work goes on: on another, it could not be forfeited for what is done now."""
+    wallet, last_ms = opened(tmp_path), HOLD_MS_MAX - 1
+    channel = await wallet.channel(A, OWNER, 0, 0)
+    await wallet.pay(channel, receipt(1), Claim(100, 50, HOLD_MS_MAX), 0)
+    assert await wallet.channel(A, OWNER, 0, last_ms) is channel
+    assert wallet.held_ucr(A, last_ms) == 50
 
 
 async def test_a_payment_that_is_cancelled_is_whole_or_not_at_all(tmp_path: Path, opened: Opened) -> None:

@@ -433,7 +433,7 @@ async def run_client(world: World, spec: ClientSpec, ask: Callable[[Team], Await
                 auditor, late = Auditor(desk, history), Late(history)
                 spots = Spots(auditor, chance)
                 spec.team = Team(desk, discovery, Experience(), chance, auditor, spots, late)
-                nursery.start_soon(spots.run)
+                nursery.start_soon(spots.run, spec.team)
                 nursery.start_soon(late.run, spec.team, KnownBundles(world.bundles), {})
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
