@@ -144,6 +144,10 @@ def settings(kind: str, sensor: str, hours: str, listen: str, bundles: list[str]
         '# client_id = "..."',
         '# secret = "vtn.secret"         # a file',
         '# ven_name = "..."',
+        "# [grid.feeder]                 # the transformer behind which you and your neighbours share what it carries",
+        '# name = "t-17"',
+        '# grid_key = "5f0c..."          # by which its operator signs who its members are',
+        '# roster = "roster"             # the file in which the operator puts that',
         "",
     ]
     if name != "none":

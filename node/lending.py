@@ -156,10 +156,10 @@ class Lending:
         return self.rules.draw
 
     def wants_w(self) -> float:
-        """What would be drawn of the machine's connection now, if nothing but power bounded it: by its work, and by the rest as
-        far as sensors tell; infinity: one of them that should tell does not."""
+        """What would be drawn of the machine's connection now, if nobody shared it: by its work, and by the rest as far as
+        sensors tell; infinity: one of them that should tell does not."""
         work = all(reason.code in POWER for reason in self.decision.reasons)
-        return self.others_w() + (self.rules.draw.full_w if work else 0.0)
+        return self.others_w() + (min(self.rules.draw.full_w, self.decision.unshared_w) if work else 0.0)
 
     def others_w(self) -> float:
         """What chargers and the site's other load draw, as far as sensors tell; infinity: one that should tell does not."""

@@ -21,6 +21,10 @@ T = TypeVar("T")
 Beside = Callable[[Callable[[], Any], "trio.CapacityLimiter | None"], Awaitable[Any]]
 
 
+def _boot_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 async def _in_thread(task: Callable[[], Any], limiter: trio.CapacityLimiter | None) -> Any:
     return await trio.to_thread.run_sync(task, limiter=limiter)
 
@@ -37,6 +41,8 @@ class Machine:
     in_loop: Callable[[Callable[[], None]], None] = trio.from_thread.run_sync
     """From what runs beside: the event loop does this. Raises `trio.Cancelled` once whoever waits for it was cancelled."""
     threads: Callable[[], int | None] = os.cpu_count
+    boot_ns: Callable[[], int] = _boot_ns
+    """Nanoseconds on the clock that nobody sets."""
 
 
 _REAL: Final = Machine()
@@ -47,6 +53,11 @@ HERE: Final = ContextVar("HERE", default=_REAL)
 def wall_ms() -> int:
     """Milliseconds since 1970 on this machine's clock, as records carry them."""
     return HERE.get().wall_ns() // 1_000_000
+
+
+def boot_ms() -> int:
+    """Milliseconds on the clock that never goes back, and counts on while the machine sleeps: what was read is old then."""
+    return HERE.get().boot_ns() // 1_000_000
 
 
 def chance() -> Random:

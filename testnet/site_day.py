@@ -164,7 +164,8 @@ def sited(world: World, *, plans: bool, earns_ucr_kwh: float = EARNS_UCR_KWH) ->
         }  # fmt: skip
         board.take("meter", [Reading(signal, value, second * 1000, 5000) for signal, value in seen.items()])
         if plans and (site.plan is None or second % round(PLAN_S) == 0):
-            site.plan = site.planned()
+            outlook = site.outlook()
+            site.plan = outlook() if outlook else None
         site.step(1.0)
         return site.last
 

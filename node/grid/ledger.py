@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from nacl.signing import SigningKey
@@ -19,7 +20,7 @@ from ...protocol.errors import Code, RemoteProtocolError, StoreError
 from ...protocol.grid import FeederLease
 from ...protocol.limits import LEASE_MS_MAX, SKEW_MS
 from ..transaction import transaction
-from .member import Member
+from .member import FORGET_MS, Member
 
 LEDGER: Final = "feeder.sqlite"
 SET_ASIDE: Final = ".damaged"
@@ -36,11 +37,12 @@ CREATE TABLE IF NOT EXISTS records (
 
 
 class Ledger:
-    """One open file. Every method may raise `StoreError`."""
+    """One open file, for any thread: one at a time. Every method may raise `StoreError`."""
 
     def __init__(self, path: Path, now_ms: int) -> None:
         """The file is there. One that cannot be read is set aside, and another begun."""
         self.path = path
+        self._turn = Lock()
         try:
             self._db = _opened(path, now_ms)
         except sqlite3.DatabaseError:
@@ -75,7 +77,7 @@ class Ledger:
     def keep(self, kind: str, feeder: str, number: bytes, envelope: bytes, expires_ms: int) -> None:
         """The record survives a crash and a power cut."""
         with self._told(), transaction(self._db):
-            row = (number, kind, feeder, expires_ms + SKEW_MS, envelope)
+            row = (number, kind, feeder, expires_ms + FORGET_MS, envelope)
             self._db.execute("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?)", row)
 
     def forget(self, now_ms: int) -> None:
@@ -86,7 +88,8 @@ class Ledger:
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
-            yield
+            with self._turn:
+                yield
         except sqlite3.Error as error:
             why = f"{self.path} cannot be used: {error}. Nothing more is lent or borrowed until it can."
             raise StoreError(Code.CORRUPT_STORE, why) from None

@@ -4,10 +4,13 @@ Pure: bytes, the time and a nonce go in. The rules are those of `protocol.feeder
 to give.
 
     borrower, each round:   is more wanted in RENEW_MS than will be there?   -> a request to one lender after another
-    lender, at a request:   no lease to it                      -> one from now on, for LEASE_MS
-                            one that ends within RENEW_MS       -> one that begins as it ends
+    lender, at a request:   no lease to it                      -> one that ends LEASE_MS from now
                             one that lends less than is wanted  -> one more, that ends with it
+                            one that ends soon                  -> one that begins as it ends
                             else                                -> what it has already
+
+A lease says that it began SKEW_MS ago, so that a borrower whose clock agrees draws at once: it has it after the lender has come
+down. No further back: what was lent before that may be forgotten, and have been in force with it.
 
 Nothing here has to reach anybody: a lease that is lost costs its watts until it ends, and is told again when its borrower asks
 again.
@@ -15,6 +18,7 @@ again.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,20 +40,18 @@ from ...protocol.feeders import (
 from ...protocol.grid import FeederLease, FeederRoster
 from ...protocol.limits import BORROWERS_MAX, LEASES_MAX, ROSTERS_MAX, SKEW_MS
 
-SETTLE_MS: Final = 3_000
-"""From a lease's signature until its borrower may draw it: the lender's engine has paused long before (250 ms)."""
-LEASE_MS: Final = 20 * 60_000
-"""Of these, a lender keeps 24 minutes free, and a borrower that does not renew uses 16."""
-RENEW_MS: Final = 7 * 60_000
-"""So long before its end a lease is asked for again: some ten rounds, of which one has to get through."""
-LEAST_MS: Final = 2 * SKEW_MS + 60_000
-"""A shorter lease would hardly be in force by any clock."""
+LEASE_MS: Final = 10 * 60_000
+"""So far ahead a lender binds itself, at most: on average for three quarters of that."""
+RENEW_MS: Final = 5 * 60_000
+"""So long before its end a lease is asked for again: until the clocks' tolerance has it end, that is nine rounds."""
+LEAST_MS: Final = SKEW_MS + 60_000
+"""From now on; a lease that ends sooner would be over for its borrower before it is any use."""
 LEAST_W: Final = 50
 """Less is not worth a lease."""
+FORGET_MS: Final = 3 * SKEW_MS
+"""After its end a lease is forgotten: whoever then puts a clock right signs none that says it began before that."""
 EACH_MAX: Final = LEASES_MAX // BORROWERS_MAX
 """Leases to one borrower that are not certainly over."""
-
-LeaseId = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,8 @@ class Member:
     def forget(self, now_ms: int) -> None:
         """What no clock takes any more is gone."""
         self.given, self.held = (
-            [each for each in leases if not _over(each, now_ms)] for leases in (self.given, self.held)
+            [each for each in leases if now_ms < each.record.expires_ms + FORGET_MS]
+            for leases in (self.given, self.held)
         )
         self.rosters = {
             number: each for number, each in self.rosters.items() if now_ms < each.record.expires_ms + SKEW_MS
@@ -216,18 +219,18 @@ class Member:
             return None
         mine = [each.record for each in self.given if each.record.roster == roster_id and not _over(each, now_ms)]
         to_it = [each for each in mine if each.borrower == borrower]
-        span = self._span(roster, to_it, now_ms)
-        if span is None or len(to_it) >= EACH_MAX:
-            return None
-        beside = [each for each in mine if each.not_before_ms < span[1] and span[0] < each.expires_ms]
-        lent_w = sum(each.lent_w for each in beside)
-        has_w = sum(each.lent_w for each in beside if each.borrower == borrower)
-        portion_w = portions_w(roster, self.key).get(borrower, 0)
-        watts = min(min(portion_w, wanted_w) - has_w, _share_w(roster, self.key) - keeps_w - lent_w)
-        if watts < LEAST_W:
-            return None
+        most_w = min(portions_w(roster, self.key).get(borrower, 0), wanted_w)
+        free_w = _share_w(roster, self.key) - keeps_w
+        for span in self._spans(roster, to_it, now_ms) if len(to_it) < EACH_MAX else ():
+            watts = min(most_w - _peak_w(to_it, *span), free_w - _peak_w(mine, *span))
+            if watts >= LEAST_W:
+                return self._sign(FeederLease(roster_id, self.key, borrower, watts, *span, nonce), roster, now_ms)
+        return None
+
+    def _sign(self, lease: FeederLease, roster: Signed[FeederRoster], now_ms: int) -> Signed[FeederLease] | None:
+        """The lease, which counts from now on; None if the protocol has no room for it."""
         try:
-            lease = lend(FeederLease(roster_id, self.key, borrower, watts, *span, nonce), roster, self.given, now_ms)
+            lend(lease, roster, self.given, now_ms)
         except LocalProtocolError:
             return None
         signed = sign(lease, self._key)
@@ -238,18 +241,23 @@ class Member:
         """What it lends to this borrower, as far as it is not over."""
         return [each for each in self.given if each.record.borrower == borrower and now_ms < each.record.expires_ms]
 
-    def _span(self, roster: Signed[FeederRoster], to_it: list[FeederLease], now_ms: int) -> tuple[int, int] | None:
-        """From when to when one more lease to a borrower would be, who has these; None: it needs none now."""
-        begins_ms = max(now_ms + SETTLE_MS, roster.record.not_before_ms)
-        ends_ms = begins_ms + LEASE_MS
-        if standing := [each for each in to_it if now_ms < each.expires_ms]:
-            last_ms = max(each.expires_ms for each in standing)
-            if last_ms - now_ms <= RENEW_MS:
-                begins_ms, ends_ms = max(begins_ms, last_ms), last_ms + LEASE_MS
-            else:
-                ends_ms = last_ms
-        ends_ms = min(ends_ms, roster.record.expires_ms)
-        return (begins_ms, ends_ms) if ends_ms - begins_ms >= LEAST_MS else None
+    def _spans(self, roster: Signed[FeederRoster], to_it: list[FeederLease], now_ms: int) -> Iterator[tuple[int, int]]:
+        """From when to when one more lease may be, to a borrower who has these: beside what it has, or after it."""
+        begins_ms = max(now_ms - SKEW_MS, roster.record.not_before_ms)
+        last_ms = max((each.expires_ms for each in to_it), default=0)
+        ends_ms = min(now_ms + LEASE_MS, roster.record.expires_ms)
+        if last_ms - now_ms >= LEAST_MS:
+            yield begins_ms, last_ms
+        # The borrower's clock may be ahead: it asks when for it the end is RENEW_MS away.
+        if last_ms - now_ms <= RENEW_MS + SKEW_MS and ends_ms - max(begins_ms, last_ms, now_ms) >= LEAST_MS:
+            yield max(begins_ms, last_ms), ends_ms
+
+
+def _peak_w(leases: Collection[FeederLease], begins_ms: int, ends_ms: int) -> int:
+    """The most that they lend together at any moment of the span."""
+    near = [each for each in leases if each.not_before_ms < ends_ms and begins_ms < each.expires_ms]
+    edges = {begins_ms, *(each.not_before_ms for each in near if each.not_before_ms > begins_ms)}
+    return max(sum(each.lent_w for each in near if each.not_before_ms <= edge < each.expires_ms) for edge in edges)
 
 
 def _over(lease: Signed[FeederLease], now_ms: int) -> bool:

@@ -59,7 +59,7 @@ class Ven:
         self._path = state / STATE
         self._log = log
         self._changed = changed
-        self._programs: dict[str, Mapping[str, Any]] = {}
+        self._programs: dict[str, Mapping[str, Any]] | None = None
         self._programs_at_s = -inf
         self._ven_id = ""
         self._ahead_ms: float | None = None
@@ -113,10 +113,16 @@ class Ven:
     async def poll(self, vtn: Vtn) -> None:
         """What the VTN asks is known as of now, and reported what is due. Raises `VtnError`; then nothing has changed."""
         remarks: list[str] = []
+        await vtn.authorised()
         if not self._ven_id:
             await self._register(vtn, remarks)
-        if trio.current_time() - self._programs_at_s > PROGRAMS_S:
-            await self._read_programs(vtn)
+        try:
+            if trio.current_time() - self._programs_at_s > PROGRAMS_S:
+                await self._read_programs(vtn)
+        except VtnError as error:
+            if not self._chosen([]):
+                raise  # there is no program yet of which events could be asked for
+            remarks.append(f"its programs cannot be read: {error}")
         followed = self._chosen(remarks)
         raws: list[Any] = []
         for program in followed:
@@ -129,7 +135,7 @@ class Ven:
         self._remarks = tuple(remarks[:TOLD_MAX])
 
     async def _register(self, vtn: Vtn, remarks: list[str]) -> None:
-        """The VTN knows this VEN. Where it keeps its VENs to itself, its operator has entered it, or will: that is no fault."""
+        """The VTN knows this VEN, if it can be told. Where it keeps its VENs to itself, its operator has entered it."""
         name = self._config.ven_name
         try:
             self._ven_id = await self._entered(vtn) or ""
@@ -137,12 +143,7 @@ class Ven:
                 made = await vtn.call("POST", "/vens", body={"objectType": "VEN_VEN_REQUEST", "venName": name})
                 self._ven_id = _id_of(made)
         except VtnError as error:
-            if error.status == 409:
-                self._ven_id = await self._entered(vtn) or ""
-            elif error.status not in (403, 404, 405, 501):
-                raise
-            if not self._ven_id:
-                remarks.append(f"it does not register {words(name)}: {error}")
+            remarks.append(f"it does not register {words(name)}: {error}")
 
     async def _entered(self, vtn: Vtn) -> str | None:
         found = await vtn.pages("/vens", {"venName": self._config.ven_name}, PAGE + 1)
@@ -160,7 +161,7 @@ class Ven:
         """Ids of the programs that the owner named; an empty one stands for all."""
         if not self._config.programs:
             return [""]
-        by_name = {str(program.get("programName")): id_ for id_, program in self._programs.items()}
+        by_name = {str(program.get("programName")): id_ for id_, program in (self._programs or {}).items()}
         if missing := [name for name in self._config.programs if name not in by_name]:
             remarks.append(f"it has no program {', '.join(words(name) for name in missing)}")
             self._programs_at_s = -inf  # it is looked for with the next question

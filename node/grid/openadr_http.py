@@ -80,7 +80,7 @@ class Vtn:
     async def call(self, method: str, path: str, query: Mapping[str, Any] | None = None, body: object = None) -> Any:
         """The answer's JSON. A token that is refused is renewed, once."""
         for attempt in (1, 2):
-            token = await self._authorised()
+            token = await self.authorised()
             headers = {"Authorization": f"Bearer {token}"}
             try:
                 return await self._ask(method, self._url + path, headers=headers, params=query, json=body)
@@ -90,7 +90,8 @@ class Vtn:
                 self._token = ""
         raise AssertionError("unreachable")
 
-    async def _authorised(self) -> str:
+    async def authorised(self) -> str:
+        """A token that holds, as far as is known."""
         if self._token and trio.current_time() < self._good_until_s:
             return self._token
         where = self._token_url or await self._token_place()

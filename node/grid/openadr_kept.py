@@ -9,14 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..durable import put
 from ..log import EventLog
-from .openadr_events import OddError, event_of, parsed
+from .openadr_events import GHG, IMPORT_LIMIT, PRICE, SETPOINT, OddError, event_of, parsed
 from .openadr_schedule import Schedule
 
 STATE: Final = "openadr.json"
 STATE_BYTES_MAX: Final = 64 * 1024 * 1024
 INTERVALS_MAX: Final = 20_000
 """Of all events together: prices of two months in steps of five minutes; laying them out takes a tenth of a second."""
+UNREAD: Final = {
+    "payloadDescriptors": [
+        {"payloadType": kind, "units": "of a program that cannot be read"}
+        for kind in (IMPORT_LIMIT, SETPOINT, PRICE, GHG)
+    ]
+}
+"""Of a program whose descriptors are not known: its limits might be watts, or megawatts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +39,14 @@ class Kept:
 
 def understood(
     rows: Iterable[Any],
-    programs: Mapping[str, Mapping[str, Any]],
+    programs: Mapping[str, Mapping[str, Any]] | None,
     before: Mapping[str, Kept],
     now_ms: float,
     seed: bytes,
 ) -> tuple[dict[str, Kept], list[str]]:
     """The events by their ids, and what was not understood, in words: an event that has turned into nonsense stays as it was.
 
-    Raises `OddError` if they have too many intervals.
+    `programs`: None while they cannot be read. Raises `OddError` if the events have too many intervals.
     """
     kept: dict[str, Kept] = {}
     remarks: list[str] = []
@@ -78,22 +86,23 @@ def load(path: Path, log: EventLog) -> tuple[bytes, dict[str, Kept]]:
 def save(path: Path, seed: bytes, kept: Iterable[Kept], log: EventLog) -> None:
     """A restart finds them. Blocks. A full disk costs what a restart would find, and nothing else."""
     rows = [{"raw": one.raw, "program": one.program, "seen_ms": one.schedule.seen_ms} for one in kept]
-    scratch = path.with_name(f".{path.name}")
     try:
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-            json.dump({"seed": seed.hex(), "events": rows}, stream)
-        scratch.replace(path)
+        put(path, json.dumps({"seed": seed.hex(), "events": rows}).encode())
     except (OSError, RecursionError) as error:  # what was nested just so deeply that it could be read
         log.write("grid_state_lost", why=str(getattr(error, "strerror", None) or error))
 
 
 def _understood(
-    raw: Any, programs: Mapping[str, Mapping[str, Any]], before: Mapping[str, Kept], now_ms: float, seed: bytes
+    raw: Any, programs: Mapping[str, Mapping[str, Any]] | None, before: Mapping[str, Kept], now_ms: float, seed: bytes
 ) -> Kept:
-    program = programs.get(str(raw.get("programID")), {}) if isinstance(raw, dict) else {}
-    descriptors = {"payloadDescriptors": program.get("payloadDescriptors")}
-    id_ = raw.get("id") if isinstance(raw, dict) else None
+    given = raw if isinstance(raw, dict) else {}
+    id_ = given.get("id")
     known = before.get(id_) if isinstance(id_, str) else None
+    descriptors: Mapping[str, Any]
+    if programs is None:
+        descriptors = known.program if known else UNREAD
+    else:
+        descriptors = {"payloadDescriptors": programs.get(str(given.get("programID")), {}).get("payloadDescriptors")}
     if known and known.raw == raw and known.program == descriptors:
         return known
     event = event_of(raw, descriptors)

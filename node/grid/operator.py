@@ -35,7 +35,11 @@ EPOCH_MAX = 2**62
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The roster is in the file. 1, with a sentence, if it would be none."""
-    parser = argparse.ArgumentParser(prog="fallow.node.grid.operator", description="Signs the roster of a feeder.")
+    parser = argparse.ArgumentParser(
+        prog="python -m fallow.node.grid.operator",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("file", type=Path, help="what the roster says, as TOML")
     parser.add_argument("--key", type=Path, required=True, help="the grid key's file; made if it is not there")
     parser.add_argument(

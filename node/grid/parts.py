@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import trio
 from nacl.signing import SigningKey
@@ -12,9 +13,10 @@ from ...protocol.messages import FEEDER_PROTOCOL
 from ..config import Config
 from ..lending import Lending, local_now
 from ..log import EventLog, wall_ms
+from ..machine import boot_ms
 from ..network.seam import Network
+from ..rules.asked import Cap
 from ..rules.readings import Bound
-from ..sensors.feed import boot_ms
 from .feeder_config import FeederConfig
 from .ledger import LEDGER, Ledger
 from .member import Allowance
@@ -64,9 +66,17 @@ def _start_site(config: Config, site: SiteConfig, lending: Lending, nursery: tri
 
     log, wants = EventLog(config.state), config.preferences
     earns = earns_per_kwh(lending)
-    guarded = Site(site, lending.board, wants, local_now, earns, tell, log, lambda: lending.asked.imports)
+    guarded = Site(site, lending.board, wants, local_now, earns, tell, log, partial(connection_caps, lending))
     tell(0.0, "the site's guard has not looked yet")
     nursery.start_soon(guarded.run)
+
+
+def connection_caps(lending: Lending) -> tuple[Cap, ...]:
+    """What bounds the whole connection: what the grid asks of it, and the share of a feeder that hangs on it."""
+    share = lending.board.bounds.get(FEEDER)
+    if share is None:
+        return lending.asked.imports
+    return *lending.asked.imports, (share.watts if boot_ms() < share.until_ms else 0.0, share.why)
 
 
 def earns_per_kwh(lending: Lending) -> Callable[[], float | None]:

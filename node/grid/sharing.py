@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -18,23 +19,25 @@ import trio
 
 from ...protocol.errors import FallowError, NetworkError, RemoteProtocolError, StoreError
 from ...protocol.identity import short
-from ...protocol.limits import RECORD_BYTES_MAX
+from ...protocol.limits import RECORD_BYTES_MAX, SKEW_MS
 from ...protocol.messages import FEEDER_PROTOCOL, FeederReply, FeederRequest, decode_message_untrusted, encode_message
 from ...protocol.names import profile_key
 from ...protocol.published import decode_profiles_untrusted
 from ..log import EventLog, wall_ms
-from ..machine import beside, chance
+from ..machine import beside, boot_ms, chance
 from ..network.seam import Network, Stream
 from ..questions import answer_each
 from .ledger import GIVEN, HELD, ROSTER, Ledger
 from .member import Allowance, Member
 
-ROUND_S: Final = 40.0
-"""Between two rounds, give or take a quarter: some ten of them within the time in which a lease is renewed."""
+ROUND_S: Final = 20.0
+"""Between two rounds, give or take a quarter: four questions at most, again and again to those that have nothing to spare."""
 ASK_S: Final = 5.0
 """For one question: a member behind a relay answers within one."""
-AGAIN_S: Final = 120.0
+AGAIN_S: Final = 60.0
 """One that did not answer is not asked again for so long."""
+SETTLE_S: Final = 0.5
+"""From a lease's signature until its borrower has it: the lender's engine draws less after 250 ms."""
 LOOK_S: Final = 10.0
 """A member looks so often what it may draw, and whenever time alone changes it."""
 GOOD_S: Final = 30.0
@@ -61,12 +64,16 @@ class Sharing:
         self._tell = tell
         self._log = log
         self._file = roster
-        self._file_was: tuple[int, int] | None = None
+        self._file_was: bytes | None = None
+        self._file_fault = ""
+        """Why there is no roster in it."""
         self._reserve_w = reserve_w
         self._stored = {lease.id for lease in member.given}
         """Of the leases that it gave, those that others may see."""
         self._silent: dict[bytes, float] = {}
         """Until when somebody is not asked."""
+        self._ahead_ms = wall_ms() - boot_ms()
+        """The wall clock less the one that nobody sets, as it was when the oldest lease here was signed."""
 
     async def run(self) -> None:
         """The member draws, lends and borrows, until cancelled."""
@@ -82,10 +89,28 @@ class Sharing:
             await answer_each(stream, FeederRequest, partial(self._reply, stream.peer), REQUESTS_MAX)
 
     def look(self) -> Allowance:
-        """What may be drawn has been told."""
-        found = self.member.allowance(wall_ms())
+        """What may be drawn has been told. If somebody has set the clock, it is the least by either time: one of them would
+        give back what is still lent."""
+        now_ms, steady_ms = self._times()
+        found = self.member.allowance(now_ms)
+        if self._is_set():
+            found = min(found, self.member.allowance(steady_ms), key=lambda each: each.watts)
+            found = replace(
+                found, why=f"{found.why}; its clock was set, so it lends and borrows no more until that is over"
+            )
+        if self._file_fault and not self.member.rosters:
+            found = replace(found, why=f"{found.why}: {self._file_fault}")
         self._tell(found)
         return found
+
+    def _times(self) -> tuple[int, int]:
+        """Now, by the wall clock as it is and as it was."""
+        return wall_ms(), boot_ms() + self._ahead_ms
+
+    def _is_set(self) -> bool:
+        """Whether the wall clock was set, while there were leases, by more than any clock may be wrong."""
+        now_ms, steady_ms = self._times()
+        return abs(now_ms - steady_ms) > SKEW_MS
 
     async def _keep_looking(self) -> None:
         while True:
@@ -96,16 +121,19 @@ class Sharing:
 
     async def _round(self) -> None:
         member = self.member
-        member.forget(wall_ms())
+        over_ms = min(self._times())
+        member.forget(over_ms)
+        if not member.given and not member.held:
+            self._ahead_ms = wall_ms() - boot_ms()
         self._stored &= {lease.id for lease in member.given}
         with suppress(StoreError):  # it is said when something has to be stored
-            await beside(partial(self._ledger.forget, wall_ms()))
+            await beside(partial(self._ledger.forget, over_ms))
         await self._read_file()
         asked = False
         lenders = member.lenders(wall_ms())
         chance().shuffle(lenders)
         for lender in lenders:
-            if (wants_w := self._wants_w()) == inf:
+            if (wants_w := self._wants_w()) == inf or self._is_set():
                 break
             wish = member.wish(lender, round(wants_w) + self._reserve_w, wall_ms())
             if wish is not None and await self._ask(lender, *wish):
@@ -156,13 +184,14 @@ class Sharing:
         """What the peer lacks; a lease is stored, and less is drawn, before it is sent."""
         member = self.member
         lease, wants_w = None, self._wants_w()
-        if wants_w < inf:
+        if wants_w < inf and not self._is_set():
             keeps_w = round(wants_w) + self._reserve_w
             lease = member.grant(peer, request.roster, request.wanted_w, keeps_w, wall_ms(), chance().randbytes(16))
         if lease is not None:
             self.look()
             self._log.write("feeder_lends", peer=short(peer), watts=lease.record.lent_w)
             if await self._keep(GIVEN, lease.id, lease.envelope, lease.record.expires_ms):
+                await trio.sleep(SETTLE_S)
                 self._stored.add(lease.id)
         leases = [each.envelope for each in member.given_to(peer, wall_ms()) if each.id in self._stored]
         rosters = [each.envelope for each in member.rosters.values() if each.id not in request.known]
@@ -182,18 +211,20 @@ class Sharing:
         if self._file is None:
             return
         try:
-            stat = self._file.stat()
-            if self._file_was == (was := (stat.st_mtime_ns, stat.st_size)):
-                return
             envelope = await beside(partial(_read, self._file))
-            self._file_was = was
+            if envelope == self._file_was:
+                return
+            self._file_was = envelope
             found = self.member.take_roster_untrusted(envelope, wall_ms())
+            self._file_fault = ""
             if found is not None:
                 self.look()
                 await self._keep(ROSTER, found.id, envelope, found.record.expires_ms)
         except (OSError, FallowError) as error:
-            why = error.message if isinstance(error, FallowError) else str(error.strerror)
-            self._log.write("feeder_roster_file", path=str(self._file), why=why)
+            fault = f"{self._file}: {error.message if isinstance(error, FallowError) else error.strerror}"
+            if fault != self._file_fault:
+                self._log.write("feeder_roster_file", why=fault)
+            self._file_fault = fault
 
     async def _addresses(self, peer: bytes) -> Sequence[str]:
         """Where the peer is, as far as that is known; else as it says in the DHT."""

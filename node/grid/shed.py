@@ -5,7 +5,6 @@ Zones are the owner's own names. Orders of other zones are kept too, as long as 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
@@ -19,10 +18,11 @@ from ...protocol.envelope import Signed, claimed_signer_untrusted, verify_untrus
 from ...protocol.errors import Code, RemoteProtocolError
 from ...protocol.grid import ShedOrder, check_shed_order, kept_until_ms, zone_cap_w
 from ...protocol.limits import SHED_BYTES_MAX, SHED_ORDERS_MAX, SKEW_MS
+from ..durable import put
 from ..log import EventLog, wall_ms
+from ..machine import boot_ms
 from ..rules.asked import Asked, Cap, together, until, words
 from ..rules.hours import HOUR_MS, Now
-from ..sensors.feed import boot_ms
 
 STATE: Final = "shed-orders.cbor"
 OWN_MAX: Final = SHED_ORDERS_MAX // 4
@@ -46,10 +46,10 @@ class Orders:
         self._log = log
         self._kept: dict[Place, list[Signed[ShedOrder]]] = {}
         self._ids: dict[bytes, Signed[ShedOrder]] = {}
-        self._asked: dict[bool, tuple[float, float, Asked]] = {}
-        """What is asked by the wall clock, and by the other one: from when to when that holds."""
-        self._ahead_ms: int | None = None
-        """The wall clock less the one that never goes back, as it was when an order was last taken."""
+        self._asked: dict[int, tuple[float, float, Asked]] = {}
+        """What is asked by one of the clocks: from when to when by it that holds."""
+        self._ahead_ms: dict[bytes, int] = {}
+        """By orders' ids: the wall clock less the one that nobody sets, as it was when the order was taken."""
         self._load()
 
     def take_untrusted(self, envelope: bytes, grid: bytes, now_ms: int) -> bool:
@@ -64,7 +64,11 @@ class Orders:
         order = verify_untrusted(ShedOrder, envelope, signer=grid, bytes_max=SHED_BYTES_MAX)
         check_shed_order(order, self.keys, now_ms)
         self.forget(now_ms)
-        record = order.record
+        return self._admit(order, now_ms)
+
+    def _admit(self, order: Signed[ShedOrder], now_ms: int) -> bool:
+        """Whether the order, which is good, is news."""
+        grid, record = order.signer, order.record
         place = grid, record.zone, record.event
         before = self._kept.get(place, [])
         if before and record.sequence < before[0].record.sequence:  # [IGNORE] it was replaced
@@ -76,11 +80,11 @@ class Orders:
             self._log.write("shed_order_left_out", zone=record.zone, why=f"more than {SHED_ORDERS_MAX} of one grid key")
             return False  # [IGNORE] there is no room
         for each in before if not same else []:
-            del self._ids[each.id]
+            del self._ids[each.id], self._ahead_ms[each.id]
         self._kept[place] = [*same, order]
         self._ids[order.id] = order
+        self._ahead_ms[order.id] = now_ms - boot_ms()
         self._asked = {}
-        self._ahead_ms = now_ms - boot_ms()
         return True
 
     def note(self, envelope: bytes) -> None:
@@ -104,17 +108,17 @@ class Orders:
         return {id_: order.envelope for id_, order in self._ids.items() if order.signer == grid}
 
     def asked(self, now: Now) -> Asked:
-        """What holds in the owner's zones at this moment. If somebody has set the clock since, both times count: of two clocks
-        that disagree, one would end a stop order that is in force."""
-        by_boot = now if self._ahead_ms is None else replace(now, wall_ms=now.ms + self._ahead_ms)
-        held = [self._at(now, by_boot=False)]
-        if abs(by_boot.wall_ms - now.wall_ms) > SKEW_MS:
-            held.append(self._at(by_boot, by_boot=True))
-        return together(held)
+        """What holds in the owner's zones at this moment. If somebody has set the clock since an order was taken, it holds by
+        the clock as it was, too: of two that disagree, one would end a stop order that is in force."""
+        clocks = [now.wall_ms - now.ms]
+        for ahead_ms in sorted(set(self._ahead_ms.values())):
+            if all(abs(ahead_ms - other_ms) > SKEW_MS for other_ms in clocks):
+                clocks.append(ahead_ms)
+        return together(self._at(replace(now, wall_ms=now.ms + each), which) for which, each in enumerate(clocks))
 
-    def _at(self, now: Now, *, by_boot: bool) -> Asked:
+    def _at(self, now: Now, which: int) -> Asked:
         """Kept until something of it changes, or the hour does: the rules ask many times a second."""
-        kept = self._asked.get(by_boot)
+        kept = self._asked.get(which)
         if kept is None or not kept[0] <= now.wall_ms < kept[1]:
             stops: list[str] = []
             caps: list[Cap] = []
@@ -125,7 +129,7 @@ class Orders:
                     stops += [f"the grid asks to stop {why}"] if cap_w == 0 else []
                     caps += [(float(cap_w), f"the grid asks for less {why}")] if cap_w else []
             until_ms = min(self._changes_ms(now.wall_ms), now.wall_ms + HOUR_MS)
-            kept = self._asked[by_boot] = now.wall_ms, until_ms, Asked(tuple(stops), tuple(caps))
+            kept = self._asked[which] = now.wall_ms, until_ms, Asked(tuple(stops), tuple(caps))
         return replace(kept[2], changes_in_ms=kept[1] - now.wall_ms)
 
     def heard(self, now: Now) -> list[str]:
@@ -144,12 +148,9 @@ class Orders:
 
     def save(self) -> None:
         """A restart finds them. Blocks. A full disk costs what a restart would find, and nothing else."""
-        scratch = self._path.with_name(f".{STATE}")
         content = encode([order.envelope for order in list(self._ids.values())])
         try:
-            with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-                stream.write(content)
-            scratch.replace(self._path)
+            put(self._path, content)
         except OSError as error:
             self._log.write("grid_state_lost", why=str(error.strerror))
 
@@ -168,19 +169,24 @@ class Orders:
             try:
                 if isinstance(envelope, bytes):
                     signer = claimed_signer_untrusted(envelope, bytes_max=SHED_BYTES_MAX)
-                    self.take_untrusted(envelope, signer, wall_ms())
+                    if signer in self.keys:
+                        # It was good when it was taken: by a clock that is not set yet it may be from tomorrow.
+                        self._admit(
+                            verify_untrusted(ShedOrder, envelope, signer=signer, bytes_max=SHED_BYTES_MAX), wall_ms()
+                        )
             except RemoteProtocolError:
-                pass  # its time is over, or its key is not trusted any more
+                pass
+        self.forget(wall_ms())
 
     def _full(self, grid: bytes, *, own: bool) -> bool:
         held = sum((order.record.zone in self.zones) is own for order in self._ids.values() if order.signer == grid)
         return held >= (OWN_MAX if own else OTHERS_MAX)
 
     def forget(self, now_ms: int) -> None:
-        """What cannot matter any more."""
+        """What cannot matter any more, by either clock."""
         for id_, order in list(self._ids.items()):
-            if now_ms > kept_until_ms(order.record):
-                del self._ids[id_]
+            if min(now_ms, boot_ms() + self._ahead_ms[id_]) > kept_until_ms(order.record):
+                del self._ids[id_], self._ahead_ms[id_]
                 place = order.signer, order.record.zone, order.record.event
                 self._kept[place] = [each for each in self._kept[place] if each.id != id_]
                 if not self._kept[place]:

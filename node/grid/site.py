@@ -85,8 +85,8 @@ class Site:
         said = f"{self.last.work_w:,.0f} W are left for work beside chargers; {planned}"
         self._tell(self.last.work_w * self._config.share_pct / 100, said)
 
-    def planned(self) -> Plan | None:
-        """A plan by what is known and expected now; None if what is drawn is not known."""
+    def outlook(self) -> Callable[[], Plan] | None:
+        """What makes a plan by what is known and expected now, in any thread; None if what is drawn is not known."""
         now = self._now()
         seen, _ = self._seen()
         if seen is None:
@@ -94,13 +94,14 @@ class Site:
         expected = [self._expected(seen, now, index) for index in range(INTERVALS)]
         earns = self._earns_ucr_kwh()
         earns_ucr_kwh = UNKNOWN_UCR_KWH if earns is None else earns
-        wear = float(self._wants.battery_wear_ucr_per_kwh)
-        return made_plan(self._config, expected, now.ms / 1000, seen.soc_pct, earns_ucr_kwh, wear, self.last.battery_w)
+        wear, battery_w = float(self._wants.battery_wear_ucr_per_kwh), self.last.battery_w
+        return partial(made_plan, self._config, expected, now.ms / 1000, seen.soc_pct, earns_ucr_kwh, wear, battery_w)
 
     async def _keep_planning(self) -> None:
         while True:
+            outlook = self.outlook()
             try:
-                self.plan = await beside(self.planned) or self.plan
+                self.plan = await beside(outlook) if outlook else self.plan
             except ArithmeticError as error:
                 self._log.write("site_plan", why=str(error))
             await trio.sleep(PLAN_S if self.plan else STEP_S)

@@ -92,6 +92,8 @@ class Decision:
     """Whose bound the budget is, in words, the strictest last."""
     hour_ucr: float = 0.0
     """What an hour of computing without a pause costs the owner now, with what they want beyond, in micro-credits."""
+    unshared_w: float = inf
+    """The budget, but for this machine's shares of what it shares with others (`Board.bounds`)."""
 
     @property
     def lends(self) -> bool:
@@ -120,7 +122,13 @@ def decide(
     # Short of the wait, margins still count: what is let go of them only starts it.
     held = blocked or (memory.blocked if reasons else frozenset())
     return Decision(
-        tuple(reasons), look.budget_w, look.until_ms, Memory(held, clear_since_ms), tuple(look.limits), look.hour_ucr
+        tuple(reasons),
+        look.budget_w,
+        look.until_ms,
+        Memory(held, clear_since_ms),
+        tuple(look.limits),
+        look.hour_ucr,
+        look.unshared_w,
     )
 
 
@@ -131,7 +139,7 @@ class _Look:
         self._rules, self._board, self._memory, self._now, self._asked = rules, board, memory, now, asked
         self._wants = rules.preferences
         self.until_ms = inf
-        self.budget_w = inf
+        self.budget_w = self.unshared_w = inf
         self.hour_ucr = 0.0
         self.limits: list[str] = []
 
@@ -276,6 +284,7 @@ class _Look:
             self._cap(max(0.0, watts - others_w), "the grid connection, less chargers and the site's other load")
         for watts, whose in self._asked.imports:
             self._cap(max(0.0, watts - others_w), whose)
+        self.unshared_w = self.budget_w
         for code, bound in self._board.bounds.items():
             yield from self._bound_by(code, bound, others_w if bound.whole else 0.0)
         least_w = self._rules.draw.watts(DUTY_MIN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NoReturn, TypeVar
@@ -11,6 +10,7 @@ from typing import Final, NoReturn, TypeVar
 import trio
 
 from ..causes import leaves
+from ..machine import boot_ms as boot_ms
 from ..rules.readings import Board, Reading
 from ..rules.signals import Signal, Value
 
@@ -30,11 +30,6 @@ is as often as vehicles send them."""
 
 class SensorError(Exception):
     """Why an adapter reads nothing, in words for the owner."""
-
-
-def boot_ms() -> int:
-    """Milliseconds on the clock that never goes back, and counts on while the machine sleeps: what was read is old then."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 @dataclass(slots=True)

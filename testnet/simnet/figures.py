@@ -32,6 +32,10 @@ class FeederUse:
     """If nobody lent anything."""
     ideal: float
     """If every watt could go to whoever wants it at that moment."""
+    portions: float
+    """The same, as far as anybody may lend to them: four others, a part of the share each."""
+    reached: float
+    """And as far as the two can talk at that moment: what leases without delay would bring."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,50 @@ async def test_a_programs_descriptors_hold_for_its_events(vtn: Vtn, tmp_path: Pa
     assert followed.asked.imports[0][0] == 700
 
 
+@pytest.mark.parametrize("refused", ["/programs", "/vens"])
+async def test_events_are_asked_for_though_nothing_else_can_be_had(vtn: Vtn, tmp_path: Path, refused: str) -> None:
+    followed = Followed(tmp_path, vtn)
+    vtn.refuses[refused] = 500
+    vtn.put("e1", [STOP], intervalPeriod=NOW)
+    await followed.poll()
+    assert "(OpenADR event e1: level 3, emergency)" in followed.asked.stops[0]
+    assert any("it answers with status 500 (no)" in line for line in followed.heard)
+    vtn.refuses.clear()
+    await followed.poll()
+    assert not any("status 500" in line for line in followed.heard)
+
+
+async def test_without_programs_a_limit_stops_for_its_unit_is_not_known(vtn: Vtn, tmp_path: Path) -> None:
+    row = {"objectType": "EVENT_PAYLOAD_DESCRIPTOR", "payloadType": "IMPORT_CAPACITY_LIMIT", "units": "W"}
+    vtn.programs = [program(payloadDescriptors=[row])]
+    vtn.refuses["/programs"] = 503
+    vtn.put("e1", [interval(("IMPORT_CAPACITY_LIMIT", 700))], intervalPeriod=NOW)
+    followed = Followed(tmp_path, vtn)
+    await followed.poll()
+    assert "of a program that cannot be read" in followed.asked.stops[0]
+    vtn.refuses.clear()
+    await followed.poll()
+    assert (followed.asked.stops, followed.asked.imports[0][0]) == ((), 700)
+    vtn.refuses["/programs"] = 503
+    again = Followed(tmp_path, vtn)
+    await again.poll()
+    assert (again.asked.stops, again.asked.imports[0][0]) == ((), 700), "what was understood before still is"
+
+
+async def test_of_named_programs_that_were_never_read_nothing_can_be_asked(vtn: Vtn, tmp_path: Path) -> None:
+    followed = Followed(tmp_path, vtn, programs=("Shed",))
+    vtn.refuses["/programs"] = 503
+    assert await followed.fails() == "it answers with status 503 (no)"
+    vtn.refuses.clear()
+    vtn.put("e1", [STOP], intervalPeriod=NOW)
+    await followed.poll()
+    vtn.refuses["/programs"] = 503
+    followed.ven._programs_at_s = -inf
+    del vtn.events["e1"]
+    await followed.poll()
+    assert not followed.asked.less
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [

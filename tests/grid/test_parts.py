@@ -13,13 +13,15 @@ from fallow.node.availability import Availability
 from fallow.node.config import Config, load
 from fallow.node.grid.ledger import LEDGER, Ledger
 from fallow.node.grid.operator import main
-from fallow.node.grid.parts import start_grid
+from fallow.node.grid.parts import connection_caps, start_grid
 from fallow.node.lending import Lending
 from fallow.node.log import EventLog
-from fallow.node.machine import wall_ms
+from fallow.node.machine import boot_ms, wall_ms
 from fallow.node.network.seam import Stream
+from fallow.node.rules.asked import Asked
 from fallow.node.rules.policy import Rules
 from fallow.node.rules.preferences import Preferences
+from fallow.node.rules.readings import Bound
 from fallow.node.rules.worth import Draw
 from fallow.node.words import said
 from fallow.protocol.identity import peer_id
@@ -100,3 +102,16 @@ def test_what_an_operator_cannot_sign_is_said(
     assert main([str(written(tmp_path, text)), "--key", str(tmp_path / "key"), "--out", str(tmp_path / "roster")]) == 1
     assert says in capsys.readouterr().err
     assert not (tmp_path / "roster").exists()
+
+
+def test_a_site_behind_a_feeder_keeps_within_its_share(tmp_path: Path) -> None:
+    lending = Lending(
+        Rules(None, Preferences(), 0, Draw(100.0, 5_000.0)), Availability(1), tmp_path, EventLog(tmp_path)
+    )
+    lending.grid.append(lambda now: Asked(imports=((9_000.0, "the grid"),)))
+    lending.look()
+    assert [watts for watts, _ in connection_caps(lending)] == [9_000]
+    lending.bind("feeder", Bound(4_000.0, "its share", boot_ms() + 60_000, whole=True))
+    assert [watts for watts, _ in connection_caps(lending)] == [9_000, 4_000]
+    lending.bind("feeder", Bound(4_000.0, "its share", boot_ms()))
+    assert [watts for watts, _ in connection_caps(lending)] == [9_000, 0]

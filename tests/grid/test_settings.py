@@ -163,3 +163,17 @@ async def test_a_site_plans_and_tells_its_battery(tmp_path: Path) -> None:
     assert set(json.loads((tmp_path / "setpoint").read_text())) == {"battery_w", "until_ms"}
     assert guarded.plan is not None
     assert max(guarded.plan.work_w) == 40_000
+
+
+def test_a_plan_is_made_of_what_was_known_when_it_was_asked_for(tmp_path: Path) -> None:
+    board = Board()
+    board.expect("meter", [Signal.CHARGERS_W, Signal.SOC_PCT])
+    board.take("meter", [Reading(Signal.CHARGERS_W, 10_000, 0, 500), Reading(Signal.SOC_PCT, 50, 0, 500)])
+    guarded = site(board, tmp_path, lambda *each: None)
+    outlook = guarded.outlook()
+    assert outlook is not None
+    board.take("meter", [Reading(Signal.CHARGERS_W, 150_000, 0, 500)])
+    plan = outlook()  # beside the loop that reads meters
+    assert max(plan.work_w) == 40_000
+    board.miss("meter", Signal.CHARGERS_W, "it is gone", 0)
+    assert guarded.outlook() is None

@@ -10,11 +10,12 @@ import pytest
 import trio
 from nacl.signing import SigningKey
 
+from fallow.node.grid import sharing
 from fallow.node.grid.ledger import FORGOT_MS, GIVEN, HELD, LEDGER, ROSTER, SET_ASIDE, Ledger
-from fallow.node.grid.member import SETTLE_MS, Allowance, Member
+from fallow.node.grid.member import FORGET_MS, Allowance, Member
 from fallow.node.grid.sharing import Sharing
 from fallow.node.log import EventLog
-from fallow.node.machine import wall_ms
+from fallow.node.machine import boot_ms, wall_ms
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, NetworkError, StoreError
 from fallow.protocol.feeders import lenders
@@ -39,6 +40,12 @@ SHARE_W = 4_000
 def roster(begins_ms: int) -> Signed[FeederRoster]:
     members = tuple(FeederMember(key, SHARE_W) for key in sorted(bytes(each.verify_key) for each in KEYS))
     return sign(FeederRoster("t-17", 1, 4 * SHARE_W, members, begins_ms, begins_ms + 86_400_000), GRID)
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody here has an engine that has to draw less before a lease goes out."""
+    monkeypatch.setattr(sharing, "SETTLE_S", 0.0)
 
 
 class OneStream:
@@ -124,7 +131,7 @@ async def test_a_member_that_wants_more_borrows_from_those_that_may_lend(tmp_pat
     await borrower._round()
     part_w = SHARE_W // 3
     assert [each.record.lent_w for each in borrower.member.held] == [part_w] * 2
-    later_ms = wall_ms() + SETTLE_MS + SKEW_MS
+    later_ms = wall_ms()
     assert borrower.member.allowance(later_ms).watts == SHARE_W + 2 * part_w
     assert sum(each.member.allowance(later_ms).watts for each in street.there.values()) == 4 * SHARE_W
     lent = [each.member.key for each in others if each.member.given]
@@ -145,6 +152,48 @@ async def test_nothing_is_lent_or_borrowed_while_it_is_not_known_what_is_drawn(t
     street.wants = {}
     await here.answer(OneStream(borrower, encode_message(FeederRequest((paper.id,), paper.id, 500))))  # type: ignore[arg-type]
     assert len(here.member.given) == 1
+
+
+@pytest.mark.parametrize("minutes", [-60, -10, 10, 60])
+async def test_setting_the_clock_gives_nothing_back_that_is_lent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    street, paper = Street(tmp_path), roster(wall_ms() - 24 * 60_000 - 3_600_000)
+    borrower, *others = [street.add(key, paper) for key in KEYS]
+    own = borrower.member.key
+    street.wants = {own: 2 * SHARE_W}
+    await borrower._round()
+    assert borrower.look().watts > SHARE_W
+    monkeypatch.setattr(sharing, "wall_ms", lambda: wall_ms() + minutes * 60_000)
+    assert sum(each.look().watts for each in street.there.values()) <= 4 * SHARE_W
+    for lender in others:
+        assert lender.look().watts < SHARE_W
+        assert "its clock was set" in str(lender.look())
+        await lender._round()
+        assert lender.look().watts < SHARE_W, "what is over by one clock alone is not forgotten"
+    held = len(borrower.member.held)
+    await borrower._round()
+    assert len(borrower.member.held) == held, "nothing more is borrowed"
+    monkeypatch.setattr(sharing, "boot_ms", lambda: boot_ms() + 2 * 3_600_000)
+    monkeypatch.setattr(sharing, "wall_ms", lambda: wall_ms() + (minutes + 120) * 60_000)
+    for each in street.there.values():
+        await each._round()
+        assert each.look().watts == SHARE_W
+        assert "its clock" not in str(each.look())
+
+
+async def test_many_leases_at_a_time_are_all_stored(tmp_path: Path) -> None:
+    street, paper = Street(tmp_path), roster(wall_ms() - 3 * SKEW_MS)
+    here = street.add(KEYS[0], paper)
+    stored: list[bool] = []
+
+    async def keep(number: int) -> None:
+        stored.append(await here._keep(GIVEN, number.to_bytes(32, "big"), bytes(number), wall_ms()))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(40):
+            nursery.start_soon(keep, number)
+    assert stored == [True] * 40
 
 
 @pytest.mark.spec("G-26")
@@ -216,7 +265,7 @@ async def test_what_was_kept_is_there_again_and_what_is_over_goes(tmp_path: Path
         found = ledger.member(key, bytes(GRID.verify_key), "t-17", now_ms)
         assert [each.id for each in (found.given if kind == GIVEN else found.held)] == [lease.id]
         assert list(found.rosters) == [paper.id]
-        ledger.forget(lease.record.expires_ms + SKEW_MS)
+        ledger.forget(lease.record.expires_ms + FORGET_MS)
         found = ledger.member(key, bytes(GRID.verify_key), "t-17", now_ms)
         assert (found.given, found.held, list(found.rosters)) == ([], [], [paper.id])
         ledger.close()
@@ -230,6 +279,11 @@ async def test_a_roster_comes_from_a_file_and_goes_from_member_to_member(tmp_pat
     first = street.add(KEYS[0], file=file)
     await first._round()
     assert first.member.rosters == {}
+    assert str(first.look()) == f"no roster of t-17 holds now: {file}: No such file or directory"
+    file.write_bytes(sign(paper.record, KEYS[0]).envelope)
+    await first._round()
+    assert str(first.look()).startswith(f"no roster of t-17 holds now: {file}: ")
+    assert "No such file" not in str(first.look())
     file.write_bytes(paper.envelope)
     await first._round()
     assert list(first.member.rosters) == [paper.id]

@@ -12,8 +12,8 @@ from nacl.signing import SigningKey
 from fallow.node.grid import shed
 from fallow.node.grid.shed import Orders
 from fallow.node.log import EventLog, wall_ms
+from fallow.node.machine import boot_ms
 from fallow.node.rules.hours import Now
-from fallow.node.sensors.feed import boot_ms
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, RemoteProtocolError
 from fallow.protocol.grid import ShedOrder
@@ -102,13 +102,16 @@ def test_what_no_trusted_key_signed_or_cannot_matter_any_more_is_refused(
 
 
 @pytest.mark.spec("G-23")
-def test_a_key_that_signs_without_end_leaves_room_for_the_owners_zones(tmp_path: Path) -> None:
+def test_a_key_that_signs_without_end_leaves_room_for_the_owners_zones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = orders(tmp_path)
     others = [order(zone=f"zone-{number}") for number in range(shed.OTHERS_MAX + 3)]
     assert take(held, *others).count(True) == shed.OTHERS_MAX
     assert take(held, *(order(event=f"e{number}") for number in range(shed.OWN_MAX + 2))).count(True) == shed.OWN_MAX
     assert take(held, order(zone="zone-1", sequence=2), order(event="e1", sequence=2)) == [True, True]
     late_ms = NOW_MS + 9 * 24 * HOUR
+    monkeypatch.setattr(shed, "boot_ms", lambda: BOOT_MS + 9 * 24 * HOUR)
     fresh = order(zone="zone-x", start_ms=late_ms, end_ms=late_ms + HOUR, issued_ms=late_ms)
     assert take(held, fresh, now_ms=late_ms) == [True]
     assert list(held.of(KEY)) == [fresh.id], "what cannot matter any more has made room"
@@ -145,3 +148,26 @@ def test_setting_the_clock_ends_no_stop_order_that_is_in_force(tmp_path: Path) -
     over = now(HOUR + 2 * SKEW_MS)
     assert not held.asked(over).less
     assert not held.asked(replace(over, wall_ms=NOW_MS + 30 * HOUR)).less
+
+
+@pytest.mark.parametrize("hours", [-30, -3, 3, 30])
+def test_an_order_that_comes_after_the_clock_was_set_ends_none_that_is_in_force(tmp_path: Path, hours: int) -> None:
+    held = orders(tmp_path)
+    take(held, order())
+    wrong_ms = NOW_MS + hours * HOUR
+    take(held, order(event="other", issued_ms=min(NOW_MS, wrong_ms), cap_w=900), now_ms=wrong_ms)
+    assert held.asked(replace(now(), wall_ms=wrong_ms)).stops
+    assert not held.asked(replace(now(HOUR + 2 * SKEW_MS), wall_ms=wrong_ms + HOUR + 2 * SKEW_MS)).stops
+    held.forget(NOW_MS + 90 * 24 * HOUR)
+    assert held.asked(now()).stops, "by the clock that nobody sets it still matters"
+
+
+def test_a_machine_that_starts_without_the_time_keeps_its_orders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = orders(tmp_path)
+    take(held, order())
+    held.save()
+    monkeypatch.setattr(shed, "wall_ms", lambda: 0)
+    again = orders(tmp_path)
+    assert again.asked(now()).stops

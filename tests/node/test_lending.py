@@ -16,10 +16,12 @@ from fallow.node import control
 from fallow.node.availability import Availability
 from fallow.node.lending import Lending
 from fallow.node.log import EventLog
+from fallow.node.machine import boot_ms
 from fallow.node.rules.asked import Asked
 from fallow.node.rules.hours import Now, Tariff
 from fallow.node.rules.policy import Rules, Wish
 from fallow.node.rules.preferences import Preferences
+from fallow.node.rules.readings import Bound
 from fallow.node.rules.signals import Signal
 from fallow.node.rules.worth import Draw
 from fallow.node.wish import load, save
@@ -185,6 +187,15 @@ def test_what_others_draw_is_not_known_while_a_meter_that_should_tell_does_not(t
     assert made.wants_w() == 7_100
     feed.miss(Signal.CHARGERS_W, "it is dead")
     assert made.wants_w() == inf
+
+
+def test_what_the_grid_forbids_is_not_wanted_of_a_feeder_either(tmp_path: Path) -> None:
+    made = Lending(Rules("site", Preferences(), 0, Draw(0, 100)), Availability(4), tmp_path, EventLog(tmp_path))
+    made.bind("feeder", Bound(60.0, "its share", boot_ms() + 60_000))
+    assert made.wants_w() == 100, "of a larger share it would make use"
+    made.grid.append(lambda now: Asked(caps=((30.0, "the grid asks for less"),)))
+    made.look()
+    assert made.wants_w() == 30
 
 
 def test_a_pause_is_no_longer_for_a_clock_that_was_set_back_and_a_damaged_word_lends_nothing(tmp_path: Path) -> None:

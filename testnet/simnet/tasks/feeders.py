@@ -7,7 +7,7 @@ the others have it from each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -23,11 +23,14 @@ from ....node.log import EventLog
 from ....node.machine import HERE, wall_ms
 from ....node.network.seam import Network
 from ....protocol.envelope import Signed, sign
+from ....protocol.feeders import portions_w
 from ....protocol.grid import FeederMember, FeederRoster, ShedOrder, check_shed_order, zone_cap_w
 from ....protocol.messages import FEEDER_PROTOCOL
 from .chance import chance_for
+from .feeder_bounds import most_lent_w
 from .feeder_liars import LyingMember
 from .machines import NodeSpec, World
+from .medium import Medium
 
 MEMBERS_MAX: Final = 30
 SHARE_W: Final = 4_000
@@ -52,6 +55,11 @@ class Feeder:
     number: int
     grid: SigningKey
     rosters: tuple[Signed[FeederRoster], Signed[FeederRoster]]
+    portions: tuple[Mapping[bytes, Mapping[bytes, int]], ...]
+    """By each roster: how much each member may lend to whom."""
+    half_s: float
+    """When the second roster takes over."""
+    medium: Medium
     members: list[Member]
     most_w: int = 0
     """The most that was ever drawn from it, by all honest members together."""
@@ -61,9 +69,15 @@ class Feeder:
     alone_ws: float = 0.0
     """that they would have drawn without leases;"""
     ideal_ws: float = 0.0
-    """and if every watt of the cap could go to whoever wants it."""
+    """if every watt of the cap could go to whoever wants it;"""
+    portions_ws: float = 0.0
+    """the same, within the portions that the protocol lets one lend;"""
+    reached_ws: float = 0.0
+    """and of these, between members that can talk."""
     _noted_s: float | None = None
-    _now_w: tuple[int, int, int] = (0, 0, 0)
+    _now_w: tuple[int, ...] = (0, 0, 0, 0, 0)
+    _bounds_w: tuple[object, int, int] = (None, 0, 0)
+    """The last two of these, and of what they are."""
 
     @property
     def cap_w(self) -> int:
@@ -73,18 +87,37 @@ class Feeder:
         """Somebody draws another amount, or wants one."""
         now_s = trio.current_time()
         passed_s = 0.0 if self._noted_s is None else now_s - self._noted_s
-        drawn_w, alone_w, ideal_w = self._now_w
+        drawn_w, alone_w, ideal_w, portions_w, reached_w = self._now_w
         self.time_s += passed_s
         self.used_ws += passed_s * drawn_w
         self.alone_ws += passed_s * alone_w
         self.ideal_ws += passed_s * ideal_w
+        self.portions_ws += passed_s * portions_w
+        self.reached_ws += passed_s * reached_w
         honest = [member for member in self.members if not member.lies]
         running = [member for member in honest if member.sharing is not None]
         drawn_w = sum(member.drawn_w for member in honest)
-        alone_w = sum(min(member.demand_w, SHARE_W) for member in running)
-        ideal_w = min(SHARE_W * len(honest), sum(member.demand_w for member in running))
-        self._noted_s, self._now_w = now_s, (drawn_w, alone_w, ideal_w)
+        alone_w = sum(min(member.wants_w, SHARE_W) for member in running)
+        ideal_w = min(SHARE_W * len(honest), sum(member.wants_w for member in running))
+        bounds_w = (alone_w + more_w for more_w in self._more_w(running))
+        self._noted_s, self._now_w = now_s, (drawn_w, alone_w, ideal_w, *bounds_w)
         self.most_w = max(self.most_w, drawn_w)
+
+    def _more_w(self, running: Sequence[Member]) -> tuple[int, int]:
+        """What leases could add now, if they took no time: between all who run, and between those that can talk."""
+        second = trio.current_time() >= self.half_s
+        wants_w = {member.key: member.wants_w - SHARE_W for member in running}
+        places = {member.key: member.spec.place for member in running}
+        links = tuple((place.silent, place.island, place.half) for place in places.values())
+        if self._bounds_w[0] != (state := (second, tuple(wants_w.items()), links)):
+
+            def talk(one: bytes, other: bytes) -> bool:
+                return self.medium.way_open(places[one], places[other])
+
+            portions = self.portions[second]
+            of_all = most_lent_w(portions, wants_w, lambda one, other: True)
+            self._bounds_w = state, of_all, most_lent_w(portions, wants_w, talk)
+        return self._bounds_w[1:]
 
 
 @dataclass
@@ -94,6 +127,8 @@ class Member:
     spec: NodeSpec
     lies: bool = False
     demand_w: int = 0
+    wants_w: int = 0
+    """Of the demand, what no shed order forbids."""
     allowed_w: int = 0
     drawn_w: int = 0
     over_cap_w: int = 0
@@ -128,7 +163,9 @@ def _feeder(world: World, number: int, nodes: Sequence[NodeSpec], duration_s: fl
     second = FeederRoster(name, 2, cap_w, members, half_ms, half_ms + ROSTERS_MS)
     lot = chance_for(world.seed, "feeder liars", number)
     seats = [Member(node, lot.random() < liars) for node in nodes]
-    feeder = Feeder(number, grid, (sign(first, grid), sign(second, grid)), seats)
+    rosters = sign(first, grid), sign(second, grid)
+    portions = tuple({key: portions_w(roster, key) for key in keys} for roster in rosters)
+    feeder = Feeder(number, grid, rosters, portions, duration_s / 2, world.medium, seats)
     for seat in seats:
         seat.spec.joins = _joining(world, feeder, seat)
     return feeder
@@ -156,7 +193,7 @@ def _joining(
             member.allowed_w = allowance.watts
             _draw(feeder, member)
 
-        sharing = Sharing(network, found, ledger, lambda: member.demand_w, tell, log)
+        sharing = Sharing(network, found, ledger, lambda: member.wants_w, tell, log)
         member.sharing = sharing
         sharing.look()
         network.serve(FEEDER_PROTOCOL, sharing.answer)
@@ -196,7 +233,7 @@ async def cut_in_two(world: World, feeder: Feeder, per_day: float, lasts_s: floa
         world.log.write(-1, "feeder_cut", feeder.number, len(half))
         for name in (f"feeder-{feeder.number}", ""):
             for member in half:
-                member.spec.place.island = name
+                member.spec.place.half = name
             world.medium.changed()
             if name:
                 await trio.sleep(lasts_s)
@@ -214,7 +251,8 @@ def _demand(world: World, feeder: Feeder, member: Member) -> int:
 def _draw(feeder: Feeder, member: Member) -> None:
     """It draws what it wants, as far as it may."""
     cap_w = zone_cap_w(member.orders, ZONE, wall_ms())
-    member.drawn_w = min(member.demand_w, member.allowed_w, member.allowed_w if cap_w is None else cap_w)
+    member.wants_w = member.demand_w if cap_w is None else min(member.demand_w, cap_w)
+    member.drawn_w = min(member.wants_w, member.allowed_w)
     feeder.note()
     if cap_w is not None:
         member.over_cap_w = max(member.over_cap_w, member.drawn_w - cap_w)

@@ -123,7 +123,10 @@ class World:
                 await trio.lowlevel.checkpoint_if_cancelled()
             return task()
 
-        return Machine(wall_ns, chance, at_once, lambda task: task(), lambda: THREADS)
+        def boot_ns() -> int:
+            return round(trio.current_time() * 1e9)
+
+        return Machine(wall_ns, chance, at_once, lambda task: task(), lambda: THREADS, boot_ns)
 
 
 class MachineLog(EventLog):

@@ -64,6 +64,8 @@ class Place:
     """Of what goes over its link, so much has to be sent again, beside what the scenario loses."""
     island: str = ""
     """Cut off, together with those of the same name."""
+    half: str = ""
+    """The same, of one feeder alone."""
     network: SimNetwork | None = None
     """Of the process that runs there now."""
     up_free_s: float = 0.0
@@ -150,7 +152,7 @@ class Medium:
 
     def way_open(self, *places: Place) -> bool:
         """Whether what is sent from the first by way of the others to the last comes through."""
-        return not any(place.silent for place in places) and len({place.island for place in places}) == 1
+        return not any(place.silent for place in places) and len({(place.island, place.half) for place in places}) == 1
 
     def one_way_s(self, *places: Place) -> float:
         """The time from the first by way of the others to the last, with nothing else on the way."""

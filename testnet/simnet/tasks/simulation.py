@@ -275,4 +275,6 @@ def _feeders(feeders: Sequence[Feeder]) -> FeederUse | None:
         sum(feeder.used_ws for feeder in feeders) / whole_ws,
         sum(feeder.alone_ws for feeder in feeders) / whole_ws,
         sum(feeder.ideal_ws for feeder in feeders) / whole_ws,
+        sum(feeder.portions_ws for feeder in feeders) / whole_ws,
+        sum(feeder.reached_ws for feeder in feeders) / whole_ws,
     )
