@@ -115,8 +115,10 @@ def test_traffic_is_what_the_formulas_say() -> None:
     figures = simulate(scenario, 1).figures
     assert figures.lookup_peers is not None
     assert figures.node_bytes_s is not None
-    costs = Expected(3000, figures.lookup_peers, WIRE, index_share=0.05, parked=1.0, trips_day=0.0)
-    assert figures.node_bytes_s == pytest.approx(costs.node, rel=0.05)
+    told = sampled(150, 0.0, 0.0, 1).told
+    costs = Expected(3000, figures.lookup_peers, told, WIRE, index_share=0.05, parked=1.0, trips_day=0.0)
+    # In the first hour some still look for their shard, oftener than later.
+    assert figures.node_bytes_s == pytest.approx(costs.node, rel=0.08)
 
 
 @given(

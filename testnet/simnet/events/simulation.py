@@ -93,7 +93,8 @@ def _traffic(
     """Bytes a second of a node, and of an index node for others: what was counted, times what each costs on the wire."""
     tally, n, duration_s = discovery.tally, len(population), scenario.duration_s
     share = float(population.index.mean())
-    costs = Expected(n, float(discovery.searching.asked), WIRE, index_share=share)
+    searching = discovery.searching
+    costs = Expected(n, searching.asked, searching.told, WIRE, index_share=share)
     keys = tally.records / max(tally.announcements, 1)
     announcing = (costs.announcements(tally.announcements, tally.records) + tally.looks * costs.look) / duration_s / n
     # Whoever was gone joins anew. Whoever only worked for its owner has gone on announcing; it may have moved, and comes back
@@ -103,12 +104,11 @@ def _traffic(
     returning = began * (costs.join + costs.announcements(1, keys)) + moved * RELAYS * WIRE.connect
     returning /= duration_s * n
     speaking = timeline.speaking_mean(duration_s)
-    standing = costs.standing_with(1 + keys)
-    always = costs.measuring / costs.parked + costs.refreshing + standing * WIRE.idle_s
+    always = costs.measuring / costs.parked + costs.refreshing + costs.standing * WIRE.idle_s
     node = announcing + returning + speaking * always
     finding = (tally.searches * costs.search + tally.named * WIRE.provider) / duration_s / n
     index = (announcing + returning + speaking * costs.refreshing + finding) / share + min(
-        STANDING_MAX, standing / share
+        STANDING_MAX, costs.standing / share
     ) * WIRE.idle_s
     return node, index
 
