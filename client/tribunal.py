@@ -14,6 +14,8 @@ import trio
 from nacl.signing import SigningKey
 
 from ..node.engine.engine import Engine
+from ..node.engine.sealing import seal_input
+from ..node.machine import beside
 from ..node.network.seam import Network, Stream
 from ..protocol.disputes import (
     Dispute,
@@ -46,7 +48,7 @@ from ..verifier.rerun import disowned
 from .arbiter import AT_ONCE, REQUEST_S, RETRY_MS, WAIT_S, open_proof_untrusted
 from .discovery import published_addresses
 from .docket import Docket, Entry
-from .rerunning import rerun
+from .rerunning import Seal, rerun
 
 T = TypeVar("T")
 
@@ -82,6 +84,7 @@ class Tribunal:
     answer_ms: int = ANSWER_MS
     fee_ucr: int = 0
     """The least fee, of all judges together, for which it works."""
+    seal: Seal = seal_input
 
     def __post_init__(self) -> None:
         self._turns = trio.CapacityLimiter(AT_ONCE)
@@ -168,7 +171,7 @@ class Tribunal:
         if entry.plea is None and dispute.record.kind == Kind.DISOWNED:
             entry = await self._ask(dispute, addresses) or entry
         late = self.now_ms() >= entry.until_ms
-        matter = await trio.to_thread.run_sync(_matter, dispute, entry)
+        matter = await beside(lambda: _matter(dispute, entry))
         objection = await self._objection(matter) if matter.plea or late or _says_all(dispute) else None
         decision = decide(matter, objection, late=late)
         if decision is None:
@@ -208,7 +211,7 @@ class Tribunal:
         run = run_wanted(matter)
         if run is None:
             return None
-        piece = await rerun(self.engine, matter.order.record.bundle, run)
+        piece = await rerun(self.engine, matter.order.record.bundle, run, self.seal)
         return disowned(matter.part, piece, matter.tolerance) or ""
 
 

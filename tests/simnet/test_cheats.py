@@ -94,6 +94,21 @@ def test_a_client_that_believes_every_receipt(calm: Scenario, tmp_path: Path, mo
     assert "credits_conserved" in objected
 
 
+def test_who_accuses_falsely_bears_the_fee_though_one_judge_is_corrupt(calm: Scenario, tmp_path: Path) -> None:
+    accused = Faults(false_accusers=0.5, corrupt_judges=0.34)
+    objected, lines = _run(replace(calm, load=TEXTS, faults=accused), tmp_path / "trace")
+    assert objected == set()
+    found = _attacks(lines)
+    assert found["accuses", "dismissed"] > 0
+    assert found.keys() <= {("accuses", "dismissed"), ("accuses", "unpaid"), ("accuses-again", "unpaid")}
+
+
+def test_a_committee_of_whom_most_are_corrupt(calm: Scenario, tmp_path: Path) -> None:
+    accused = Faults(false_accusers=0.5, corrupt_judges=0.67)
+    objected, _ = _run(replace(calm, load=TEXTS, faults=accused), tmp_path / "trace")
+    assert objected == {"judges_are_just"}
+
+
 def test_who_signs_nothing_is_not_paid(calm: Scenario, tmp_path: Path) -> None:
     objected, lines = _run(replace(calm, load=TEXTS, faults=Faults(deniers=0.25)), tmp_path / "trace")
     assert objected == set()
@@ -118,6 +133,8 @@ def test_a_liar_with_a_record_is_found_and_looked_back_at(calm: Scenario, tmp_pa
     late = [line[2:] for line in lines if line[1] == "late"]
     assert sum(int(looked_at) for looked_at, _ in late) > 0
     assert sum(int(wrong) for _, wrong in late) > 0
+    forfeited = [[int(word) for word in line[2:]] for line in lines if line[1] == "forfeited"]
+    assert any(ucr > 0 and judges >= 2 for _, ucr, judges, _ in forfeited)
     assert sum(int(tried) for _, _, tried, _ in (line for line in lines if line[1] == "spots")) > 0
 
 
