@@ -91,7 +91,7 @@ class Arbiter:
         if waiting.cancelled_caught:
             raise Refused(Code.BUSY, "Other verdicts are being looked at.", RETRY_MS)
         try:
-            records, openings = await trio.to_thread.run_sync(open_proof_untrusted, request.proof)
+            records, openings = await beside(lambda: open_proof_untrusted(request.proof))
             verdict = records.get(request.verdict)
             if verdict is None or not isinstance(verdict.record, Verdict):
                 raise RemoteProtocolError(Code.BAD_RECORD, "The verdict is not among the records.")

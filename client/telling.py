@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from ..node.machine import beside
 from ..protocol.channel import ChannelState
 from ..protocol.disputes import Decided, decision_id, dues_of, matter_id, read_decided_untrusted, reference_of
 from ..protocol.errors import FallowError, LocalProtocolError
@@ -147,7 +148,7 @@ async def _settle(desk: Desk, channel: ChannelState, decided: Decided, taken_ucr
     for party, ucr in dues.items():
         if ucr:
             post = partial(desk.ledger.post, party, name, ours_ucr=max(0, ucr), theirs_ucr=max(0, -ucr))
-            await trio.to_thread.run_sync(post)
+            await beside(post)
     payee = channel.channel.record.payee
     if (owed_ucr := dues.get(payee, 0)) > 0:
         await pay(desk.network, payee, where, desk.ledger, desk.wallet.payer, owed_ucr, name)

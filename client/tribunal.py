@@ -116,7 +116,8 @@ class Tribunal:
             if await self.accounts.fees_open_ucr(dispute.signer) > 0:
                 raise Refused(Code.UNPAID, "The claimant owes its judge's part of a fee.")
             stranger = not await self.accounts.settled_ucr(dispute.signer)
-            entry = await self._at_desk(lambda: self._open(dispute, request.proof, stranger))
+            now_ms = self.now_ms()  # of this task: a thread has no simulated clock
+            entry = await self._at_desk(lambda: self._open(dispute, request.proof, stranger, now_ms))
         if entry is None:
             raise RemoteProtocolError(Code.BAD_RECORD, "The dispute was not brought here.")
         if request.plea is not None and entry.decision is None:
@@ -135,16 +136,16 @@ class Tribunal:
         return DecisionReply(entry.decision, self.mandate.envelope)
 
     async def _at_desk(self, work: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(work, limiter=self._desk)
+        return await beside(work, self._desk)
 
-    def _open(self, dispute: Signed[Dispute], claimed: bytes, stranger: bool) -> Entry:
+    def _open(self, dispute: Signed[Dispute], claimed: bytes, stranger: bool, now_ms: int) -> Entry:
         """The dispute is on the docket: it holds together, and it is for this judge."""
         record = dispute.record
         if content_hash(claimed) != record.shown:
             raise RemoteProtocolError(Code.BAD_RECORD, "What is shown is not what the dispute names.")
         records, openings = open_proof_untrusted(claimed)
         matter = matter_of(dispute, Shown(list(records.values()), openings), None, Shown())
-        check_dispute(dispute, matter.order, matter.receipt.record, self.now_ms())
+        check_dispute(dispute, matter.order, matter.receipt.record, now_ms)
         if self.mandate.record.owner not in judges(matter.order, matter.channel.record.payout_owner):
             raise RemoteProtocolError(Code.UNSATISFIABLE_ASSURANCE, "This owner was not drawn to judge it.")
         if matter.order.record.bundle not in self.bundles:
@@ -153,7 +154,7 @@ class Tribunal:
             raise Refused(Code.BAD_TERMS, f"The accused is to have {self.answer_ms} ms to answer, and no less.")
         if record.fee_ucr < self.fee_ucr:
             raise Refused(Code.UNPAID, f"This verifier judges for a fee of {self.fee_ucr} ucr or more.")
-        return self.docket.open(dispute, claimed, self.now_ms(), stranger=stranger)
+        return self.docket.open(dispute, claimed, now_ms, stranger=stranger)
 
     def _hear(self, dispute: Signed[Dispute], envelope: bytes, answered: bytes) -> Entry:
         plea = verify_untrusted(Plea, envelope, signer=dispute.record.accused)

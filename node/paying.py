@@ -14,6 +14,7 @@ from ..protocol.means import decode_means_untrusted
 from ..protocol.messages import MeansReply, MeansRequest, Message, RailsReply, RailsRequest, RefuseMessage
 from .accounts import Accounts
 from .log import wall_ms
+from .machine import beside
 from .network.seam import Stream
 from .questions import answer_each
 from .rails.ledger import Ledger
@@ -56,7 +57,7 @@ class Paying:
         ledger = self._rails.get(LEDGER)
         if isinstance(ledger, Ledger):
             post = partial(ledger.post, party, reference, ours_ucr=max(0, ucr), theirs_ucr=max(0, -ucr))
-            await trio.to_thread.run_sync(post, limiter=self._turn)
+            await beside(post, self._turn)
 
     async def _take_untrusted(self, means: bytes) -> MeansReply:
         """Raises `Refused(bad_terms)` for a rail that is not this owner's, and what the rail raises."""
