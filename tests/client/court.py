@@ -76,6 +76,8 @@ class Court:
     states: list[Path]
     """Of the judges."""
     home: Path
+    minutes: int = 0
+    """By which what is told again is later each time."""
 
     @property
     def payer(self) -> SigningKey:
@@ -90,7 +92,9 @@ class Court:
         channel = self.desk.wallet.channel_to(peer_key_untrusted(node.peer_id))
         assert channel is not None
         known = {one.id: one for one in given.proof.records}
-        receipt = [paid.signed for paid in given.receipts if (paid.executor, paid.role) == (node.peer_id, role)][-1]
+        own = [paid.signed for paid in given.receipts if (paid.executor, paid.role) == (node.peer_id, role)]
+        assert own, (node.name, given.handovers, [(paid.executor, paid.role) for paid in given.receipts])
+        receipt = own[-1]
         return Contested(channel.channel, known[receipt.record.order], receipt), [*known.values(), channel.channel]
 
     async def claim(
@@ -132,7 +136,8 @@ class Court:
 
     async def told(self) -> list[Told]:
         """What this process tells of what others have kept, when it is due again."""
-        return await tell_again(replace(self.desk, now_ms=lambda: wall_ms() + 60_000))
+        self.minutes += 1
+        return await tell_again(replace(self.desk, now_ms=lambda: wall_ms() + self.minutes * 60_000))
 
     def owed(self) -> list[int]:
         """What each judge is owed, by whomever."""
