@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from fallow.client.discovery import Node
+from fallow.client.execution import HELD_PPM, HOLD_MS
 from fallow.client.history import History, Subject
 from fallow.client.scheduler import Experience, Need, choose
+from fallow.client.wallet import CHANNEL_MS
 from fallow.protocol.bundle import Tolerance
 from fallow.protocol.checks import TEACHER_FORCED, Attestation, Outcome
 from fallow.protocol.envelope import Signed
@@ -29,8 +31,9 @@ from fallow.verifier.quorum import Check, Judgement, Member, Standings, Window, 
 BUNDLE, CLIENT, ZEROS = b"\x09" * 32, b"\x08" * 32, bytes(32)
 TOLERANCE = Tolerance(1_000, 1_000, 500, 0, 0, (), "-")
 POLICY = Policy.parse(f"adaptive:{FLOOR_PPM}")
-HELD = 0.5
-PERIOD_MS = 7 * 24 * 3600 * 1000
+HELD = HELD_PPM / 1_000_000
+PERIOD_MS = min(HOLD_MS, CHANNEL_MS)
+"""Then what was held has fallen due, or lies on a channel of which nothing can be forfeited for what is done on the next."""
 TRUE: tuple[int, ...] = (-1_000,) * 4
 WRONG: tuple[int, ...] = (-60_000,) * 4
 """Proof values of a window, fewer than a real one has: only whether they agree matters here."""
@@ -220,7 +223,8 @@ class World:
         return Check(Member(checker.node.key, checker.node.owner), 4, signed)
 
     def _spot(self, checker: _Owner) -> None:
-        """As `client.spotting`: a transcript with a token changed, of which only an honest run shows the gap."""
+        """As `client.spotting`: a transcript with a token changed, of which only an honest run shows the gap. The window was
+        true, and the two who are asked to look at it again say so."""
         valid = self._history.valid(_subject(checker.node), CHECKER)
         if self._random.randrange(MILLION) >= spot_ppm(valid):
             return

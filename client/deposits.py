@@ -1,7 +1,8 @@
 """Owners who count as anchors because they have something to lose here: a deposit that is locked to this client's key.
 
-An owner counts while its tokens are unspent, signed by the mint, worth what the trust file asks for, and locked for longer yet
-than pay may be held. Who is found at fault does not count any more, whatever is locked. What cannot be seen does not count.
+An owner counts while its tokens are unspent, signed by the mint, worth what the trust file asks for, locked for longer yet than
+pay may be held, and stand behind no deposit that is named before it. Who is found at fault does not count any more, whatever is
+locked. What cannot be seen does not count.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from nacl.signing import SigningKey
 from ..node.rails.opening import CASHU, FOLDER, client_rails, open_rails
 from ..node.rails.rail import read_means
 from ..node.trust import Deposit
-from ..protocol.errors import Code, ConfigError, FallowError
+from ..protocol.errors import Code, ConfigError, FallowError, RemoteProtocolError
 from ..protocol.limits import HOLD_MS_MAX, MEANS_BYTES_MAX
 
 AGAIN_S: Final = 3600.0
@@ -30,6 +31,9 @@ class Purse(Protocol):
 
     def locked_until_s(self, means: bytes) -> int:
         """Raises `FallowError` for what is none; 0: for ever."""
+
+    def tokens(self, means: bytes) -> frozenset[str]:
+        """What it is made of. Raises `FallowError` for what is none."""
 
 
 class Deposits:
@@ -55,21 +59,25 @@ class Deposits:
     def look(self) -> None:
         """Every deposit was looked at. What cannot be seen now does not count."""
         found: dict[bytes, int | None] = {}
+        counted: set[str] = set()
         try:
             with self._purse() as purse:
                 for deposit in self._named:
-                    self._look_at(purse, deposit, found)
+                    self._look_at(purse, deposit, found, counted)
         except FallowError as error:
             logging.getLogger(__name__).warning("deposits do not count: %s", error)
         self._until_ms = found
 
-    def _look_at(self, purse: Purse, deposit: Deposit, found: dict[bytes, int | None]) -> None:
+    def _look_at(self, purse: Purse, deposit: Deposit, found: dict[bytes, int | None], counted: set[str]) -> None:
         try:
             with deposit.means.open("rb") as stream:
                 means = stream.read(MEANS_BYTES_MAX + 1)
             until_s = purse.locked_until_s(means)
+            if counted & (tokens := purse.tokens(means)):
+                raise RemoteProtocolError(Code.REPLAYED, "Some of its tokens stand behind another deposit already.")
             if read_means(means, CASHU).ucr >= deposit.least_ucr:
                 found[deposit.owner] = until_s * 1000 or None
+                counted |= tokens
         except (OSError, FallowError) as error:
             logging.getLogger(__name__).warning("the deposit %s does not count: %s", deposit.means, error)
 

@@ -148,11 +148,15 @@ class Cashu:
             if key is None or not isinstance(proof, dict):
                 raise RemoteProtocolError(Code.BAD_SIGNATURE, "Nothing shows that the mint has signed the tokens.")
             check_token(str(each["secret"]), str(each["C"]), proof, key)
-        points = [hash_to_curve(each["secret"].encode()).format().hex() for each in proofs]
+        points = [_point(each) for each in proofs]
         states = self._ask("/v1/checkstate", {"Ys": points}).get("states", [])
         if len(states) != len(points) or any(each.get("state") != "UNSPENT" for each in states):
             raise RemoteProtocolError(Code.BAD_RECORD, "The deposit is spent.")
         return min((until_s for each in proofs if (until_s := lock_of(each["secret"])[1])), default=0)
+
+    def tokens(self, means: bytes) -> frozenset[str]:
+        """What their mint knows the tokens of a deposit by. Raises as `take` does."""
+        return frozenset(_point(each) for each in self._locked_to_us(read_means(means, self.name)))
 
     def _locked_to_us(self, means: Means) -> list[dict[str, Any]]:
         """The tokens of the means, which come to what they say. Raises `RemoteProtocolError`."""
@@ -348,8 +352,11 @@ def _proof(given: dict[str, Any]) -> dict[str, Any]:
     return {"amount": amount, "id": keyset, "secret": secret, "C": signature}
 
 
+def _point(token: dict[str, Any]) -> str:
+    return hash_to_curve(token["secret"].encode()).format().hex()
+
+
 def _id_of(proofs: Sequence[dict[str, Any]]) -> bytes:
     """The payment of these tokens. With other amounts it is another one, which the mint refuses."""
-    points = (hash_to_curve(each["secret"].encode()).format().hex() for each in proofs)
-    said = sorted(f"{point} {each['amount']} {each['id']}" for point, each in zip(points, proofs, strict=True))
+    said = sorted(f"{_point(each)} {each['amount']} {each['id']}" for each in proofs)
     return payment_id(Cashu.name, "\n".join(said).encode())

@@ -719,6 +719,7 @@ def test_an_owner_that_has_locked_enough_for_long_enough_is_an_anchor(tmp_path: 
         b"a": kept("amount", altered(good, amount=64)),
         b"x": tmp_path / "not-there",
         b"l": kept("less", owner.pay(invoice(client, 2, "less"), until_s=long_s)),
+        b"w": kept("twice", altered(good, more="")),
     }  # fmt: skip
     named = [Deposit(who * 32, path, 3 * UNIT_UCR) for who, path in files.items()]
     deposits = Deposits(named, lambda: nullcontext(client))
