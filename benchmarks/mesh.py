@@ -24,12 +24,12 @@ import trio
 from fallow.client import Mesh, connect
 from fallow.client.tokenizer import Prompt, Tokenizer
 from fallow.node.config import default_home
-from fallow.node.daemon import WORKER_LOG
 from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.engine.engine import Engine, open_engine
 from fallow.node.engine.messages import EngineJob
 from fallow.node.engine.sealing import seal_input
 from fallow.node.trust import FILE_NAME, TrustList
+from fallow.node.workplace import WORKER_LOG
 from fallow.protocol.work import Input, Parameters, Work
 from fallow.testnet import record
 from fallow.testnet.demo_script import REAL, TINY

@@ -26,6 +26,7 @@ from nacl.signing import SigningKey
 
 from fallow.node.log import wall_ms
 from fallow.node.network.identity import id_of
+from fallow.node.network.idle import IDLE_S, PASSING_S
 from fallow.node.network.mesh import open_network
 from fallow.node.network.table_rules import profile_rules
 from fallow.node.network.walk import FANOUT
@@ -37,8 +38,6 @@ from fallow.testnet.simnet.traffic import INDEX_SHARE, KEYS, PARKED, RELAYS, Byt
 NODES: Final = (10**4, 10**6, 10**8)
 INDEX_ADDRESS: Final = "/ip4/198.51.100.1/tcp/40404"
 RELAYED_ADDRESSES: Final = (f"{INDEX_ADDRESS}/p2p/{id_of(bytes(32))}/p2p-circuit",) * RELAYS
-SPARING: Final = {"announce_s": 900.0, "linger_s": 30.0}
-"""What would be, for comparison: a profile lives for 1800 s."""
 BEGUN_S: Final = 15.0
 QUIET_S: Final = 66.0
 ROUNDS: Final = 20
@@ -56,19 +55,20 @@ def main() -> None:
         ("put", "a profile, to one index node"),
         ("provide", "a provider record, to one index node"),
         ("connect", "a connection, with both sides identified"),
+        ("passing", "a connection for one question of the table, without it"),
         ("profile", "a question for a profile, and the answer"),
         ("probe", "a probe, and the answer"),
         ("idle_s", "a connection on which nothing happens, each second"),
     ):
         table.cells(text, f"{getattr(wire, name):,.0f}")
     print()
-    asked = {nodes: sampled(int(nodes * INDEX_SHARE), 0.0, 0.0, SEED).asked for nodes in NODES}
-    for name, pace in (("nodes", {}), ("nodes, sparing", SPARING)):
-        populations = [Expected(nodes, asked[nodes], wire, **pace) for nodes in NODES]
-        table.head(name, *(f"{each.nodes:,}" for each in populations))
-        for what, of in ROWS:
-            table.cells(what, *(of(each) for each in populations))
-        print()
+    populations = []
+    for nodes in NODES:
+        searching = sampled(int(nodes * INDEX_SHARE), 0.0, 0.0, SEED)
+        populations.append(Expected(nodes, searching.asked, searching.told, wire))
+    table.head("nodes", *(f"{each.nodes:,}" for each in populations))
+    for what, of in ROWS:
+        table.cells(what, *(of(each) for each in populations))
 
 
 def rate(bytes_s: float) -> str:
@@ -78,6 +78,7 @@ def rate(bytes_s: float) -> str:
 ROWS: Final[tuple[tuple[str, Callable[[Expected], str]], ...]] = (
     ("index nodes", lambda each: f"{each.index:,.0f}"),
     ("peers that a search asks", lambda each: f"{each.asked:.0f}"),
+    ("peers that keep a record", lambda each: f"{each.told:.0f}"),
     ("a node: announcing", lambda each: rate(each.announcing)),
     ("  coming back", lambda each: rate(each.returning)),
     ("  measuring itself", lambda each: rate(each.measuring)),
@@ -93,7 +94,7 @@ ROWS: Final[tuple[tuple[str, Callable[[Expected], str]], ...]] = (
 
 
 def records(each: Expected) -> float:
-    return PARKED * (1 + KEYS) * FANOUT / INDEX_SHARE
+    return PARKED * (1 + KEYS) * each.told / INDEX_SHARE
 
 
 async def measured() -> Bytes:
@@ -127,6 +128,18 @@ async def measured() -> Bytes:
         provided = await cost(lambda: node.provide(bundle))
         kept = await cost(lambda: node.put(profile_key(node.key), value))
         asked = await cost(lambda: node.request(server.key, PROFILE_PROTOCOL, profile))
+
+        async def ended(unused_s: float) -> None:
+            node._trimmer.trim(trio.current_time() + unused_s + 1)
+            while node.peers() or server.peers():  # noqa: ASYNC110 - nobody is told
+                await trio.sleep(0.01)
+
+        async def passing() -> None:
+            await node.get(other)
+            await ended(PASSING_S)
+
+        await ended(IDLE_S)
+        passed = await cost(passing)
         stream = await node.open(server.key, PROBE_PROTOCOL)
 
         async def probe() -> None:
@@ -139,6 +152,7 @@ async def measured() -> Bytes:
             put=kept,
             provide=provided,
             connect=connect,
+            passing=passed - get,
             profile=asked,
             probe=await cost(probe),
             idle_s=idle_s,

@@ -13,9 +13,10 @@ import trio
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
+from ..node.causes import leaves
 from ..protocol.errors import Code, ConfigError, FallowError
 from .commands import COMMANDS, ENVIRONMENT, GROUPS
-from .output import leaves, show_error, show_usage_error
+from .output import show_error, show_usage_error
 
 
 def main() -> None:
@@ -32,10 +33,10 @@ def run(words: Sequence[str]) -> int:
         result = _call(words)
         code = result if isinstance(result, int) else 0
     except* CycloptsError as group:
-        show_usage_error(leaves(group))
+        show_usage_error(list(leaves(group)))
         code = 2
     except* FallowError as group:
-        show_error(leaves(group))
+        show_error(list(leaves(group)))
         code = 1
     except* KeyboardInterrupt:
         code = 130

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
+from nacl.signing import SigningKey
 
 from ..client.wallet_file import channel_and_vouchers
 from ..node.config import default_home
 from ..node.keys import load_or_create
 from ..node.log import wall_ms
+from ..node.rails.opening import FOLDER as RAILS
+from ..node.rails.opening import open_ledger
 from ..node.store import of_receipt
 from ..node.trust import TrustList
-from ..protocol.disputes import BY_PAYER, Decided, Dispute, Kind, decision_id
+from ..protocol.disputes import BY_PAYER, Decided, Dispute, Kind, decision_id, share_ucr
 from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, ConfigError
+from ..protocol.grounds import DRAWN
 from ..protocol.identity import short
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel
@@ -29,6 +34,8 @@ from .output import line, needing, print_json, printable, progress, remark
 
 if TYPE_CHECKING:
     from ..client.contesting import Contested
+    from ..client.telling import Told
+    from ..node.network.seam import Network
 
     _Claim: TypeAlias = tuple[Contested, dict[bytes, Signed[Any]], tuple[bytes, ...]]
 
@@ -46,7 +53,9 @@ async def dispute(
         Path | None, Parameter(help="Of a client: the proof of the answer, kept by `--receipts NAME.proof --openings`.")
     ] = None,
     state: Annotated[Path | None, Parameter(help="Of a node's owner: the node's state directory.")] = None,
-    fee: Annotated[int, Parameter(help="For the judges together, in micro-credits: whoever is wrong bears it.")] = 0,
+    fee: Annotated[
+        int, Parameter(help="For three judges, in micro-credits, a third each: whoever is wrong bears it.")
+    ] = 0,
     answer_s: Annotated[int, Parameter(help="For so long the accused may answer.")] = DAY_S,
     at: Annotated[
         list[str] | None, Parameter(help="Where the node of the order is: it is asked there, and told of the decision.")
@@ -56,13 +65,19 @@ async def dispute(
 ) -> None:
     """What two of the three judges decide about the receipt (its id in hex) is said, and kept in `decisions`.
 
+    What a client wins is taken off what it holds of the node's pay; what the node owes beyond that is set off. Each judge that
+    has decided is owed its third of the fee by you; if the other side has lost, it owes you as much.
+
     Kinds of a client's claim: wrong, two-faced, disowned. Of a node's: unpaid, mismatched, unopened. While the accused may
     still answer, the command says for how long: repeat it then.
     """
     with needing("node"):
         from ..client.contesting import bring, claim, tell
+        from ..client.telling import Told
         from ..node.network.mesh import open_network
         from ..node.network.table_rules import profile_rules
+    if fee % DRAWN:
+        raise ConfigError(Code.BAD_CONFIG, f"A fee is for {DRAWN} judges, a part each: say a multiple of {DRAWN}.")
     if kind not in Kind.__members__.values():
         raise ConfigError(Code.BAD_CONFIG, f"No dispute is about {kind!r}; there are {', '.join(Kind)}.")
     if (proof is None) is (state is None) or (kind in BY_PAYER) is (proof is None):
@@ -87,10 +102,27 @@ async def dispute(
         async with open_network(secrets.token_bytes(32), [], join, profile_rules(wall_ms), mode="client") as network:
             verifiers, where = TrustList.load(home).verifiers, tuple(at or ())
             decided = await bring(network, verifiers, contested, made, whole, wall_ms(), addresses=where)
-            told = bool(at) and await tell(network, where, decided, 0)
-    for signed in decided.decisions:
-        _keep(home, f"decision-{signed.id.hex()}.cose", signed.envelope)
-    _say(decided, told=told, as_json=json)
+            for signed in decided.decisions:
+                _keep(home, f"decision-{signed.id.hex()}.cose", signed.envelope)
+            if proof is not None:
+                told = await _take_off(home, key, network, where, decided)
+            else:
+                told = Told(0, bool(at) and await tell(network, where, decided))
+    _say(decided, told, as_json=json)
+
+
+async def _take_off(home: Path, key: SigningKey, network: Network, where: tuple[str, ...], decided: Decided) -> Told:
+    """What the payer may take off what it holds is forfeited, by this process unless another one has the channel now."""
+    from ..client.contesting import take_off
+    from ..client.execution import Desk
+    from ..client.settling import Settler
+    from ..client.wallet import Wallet
+
+    with closing(Wallet(home / "wallet.db", key)) as wallet, closing(open_ledger(home / RAILS, key)) as ledger:
+        desk = Desk(network, wallet, Settler(network, wallet.confirmed), key, wall_ms, ledger=ledger)
+        told = await take_off(desk, where, decided)
+        await desk.settler.flush()
+        return told
 
 
 def _begun(home: Path, kind: str, id: bytes, whole: bytes) -> tuple[bytes, Signed[Dispute]] | None:
@@ -151,8 +183,9 @@ def _contested(records: Mapping[bytes, Signed[Any]], receipt: bytes) -> Conteste
     return Contested(channel, order, records[receipt])
 
 
-def _say(decided: Decided, *, told: bool, as_json: bool) -> None:
+def _say(decided: Decided, told: Told, *, as_json: bool) -> None:
     decision = decided.decisions[0].record
+    part_ucr = share_ucr(decision.fee_ucr)
     if as_json:
         print_json(
             {
@@ -164,7 +197,9 @@ def _say(decided: Decided, *, told: bool, as_json: bool) -> None:
                 "fee_ucr": decision.fee_ucr,
                 "decision": decision_id(decision).hex(),
                 "judges": len(decided.decisions),
-                "told": told,
+                "forfeited_ucr": told.ucr,
+                "each_judge_ucr": part_ucr,
+                "told": told.arrived,
             }
         )
         return
@@ -172,5 +207,12 @@ def _say(decided: Decided, *, told: bool, as_json: bool) -> None:
     line(
         f"{decision.due_ucr} ucr are due, {decision.withheld_ucr} are not; {short(decision.loser)} bears {decision.fee_ucr}."
     )
-    if not told:
-        remark("The node was not told of it: say `--at ADDRESS`, and it is.")
+    if told.ucr:
+        line(f"{told.ucr} ucr of what you held are forfeited.")
+    if part_ucr:
+        judges = ", ".join(short(signed.signer) for signed in decided.decisions)
+        remark(f"You owe {part_ucr} ucr to each judge ({judges}): `fallow pay`.")
+    if not told.arrived:
+        remark(
+            "The node does not know it yet: say where it is with `--at ADDRESS`. A client that runs tells it again by itself."
+        )

@@ -1,7 +1,7 @@
 """A statement as text for plain-text accounting: hledger's journal, and beancount's.
 
 A credit is a million micro-credits, so six decimals are exact. What is due or held is receivable from its payer; a payment
-moves it to the rail that it came by, less what the rail kept.
+moves it to the rail that it came by, less what the rail kept. A fee of a dispute that is owed to others is theirs to set off.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..node.books import Credit, Statement
-from ..node.store import Payment
+from ..node.store import Fee, Payment
 from ..protocol.identity import cid
 
 COMMODITY = "FCR"
@@ -23,6 +23,9 @@ INCOME, FORFEITED, FEES, ENERGY, POWER = (
     "Liabilities:Energy",
 )
 
+SET_OFF = "Assets:Rails:Ledger"
+"""Where a set-off comes in: what the owner owes others lowers it first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -31,7 +34,7 @@ class Entry:
     at_ms: int
     text: str
     name: str
-    """`receipt`, `payment` or `period`."""
+    """`receipt`, `payment`, `decision` or `period`."""
     id: str
     postings: tuple[tuple[str, int], ...]
 
@@ -41,9 +44,10 @@ class Entry:
 
 
 def entries(statement: Statement) -> list[Entry]:
-    """Every credit and payment of the statement, oldest first. What no voucher covers is no promise, and not there."""
+    """Every credit, payment and fee of the statement, oldest first. What no voucher covers is no promise, and not there."""
     found = [_credited(credit) for credit in statement.credits if credit.row.paid_ucr + credit.row.forfeited_ucr]
     found += map(_paid, statement.payments)
+    found += map(_judged, statement.fees)
     if statement.energy_ucr:
         postings = ((ENERGY, statement.energy_ucr), (POWER, -statement.energy_ucr))
         name = statement.period.name
@@ -107,6 +111,13 @@ def _paid(payment: Payment) -> Entry:
     return Entry(
         payment.taken_ms, f"Payment by {_rail(payment.rail)}", "payment", id, tuple(p for p in postings if p[1])
     )
+
+
+def _judged(fee: Fee) -> Entry:
+    """What a party owes is due from it; what is owed to it can be set off."""
+    account = f"Assets:Due:{_component(fee.party)}" if fee.ucr > 0 else SET_OFF
+    postings = ((FEES, -fee.ucr), (account, fee.ucr))
+    return Entry(fee.told_ms, "Fee of a dispute", "decision", fee.matter.hex(), postings)
 
 
 def _component(payer: bytes) -> str:

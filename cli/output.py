@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from cyclopts import CycloptsError
 from rich.console import Console
@@ -18,7 +18,6 @@ from rich.table import Table
 from ..protocol.errors import Code, ConfigError, FallowError
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | dict[str, Json] | None"
-E = TypeVar("E", bound=BaseException)
 
 PIPE_WIDTH = 200
 """Of tables that no terminal wraps: a CID stays in one piece."""
@@ -116,11 +115,3 @@ def show_usage_error(errors: Sequence[CycloptsError]) -> None:
         words = " ".join(("fallow", *(error.command_chain or ())))
         line(f"error: {error}", console=stderr)
         line(f"  `{words} --help` shows how it is called.", console=stderr)
-
-
-def leaves(group: BaseExceptionGroup[E]) -> list[E]:
-    """The exceptions of a group, however deeply the nurseries have nested them."""
-    found: list[E] = []
-    for error in group.exceptions:
-        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found

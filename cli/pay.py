@@ -14,7 +14,7 @@ from ..node.log import wall_ms
 from ..node.rails.opening import FOLDER, LEDGER, SETTINGS, client_rails, open_rails
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import peer_key_untrusted, short
-from .environment import AsJson, usable_home
+from .environment import AsJson, hex_of_32, usable_home
 from .output import line, needing, print_json, progress
 
 
@@ -30,6 +30,10 @@ async def pay(
     rail: Annotated[
         str, Parameter(help="ledger, cashu or bank; what the last two need stands in rails.toml.")
     ] = LEDGER,
+    debtor: Annotated[
+        str | None,
+        Parameter(help="Whose debt it settles, as a public key in hex, if not yours: your node's to a judge, say."),
+    ] = None,
     address: Annotated[str, Parameter(help="Where the owner is paid, if the node tells nobody: `IBAN BIC name`.")] = "",
     json: AsJson = False,
 ) -> None:
@@ -46,8 +50,10 @@ async def pay(
         raise ConfigError(Code.BAD_CONFIG, "Say how many micro-credits, and a reference: the same one is paid once.")
     home = default_home()
     peer = peer_key_untrusted(node.rpartition("/")[2])
+    whose = hex_of_32(debtor, "public key of 64 hex digits.") if debtor else None
     with ExitStack() as stack, usable_home():
         key = load_or_create(home / "keys" / "client")
+        payer = whose or bytes(key.verify_key)
         rails = open_rails(client_rails(home), home / FOLDER, key, stack)
         if rail not in rails:
             raise ConfigError(
@@ -57,9 +63,7 @@ async def pay(
             async with open_network(
                 secrets.token_bytes(32), [], [node], profile_rules(wall_ms), mode="client"
             ) as network:
-                paid = await pay_node(
-                    network, peer, (node,), rails[rail], bytes(key.verify_key), ucr, reference, address=address
-                )
+                paid = await pay_node(network, peer, (node,), rails[rail], payer, ucr, reference, address=address)
     if json:
         print_json({"payment": paid.payment.hex(), "ucr": paid.ucr, "rail": rail, "reference": reference})
     else:

@@ -13,7 +13,8 @@ from cyclopts import Parameter
 
 from ..node.books import Credit, Statement, as_map, period_of
 from ..node.books import statement as read
-from ..node.store import Payment
+from ..node.store import Fee, Payment
+from ..protocol.disputes import reference_of
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import cid, short
 from . import ledger_text, tax
@@ -75,7 +76,7 @@ def _energy_ucr(watt_hours: int | None, kwh_ucr: int) -> int | None:
 
 
 def _print(found: Statement) -> None:
-    if not found.credits and not found.payments:
+    if not found.credits and not found.payments and not found.fees:
         remark(f"Nothing was earned and nothing came in in {found.period.name}.")
         return
     columns = ("payer", "owed ucr ", "due ", "held ", "released ", "forfeited ", "unpaid ", "settled ", "fees ")
@@ -103,6 +104,7 @@ def _print_csv(found: Statement) -> None:
 def _lines(found: Statement) -> Iterator[tuple[str | int, ...]]:
     lines = [(credit.row.issued_ms, _credit_line(credit)) for credit in found.credits]
     lines += [(payment.taken_ms, _payment_line(payment)) for payment in found.payments]
+    lines += [(fee.told_ms, _fee_line(fee)) for fee in found.fees]
     yield from (line for _, line in sorted(lines, key=lambda pair: pair[0]))
 
 
@@ -123,6 +125,13 @@ def _payment_line(payment: Payment) -> tuple[str | int, ...]:
     return (
         _time(payment.taken_ms), f"payment by {payment.rail}", payment.payer.hex(), "", "", "", "", payment.id.hex(),
         0, 0, 0, 0, 0, 0, payment.ucr, payment.fee_ucr, reference,
+    )  # fmt: skip
+
+
+def _fee_line(fee: Fee) -> tuple[str | int, ...]:
+    return (
+        _time(fee.told_ms), "fee of a dispute", fee.party.hex(), "", "", "", "", fee.matter.hex(),
+        0, 0, 0, 0, 0, 0, 0, -fee.ucr, reference_of(fee.matter),
     )  # fmt: skip
 
 

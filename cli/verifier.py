@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +10,18 @@ from typing import Annotated
 import trio
 from cyclopts import Parameter
 
+from ..node.accounts import Accounts
 from ..node.config import load
 from ..node.keys import load_or_create
 from ..node.log import wall_ms
 from ..node.mandates import Authority, current_mandate
+from ..node.paying import Paying
+from ..node.rails.opening import FOLDER, open_rails
 from ..node.store import Journal
 from ..node.trust import TrustList
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import VERIFIER, cid_hash_untrusted
-from ..protocol.messages import DISPUTE_PROTOCOL, VERDICT_PROTOCOL
+from ..protocol.messages import DISPUTE_PROTOCOL, MEANS_PROTOCOL, VERDICT_PROTOCOL
 from .environment import cancel_when_terminated
 from .output import needing, print_json, progress, remark
 
@@ -30,7 +33,9 @@ async def run(
     *,
     config: Annotated[
         Path,
-        Parameter(help="As of a node, in TOML: `state` (another one than a node's), `bundles`, `owner_key`, `listen`."),
+        Parameter(
+            help="As of a node, in TOML: `state` (another one than a node's), `bundles`, `owner_key`, `listen`, `rails`."
+        ),
     ],
     fee: Annotated[
         int, Parameter(help="Least fee of a dispute, in micro-credits for its judges together, for which it works.")
@@ -41,7 +46,8 @@ async def run(
     json: Annotated[bool, Parameter(help="When it serves, print one JSON object with its address and owner.")] = False,
 ) -> None:
     """Serves until Ctrl-C or SIGTERM. Whoever lets itself be judged by this owner names it among its `arbiters`; whoever wants
-    its word trusts it with `fallow trust owner KEY --verifier ADDRESS`.
+    its word trusts it with `fallow trust owner KEY --verifier ADDRESS`. What it is owed in fees is told by `fallow settle
+    --state`, and can be paid to it as to a node, by `fallow pay`.
     """
     with needing("node"):
         from ..client.arbiter import Arbiter
@@ -75,8 +81,12 @@ async def run(
         docket, journal = Docket(settings.state / DOCKET), Journal(settings.state)
         stack.callback(docket.close)
         stack.callback(journal.close)
+        accounts = Accounts(journal, wall_ms)
+        rails = stack.enter_context(ExitStack())
+        paying = Paying(open_rails(settings.rails, settings.state / FOLDER, key, rails), accounts)
+        network.serve(MEANS_PROTOCOL, paying.answer)
         tribunal = Tribunal(
-            key, mandate, engine, arbiter.bundles, docket, network, wall_ms, journal.settled_ucr, answer_s * 1000, fee
+            key, mandate, engine, arbiter.bundles, docket, network, wall_ms, accounts, paying.owe, answer_s * 1000, fee
         )
         network.serve(DISPUTE_PROTOCOL, tribunal.serve)
         addresses, owner = list(network.addresses()), authority.owner.hex()

@@ -12,10 +12,10 @@ from typing import Final
 
 import trio
 
-from ..protocol.disputes import Dispute
-from ..protocol.envelope import Signed
+from ..protocol.disputes import Decision, Dispute
+from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import FallowError, Refused
-from ..protocol.messages import DisputeRequest
+from ..protocol.messages import DecisionReply, DisputeRequest
 from ..protocol.proofs import ProofFile
 from .contesting import answer, exchange, to_answer
 from .execution import Desk
@@ -54,8 +54,18 @@ async def _answer(desk: Desk, address: str, dispute: Signed[Dispute]) -> bool:
     proof = ProofFile((dispute.envelope, *vouchers), (opening,) if opening else ()).encode()
     plea = answer(dispute.id, proof, desk.key, nonce=nonce, policy=policy)
     try:
-        await exchange(desk.network, address, DisputeRequest(dispute.envelope, plea.envelope, proof, ()))
+        reply = await exchange(desk.network, address, DisputeRequest(dispute.envelope, plea.envelope, proof, ()))
     except Refused as refused:
         logging.getLogger(__name__).warning("the answer about order %s: %s", record.order.hex()[:8], refused)
         return False
+    if isinstance(reply, DecisionReply):
+        decision = verify_untrusted(Decision, reply.decision, signer=claimed_signer_untrusted(reply.decision)).record
+        what = "lost, and bears its fee" if decision.loser == desk.wallet.payer else "won"
+        logging.getLogger(__name__).warning(
+            "the dispute about order %s is %s, says the judge at %s: %s",
+            record.order.hex()[:8],
+            what,
+            address,
+            decision.reason,
+        )
     return True

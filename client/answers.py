@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from ..protocol.checks import Verdict
 from ..protocol.envelope import Signed
@@ -15,6 +15,10 @@ from ..protocol.opening import Opening
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile
 from ..protocol.proofs import ProofFile
 from ..protocol.receipts import Receipt
+
+T = TypeVar("T")
+Row: TypeAlias = Mapping[str, "memoryview[float]"]
+"""Each output by its name: float32 in the bundle's shape (`numpy.asarray` takes it as it is)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,23 +148,33 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Embeddings:
-    """Vectors, one for each text, in its order."""
+class Rows(Generic[T]):
+    """What a function gave: one row for each input, in its order."""
 
-    vectors: tuple[tuple[float, ...], ...]
+    rows: tuple[T, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: int) -> T:
+        return self.rows[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings(Rows[tuple[float, ...]]):
+    """Vectors, one for each text."""
+
     verdict: Verdict | None
     receipts: tuple[PaidReceipt, ...]
     usage: Usage
     proof: Proof
 
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def __iter__(self) -> Iterator[tuple[float, ...]]:
-        return iter(self.vectors)
-
-    def __getitem__(self, index: int) -> tuple[float, ...]:
-        return self.vectors[index]
+    @property
+    def vectors(self) -> tuple[tuple[float, ...], ...]:
+        return self.rows
 
     def save(self, folder: Path | str, *, openings: bool = False) -> list[Path]:
         """As `Proof.save`."""
@@ -168,51 +182,29 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """What a function of arrays gave: one row for each input, in its order."""
+class Outputs(Rows[Row]):
+    """What a function of arrays gave."""
 
-    rows: tuple[Mapping[str, memoryview[float]], ...]
-    """Each output by its name: float32 in the bundle's shape (`numpy.asarray` takes it as it is)."""
     verdict: Verdict | None
     receipts: tuple[PaidReceipt, ...]
     usage: Usage
     """An input counts as one token."""
     proof: Proof
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Mapping[str, memoryview[float]]]:
-        return iter(self.rows)
-
-    def __getitem__(self, index: int) -> Mapping[str, memoryview[float]]:
-        return self.rows[index]
-
     def save(self, folder: Path | str, *, openings: bool = False) -> list[Path]:
         """As `Proof.save`."""
         return self.proof.save(folder, openings=openings)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What many calls of a function gave: one row for each input, in its order."""
+class Batch(Rows[Row]):
+    """What many calls of a function gave; one of texts has one vector in each row, under the name `vector`."""
 
-    rows: tuple[Mapping[str, memoryview[float]], ...]
-    """As of `Outputs`; a function of texts has one vector in each, under the name `vector`."""
     verdicts: tuple[Verdict, ...]
     """Of the parts that were checked, as they were done."""
     receipts: tuple[PaidReceipt, ...]
     """Of this run; what a former one did, it paid."""
     usage: Usage
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Mapping[str, memoryview[float]]]:
-        return iter(self.rows)
-
-    def __getitem__(self, index: int) -> Mapping[str, memoryview[float]]:
-        return self.rows[index]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ import trio
 from nacl.signing import SigningKey
 
 from ..node.engine.engine import Engine
+from ..node.engine.sealing import seal_input
+from ..node.machine import beside
 from ..node.network.seam import Stream
 from ..protocol.checks import Standing, Verdict
 from ..protocol.envelope import Signed, sign
@@ -36,7 +38,7 @@ from ..protocol.records import contradiction, identify_untrusted
 from ..verifier.case import Part, Question, gather
 from ..verifier.rerun import disowned, run_of
 from ..verifier.verdict import recompute, same
-from .rerunning import rerun
+from .rerunning import Seal, rerun
 
 REQUEST_S: Final = 30.0
 """For a request to arrive: a frame of 4 MiB over a bad mobile link."""
@@ -55,6 +57,7 @@ class Arbiter:
     engine: Engine
     bundles: frozenset[bytes]
     """That this machine can run."""
+    seal: Seal = seal_input
 
     def __post_init__(self) -> None:
         self._turns = trio.CapacityLimiter(AT_ONCE)
@@ -83,15 +86,15 @@ class Arbiter:
         request = decode_message_untrusted(frame)
         if not isinstance(request, VerdictRequest):
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
-        records, openings = open_proof_untrusted(request.proof)
-        verdict = records.get(request.verdict)
-        if verdict is None or not isinstance(verdict.record, Verdict):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The verdict is not among the records.")
         with trio.move_on_after(WAIT_S) as waiting:
             await self._turns.acquire()
         if waiting.cancelled_caught:
             raise Refused(Code.BUSY, "Other verdicts are being looked at.", RETRY_MS)
         try:
+            records, openings = await trio.to_thread.run_sync(open_proof_untrusted, request.proof)
+            verdict = records.get(request.verdict)
+            if verdict is None or not isinstance(verdict.record, Verdict):
+                raise RemoteProtocolError(Code.BAD_RECORD, "The verdict is not among the records.")
             await self._check(verdict.record, records, openings)
         finally:
             self._turns.release()
@@ -100,7 +103,7 @@ class Arbiter:
     async def _check(self, verdict: Verdict, records: dict[bytes, Signed[Any]], openings: Sequence[Opening]) -> None:
         if verdict.bundle not in self.bundles:
             raise RemoteProtocolError(Code.UNKNOWN_BUNDLE, "This verifier does not run the bundle.")
-        found = await trio.to_thread.run_sync(lambda: recompute(verdict, records.values(), openings))
+        found = await beside(lambda: recompute(verdict, records.values(), openings))
         if not same(found, verdict):
             raise RemoteProtocolError(Code.REJECTED, "The evidence supports another verdict.")
         policy, subject = Policy.parse(verdict.policy), records[verdict.subject]
@@ -119,7 +122,7 @@ class Arbiter:
                 raise RemoteProtocolError(
                     Code.INPUT_MISMATCH, "What was ordered and answered is not opened, or not that."
                 )
-            piece = await rerun(self.engine, verdict.bundle, run)
+            piece = await rerun(self.engine, verdict.bundle, run, self.seal)
             if disowned(part, piece, case.tolerance) is None:
                 message = (
                     "Run again here, the executor's figures are what the model gives: the accusation does not hold."

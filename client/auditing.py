@@ -51,11 +51,11 @@ class Auditor:
         """The result was checked, and borne out."""
         self.history.passed(subject_of(node, bundle, receipted), role, self.desk.now_ms())
 
-    async def failed(self, node: Node, reason: str) -> None:
+    async def failed(self, node: bytes, owner: bytes, reason: str) -> None:
         """A fault was proven: the node is not dealt with again, and all others of its owner are newcomers."""
         now_ms = self.desk.now_ms()
-        self.history.failed(node.owner, node.key, reason, now_ms)
-        await self.desk.wallet.distrust(node.key, node.owner, reason, None, now_ms)
+        self.history.failed(owner, node, reason, now_ms)
+        await self.desk.wallet.distrust(node, owner, reason, None, now_ms)
 
 
 def subject_of(node: Node, bundle: bytes, receipted: Receipted) -> Subject:

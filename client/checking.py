@@ -66,6 +66,7 @@ class Claim:
             self.claimed,
             self.check_commitment,
             checks=self.receipt.id,
+            opens=(self.nonce, str(self.policy)),
         )
 
 
@@ -87,7 +88,7 @@ async def check_window(team: Team, claim: Claim) -> tuple[Judgement, Panel]:
     def judge(panel: Panel) -> Judgement:
         return judge_window(claim.window(panel.places), policy, claim.manifest.tolerance, who)
 
-    async with open_panel(team, claim.request, _need(claim, drawn), FIND_CHECKER_S) as panel:
+    async with open_panel(team, claim.request, need_of(claim, drawn), FIND_CHECKER_S) as panel:
 
         async def decided() -> bool:
             return judge(panel).outcome is not Outcome.INCONCLUSIVE
@@ -104,7 +105,8 @@ async def check_window(team: Team, claim: Claim) -> tuple[Judgement, Panel]:
     return judgement, panel
 
 
-def _need(claim: Claim, drawn: frozenset[bytes] | None) -> Need:
+def need_of(claim: Claim, drawn: frozenset[bytes] | None = None) -> Need:
+    """Whom a check of the window can be asked of: of `drawn` owners alone, if there are any; of no party to it."""
     return Need(
         claim.bundle,
         SCORE,

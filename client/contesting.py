@@ -12,7 +12,7 @@ import trio
 from nacl.signing import SigningKey
 
 from ..node.network.seam import Network
-from ..protocol.channel import ChannelState, Ground
+from ..protocol.channel import Ground
 from ..protocol.disputes import (
     ANSWERS,
     BY_PAYER,
@@ -25,9 +25,10 @@ from ..protocol.disputes import (
     decision_id,
     forfeited_ucr_max,
     judges,
+    matter_id,
 )
 from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
-from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
+from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.grounds import ENOUGH
 from ..protocol.identity import Mandate, content_hash, peer_key_untrusted
 from ..protocol.messages import (
@@ -48,7 +49,10 @@ from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel
 from ..protocol.proofs import ProofFile
 from ..protocol.receipts import Receipt
+from . import telling
 from .execution import Desk
+from .telling import Told
+from .wallet import Telling
 
 JUDGE_S: Final = 60.0
 """For a judge's answer: it runs the work again, beside whatever else it does."""
@@ -103,7 +107,7 @@ async def bring(
     `verifiers` are addresses by owner; `addresses` are the accused's. Raises `Refused`: `timed_out` while the accused may still
     answer, and whatever else most judges say; `unsatisfiable_assurance` if too few of them can be had, or decide the same.
     """
-    drawn = judges(contested.order, contested.receipt.id, contested.channel.record.payout_owner)
+    drawn = judges(contested.order, contested.channel.record.payout_owner)
     request = DisputeRequest(dispute.envelope, plea.envelope if plea else None, proof, tuple(addresses))
     answers: list[tuple[Signed[Decision], Signed[Mandate]]] = []
     refusals: list[Refused] = []
@@ -133,36 +137,34 @@ async def to_answer(network: Network, address: str, accused: bytes) -> list[Sign
     return [verify_untrusted(Dispute, one, signer=claimed_signer_untrusted(one)) for one in reply.disputes]
 
 
-async def tell(network: Network, addresses: Sequence[str], decided: Decided, ucr: int) -> bool:
-    """Whether the payee has on disk what was decided, and that so much is forfeited. Raises `NetworkError`."""
-    request = DecidedRequest(
+async def tell(network: Network, addresses: Sequence[str], decided: Decided) -> bool:
+    """Whether the payee has on disk what was decided. Raises `NetworkError`."""
+    request = encode_message(_told_by(decided))
+    frame = await network.request(decided.channel.record.payee, DISPUTE_PROTOCOL, request, addresses)
+    return decode_message_untrusted(frame) == DecidedReply(decision_id(decided.decisions[0].record))
+
+
+async def take_off(desk: Desk, addresses: Sequence[str], decided: Decided) -> Told:
+    """The payer's part of a decision is done: what it lets it take off what it holds is forfeited, and the node was told, or is
+    told again; what the node owes beyond that is set off."""
+    dispute, order = decided.dispute.record, decided.order.id
+    most_ucr = forfeited_ucr_max(dispute, decided.decisions[0].record)
+    request = encode_message(_told_by(decided))
+    ground, channel = Ground("decision", order), decided.channel.id
+    return await telling.tell(desk, Telling(matter_id(dispute), ground, channel, most_ucr, request, tuple(addresses)))
+
+
+def _told_by(decided: Decided) -> DecidedRequest:
+    """The message that tells it, with nothing taken off."""
+    return DecidedRequest(
         decided.channel.envelope,
         decided.order.envelope,
         decided.receipt.envelope,
         decided.dispute.envelope,
-        ucr,
+        0,
         tuple(one.envelope for one in decided.decisions),
         tuple(one.envelope for one in decided.mandates),
     )
-    payee = decided.channel.record.payee
-    frame = await network.request(payee, DISPUTE_PROTOCOL, encode_message(request), addresses)
-    return decode_message_untrusted(frame) == DecidedReply(decision_id(decided.decisions[0].record))
-
-
-async def take_off(desk: Desk, addresses: Sequence[str], channel: ChannelState, decided: Decided) -> int:
-    """So much of what is held is forfeited, on disk, and the payee was told or is told with the next voucher."""
-    decision, payee = decided.decisions[0].record, channel.channel.record.payee
-    ucr = min(channel.held_ucr(desk.now_ms()), forfeited_ucr_max(decision, payee))
-    if ucr:
-        ground = Ground("decision", decision_id(decision))
-        await desk.wallet.forfeit(channel, ground, ucr, desk.now_ms())
-    try:
-        await tell(desk.network, addresses, decided, ucr)
-    except NetworkError as error:
-        logging.getLogger(__name__).info("the node was not told of the decision: %s", error)
-    if ucr:
-        desk.settler.add(addresses, channel)
-    return ucr
 
 
 async def _ask(

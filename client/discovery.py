@@ -240,25 +240,13 @@ class Discovery:
     async def _seek(self, provider: Provider) -> bool:
         """Whether the node answered at the addresses of its own profile; those that we were given do not lead to it."""
         async with self._limiter:
-            addresses = await self._published_addresses(provider)
+            found = await published_addresses(self._network, provider.peer, self._now_ms())
+            addresses = () if set(found) <= set(provider.addresses) else found  # else they have failed
             return bool(addresses) and await self.ask(provider.peer, addresses) is not None
 
     def _tell(self) -> None:
         self._news.set()
         self._news = trio.Event()
-
-    async def _published_addresses(self, provider: Provider) -> tuple[str, ...]:
-        """Addresses from the node's own profile in the DHT, if they are others than those that failed."""
-        with trio.move_on_after(ASK_S), suppress(NetworkError):
-            value = await self._network.get(profile_key(provider.peer))
-            if value is None:
-                return ()
-            try:
-                addresses = decode_profiles_untrusted(value, self._now_ms()).connectivity.record.addresses
-            except RemoteProtocolError:
-                return ()
-            return () if set(addresses) <= set(provider.addresses) else addresses
-        return ()
 
     def _node_untrusted(self, key: bytes, addresses: tuple[str, ...], frame: bytes, began: float, stood: bool) -> Node:
         reply = decode_message_untrusted(frame)
@@ -334,3 +322,11 @@ def _worker_key_untrusted(envelope: bytes | None, node: bytes, now_ms: int) -> S
     if worker_key.record.node != node:
         raise RemoteProtocolError(Code.BAD_RECORD, "The worker key is another node's.")
     return worker_key
+
+
+async def published_addresses(network: Network, node: bytes, now_ms: int) -> tuple[str, ...]:
+    """Where the node says that it is, by its own profile in the DHT; nothing if there is none."""
+    with trio.move_on_after(ASK_S), suppress(NetworkError, RemoteProtocolError):
+        if value := await network.get(profile_key(node)):
+            return decode_profiles_untrusted(value, now_ms).connectivity.record.addresses
+    return ()

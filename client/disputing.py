@@ -21,9 +21,7 @@ from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.grounds import ENOUGH, Judged, check_judged, committee, ground_id
 from ..protocol.identity import EXECUTOR, Mandate, peer_key_untrusted
 from ..protocol.messages import (
-    GROUND_PROTOCOL,
     VERDICT_PROTOCOL,
-    GroundReply,
     GroundRequest,
     RefuseMessage,
     VerdictReply,
@@ -36,10 +34,11 @@ from ..protocol.receipts import Receipt
 from .answers import Proof
 from .discovery import Node
 from .execution import Desk
+from .telling import tell
+from .wallet import Telling
 
 ASK_S: Final = 60.0
 """For a judge's answer: it runs the work again, beside whatever else it does."""
-BRING_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Forfeited:
     ucr: int
     judges: int
     told: bool
-    """The node has it on its disk, too; else it is told with the next voucher."""
+    """The node has it on its disk, too; else it is told again."""
 
 
 async def settle_disputes(
@@ -156,26 +155,18 @@ async def read_reply(stream: Stream) -> VerdictReply:
 
 async def _forfeit(desk: Desk, node: Node | None, channel: ChannelState, judged: Judged) -> Forfeited:
     ground = Ground("verdict", ground_id(judged.verdicts[0].record))
-    ucr = channel.held_ucr(desk.now_ms())
-    await desk.wallet.forfeit(channel, ground, ucr, desk.now_ms())
-    told = False
-    if node is not None:
-        request = GroundRequest(
-            judged.channel.envelope,
-            judged.order.envelope,
-            judged.receipt.envelope,
-            ucr,
-            tuple(signed.envelope for signed in judged.verdicts),
-            tuple(mandate.envelope for mandate in judged.mandates),
-        )
-        try:
-            with trio.fail_after(BRING_S):
-                frame = await desk.network.request(node.key, GROUND_PROTOCOL, encode_message(request), node.addresses)
-            told = decode_message_untrusted(frame) == GroundReply(ground.id)
-        except (FallowError, trio.TooSlowError) as error:
-            _log("the node was not told of the ground: %s", error)
-        desk.settler.add(node.addresses, channel)
-    return Forfeited(channel.channel.record.payee, ucr, len(judged.verdicts), told)
+    request = GroundRequest(
+        judged.channel.envelope,
+        judged.order.envelope,
+        judged.receipt.envelope,
+        0,
+        tuple(signed.envelope for signed in judged.verdicts),
+        tuple(mandate.envelope for mandate in judged.mandates),
+    )
+    most_ucr, where = channel.held_ucr(desk.now_ms()), node.addresses if node else ()
+    telling = Telling(ground.id, ground, channel.channel.id, most_ucr, encode_message(request), tuple(where))
+    told = await tell(desk, telling)
+    return Forfeited(channel.channel.record.payee, told.ucr, len(judged.verdicts), told.arrived)
 
 
 def _log(message: str, *given: object) -> None:

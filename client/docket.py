@@ -1,6 +1,7 @@
 """A judge's docket: disputes that were brought, what either side has shown, and what was decided. In SQLite.
 
-What was shown holds plaintext. It goes once the decision is there; the decision stays, and what its loser owes for it.
+What was shown holds plaintext. It goes once the decision is there; the decision stays for as long as anybody may bring the same
+matter again.
 """
 
 from __future__ import annotations
@@ -13,24 +14,33 @@ from pathlib import Path
 from typing import Final
 
 from ..node.transaction import transaction
-from ..protocol.disputes import Decision, Dispute, Plea
+from ..protocol.disputes import Decision, Dispute, Plea, matter_id
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, Refused, StoreError
-from ..protocol.grounds import DRAWN
-from ..protocol.limits import DISPUTES_MAX
+from ..protocol.limits import DISPUTES_MAX, HOLD_MS_MAX, SKEW_MS
 
+VERSION: Final = 1
 BUSY_S: Final = 5.0
 """For another process that holds the file, for milliseconds."""
 OPEN_MAX: Final = 256
 """Disputes that are open at once, each with up to 4 MiB of what was shown: a gigabyte of disk."""
+STRANGERS_MAX: Final = OPEN_MAX // 2
+"""Of those, what all may bring together who have never paid this judge: keys are free, and so are one's own nodes' receipts."""
+CLAIMANT_MAX: Final = 8
+"""And one claimant."""
+KEPT_MS: Final = 2 * (HOLD_MS_MAX + SKEW_MS)
+"""What was decided: an order may be taken before judges for a week, and its accused have another one to answer."""
+FETCHED_MS: Final = 24 * 3600 * 1000
+"""After the accused's time, for the claimant to hear what it comes to. Then it makes place, and may be brought again."""
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS disputes (
-    id BLOB PRIMARY KEY, envelope BLOB NOT NULL, claimant BLOB NOT NULL, accused BLOB NOT NULL, until_ms INTEGER NOT NULL,
-    claimed BLOB NOT NULL, plea BLOB, answered BLOB NOT NULL DEFAULT x'', decision BLOB, loser BLOB,
-    fee_ucr INTEGER NOT NULL DEFAULT 0) STRICT;
-CREATE INDEX IF NOT EXISTS disputes_accused ON disputes (accused) WHERE decision IS NULL;
-CREATE INDEX IF NOT EXISTS disputes_loser ON disputes (loser);
+CREATE TABLE disputes (
+    id BLOB PRIMARY KEY, matter BLOB NOT NULL UNIQUE, envelope BLOB NOT NULL, claimant BLOB NOT NULL, accused BLOB NOT NULL,
+    stranger INTEGER NOT NULL, opened_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL, claimed BLOB NOT NULL, plea BLOB,
+    answered BLOB NOT NULL DEFAULT x'', decision BLOB) STRICT;
+CREATE INDEX disputes_accused ON disputes (accused) WHERE decision IS NULL;
+CREATE INDEX disputes_open ON disputes (claimant) WHERE decision IS NULL;
+CREATE INDEX disputes_opened ON disputes (opened_ms);
 """
 
 
@@ -49,7 +59,7 @@ class Entry:
 
 
 class Docket:
-    """The docket of one verifier. Methods are short, and block for a disk sync."""
+    """The docket of one verifier. Methods are short, and block for a disk sync: for one thread at a time."""
 
     def __init__(self, path: Path) -> None:
         """Opened, or begun anew. Raises `StoreError(corrupt_store)`."""
@@ -58,7 +68,7 @@ class Docket:
             self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             for setting in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"):
                 self._db.execute(setting)
-            self._db.executescript(_SCHEMA)
+            self._check()
 
     def close(self) -> None:
         """Everything is on disk."""
@@ -72,25 +82,29 @@ class Docket:
             ).fetchone()
         return Entry(*row) if row else None
 
-    def open(self, dispute: Signed[Dispute], claimed: bytes, now_ms: int) -> Entry:
-        """The dispute is on disk; again, by whoever, is no change.
+    def open(self, dispute: Signed[Dispute], claimed: bytes, now_ms: int, *, stranger: bool) -> Entry:
+        """The dispute is on disk; again, by whoever, is no change. `stranger`: the claimant has never paid this judge.
 
-        Raises `Refused(busy)` while as many are open as there may be, in all or against this key.
+        Raises `Refused`: `replayed` for another one of the same matter; `busy` while as many are open as there may be, in all,
+        of strangers, of this claimant, or against this key.
         """
         record = dispute.record
         if known := self.entry(dispute.id):
             return known
         with self._explained(), transaction(self._db):
-            (all_open,) = self._db.execute("SELECT count(*) FROM disputes WHERE decision IS NULL").fetchone()
-            (against,) = self._db.execute(
-                "SELECT count(*) FROM disputes WHERE decision IS NULL AND accused = ?", (record.accused,)
-            ).fetchone()
-            if all_open >= OPEN_MAX or against >= DISPUTES_MAX:
-                raise Refused(Code.BUSY, "As many disputes are open here as there may be.", record.answer_ms)
+            self._db.execute("DELETE FROM disputes WHERE opened_ms < ?", (now_ms - KEPT_MS,))
+            self._db.execute("DELETE FROM disputes WHERE decision IS NULL AND until_ms < ?", (now_ms - FETCHED_MS,))
+            matter = matter_id(record)
+            if self._db.execute("SELECT 1 FROM disputes WHERE matter = ?", (matter,)).fetchone():
+                raise Refused(Code.REPLAYED, "The order was brought here before, and about this: once is all.")
+            self._check_room(dispute, stranger)
             until_ms = now_ms + record.answer_ms
-            row = (dispute.id, dispute.envelope, dispute.signer, record.accused, until_ms, claimed)
+            row = (
+                dispute.id, matter, dispute.envelope, dispute.signer, record.accused, int(stranger), now_ms, until_ms, claimed,
+            )  # fmt: skip
             self._db.execute(
-                "INSERT INTO disputes (id, envelope, claimant, accused, until_ms, claimed) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO disputes (id, matter, envelope, claimant, accused, stranger, opened_ms, until_ms, claimed)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
         return Entry(until_ms, claimed, None, b"", None)
@@ -105,12 +119,10 @@ class Docket:
 
     def decide(self, decision: Signed[Decision]) -> None:
         """The decision is on disk, and what was shown is not any more."""
-        record = decision.record
         with self._explained():
             self._db.execute(
-                """UPDATE disputes SET decision = ?, loser = ?, fee_ucr = ?, claimed = x'', answered = x''
-                   WHERE id = ? AND decision IS NULL""",
-                (decision.envelope, record.loser, share_ucr(record.fee_ucr), record.dispute),
+                "UPDATE disputes SET decision = ?, claimed = x'', answered = x'' WHERE id = ? AND decision IS NULL",
+                (decision.envelope, decision.record.dispute),
             )
 
     def against(self, accused: bytes) -> tuple[bytes, ...]:
@@ -123,13 +135,31 @@ class Docket:
             ).fetchall()
         return tuple(row[0] for row in rows)
 
-    def fees_ucr(self, loser: bytes) -> int:
-        """What this judge is owed by a key that has lost here, paid or not."""
-        with self._explained():
-            row = self._db.execute(
-                "SELECT coalesce(sum(fee_ucr), 0) FROM disputes WHERE loser = ?", (loser,)
-            ).fetchone()
-        return int(row[0])
+    def _check_room(self, dispute: Signed[Dispute], stranger: bool) -> None:
+        record = dispute.record
+        (in_all, strangers, own, against) = self._db.execute(
+            """SELECT count(*), coalesce(sum(stranger), 0), coalesce(sum(claimant = ?), 0), coalesce(sum(accused = ?), 0)
+               FROM disputes WHERE decision IS NULL""",
+            (dispute.signer, record.accused),
+        ).fetchone()
+        if in_all >= OPEN_MAX or own >= CLAIMANT_MAX or against >= DISPUTES_MAX:
+            raise Refused(Code.BUSY, "As many disputes are open here as there may be.", record.answer_ms)
+        if stranger and strangers >= STRANGERS_MAX:
+            message = (
+                "As many disputes of strangers are open here as there may be: who has paid this judge before is heard."
+            )
+            raise Refused(Code.BUSY, message, record.answer_ms)
+
+    def _check(self) -> None:
+        """The tables are of this version. What an older one had open can be brought again."""
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == VERSION:
+            return
+        if version > VERSION:
+            raise sqlite3.DatabaseError(f"it is of version {version}, not {VERSION}")
+        self._db.executescript(
+            f"BEGIN; DROP TABLE IF EXISTS disputes; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+        )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -138,8 +168,3 @@ class Docket:
         except sqlite3.Error as error:
             message = f"The docket {self._path} cannot be used: {error}. Nothing in it was removed."
             raise StoreError(Code.CORRUPT_STORE, message) from None
-
-
-def share_ucr(fee_ucr: int) -> int:
-    """Of a fee, one judge's part."""
-    return fee_ucr // DRAWN

@@ -41,6 +41,11 @@ class Dossier:
         return check_commitment(self.nonce, str(self.policy))
 
     @property
+    def opens(self) -> tuple[bytes, str]:
+        """What opens it."""
+        return self.nonce, str(self.policy)
+
+    @property
     def nodes(self) -> dict[bytes, Node]:
         """Those that had an order, as they described themselves then."""
         return {execution.node.key: execution.node for execution in self._executions.values()}
@@ -65,8 +70,6 @@ class Dossier:
 
         None if the policy checks nothing, or nothing was ever ordered.
         """
-        judged = [each for each in self._executions.values() if each.order.record.candidates]
-        await wallet.keep_answers(self.nonce, str(self.policy), [each.opening() for each in judged], now_ms)
         if not self.policy.checked or not self._executions:
             return None
         question = Question(wallet.payer, self._manifest.id, self.policy, self.nonce, self.anchors)

@@ -14,6 +14,7 @@ from ..node.book import Book
 from ..node.engine.sealing import PieceSealer, seal_input
 from ..node.machine import chance
 from ..node.network.seam import Network, Stream
+from ..node.rails.ledger import Ledger
 from ..protocol.bundle import CALL, GENERATE, SCORE, Manifest
 from ..protocol.channel import ChannelState
 from ..protocol.checks import Attestation
@@ -97,6 +98,8 @@ class Request:
     check_commitment: bytes
     continues: Continuation | None = None
     checks: bytes | None = None
+    opens: tuple[bytes, str] | None = None
+    """Nonce and policy that open `check_commitment` before judges."""
 
     @property
     def calls(self) -> int:
@@ -162,6 +165,8 @@ class Desk:
     """An input to the worker with a key, for an order."""
     trusted: frozenset[bytes] = frozenset()
     """Owners to rely on by name, judges or not."""
+    ledger: Ledger | None = None
+    """Of what this client and others owe each other beside vouchers: fees of disputes."""
 
 
 @dataclass
@@ -448,6 +453,10 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
         confirmed = False
         with trio.CancelScope(shield=True), trio.move_on_after(LEAVE_S):
             confirmed = await _leave(execution)
+        # Whoever cannot answer before them has lost, and that its caller has gone is no answer.
+        if order.record.candidates:
+            with trio.CancelScope(shield=True):  # as long as a commit takes
+                await desk.wallet.keep_answer(execution.opening(), request.opens, desk.now_ms())
         if (voucher := execution.paid_on_stream) and confirmed:
             desk.wallet.confirmed(channel.channel.id, voucher.id)
         elif voucher:

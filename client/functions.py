@@ -75,8 +75,9 @@ async def check_call(team: Team, call: CheckedCall, own: Result) -> tuple[Functi
     anchors = team.auditor.anchors
     wished = anchors if drawn is None and own.member.owner not in anchors else frozenset()
     request = Request(
-        call.bundle, call.manifest, CALL, call.work, Parameters(), 0, call.check_commitment, checks=own.receipt.id
-    )
+        call.bundle, call.manifest, CALL, call.work, Parameters(), 0, call.check_commitment, checks=own.receipt.id,
+        opens=(call.nonce, str(call.policy)),
+    )  # fmt: skip
     need = Need(
         call.bundle,
         CALL,
@@ -136,7 +137,8 @@ class CallJob:
             proven=self._team.auditor.proven(policy, bundle.hash),
         )
         await self._team.require_owners((need,), policy)
-        request = Request(bundle.hash, bundle.manifest, CALL, work, Parameters(), 0, self.dossier.commitment)
+        request = Request(bundle.hash, bundle.manifest, CALL, work, Parameters(), 0, self.dossier.commitment,
+                          opens=self.dossier.opens)  # fmt: skip
         one = policy.kind in (ADAPTIVE, AUDIT, COMMITTEE)
         async with open_panel(self._team, request, need, WAIT_S) as panel:
 
@@ -205,7 +207,7 @@ class CallJob:
         if not objection:
             auditor.passed(place.node, self._request.bundle.hash, place.final, role)
             return
-        await auditor.failed(place.node, objection)
+        await auditor.failed(place.node.key, place.node.owner, objection)
         self._team.late.suspect(place.node.owner)
 
     def _keep(self, place: Place) -> None:

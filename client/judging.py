@@ -221,7 +221,7 @@ class Judge:
         elif judgement.outcome is Outcome.REJECTED:
             reason = judgement.reasons[attempt.node.key]
             self._unpaid(attempt, receipted)
-            await self._team.auditor.failed(attempt.node, reason)
+            await self._team.auditor.failed(attempt.node.key, attempt.node.owner, reason)
             attempt.guilty = attempt.discarded = True
             attempt.error = Refused(Code.REJECTED, f"A window was rejected: {reason}.")
             if attempt.execution is not None:
@@ -259,7 +259,7 @@ class Judge:
                 self.dossier.keep(place.attestation)
                 # Known at once, so that the next window is not given to it; the verdict says the same in the end.
                 if objection := judgement.fault(place.node.key):
-                    await self._team.auditor.failed(place.node, objection)
+                    await self._team.auditor.failed(place.node.key, place.node.owner, objection)
             if place.final is not None:
                 receipt = place.final.receipt
                 if place.believed:

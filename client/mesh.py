@@ -18,6 +18,7 @@ from ..node.keys import load_or_create
 from ..node.machine import chance, wall_ms
 from ..node.network.seam import CIRCUIT
 from ..node.network.table_rules import profile_rules
+from ..node.rails.opening import FOLDER, open_ledger
 from ..node.trust import TrustList
 from ..protocol.bundle import CALL, GENERATE, Manifest
 from ..protocol.checks import Verdict
@@ -45,6 +46,7 @@ from .scheduler import Experience
 from .settling import Settler
 from .spotting import Spots
 from .team import Team
+from .telling import keep_telling
 from .text import TextJob
 from .tokenizer import Prompt
 from .wallet import Wallet
@@ -253,8 +255,8 @@ class Mesh:
             await stream.aclose()
         for stream in self._streams:
             await stream.done.wait()
+        await self._team.spots.drain(self._team)
         await self._team.late.idle()
-        await self._team.spots.drain()
         await self._team.desk.settler.drain()
 
     async def _text_request(
@@ -454,6 +456,7 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
         closing(Wallet(folder / "wallet.db", key)) as wallet,
         closing(Book(folder / BOOK, wall_ms)) as book,
         closing(History(folder / HISTORY)) as history,
+        closing(open_ledger(folder / FOLDER, key)) as ledger,
     ):
         given, known = list(bootstrap), book.ways_in()
         if not given and not known:
@@ -464,7 +467,7 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
         async with open_network(chance().randbytes(32), [], given, rules, mode="client", known=known) as network:
             settler, judges = Settler(network, wallet.confirmed), frozenset(trust.verifiers)
             trusted = frozenset(trust.owners.values())
-            desk = Desk(network, wallet, settler, key, wall_ms, book, judges, trusted=trusted)
+            desk = Desk(network, wallet, settler, key, wall_ms, book, judges, trusted=trusted, ledger=ledger)
             for channel in await wallet.take_over(wall_ms()):
                 desk.settler.add((book.get(channel.channel.record.payee) or Met(b"")).addresses, channel)
             failure: Exception | None = None
@@ -483,9 +486,10 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
                 network.serve(EVIDENCE_PROTOCOL, gossip.serve)
                 mesh = Mesh(team, bundles, trust, nursery)
                 nursery.start_soon(gossip.run)
-                nursery.start_soon(spots.run)
+                nursery.start_soon(spots.run, team)
                 nursery.start_soon(late.run, team, bundles, trust.verifiers)
                 nursery.start_soon(partial(answer_disputes, desk, trust.verifiers))
+                nursery.start_soon(keep_telling, desk)
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
                 nursery.start_soon(book.keep, network)

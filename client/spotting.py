@@ -1,8 +1,10 @@
 """Checkers are tried in their turn: now and then one is given a transcript with a token changed, and must not confirm it.
 
 What it is given is a window that others have confirmed, so that its true figures are known; the checker has not seen it. The
-order looks like any other check's. Who confirms the change, or has other figures for the tokens before it, did not run the
-model, and is not dealt with again. Who objects to everything needs no such trap: the two who are drawn then outvote it.
+order looks like any other check's. Who confirms the change, or has other figures for the tokens before it, either did not run
+the model, or was given what its executor and a checker of one mind have made up. Two more owners say which: they check the
+window as it was. If both bear it out, who was tried is not dealt with again; if both find other figures, those are refuted who
+stood by it. Who objects to everything needs no such trap: the two who are drawn then outvote it.
 """
 
 from __future__ import annotations
@@ -10,44 +12,55 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
+from typing import TYPE_CHECKING
 
 import trio
 
 from ..node.machine import chance
-from ..protocol.bundle import SCORE, Manifest, Tolerance
-from ..protocol.checks import Attestation
+from ..protocol.checks import Attestation, Outcome
 from ..protocol.errors import FallowError
 from ..protocol.identity import CHECKER
-from ..protocol.work import Parameters, Work
+from ..protocol.policy import ADAPTIVE, Policy
+from ..protocol.work import Work
 from ..verifier.audits import MILLION, spot_ppm
 from ..verifier.compare import choice_disagreement, values_disagreement
-from ..verifier.quorum import Judgement
+from ..verifier.quorum import Check, Judgement, Standings, judge_window
 from .auditing import Auditor, subject_of
-from .checking import Claim
+from .checking import FIND_CHECKER_S, SECOND_OPINIONS, Claim, need_of
 from .discovery import Node
 from .execution import Request, execute
-from .panel import Panel, Place, collect
+from .panel import Panel, Place, collect, open_panel
+
+if TYPE_CHECKING:
+    from .team import Team
 
 SAMPLES_MAX = 64
 """Confirmed windows at hand, a few kilobytes each; a busy client's last minute."""
 DUE_MAX = 16
 """Checkers waiting to be tried; who finds no room is tried another time."""
+BY_CHECKERS = Policy(ADAPTIVE, 2, 2)
+"""A sample in doubt is judged so, whatever it was ordered under: the checkers alone decide, by majority."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A window that was confirmed, and by whom it has been seen."""
+    """A window that was confirmed, and by whom."""
 
-    bundle: bytes
-    manifest: Manifest
-    parameters: Parameters
-    tokens: tuple[int, ...]
-    values: tuple[int, ...]
-    """Of the last tokens, as everybody had them."""
-    seen_by: frozenset[bytes]
-    """Owners of its executor and checkers."""
+    claim: Claim
+    checks: tuple[Check, ...]
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Of the last tokens, as everybody had them."""
+        return self.claim.receipt.record.values_micro
+
+    @property
+    def seen_by(self) -> frozenset[bytes]:
+        """Owners of its executor and checkers."""
+        members = (self.claim.executor, *(check.member for check in self.checks))
+        return frozenset(member.owner for member in members if member.owner is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +75,13 @@ class Trap:
     @property
     def request(self) -> Request:
         """As any check of the window would be ordered; the receipt that it names is nobody's."""
-        sample = self.sample
-        work = Work((self.tokens,), len(sample.values))
-        return Request(
-            sample.bundle,
-            sample.manifest,
-            SCORE,
-            work,
-            sample.parameters,
-            work.claimed,
-            chance().randbytes(32),
-            checks=chance().randbytes(32),
+        work, random = Work((self.tokens,), len(self.sample.values)), chance()
+        return replace(
+            self.sample.claim.request,
+            work=work,
+            planned_tokens=work.claimed,
+            check_commitment=random.randbytes(32),
+            checks=random.randbytes(32),
         )
 
 
@@ -81,25 +90,31 @@ def changed(sample: Sample, random: Random) -> Trap | None:
 
     The change is in the first half, so that what follows it is unlikely, too, and no honest checker is caught by a tie.
     """
-    claimed = len(sample.values)
+    tokens, claimed = sample.claim.tokens, len(sample.values)
     at = random.randrange((claimed + 1) // 2)
-    place = len(sample.tokens) - claimed + at
-    others = sorted(set(sample.tokens) - {sample.tokens[place]})
+    place = len(tokens) - claimed + at
+    others = sorted(set(tokens) - {tokens[place]})
     if not others:
         return None
-    tokens = (*sample.tokens[:place], random.choice(others), *sample.tokens[place + 1 :])
-    return Trap(sample, tokens, at)
+    return Trap(sample, (*tokens[:place], random.choice(others), *tokens[place + 1 :]), at)
 
 
-def caught(trap: Trap, found: Attestation, tolerance: Tolerance) -> str | None:
-    """Why these figures for it cannot come from running the model, or None."""
-    sample, at = trap.sample, trap.changed
-    if why := values_disagreement(sample.values[:at], found.values_micro[:at], tolerance):
+def doubt(trap: Trap, found: Attestation) -> str | None:
+    """Why these figures for it cannot come from running the model, if the sample's do; or None."""
+    claim, at = trap.sample.claim, trap.changed
+    tolerance, top_p = claim.manifest.tolerance, claim.parameters.top_p_ppm
+    if why := values_disagreement(trap.sample.values[:at], found.values_micro[:at], tolerance):
         return f"given a window that others had confirmed, it found other figures: {why}"
-    top_p = sample.parameters.top_p_ppm
     if choice_disagreement(found.gaps_micro[at:], found.masses_ppm[at:], top_p, tolerance) is None:
         return "confirmed a transcript of which a token had been changed"
     return None
+
+
+def judge_again(sample: Sample, again: list[Place], payer: bytes) -> Judgement:
+    """What comes of the sample once these have checked it, too: rejected if they outvote those who confirmed it."""
+    window = sample.claim.window(again)
+    window = replace(window, checks=(*sample.checks, *window.checks))
+    return judge_window(window, BY_CHECKERS, sample.claim.manifest.tolerance, Standings(frozenset({payer})))
 
 
 class Spots:
@@ -119,10 +134,8 @@ class Spots:
     def learn(self, claim: Claim, judgement: Judgement, panel: Panel) -> None:
         """A window was accepted: if nobody objected, others can be tried by it. And chance says who of its checkers is due."""
         believed = [place for place in panel.places if place.believed and place.final is not None]
-        values = claim.receipt.record.values_micro
-        if not judgement.reasons and values:
-            owners = frozenset({claim.executor.owner or b"", *(place.node.owner for place in panel.places)})
-            self._samples.append(Sample(claim.bundle, claim.manifest, claim.parameters, claim.tokens, values, owners))
+        if not judgement.reasons and claim.receipt.record.values_micro:
+            self._samples.append(Sample(claim, claim.window(panel.places).checks))
         for place in believed:
             assert place.final is not None
             valid = self._auditor.history.valid(subject_of(place.node, claim.bundle, place.final), CHECKER)
@@ -130,14 +143,14 @@ class Spots:
                 self._due.append((place.node, claim.bundle))
                 self._news.set()
 
-    async def run(self) -> None:
+    async def run(self, team: Team) -> None:
         """Tries whoever is due, one after another, until cancelled."""
         while True:
             await self._news.wait()
             self._news = trio.Event()
-            await self.drain()
+            await self.drain(team)
 
-    async def drain(self) -> None:
+    async def drain(self, team: Team) -> None:
         """Nobody is due any more whom anything at hand could try."""
         async with self._trying:  # who asks while another drains waits until that one is done
             for _ in range(len(self._due)):
@@ -146,29 +159,56 @@ class Spots:
                 if sample is None:
                     self._due.append((node, bundle))  # until somebody else's window is confirmed
                 else:
-                    await self._try(node, sample)
+                    await self._try(team, node, sample)
 
     def _unseen(self, node: Node, bundle: bytes) -> Sequence[Sample]:
-        return [s for s in reversed(self._samples) if s.bundle == bundle and node.owner not in s.seen_by]
+        return [s for s in reversed(self._samples) if s.claim.bundle == bundle and node.owner not in s.seen_by]
 
-    async def _try(self, node: Node, sample: Sample) -> None:
+    async def _try(self, team: Team, node: Node, sample: Sample) -> None:
         trap = changed(sample, self._random)
         if trap is None:
             return
         place = Place(node)
         try:
-            async with execute(self._auditor.desk, node, trap.request) as execution:
+            async with execute(team.desk, node, trap.request) as execution:
                 place.final = await collect(execution, place)
                 assert place.attestation is not None, "a check is complete with its attestation"
-                why = caught(trap, place.attestation.record, sample.manifest.tolerance)
+                why = doubt(trap, place.attestation.record)
                 self.tried += 1
                 if why is None:
-                    self._auditor.passed(node, sample.bundle, place.final, CHECKER)
-                    await execution.pay(place.final)
-                else:
+                    self._auditor.passed(node, sample.claim.bundle, place.final, CHECKER)
+                elif await self._stands(team, sample, node):
                     self.caught += 1
-                    await self._auditor.failed(node, why)
-                    logging.getLogger(__name__).warning("checker %s: %s", node.key.hex()[:8], why)
+                    await self._at_fault(node.key, node.owner, why)
                     await execution.stop(why)
-        except FallowError:
-            return  # it could not be had now: nothing is held against it
+                    return
+                await execution.pay(place.final)
+        except* FallowError:
+            pass  # it could not be had now: nothing is held against it
+
+    async def _stands(self, team: Team, sample: Sample, tried: Node) -> bool:
+        """Whether two owners more have checked the sample, and borne it out. It tries nobody any more; if they outvote those
+        who confirmed it, these and its executor are at fault."""
+        if sample in self._samples:
+            self._samples.remove(sample)
+        claim = sample.claim
+        need = need_of(claim)
+        need = replace(need, avoid_owners=need.avoid_owners | sample.seen_by | {tried.owner})
+        async with open_panel(team, claim.request, need, FIND_CHECKER_S) as panel:
+
+            async def all_there() -> bool:
+                return len(panel.places) == SECOND_OPINIONS
+
+            await panel.ask(SECOND_OPINIONS, (), all_there)
+            panel.decide({place.node.key for place in panel.places})
+        judgement = judge_again(sample, panel.places, team.desk.wallet.payer)
+        if judgement.outcome is Outcome.REJECTED:
+            for member in (claim.executor, *(check.member for check in sample.checks)):
+                if (objection := judgement.fault(member.node)) and member.owner:
+                    await self._at_fault(member.node, member.owner, objection)
+                    team.late.suspect(member.owner)
+        return len(panel.places) == SECOND_OPINIONS and not judgement.reasons and judgement.outcome is Outcome.ACCEPTED
+
+    async def _at_fault(self, node: bytes, owner: bytes, why: str) -> None:
+        logging.getLogger(__name__).warning("node %s, by spot checks: %s", node.hex()[:8], why)
+        await self._auditor.failed(node, owner, why)

@@ -285,6 +285,7 @@ class TextJob:
             left,
             attempt.dossier.commitment,
             continues=resumes,
+            opens=attempt.dossier.opens,
         )
 
     def _need(self) -> Need:

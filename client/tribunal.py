@@ -6,16 +6,27 @@ answer. Nothing of a request is believed: see `arbiter`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import trio
 from nacl.signing import SigningKey
 
 from ..node.engine.engine import Engine
+from ..node.engine.sealing import seal_input
+from ..node.machine import beside
 from ..node.network.seam import Network, Stream
-from ..protocol.disputes import Dispute, Kind, Plea, check_dispute, judges
+from ..protocol.disputes import (
+    Dispute,
+    Kind,
+    Plea,
+    check_dispute,
+    judges,
+    matter_id,
+    reference_of,
+    share_ucr,
+)
 from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
 from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.identity import Mandate, content_hash
@@ -35,13 +46,24 @@ from ..protocol.messages import (
 from ..verifier.disputes import Matter, Shown, decide, matter_of, run_wanted
 from ..verifier.rerun import disowned
 from .arbiter import AT_ONCE, REQUEST_S, RETRY_MS, WAIT_S, open_proof_untrusted
+from .discovery import published_addresses
 from .docket import Docket, Entry
-from .rerunning import rerun
+from .rerunning import Seal, rerun
+
+T = TypeVar("T")
 
 ANSWER_MS: Final = 24 * 3600 * 1000
 """Least time to answer, unless the verifier's owner says otherwise: a laptop that was shut for a night."""
 ASK_S: Final = 5.0
-"""For the accused's word, while the claimant waits."""
+"""For the accused's word at one place, while the claimant waits."""
+
+
+class Till(Protocol):
+    """Who owes this judge its part of a fee, and what has been paid: `node.accounts.Accounts`."""
+
+    async def fees_open_ucr(self, party: bytes) -> int: ...
+    async def settled_ucr(self, party: bytes) -> int: ...
+    async def book(self, matter: bytes, dues: Mapping[bytes, int]) -> None: ...
 
 
 @dataclass
@@ -56,14 +78,18 @@ class Tribunal:
     docket: Docket
     network: Network
     now_ms: Callable[[], int]
-    settled_ucr: Callable[[bytes], int]
-    """What a key has paid this verifier's owner."""
+    accounts: Till
+    owe: Callable[[bytes, str, int], Awaitable[None]]
+    """Told of what a party owes: for the ledger of mutual debts."""
     answer_ms: int = ANSWER_MS
     fee_ucr: int = 0
     """The least fee, of all judges together, for which it works."""
+    seal: Seal = seal_input
 
     def __post_init__(self) -> None:
         self._turns = trio.CapacityLimiter(AT_ONCE)
+        self._desk = trio.CapacityLimiter(1)
+        """The docket is for one thread, and 4 MiB of a stranger's are not read between the judge's other streams."""
 
     async def serve(self, stream: Stream) -> None:
         """One request, and what came of it."""
@@ -85,13 +111,17 @@ class Tribunal:
         if not isinstance(request, DisputeRequest):
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
         dispute = verify_untrusted(Dispute, request.dispute, signer=claimed_signer_untrusted(request.dispute))
-        entry = self.docket.entry(dispute.id)
+        entry = await self._at_desk(lambda: self.docket.entry(dispute.id))
         if entry is None and request.plea is None:
-            entry = self._open(dispute, request.proof)
+            if await self.accounts.fees_open_ucr(dispute.signer) > 0:
+                raise Refused(Code.UNPAID, "The claimant owes its judge's part of a fee.")
+            stranger = not await self.accounts.settled_ucr(dispute.signer)
+            entry = await self._at_desk(lambda: self._open(dispute, request.proof, stranger))
         if entry is None:
             raise RemoteProtocolError(Code.BAD_RECORD, "The dispute was not brought here.")
         if request.plea is not None and entry.decision is None:
-            entry = self._hear(dispute, request.plea, request.proof)
+            plea = request.plea
+            entry = await self._at_desk(lambda: self._hear(dispute, plea, request.proof))
         if entry.decision is None:
             with trio.move_on_after(WAIT_S) as waiting:
                 await self._turns.acquire()
@@ -104,15 +134,18 @@ class Tribunal:
         assert entry.decision is not None
         return DecisionReply(entry.decision, self.mandate.envelope)
 
-    def _open(self, dispute: Signed[Dispute], claimed: bytes) -> Entry:
+    async def _at_desk(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, limiter=self._desk)
+
+    def _open(self, dispute: Signed[Dispute], claimed: bytes, stranger: bool) -> Entry:
         """The dispute is on the docket: it holds together, and it is for this judge."""
         record = dispute.record
         if content_hash(claimed) != record.shown:
             raise RemoteProtocolError(Code.BAD_RECORD, "What is shown is not what the dispute names.")
         records, openings = open_proof_untrusted(claimed)
         matter = matter_of(dispute, Shown(list(records.values()), openings), None, Shown())
-        check_dispute(dispute, matter.order, self.now_ms())
-        if self.mandate.record.owner not in judges(matter.order, record.receipt, matter.channel.record.payout_owner):
+        check_dispute(dispute, matter.order, matter.receipt.record, self.now_ms())
+        if self.mandate.record.owner not in judges(matter.order, matter.channel.record.payout_owner):
             raise RemoteProtocolError(Code.UNSATISFIABLE_ASSURANCE, "This owner was not drawn to judge it.")
         if matter.order.record.bundle not in self.bundles:
             raise RemoteProtocolError(Code.UNKNOWN_BUNDLE, "This verifier does not run the bundle.")
@@ -120,9 +153,7 @@ class Tribunal:
             raise Refused(Code.BAD_TERMS, f"The accused is to have {self.answer_ms} ms to answer, and no less.")
         if record.fee_ucr < self.fee_ucr:
             raise Refused(Code.UNPAID, f"This verifier judges for a fee of {self.fee_ucr} ucr or more.")
-        if self.docket.fees_ucr(dispute.signer) > self.settled_ucr(dispute.signer):
-            raise Refused(Code.UNPAID, "The claimant owes the fee of a dispute that it has lost.")
-        return self.docket.open(dispute, claimed, self.now_ms())
+        return self.docket.open(dispute, claimed, self.now_ms(), stranger=stranger)
 
     def _hear(self, dispute: Signed[Dispute], envelope: bytes, answered: bytes) -> Entry:
         plea = verify_untrusted(Plea, envelope, signer=dispute.record.accused)
@@ -140,28 +171,37 @@ class Tribunal:
         if entry.plea is None and dispute.record.kind == Kind.DISOWNED:
             entry = await self._ask(dispute, addresses) or entry
         late = self.now_ms() >= entry.until_ms
-        matter = await trio.to_thread.run_sync(_matter, dispute, entry)
+        matter = await beside(lambda: _matter(dispute, entry))
         objection = await self._objection(matter) if matter.plea or late or _says_all(dispute) else None
         decision = decide(matter, objection, late=late)
         if decision is None:
             left_ms = entry.until_ms - self.now_ms()
             raise Refused(Code.TIMED_OUT, f"The accused has {left_ms // 1000 + 1} s left to answer.", max(1, left_ms))
-        self.docket.decide(sign(decision, self.key))
-        decided = self.docket.entry(dispute.id)
+        if part_ucr := share_ucr(decision.fee_ucr):
+            about = matter_id(dispute.record)
+            await self.accounts.book(about, {dispute.signer: part_ucr})
+            await self.owe(dispute.signer, reference_of(about), part_ucr)
+        await self._at_desk(lambda: self.docket.decide(sign(decision, self.key)))
+        decided = await self._at_desk(lambda: self.docket.entry(dispute.id))
         assert decided is not None
         return decided
 
     async def _ask(self, dispute: Signed[Dispute], addresses: Sequence[str]) -> Entry | None:
-        """What the accused node said; None if it could not be had."""
-        request = DisputeRequest(dispute.envelope, None, b"", ())
+        """What the accused node said, where the claimant says that it is, or it itself; None if it was not heard."""
+        if heard := await self._ask_at(dispute, addresses):
+            return heard
+        return await self._ask_at(
+            dispute, await published_addresses(self.network, dispute.record.accused, self.now_ms())
+        )
+
+    async def _ask_at(self, dispute: Signed[Dispute], addresses: Sequence[str]) -> Entry | None:
+        request = encode_message(DisputeRequest(dispute.envelope, None, b"", ()))
         try:
             with trio.fail_after(ASK_S):
-                frame = await self.network.request(
-                    dispute.record.accused, DISPUTE_PROTOCOL, encode_message(request), addresses
-                )
+                frame = await self.network.request(dispute.record.accused, DISPUTE_PROTOCOL, request, addresses)
             reply = decode_message_untrusted(frame)
             if isinstance(reply, PleaReply):
-                return self._hear(dispute, reply.plea, b"")
+                return await self._at_desk(lambda: self._hear(dispute, reply.plea, b""))
         except (FallowError, trio.TooSlowError):
             pass  # it may still bring its answer by itself
         return None
@@ -171,7 +211,7 @@ class Tribunal:
         run = run_wanted(matter)
         if run is None:
             return None
-        piece = await rerun(self.engine, matter.order.record.bundle, run)
+        piece = await rerun(self.engine, matter.order.record.bundle, run, self.seal)
         return disowned(matter.part, piece, matter.tolerance) or ""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
@@ -34,12 +35,36 @@ Statement: TypeAlias = tuple[str, tuple[bytes | int | str | None, ...]]
 
 CREDIT_LIMIT_UCR = 100_000_000
 """Of one channel: what this process may come to owe one node, and more than a day of one node's work at default prices."""
-CHANNEL_MS = 24 * 3600 * 1000
-"""A process that runs longer opens new channels."""
+CHANNEL_MS = HOLD_MS_MAX
+"""As long as pay is held, which is what a lie is weighed against: what is held on one channel cannot be forfeited for a lie on
+another, so with a new channel each day a node had nothing to lose each morning, and its next windows were all checked."""
 CLOSE_GRACE_MS = 7 * 24 * 3600 * 1000
 
 ANSWERABLE_MS: Final = 2 * HOLD_MS_MAX
 """An order may be taken before judges for a week, and the answer be asked for another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What judges have found, which is to be told to the node of a channel."""
+
+    matter: bytes
+    """By which it is known: it is told once."""
+    ground: Ground
+    channel: bytes
+    most_ucr: int
+    """What may be forfeited."""
+    request: bytes
+    """The message that tells it, encoded, with the amount left open."""
+    addresses: tuple[str, ...]
+    """Where the node was last."""
+    ucr: int | None = None
+    """What is forfeited; None: that is not decided yet."""
+    voucher: bytes | None = None
+    """The channel's latest before the forfeit: it holds what is forfeited, and has to be there first."""
+    tries: int = 0
+    told: bool = False
+    """The node has it on disk."""
 
 
 class Wallet:
@@ -180,26 +205,78 @@ class Wallet:
                 lacking.append(state)
         return lacking
 
-    async def keep_answers(self, nonce: bytes, policy: str, openings: Sequence[Opening], now_ms: int) -> None:
-        """What opens these orders is on disk for as long as anybody may ask for it: in plain, as what was asked is."""
-        if openings:
-            rows = [(one.order, nonce, policy, one.encode(), now_ms) for one in openings]
-            await self._write(
-                ("DELETE FROM answers WHERE at_ms < ?", (now_ms - ANSWERABLE_MS,)),
-                *(("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row) for row in rows),
-            )
+    async def keep_answer(self, opening: Opening, opens: tuple[bytes, str] | None, now_ms: int) -> None:
+        """What opens the order is on disk for as long as anybody may ask for it: in plain, as what was asked is.
 
-    def answer(self, order: bytes) -> tuple[bytes, str, bytes] | None:
+        `opens`: nonce and policy to which it is committed, if they are to be shown.
+        """
+        nonce, policy = opens or (b"", "")
+        row = (opening.order, nonce, policy, opening.encode(), now_ms)
+        await self._write(
+            ("DELETE FROM answers WHERE at_ms < ?", (now_ms - ANSWERABLE_MS,)),
+            ("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row),
+        )
+
+    def answer(self, order: bytes) -> tuple[bytes | None, str | None, bytes] | None:
         """Nonce, policy and encoded opening of the order; None if they are not kept."""
         row = self._database.execute(
             "SELECT nonce, policy, opening FROM answers WHERE order_id = ?", (order,)
         ).fetchone()
-        return (bytes(row[0]), str(row[1]), bytes(row[2])) if row else None
+        return (row[0] or None, row[1] or None, row[2]) if row else None
 
     def vouchers_for(self, receipt: bytes) -> list[bytes]:
         """Envelopes of the vouchers that name the receipt."""
         rows = self._database.execute("SELECT envelope FROM vouchers WHERE receipt = ?", (receipt,)).fetchall()
         return [bytes(row[0]) for row in rows]
+
+    async def keep_telling(self, telling: Telling) -> Telling:
+        """It is on disk, as something of which its node does not know yet. As it is there: of one matter, the first one
+        stands, and the latest addresses."""
+        ground = telling.ground
+        row = (
+            telling.matter,
+            ground.kind,
+            ground.id,
+            telling.channel,
+            telling.most_ucr,
+            telling.request,
+            " ".join(telling.addresses),
+        )
+        columns = "matter, kind, ground, channel, most_ucr, request, addresses"
+        again = "ON CONFLICT (matter) DO UPDATE SET addresses = excluded.addresses WHERE excluded.addresses != ''"
+        await self._write((f"INSERT INTO telling ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?) {again}", row))
+        (kept,) = await self._tellings("matter = ?", telling.matter)
+        return kept
+
+    async def tellings(self, now_ms: int) -> list[Telling]:
+        """Those that are due for another try, oldest first."""
+        return await self._tellings("NOT told AND next_ms <= ?", now_ms)
+
+    async def note_telling(self, telling: Telling, next_ms: int) -> None:
+        """What it has come to is on disk, and when it is tried again."""
+        row = (telling.ucr, telling.voucher, telling.tries, int(telling.told), next_ms, telling.matter)
+        await self._write(
+            ("UPDATE telling SET ucr = ?, voucher = ?, tries = ?, told = ?, next_ms = ? WHERE matter = ?", row)
+        )
+
+    async def _tellings(self, which: str, of: bytes | int) -> list[Telling]:
+        columns = "matter, kind, ground, channel, most_ucr, request, addresses, ucr, voucher, tries, told"
+        query = f"SELECT {columns} FROM telling WHERE {which} ORDER BY rowid"
+        rows = await self._in_thread(lambda: self._database.execute(query, (of,)).fetchall())
+        return [
+            Telling(
+                matter, Ground(kind, id), channel, most, request, tuple(where.split()), ucr, voucher, tries, bool(told)
+            )
+            for matter, kind, id, channel, most, request, where, ucr, voucher, tries, told in rows
+        ]
+
+    async def state_of(self, channel: bytes, now_ms: int) -> ChannelState | None:
+        """The channel's counters, if they are this process's, or of one that has ended; None while another has them."""
+        await self._in_thread(partial(self._adopt, now_ms))
+        query = "SELECT envelope FROM channels WHERE id = ? AND process = ? AND payer = ?"
+        of_it = (channel, self._tenure.process, self.payer)
+        row = await self._in_thread(lambda: self._database.execute(query, of_it).fetchone())
+        return self._state(row[0]) if row else None
 
     async def keep_verdict(self, verdict: Signed[Verdict]) -> None:
         """The verdict is on disk."""

@@ -19,7 +19,7 @@ from ..protocol.envelope import claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, FallowError, StoreError
 from ..protocol.payment import Channel
 
-VERSION: Final = 2
+VERSION: Final = 3
 BUSY_S: Final = 5.0
 """Another process of the same client holds the file for the milliseconds of a commit."""
 
@@ -54,6 +54,15 @@ CREATE TABLE answers (
 CREATE INDEX answers_at ON answers (at_ms);
 """
 """Version 2 has this beside what version 1 had: what opens the orders whose executors may take this client before judges."""
+
+_TELLING = """
+CREATE TABLE telling (
+    matter BLOB PRIMARY KEY, kind TEXT NOT NULL, ground BLOB NOT NULL, channel BLOB NOT NULL REFERENCES channels(id),
+    most_ucr INTEGER NOT NULL, request BLOB NOT NULL, addresses TEXT NOT NULL, ucr INTEGER, voucher BLOB,
+    tries INTEGER NOT NULL DEFAULT 0, told INTEGER NOT NULL DEFAULT 0, next_ms INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE INDEX telling_next ON telling (next_ms) WHERE NOT told;
+"""
+"""Version 3 has this beside what version 2 had: what judges have found, and whether its node knows."""
 
 _SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON")
 
@@ -106,8 +115,8 @@ def _carry_over(database: sqlite3.Connection) -> None:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version == VERSION:
             return
-        if version == 1:
-            _run(database, _ANSWERS)
+        if version in (1, 2):
+            _run(database, (_ANSWERS if version == 1 else "") + _TELLING)
             database.execute(f"PRAGMA user_version = {VERSION}")
             return
         if version:
@@ -115,7 +124,7 @@ def _carry_over(database: sqlite3.Connection) -> None:
         known = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         _run(database, _renamed() if "channels" in known else "")
         _run(database, _SCHEMA)
-        _run(database, _ANSWERS)
+        _run(database, _ANSWERS + _TELLING)
         if "channels" in known:
             _carry_channels(database)
             _run(database, _FROM_0)

@@ -33,7 +33,7 @@ from fallow.node.sensors import host, ocpp, rosbridge, scripted, site, viss, vss
 from fallow.node.sensors.config import Rosbridge, Site, Viss
 from fallow.node.sensors.feed import Feed, SensorError
 from fallow.node.settings import SettingError
-from fallow.protocol import means, messages, opening, proofs, published, work
+from fallow.protocol import disputes, means, messages, opening, proofs, published, work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
 from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
@@ -149,6 +149,9 @@ def _message(given: bytes) -> None:
     again = messages.encode_message(message)
     assert again == given or b"opt_" in given
     assert messages.decode_message_untrusted(again) == message
+    if isinstance(message, messages.DecidedRequest):
+        with suppress(RemoteProtocolError):  # a message is one, whatever its envelopes are
+            disputes.read_decided_untrusted(message)
 
 
 def _plaintext(decode: Callable[[bytes], Any]) -> Callable[[bytes], None]:
@@ -374,14 +377,16 @@ TARGETS: dict[str, Target] = {
     "envelope": Target(("protocol.envelope.verify_untrusted", "protocol.envelope._payload_untrusted"), _envelope),
     "signer": Target(("protocol.envelope.claimed_signer_untrusted",), claimed_signer_untrusted),
     "identify": Target(("protocol.records.identify_untrusted",), _identify),
-    "message": Target(("protocol.messages.decode_message_untrusted",), _message),
+    "message": Target(
+        ("protocol.messages.decode_message_untrusted", "protocol.disputes.read_decided_untrusted"), _message
+    ),
     "work": Target(("protocol.work.decode_work_untrusted",), _plaintext(work.decode_work_untrusted)),
     "input": Target(("protocol.work.decode_input_untrusted",), _plaintext(work.decode_input_untrusted)),
     "piece": Target(("protocol.work.decode_piece_untrusted",), _plaintext(work.decode_piece_untrusted)),
     "opening": Target(("protocol.opening.decode_opening_untrusted",), _plaintext(opening.decode_opening_untrusted)),
     "proof": Target(("protocol.proofs.decode_proof_untrusted",), _plaintext(proofs.decode_proof_untrusted)),
     "means": Target(("protocol.means.decode_means_untrusted",), _plaintext(means.decode_means_untrusted)),
-    "open": Target(("protocol.opening.open_untrusted",), _open),
+    "open": Target(("protocol.opening.asked_untrusted", "protocol.opening.open_untrusted"), _open),
     "evidence": Target(("protocol.records.check_evidence_untrusted",), _evidence),
     "witness": Target(("protocol.witness.check_witness_untrusted", "protocol.witness.heard_untrusted"), _witness),
     "profiles": Target(("protocol.published.decode_profiles_untrusted",), _profiles),

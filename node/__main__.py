@@ -14,6 +14,7 @@ import trio
 
 from ..protocol.errors import FallowError
 from . import config, daemon
+from .causes import leaves
 
 
 class _Announcer:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path: Path = parser.parse_args(arguments).config
         trio.run(partial(daemon.run, config.load(path), path.absolute(), task_status=_Announcer()))
     except* FallowError as errors:
-        print(f"error: {next(daemon.leaves(errors))}", file=sys.stderr)
+        print(f"error: {next(leaves(errors))}", file=sys.stderr)
         status = 1
     return status
 

@@ -5,7 +5,7 @@ A receipt is on disk before it is sent, a voucher before it is honoured.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -204,11 +204,25 @@ class Accounts:
         """Whether this node has issued the receipt of this id."""
         return await self._write(lambda: self._journal.issued(receipt))
 
-    async def charge(self, payer: bytes, decision: bytes, ucr: int) -> None:
-        """The payer owes so much more, by what judges decided, and that is on disk; again is no change."""
-        is_new = await self._write(lambda: self._journal.add_fee(decision, payer, ucr, self._clock()))
-        if is_new and payer in self._credit.debtors:
-            self._credit.claimed(payer, ucr, self._clock())
+    async def book(self, matter: bytes, dues: Mapping[bytes, int]) -> None:
+        """What judges say that each party owes us, or we owe it, is on disk, and counts as promised; again is no change."""
+        new = await self._write(lambda: self._journal.add_fees(matter, dues, self._clock()))
+        for party, ucr in new.items():
+            if ucr > 0 and party in self._credit.debtors:
+                self._credit.claimed(party, ucr, self._clock())
+                self._credit.promised(party, ucr)
+
+    async def fees_open_ucr(self, party: bytes) -> int:
+        """What the party owes in fees beyond all that it has paid."""
+        return await self._write(lambda: self._journal.fees_ucr(party) - self._journal.settled_ucr(party))
+
+    async def settled_ucr(self, party: bytes) -> int:
+        """What the party has paid in all."""
+        return await self._write(lambda: self._journal.settled_ucr(party))
+
+    async def booked(self, matter: bytes, party: bytes) -> int | None:
+        """What was booked of the party for the matter."""
+        return await self._write(lambda: self._journal.fee_ucr(matter, party))
 
     async def _write(self, task: Callable[[], T]) -> T:
         return await beside(task, self._writer)

@@ -121,9 +121,9 @@ class Book:
     def met(self, key: bytes, addresses: Sequence[str]) -> None:
         """The peer is there: we are connected. Where it said itself that it is counts more than where we see it."""
         before, now_ms = self._peers.get(key) or Met(key), self._clock()
-        where = before.addresses if before.bundles else tuple(addresses)
-        if not before.gone and before.addresses == where and now_ms - before.met_ms < AGAIN_MS:
+        if _says_nothing_new(before, addresses, now_ms):
             return
+        where = before.addresses if before.bundles else tuple(addresses)
         at_ms = max(now_ms, before.tried_ms)
         self._note(replace(before, addresses=where, met_ms=at_ms, tried_ms=at_ms))
 
@@ -167,8 +167,10 @@ class Book:
 
     def look(self, network: Network) -> None:
         """Whoever is connected, and can be dialled, is met."""
+        now_ms = self._clock()
         for peer in network.peers():
-            if addresses := network.whereabouts(peer):
+            before, addresses = self._peers.get(peer), network.whereabouts(peer)
+            if addresses and (before is None or not _says_nothing_new(before, addresses, now_ms)):
                 self.met(peer, addresses)
 
     async def keep(self, network: Network) -> None:
@@ -176,7 +178,8 @@ class Book:
         while True:
             await trio.sleep(NOTE_S)
             self.look(network)
-            await beside(partial(self._write, self._taken()))
+            if self._changed or self._profiles or self._epochs:
+                await beside(partial(self._write, self._taken()))
 
     def close(self) -> None:
         """What was noted is in the file."""
@@ -218,6 +221,12 @@ class Book:
             self.problem = f"The peer book can no longer be used ({error}); what is learned from now on is not kept."
             logging.getLogger(__name__).warning(self.problem)
             return otherwise
+
+
+def _says_nothing_new(known: Met, addresses: Sequence[str], now_ms: int) -> bool:
+    """Of a peer that was met lately, where it is known to be."""
+    fresh = now_ms - known.met_ms < AGAIN_MS and not known.gone
+    return fresh and (bool(known.bundles) or known.addresses == tuple(addresses))
 
 
 def _met(peer: Peer) -> Met:

@@ -1,4 +1,4 @@
-"""What a node earned in a period, and what came in for it: every micro-credit in one line, and every line's receipt or payment.
+"""What a node earned in a period, and what came in for it: every micro-credit in one line, with its receipt or decision.
 
 By the receipt's date, as the vouchers of today have it. So the months of a year together are the year, and all that ever was
 is all months together.
@@ -15,7 +15,7 @@ from pathlib import Path
 from ..protocol.errors import Code, ConfigError
 from .log import wall_ms
 from .power.usage import UsedBy, used_between
-from .store import Earning, Payment, earnings, payments
+from .store import Earning, Fee, Payment, earnings, fees, payments
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class Totals:
     unpaid_ucr: int
     settled_ucr: int
     fee_ucr: int
+    """What rails kept, and what is owed to others for disputes, less what others owe for them."""
     energy_ucr: int | None
     """None: not known."""
     net_ucr: int
@@ -93,16 +94,25 @@ class Statement:
     """The owner's word, or what the jobs' energy came to."""
     used: tuple[UsedBy, ...] = ()
     """What the jobs used, by what counted or estimated it."""
+    fees: tuple[Fee, ...] = ()
+    """Of disputes that were told of in the period."""
 
     @property
     def totals(self) -> Totals:
-        return totals_of(self.credits, self.payments, self.energy_ucr)
+        return totals_of(self.credits, self.payments, self.fees, self.energy_ucr)
 
     def payers(self) -> dict[bytes, Totals]:
-        """Of each payer that owed or paid something, the largest first. Energy is nobody's."""
+        """Of each payer that owed or paid something, or is owed a fee, the largest first. Energy is nobody's."""
         keys = {credit.row.payer for credit in self.credits} | {payment.payer for payment in self.payments}
+        keys |= {fee.party for fee in self.fees}
         each = {
-            key: totals_of(_of(key, self.credits), [p for p in self.payments if p.payer == key], None) for key in keys
+            key: totals_of(
+                _of(key, self.credits),
+                [payment for payment in self.payments if payment.payer == key],
+                [fee for fee in self.fees if fee.party == key],
+                None,
+            )
+            for key in keys
         }
         return dict(sorted(each.items(), key=lambda item: (-item[1].due_ucr, item[0])))
 
@@ -118,16 +128,19 @@ def statement(state: Path, period: Period, energy_ucr: int | None = None, now_ms
         if period.holds(row.issued_ms)
     )
     taken = tuple(payment for payment in payments(state) if period.holds(payment.taken_ms))
+    said = tuple(fee for fee in fees(state) if fee.ucr and period.holds(fee.told_ms))
     used = used_between(state, period.begins_ms, period.ends_ms)
     if energy_ucr is None and used:
         energy_ucr = ceil(sum(each.ucr for each in used))
-    return Statement(period, credits, taken, energy_ucr, used)
+    return Statement(period, credits, taken, energy_ucr, used, said)
 
 
-def totals_of(credits: Sequence[Credit], payments: Sequence[Payment], energy_ucr: int | None) -> Totals:
+def totals_of(
+    credits: Sequence[Credit], payments: Sequence[Payment], fees: Sequence[Fee], energy_ucr: int | None
+) -> Totals:
     """The sums."""
     due_ucr = sum(credit.due_ucr for credit in credits)
-    fee_ucr = sum(payment.fee_ucr for payment in payments)
+    fee_ucr = sum(payment.fee_ucr for payment in payments) - sum(fee.ucr for fee in fees)
     return Totals(
         owed_ucr=sum(credit.row.owed_ucr for credit in credits),
         due_ucr=due_ucr,

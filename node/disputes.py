@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from nacl.signing import SigningKey
@@ -11,21 +12,21 @@ from ..protocol.disputes import (
     ANSWERS,
     DENIES,
     OWNS,
-    Decided,
-    Decision,
     Dispute,
     Kind,
     Plea,
     check_decided,
+    dues_of,
     forfeited_ucr_max,
+    matter_id,
+    read_decided_untrusted,
+    reference_of,
 )
 from ..protocol.envelope import claimed_signer_untrusted, sign, verify_untrusted
 from ..protocol.errors import Code, RemoteProtocolError
-from ..protocol.identity import Mandate, content_hash
+from ..protocol.identity import content_hash
 from ..protocol.messages import DecidedReply, DecidedRequest, DisputeRequest, Message, PleaReply
-from ..protocol.orders import JobOrder
-from ..protocol.payment import Channel, check_claim
-from ..protocol.receipts import Receipt
+from ..protocol.payment import check_claim
 from .accounts import Accounts
 from .log import wall_ms
 from .network.seam import Stream
@@ -38,11 +39,15 @@ QUESTIONS_MAX: Final = 16
 class Disputes:
     """What this node says in disputes, and what it takes from their judges."""
 
-    def __init__(self, key: SigningKey, owner: bytes, accounts: Accounts) -> None:
+    def __init__(
+        self, key: SigningKey, owner: bytes, accounts: Accounts, owe: Callable[[bytes, str, int], Awaitable[None]]
+    ) -> None:
+        """`owe` is told of what a party owes us, or, less than nothing, we owe it: for the ledger of mutual debts."""
         self._key = key
         self._node = bytes(key.verify_key)
         self._owner = owner
         self._accounts = accounts
+        self._owe = owe
 
     async def answer(self, stream: Stream) -> None:
         """Each question has its answer. Raises `FallowError` for a dispute that is not this node's, or a decision that does not
@@ -69,26 +74,23 @@ class Disputes:
         return PleaReply(sign(Plea(dispute.id, says, content_hash(b""), None, None), self._key).envelope)
 
     async def _take_untrusted(self, request: DecidedRequest) -> DecidedReply:
-        """The decision counts, and that is on disk: as a forfeit of what is held, or as a fee that the payer owes."""
-        channel = verify_untrusted(Channel, request.channel, signer=claimed_signer_untrusted(request.channel))
+        """The decision counts, and that is on disk: what is held is forfeited, and who owes a fee to whom is in the books."""
+        decided = read_decided_untrusted(request)
+        channel, order, dispute = decided.channel, decided.order, decided.dispute
         check_claim(channel, self._node, self._owner, wall_ms())
-        order = verify_untrusted(JobOrder, request.order, signer=channel.record.payer)
-        receipt = verify_untrusted(Receipt, request.receipt, signer=self._node)
-        dispute = verify_untrusted(Dispute, request.dispute, signer=claimed_signer_untrusted(request.dispute))
-        decisions = tuple(
-            verify_untrusted(Decision, one, signer=claimed_signer_untrusted(one)) for one in request.decisions
-        )
-        mandates = tuple(
-            verify_untrusted(Mandate, one, signer=claimed_signer_untrusted(one)) for one in request.mandates
-        )
-        id = check_decided(Decided(channel, order, receipt, dispute, decisions, mandates), wall_ms())
-        decision = decisions[0].record
-        if request.ucr > forfeited_ucr_max(decision, self._node):
+        id, decision = check_decided(decided, wall_ms()), decided.decisions[0].record
+        if request.ucr > forfeited_ucr_max(dispute.record, decision):
             raise RemoteProtocolError(Code.UNPAID, "The decision lets the payer take off less than that.")
+        matter, payer, dues = matter_id(dispute.record), channel.record.payer, dues_of(decided, self._node, request.ucr)
+        booked = await self._accounts.booked(matter, payer)
+        if booked is not None and booked != dues.get(payer, 0):
+            raise RemoteProtocolError(Code.UNPAID, "Another part of the fee was taken off before.")
         account = await self._accounts.open(channel)
         with account.in_use():
             if request.ucr:
-                await self._accounts.forfeit(account, Ground("decision", id), request.ucr)
-            if decision.loser == channel.record.payer and decision.fee_ucr:
-                await self._accounts.charge(account.payer, id, decision.fee_ucr)
+                await self._accounts.forfeit(account, Ground("decision", order.id), request.ucr)
+            await self._accounts.book(matter, dues)
+            for party, ucr in dues.items():
+                if ucr:
+                    await self._owe(party, reference_of(matter), ucr)
         return DecidedReply(id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
@@ -34,8 +33,6 @@ LOOK_S_MAX: Final = 60.0
 """Decided again after a minute at the latest: somebody may have set the clock."""
 POWER: Final = ("power", "feeder", "site")
 """Reasons that a larger share of the connection would take away."""
-NOTES_MAX: Final = 64
-"""Words for the disk that wait for it: a sensor that flickers while the disk hangs costs words, and nothing else."""
 TOOK: Final = ("driving", "speed_kmh", "moving", "ignition", "in_use", "in_gear", "occupied", "docked")
 """Reasons that are a departure: somebody came for the machine."""
 
@@ -49,7 +46,7 @@ class Lending:
         """Called at once when the machine is to be given back; whoever sets it sees to it that it is."""
         self.on_lend: Callable[[], None] = lambda: None
         self.on_power: Callable[[Decision], None] = lambda decision: None
-        """Called when the budget has changed."""
+        """Called when the budget has changed, and when it begins or ceases to be lent; after `on_leave`."""
         self.grid: list[Callable[[Now], Asked]] = []
         """Everybody who may ask something of the machine in the grid's name."""
         self.asked: Asked = NOTHING
@@ -70,8 +67,7 @@ class Lending:
         self.changed = trio.Event()
         """Set, and replaced, when the machine begins or ceases to be lent, or a reason comes or goes."""
         self._woken = trio.Event()
-        self._to_note = trio.Event()
-        self._notes: deque[Callable[[], None]] = deque(maxlen=NOTES_MAX)
+        self._learned = trio.Event()
         self.decision = self._decide()
         availability.obey(_words(self.decision))
 
@@ -90,7 +86,7 @@ class Lending:
     def look(self) -> None:
         """Everything that follows from what is known now has been begun: above all, the machine was given back.
 
-        Nothing waits for the disk here: what is to be written down is so later, by `noted`.
+        Nothing waits for the disk here: what was learned of it is written down later, by `noted`.
         """
         before, self.decision = self.decision, self._decide()
         leaves = self._availability.obey(_words(self.decision))
@@ -98,17 +94,13 @@ class Lending:
             self.on_leave()
         if self.decision.lends and not before.lends:
             self.on_lend()
-        if self.decision.budget_w != before.budget_w:
+        if (self.decision.budget_w, self.decision.lends) != (before.budget_w, before.lends):
             self.on_power(self.decision)
         if {r.code for r in self.decision.reasons} != {r.code for r in before.reasons}:
-            self._notes.append(
-                partial(self._log.write, "lent" if self.decision.lends else "withheld", why=_words(self.decision))
-            )
+            self._log.write("lent" if self.decision.lends else "withheld", why=_words(self.decision))
             self.changed.set()
             self.changed = trio.Event()
             self._learn(before)
-        if self._notes:
-            self._to_note.set()
         if self.decision.look_ms < before.look_ms or leaves:
             self._woken.set()
 
@@ -125,14 +117,13 @@ class Lending:
     async def _keep_noting(self) -> None:
         """In a task of its own: a disk that hangs keeps nobody from looking."""
         while True:
+            await self._learned.wait()
             await self.noted()
-            self._to_note = trio.Event()
-            await self._to_note.wait()
 
     async def noted(self) -> None:
-        """What was decided is in the log, and a departure that was learned is on the disk; written beside the event loop."""
-        while self._notes:
-            await beside(self._notes.popleft())
+        """The departures that were learned are on the disk; written beside the event loop."""
+        self._learned = trio.Event()
+        await beside(partial(_keep, self._state, self._past))
 
     def drive(self) -> None:
         """The owner said that they need the machine."""
@@ -234,7 +225,7 @@ class Lending:
         if not self.rules.preferences.learn_departures or _taken(before) or not _taken(self.decision):
             return
         self._past = kept(self._past, departure(local_now()))
-        self._notes.append(partial(_keep, self._state, self._past))
+        self._learned.set()
 
 
 def _keep(state: Path, past: tuple[Departure, ...]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
+from queue import Full, Queue
+from threading import Thread
 from typing import Final, TypeAlias
 
 from .machine import wall_ms as wall_ms
@@ -14,6 +17,10 @@ from .machine import wall_ms as wall_ms
 LOG = "node.log"
 LOG_BYTES_MAX: Final = 8 * 1024 * 1024
 """Then the log begins anew, and the one before is kept beside it: some 50,000 jobs each."""
+WAITING_MAX: Final = 4096
+"""Events that wait while the disk hangs, a few hundred bytes each; those beyond are counted, and their number is written."""
+FLUSH_S: Final = 5.0
+"""In the end, for a disk that hangs: what it has not taken by then is lost."""
 OWN: Final = ("lent", "withheld", "power_helper")
 """Events that tell of this machine alone: where a sensor of its own cannot be reached is for its owner to know."""
 _MULTIADDR: Final = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6|dnsaddr)/[^\s,;'\"\])]*[^\s,;'\"\]):.]")
@@ -30,20 +37,57 @@ class EventLog:
         """`hear` is told of each event, whether the disk takes it or not."""
         self.path = state / LOG
         self._hear = hear
+        self._waiting: Queue[str | None] | None = None
+        self._lost = 0
+
+    @contextmanager
+    def in_background(self) -> Iterator[None]:
+        """Whoever writes does not wait for the disk meanwhile: a thread does, event by event. In the end all are written."""
+        waiting = self._waiting = Queue(WAITING_MAX)
+        thread = Thread(target=self._drain, args=(waiting,), name="log", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            with suppress(Full):
+                waiting.put(None, timeout=FLUSH_S)
+            thread.join(FLUSH_S)
+            self._waiting = None
 
     def write(self, event: str, **fields: Field) -> None:
-        """The event is in the log."""
+        """The event is in the log; or will be, after those before it, where that is written in the background."""
         if event not in OWN:
             fields = {name: _without_addresses(value) for name, value in fields.items()}
         self._hear(event, fields)
-        line = json.dumps({"time_ms": wall_ms(), "event": event, **fields})
+        line = _line(event, fields)
+        if self._waiting is None:
+            self._append(line)
+        else:
+            self._enqueue(self._waiting, line)
+
+    def _enqueue(self, waiting: Queue[str | None], line: str) -> None:
         try:
+            if self._lost:
+                waiting.put_nowait(_line("events_lost", {"events": self._lost}))
+                self._lost = 0
+            waiting.put_nowait(line)
+        except Full:
+            self._lost += 1
+
+    def _drain(self, waiting: Queue[str | None]) -> None:
+        while (line := waiting.get()) is not None:
+            self._append(line)
+
+    def _append(self, line: str) -> None:
+        with suppress(OSError):
             if self.path.exists() and self.path.stat().st_size > LOG_BYTES_MAX:
                 self.path.rename(self.path.with_suffix(".log.1"))
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(line + "\n")
-        except OSError:
-            pass
+
+
+def _line(event: str, fields: Mapping[str, Field]) -> str:
+    return json.dumps({"time_ms": wall_ms(), "event": event, **fields})
 
 
 def _without_addresses(value: Field) -> Field:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import trio
@@ -15,7 +16,8 @@ from .accounts import Accounts
 from .log import wall_ms
 from .network.seam import Stream
 from .questions import answer_each
-from .rails.opening import BANK
+from .rails.ledger import Ledger
+from .rails.opening import BANK, LEDGER
 from .rails.rail import Rail
 
 QUESTIONS_MAX: Final = 16
@@ -48,6 +50,13 @@ class Paying:
                     return RefuseMessage(str(error.code), error.message[: TEXT_BYTES_MAX // 4], 0)
             case _:
                 raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
+
+    async def owe(self, party: bytes, reference: str, ucr: int) -> None:
+        """The party owes us so much more, or, less than nothing, we owe it: it can be set off. Again is no change."""
+        ledger = self._rails.get(LEDGER)
+        if isinstance(ledger, Ledger):
+            post = partial(ledger.post, party, reference, ours_ucr=max(0, ucr), theirs_ucr=max(0, -ucr))
+            await trio.to_thread.run_sync(post, limiter=self._turn)
 
     async def _take_untrusted(self, means: bytes) -> MeansReply:
         """Raises `Refused(bad_terms)` for a rail that is not this owner's, and what the rail raises."""

@@ -43,8 +43,9 @@ ANSWER_S: Final = 2.0
 """Later than this, an answer counts as lost: a person has given up on it."""
 LOST_MAX: Final = 3
 """Lost in a row, and another peer is drawn."""
-LOOK_S: Final = 5.0
-"""How often new peers are drawn while there are fewer than could be probed."""
+LOOK_S: Final = 2.0
+"""How often new peers are drawn while there are fewer than could be probed: as soon as a connection ends that was begun for the
+table (`idle.PASSING_S`)."""
 AGAIN_FIRST_S: Final = 10.0
 """A peer that would not, or fell silent, is not drawn for so long: it may be a node that is still starting."""
 AGAIN_S: Final = 300.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Final, TypeVar
 
 import trio
@@ -22,21 +23,19 @@ async def answer_each(stream: Stream, kind: type[Q], answer: Callable[[Q], Await
 
     Raises `RemoteProtocolError` for anything but such a question.
     """
-    for _ in range(most):
-        with trio.move_on_after(IDLE_S) as idle:
+    with trio.CancelScope() as idle:
+        for _ in range(most):
+            idle.deadline = trio.current_time() + IDLE_S
             try:
                 frame = await stream.receive()
             except NetworkError as error:
                 if error.code is Code.STREAM_CLOSED:
                     return
                 raise
-        if idle.cancelled_caught:
-            return
-        question = decode_message_untrusted(frame)
-        if not isinstance(question, kind):
-            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
-        reply = await answer(question)  # as long as it takes: an answer may have to wait for its turn
-        with trio.move_on_after(IDLE_S) as idle:
+            question = decode_message_untrusted(frame)
+            if not isinstance(question, kind):
+                raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
+            idle.deadline = inf
+            reply = await answer(question)  # as long as it takes: an answer may have to wait for its turn
+            idle.deadline = trio.current_time() + IDLE_S
             await stream.send(encode_message(reply))
-        if idle.cancelled_caught:
-            return

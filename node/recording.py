@@ -123,4 +123,7 @@ class Recorder:
 
 
 def _told(moment: Moment) -> tuple[object, ...]:
-    return moment.known, moment.wish, moment.earns_ucr, replace(moment.asked, changes_in_ms=0.0)
+    """What a replay decides by; not until when a bound holds that is said anew each second."""
+    bounds = [(code, bound.watts, bound.whole, bound.until_ms > moment.now.ms) for code, bound in moment.bounds]
+    asked = replace(moment.asked, changes_in_ms=0.0)
+    return moment.known, moment.wish, moment.earns_ucr, asked, bounds, moment.unread, moment.draw, moment.unmetered_only

@@ -94,7 +94,7 @@ class Executor:
             session = self._session(stream, job, delivery, account)
             held.callback(self._engine.cancel, order.id)
             held.enter_context(self._open(session))
-            begun = self._energy.begin() if self._energy else 0.0
+            begun = await self._energy.begin() if self._energy else 0.0
             self._log.write("job_accepted", order=order.id.hex()[:16], entry=order.record.entry)
             accept = sign(Accept(order.id, self._mandate(), wall_ms(), delivery.numerics_class), self._key)
             try:
@@ -102,6 +102,7 @@ class Executor:
                 self._accepted(stream.peer)
                 await session.run(answer, lambda: self._engine.cancel(order.id))
             finally:
+                used = await self._used(begun, order.id)
                 self._log.write(
                     "job_ended",
                     order=order.id.hex()[:16],
@@ -109,7 +110,7 @@ class Executor:
                     tokens=delivery.tokens,
                     amount_ucr=delivery.amount_ucr,
                     unsettled_ucr=session.unpaid_ucr,
-                    **self._used(begun, order.id),
+                    **used,
                 )
 
     def _session(self, stream: Stream, job: Job, delivery: Delivery, account: Account) -> Session:
@@ -173,11 +174,11 @@ class Executor:
             raise Refused(Code.STALE_WORKER_KEY, "The worker was replaced while the order was checked.")
         return order, offer, account
 
-    def _used(self, begun: float, order: bytes) -> dict[str, int | str]:
+    async def _used(self, begun: float, order: bytes) -> dict[str, int | str]:
         """The job's energy, and whether it was measured."""
         if self._energy is None:
             return {}
-        used = self._energy.end(begun, order)
+        used = await self._energy.end(begun, order)
         return {"energy_mj": round(1000 * used.joules), "energy_source": used.source}
 
     def _check_time(self, order: JobOrder, offer: Offer) -> None:

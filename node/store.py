@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,12 @@ from .log import wall_ms
 from .transaction import is_full, read_only, transaction
 
 JOURNAL = "journal.sqlite"
-VERSION: Final = 4
+VERSION: Final = 5
 BUSY_S: Final = 5.0
 """A reader (`fallow earnings`) holds the file for milliseconds."""
+UNCLAIMED_MS: Final = 6 * HOUR_MS
+"""Longer than an order may run without a receipt: a window of 32 tokens, each ten minutes after the one before."""
+SWEEP_MS: Final = 60_000
 
 _SCHEMA = """
 CREATE TABLE channels (
@@ -76,11 +79,20 @@ CREATE INDEX receipts_issued ON receipts (issued_ms);
 
 _FEES = """
 CREATE TABLE fees (
-    decision BLOB PRIMARY KEY, payer BLOB NOT NULL, ucr INTEGER NOT NULL, told_ms INTEGER NOT NULL
+    matter BLOB NOT NULL, party BLOB NOT NULL, ucr INTEGER NOT NULL, told_ms INTEGER NOT NULL, PRIMARY KEY (matter, party)
 ) STRICT;
-CREATE INDEX fees_payer ON fees (payer);
+CREATE INDEX fees_party ON fees (party);
+CREATE INDEX orders_channel ON orders (channel);
 """
-"""Version 4 has these beside what version 3 had: what a payer owes as the loser of disputes."""
+"""Version 5 has these beside what version 3 had."""
+
+_FROM_4 = f"""
+ALTER TABLE fees RENAME TO old_fees;
+{_FEES}
+INSERT INTO fees SELECT decision, payer, ucr, told_ms FROM old_fees;
+DROP TABLE old_fees;
+"""
+"""In version 4 a fee was one that a payer owed."""
 
 _LATEST_FIRST = "due_ucr + held_ucr + forfeited_ucr DESC, due_ucr + forfeited_ucr DESC, release_at_ms"
 """Of a channel's vouchers, each follows those after it."""
@@ -130,15 +142,27 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True)
+class Fee:
+    """What judges say that one side owes the other for a dispute, or a judge is owed for it."""
+
+    matter: bytes
+    """`matter_id` of the dispute."""
+    party: bytes
+    ucr: int
+    """More than nothing: the party owes it to us; less: we owe it."""
+    told_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Debt:
     """One payer, over all its channels with this node."""
 
     payer: bytes
     receipts: int
     owed_ucr: int
-    """Of all receipts, less what was forfeited, and the fees of disputes that the payer has lost."""
+    """Of all receipts, less what was forfeited, and the fees that judges say it owes."""
     promised_ucr: int
-    """Of that, what vouchers cover, whether it is due or held."""
+    """Of that, what vouchers cover, whether it is due or held, and the fees."""
     settled_ucr: int
 
     @property
@@ -176,6 +200,8 @@ class Journal:
             except sqlite3.Error:
                 self._db.close()
                 raise
+        self._swept_ms = 0
+        """Orders made before this have come to something, or are not there."""
 
     def close(self) -> None:
         """Everything is in the one file."""
@@ -207,11 +233,8 @@ class Journal:
         """The order is on disk as accepted, and its channel. Raises `Refused(replayed)` if it was before."""
         record = order.record
         row = (order.id, record.channel, record.created_ms, record.bundle, record.entry, order.envelope)
+        self._sweep(now_ms)
         with _explained(self.path), transaction(self._db):
-            self._db.execute(
-                "DELETE FROM orders WHERE created_ms < ? AND id NOT IN (SELECT order_id FROM receipts)",
-                (now_ms - 2 * SKEW_MS,),
-            )
             self._db.execute(
                 "INSERT OR IGNORE INTO channels VALUES (?, ?, ?)",
                 (channel.id, channel.record.payer, channel.envelope),
@@ -290,11 +313,29 @@ class Journal:
         with _explained(self.path):
             return self._db.execute("SELECT 1 FROM receipts WHERE id = ?", (receipt,)).fetchone() is not None
 
-    def add_fee(self, decision: bytes, payer: bytes, ucr: int, now_ms: int) -> bool:
-        """What the payer owes by the decision is on disk; False if it was before."""
+    def add_fees(self, matter: bytes, dues: Mapping[bytes, int], now_ms: int) -> dict[bytes, int]:
+        """What each party owes us for the matter, or we owe it, is on disk; what was said before stands. Those that are new."""
+        new = {}
+        with _explained(self.path), transaction(self._db):
+            for party, ucr in dues.items():
+                row = (matter, party, ucr, now_ms)
+                if self._db.execute("INSERT OR IGNORE INTO fees VALUES (?, ?, ?, ?)", row).rowcount:
+                    new[party] = ucr
+        return new
+
+    def fee_ucr(self, matter: bytes, party: bytes) -> int | None:
+        """What the party owes us for the matter, or we owe it; None if nothing was said of it yet."""
         with _explained(self.path):
-            row = (decision, payer, ucr, now_ms)
-            return self._db.execute("INSERT OR IGNORE INTO fees VALUES (?, ?, ?, ?)", row).rowcount > 0
+            row = self._db.execute("SELECT ucr FROM fees WHERE matter = ? AND party = ?", (matter, party)).fetchone()
+        return int(row[0]) if row else None
+
+    def fees_ucr(self, party: bytes) -> int:
+        """What the party owes us in fees, paid or not."""
+        with _explained(self.path):
+            row = self._db.execute(
+                "SELECT coalesce(sum(ucr), 0) FROM fees WHERE party = ? AND ucr > 0", (party,)
+            ).fetchone()
+        return int(row[0])
 
     def debtor(self, payer: bytes, now_ms: int) -> Debtor:
         """What the payer owes over all its channels, and has settled."""
@@ -307,18 +348,20 @@ class Journal:
                 "SELECT coalesce(sum(ucr), 0) FROM grounds WHERE channel IN (SELECT id FROM channels WHERE payer = ?)",
                 (payer,),
             ).fetchone()
-            (fees,) = self._db.execute("SELECT coalesce(sum(ucr), 0) FROM fees WHERE payer = ?", (payer,)).fetchone()
             hours = self._db.execute(
-                """SELECT r.issued_ms / ?, sum(r.owed_ucr) FROM receipts r JOIN channels c ON c.id = r.channel
-                   WHERE c.payer = ? AND r.issued_ms > ? GROUP BY 1""",
-                (HOUR_MS, payer, now_ms - DAY_MS),
+                """SELECT at_ms / ?, sum(ucr) FROM (
+                       SELECT r.issued_ms AS at_ms, r.owed_ucr AS ucr FROM receipts r JOIN channels c ON c.id = r.channel
+                       WHERE c.payer = ? UNION ALL SELECT told_ms, ucr FROM fees WHERE party = ? AND ucr > 0
+                   ) WHERE at_ms > ? GROUP BY 1""",
+                (HOUR_MS, payer, payer, now_ms - DAY_MS),
             ).fetchall()
             promised = self._db.execute(
                 """SELECT max(due_ucr + held_ucr + forfeited_ucr) FROM vouchers
                    WHERE channel IN (SELECT id FROM channels WHERE payer = ?) GROUP BY channel""",
                 (payer,),
             ).fetchall()
-        promised_ucr = sum(ucr for (ucr,) in promised) - forfeited
+        fees = self.fees_ucr(payer)
+        promised_ucr = sum(ucr for (ucr,) in promised) + fees - forfeited
         return Debtor(owed + fees - forfeited, promised_ucr, self.settled_ucr(payer), by_hour=dict(hours))
 
     def settled_ucr(self, payer: bytes) -> int:
@@ -342,13 +385,32 @@ class Journal:
             self._db.executescript(f"BEGIN; {_SCHEMA} {_PAYMENTS} {_FEES} PRAGMA user_version = {VERSION}; COMMIT;")
         elif version == 2:
             self._db.executescript(f"BEGIN; {_PAYMENTS} {_FEES} PRAGMA user_version = {VERSION}; COMMIT;")
-        elif version == 3:
-            self._db.executescript(f"BEGIN; {_FEES} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif version in (3, 4):
+            made = _FEES if version == 3 else _FROM_4
+            self._db.executescript(f"BEGIN; {made} PRAGMA user_version = {VERSION}; COMMIT;")
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"it is of version {version}, not {VERSION}")
         problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise sqlite3.DatabaseError(problem)
+
+    def _sweep(self, now_ms: int) -> None:
+        """Orders that came to nothing are gone, with channels on which nothing else was ordered; each is looked at once."""
+        before_ms = now_ms - UNCLAIMED_MS
+        if before_ms < self._swept_ms + SWEEP_MS:
+            return
+        with _explained(self.path), transaction(self._db):
+            idle = self._db.execute(
+                """SELECT id, channel FROM orders WHERE created_ms >= ? AND created_ms < ?
+                   AND NOT EXISTS (SELECT 1 FROM receipts WHERE order_id = orders.id)""",
+                (self._swept_ms, before_ms),
+            ).fetchall()
+            self._db.executemany("DELETE FROM orders WHERE id = ?", [(order,) for order, _ in idle])
+            self._db.executemany(
+                "DELETE FROM channels WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM orders WHERE channel = ?1)",
+                [(channel,) for channel in {channel for _, channel in idle}],
+            )
+        self._swept_ms = before_ms
 
 
 def earnings(state: Path, now_ms: int | None = None, since_ms: int = 0) -> list[Earning]:
@@ -384,18 +446,20 @@ def earnings(state: Path, now_ms: int | None = None, since_ms: int = 0) -> list[
 
 def debts(state: Path, now_ms: int | None = None) -> list[Debt]:
     """Every payer of the state directory, who owes most first. Reads only, also while the node runs."""
-    rows, settled, fees = earnings(state, now_ms), Counter[bytes](), _fees(state)
+    rows, settled, owed = earnings(state, now_ms), Counter[bytes](), Counter[bytes]()
+    for fee in fees(state):
+        owed[fee.party] += max(0, fee.ucr)
     for payment in payments(state):
         settled[payment.payer] += payment.ucr
-    found: dict[bytes, list[Earning]] = {payer: [] for payer in (*settled, *fees)}
+    found: dict[bytes, list[Earning]] = {payer: [] for payer in (*settled, *(+owed))}
     for row in rows:
         found.setdefault(row.payer, []).append(row)
     debts = [
         Debt(
             payer,
             len(own),
-            sum(row.owed_ucr - row.forfeited_ucr for row in own) + fees.get(payer, 0),
-            sum(row.paid_ucr for row in own),
+            sum(row.owed_ucr - row.forfeited_ucr for row in own) + owed[payer],
+            sum(row.paid_ucr for row in own) + owed[payer],
             settled[payer],
         )
         for payer, own in found.items()
@@ -429,12 +493,13 @@ def payments(state: Path) -> list[Payment]:
     return [Payment(*row) for row in rows]
 
 
-def _fees(state: Path) -> dict[bytes, int]:
-    """What each payer owes as the loser of disputes."""
+def fees(state: Path) -> list[Fee]:
+    """What judges have said who owes whom, oldest first. Reads only, also while the node runs."""
     with _reading(state) as db:
-        if db is None or not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'fees'").fetchone():
-            return {}
-        return dict(db.execute("SELECT payer, sum(ucr) FROM fees GROUP BY payer").fetchall())
+        if db is None or not db.execute("SELECT 1 FROM pragma_table_info('fees') WHERE name = 'party'").fetchone():
+            return []  # a journal of an older version, whose node was not started since
+        rows = db.execute("SELECT * FROM fees ORDER BY told_ms, matter, party").fetchall()
+    return [Fee(*row) for row in rows]
 
 
 def _earned(db: sqlite3.Connection, channel: bytes, rows: list[tuple[Any, ...]], now_ms: int) -> list[Earning]:

@@ -5,7 +5,7 @@
        |                                    |<------------------ plea, what it shows ------|
        |<------ decision, counter-signed ---|---- decision ------------------------------->|
 
-Who judges follows from the order and the receipt alone, so neither side can choose once it knows what there is to hide. What
+Who judges follows from the order alone, so nobody can choose once it knows what there is to hide. What
 the judges hold against the plaintext is signed: a side that shows something has signed the hash of it.
 """
 
@@ -17,11 +17,12 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
 from .codec import encode
-from .envelope import Signed
+from .envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from .errors import Code, RemoteProtocolError
 from .grounds import DRAWN, ENOUGH, is_verifier
 from .identity import Mandate, content_hash
 from .limits import HOLD_MS_MAX, SKEW_MS
+from .messages import DecidedRequest
 from .orders import JobOrder
 from .payment import Channel
 from .policy import draw
@@ -69,17 +70,19 @@ class Dispute:
     receipt: Hash
     """The executor's receipt under it, up to which its answer is judged."""
     fee_ucr: Ucr
-    """For the judges together, on the loser: at most what the order may come to."""
+    """For three judges, a third each: at most what the receipt says. The loser bears it."""
     answer_ms: Annotated[int, Between(ANSWER_MS_MIN, HOLD_MS_MAX)]
     """For so long after a judge has got this, the accused may answer."""
     opened_ms: Uint
-    """In milliseconds since 1970."""
+    """When it was signed, in milliseconds since 1970."""
     shown: Hash
     """Hash of what the claimant shows: an encoded `ProofFile`."""
 
     def __post_init__(self) -> None:
         if self.kind not in Kind.__members__.values():
             raise ValueError(f"no dispute is about {self.kind!r}")
+        if self.fee_ucr % DRAWN:
+            raise ValueError("a fee is three equal parts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class Decision:
     withheld_ucr: Ucr
     """What they claim and is not owed: of what is held, as much may be forfeited. Either this or what is due is 0."""
     fee_ucr: Ucr
-    """As in the dispute; 0 where the payer shows only now what it may have paid before."""
+    """As in the dispute; 0 where neither side can be shown to be wrong."""
     reason: Text
     """For a person."""
 
@@ -135,28 +138,44 @@ class Decision:
             raise ValueError("the same receipts are both due and withheld")
 
 
-def judges(order: Signed[JobOrder], receipt: bytes, payout_owner: bytes) -> frozenset[bytes]:
+def judges(order: Signed[JobOrder], payout_owner: bytes) -> frozenset[bytes]:
     """Owners who are to judge. Raises `Refused(unsatisfiable_assurance)` if too few were agreed on.
 
-    By the commitment, which the client made before the work, and the receipt, which the executor signed after it.
+    By the order alone: of what comes after it, an executor could try many until it likes the draw. The payer has its part in
+    choosing anyhow, as it names the candidates; each of them is one whom the payee has agreed to.
     """
     parties = {order.signer, order.record.executor, payout_owner}
-    return frozenset(draw(order.record.check_commitment, receipt, order.record.candidates, parties, DRAWN))
+    return frozenset(draw(order.record.check_commitment, order.id, order.record.candidates, parties, DRAWN))
 
 
-def check_dispute(dispute: Signed[Dispute], order: Signed[JobOrder], now_ms: int) -> None:
-    """Raises `RemoteProtocolError` unless it is one side's claim against the other, made now, for a fee in proportion."""
+def check_dispute(dispute: Signed[Dispute], order: Signed[JobOrder], receipt: Receipt, now_ms: int) -> None:
+    """Raises `RemoteProtocolError` unless it is one side's claim against the other, in time, for a fee in proportion."""
     record, sides = dispute.record, (order.signer, order.record.executor)
     payer, payee = sides
     wanted = (payer, payee) if record.kind in BY_PAYER else (payee, payer)
     if order.id != record.order or (dispute.signer, record.accused) != wanted:
         raise RemoteProtocolError(Code.BAD_RECORD, "The dispute is not between the two sides of its order.")
-    if record.fee_ucr > order.record.amount_ucr_max:
-        raise RemoteProtocolError(Code.BAD_RECORD, "The fee is larger than what the order may come to.")
+    if record.fee_ucr > receipt.amount_ucr:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The fee is larger than what the receipt says.")
     if order.record.created_ms < now_ms - HOLD_MS_MAX - SKEW_MS:
         raise RemoteProtocolError(Code.EXPIRED, "The order is too old: nobody has to keep what would answer for it.")
-    if abs(now_ms - record.opened_ms) > SKEW_MS:
-        raise RemoteProtocolError(Code.EXPIRED, "The dispute was opened at a time that is not now.")
+    if not order.record.created_ms - SKEW_MS <= record.opened_ms <= now_ms + SKEW_MS:
+        raise RemoteProtocolError(Code.EXPIRED, "The dispute was opened before its order, or in time to come.")
+
+
+def matter_id(dispute: Dispute) -> bytes:
+    """By which both sides and every judge know what it is about: an order is taken before judges once for each kind."""
+    return content_hash(dispute.order + dispute.kind.encode())
+
+
+def reference_of(matter: bytes) -> str:
+    """By which a fee is known in ledgers and in payments."""
+    return f"decision {matter.hex()}"
+
+
+def share_ucr(fee_ucr: int) -> int:
+    """One judge's part, which the claimant owes it once it has decided."""
+    return fee_ucr // DRAWN
 
 
 def decision_id(decision: Decision) -> bytes:
@@ -185,8 +204,8 @@ def check_decided(decided: Decided, now_ms: int) -> bytes:
         channel.payee,
     ):
         raise RemoteProtocolError(Code.BAD_RECORD, "The order is not the payer's to this node on this channel.")
-    check_dispute(dispute, order, dispute.record.opened_ms)
     receipt = decided.receipt
+    check_dispute(dispute, order, receipt.record, dispute.record.opened_ms)
     if (receipt.id, receipt.signer, receipt.record.order) != (dispute.record.receipt, channel.payee, order.id):
         raise RemoteProtocolError(Code.BAD_RECORD, "The receipt is not the one in dispute.")
     if len({decision_id(signed.record) for signed in decided.decisions}) != 1:
@@ -197,7 +216,7 @@ def check_decided(decided: Decided, now_ms: int) -> bytes:
     follows = (decision.dispute, decision.loser) == (dispute.id, loser)
     if not follows or decision.fee_ucr not in (0, dispute.record.fee_ucr) or not sums <= {0, receipt.record.amount_ucr}:
         raise RemoteProtocolError(Code.BAD_RECORD, "The decision does not follow from the dispute.")
-    drawn = judges(order, receipt.id, channel.payout_owner)
+    drawn = judges(order, channel.payout_owner)
     owners = {
         mandate.record.owner
         for signed in decided.decisions
@@ -209,6 +228,39 @@ def check_decided(decided: Decided, now_ms: int) -> bytes:
     return decision_id(decision)
 
 
-def forfeited_ucr_max(decision: Decision, payee: bytes) -> int:
-    """What the payer may take off what it holds of this payee's pay: what is not owed, and the fee if the payee has lost."""
-    return decision.withheld_ucr + (decision.fee_ucr if decision.loser == payee else 0)
+def reimbursed_ucr(dispute: Dispute, decision: Decision) -> int:
+    """What the accused owes the claimant, who owes the judges their fee: all of it, if the accused has lost."""
+    return decision.fee_ucr if decision.loser == dispute.accused else 0
+
+
+def forfeited_ucr_max(dispute: Dispute, decision: Decision) -> int:
+    """What the payer may take off what it holds of the payee's pay: what is not owed, and its fee if it was right."""
+    return decision.withheld_ucr + (reimbursed_ucr(dispute, decision) if dispute.kind in BY_PAYER else 0)
+
+
+def dues_of(decided: Decided, side: bytes, taken_ucr: int = 0) -> dict[bytes, int]:
+    """What each party owes this side of the dispute, or, less than nothing, is owed by it.
+
+    `taken_ucr`: what the payer takes off what it holds; first what is not owed, then its fee.
+    """
+    dispute, decision = decided.dispute.record, decided.decisions[0].record
+    claimant, accused = decided.dispute.signer, dispute.accused
+    taken_fee_ucr = max(0, taken_ucr - decision.withheld_ucr)
+    open_ucr = reimbursed_ucr(dispute, decision) - taken_fee_ucr
+    if side == accused:
+        return {claimant: -open_ucr}
+    judged = {signed.signer: -share_ucr(decision.fee_ucr) for signed in decided.decisions}
+    return {accused: open_ucr, **judged}
+
+
+def read_decided_untrusted(request: DecidedRequest) -> Decided:
+    """What the message holds, with its signatures checked and nothing else. Raises `RemoteProtocolError`."""
+    channel = verify_untrusted(Channel, request.channel, signer=claimed_signer_untrusted(request.channel))
+    return Decided(
+        channel,
+        verify_untrusted(JobOrder, request.order, signer=channel.record.payer),
+        verify_untrusted(Receipt, request.receipt, signer=channel.record.payee),
+        verify_untrusted(Dispute, request.dispute, signer=claimed_signer_untrusted(request.dispute)),
+        tuple(verify_untrusted(Decision, one, signer=claimed_signer_untrusted(one)) for one in request.decisions),
+        tuple(verify_untrusted(Mandate, one, signer=claimed_signer_untrusted(one)) for one in request.mandates),
+    )

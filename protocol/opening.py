@@ -57,11 +57,17 @@ def decode_opening_untrusted(encoded: bytes) -> Opening:
     return read_untrusted(Opening, encoded, bytes_max=2 * MESSAGE_BYTES_MAX)
 
 
+def asked_untrusted(opening: Opening, order: Signed[JobOrder]) -> Work:
+    """What was asked, whatever came of it. Raises `RemoteProtocolError` unless it fits the order's digest."""
+    if opening.order != order.id or salted_digest(opening.salt, opening.work) != order.record.input_digest:
+        raise RemoteProtocolError(Code.INPUT_MISMATCH, "The opening is not of this order's input.")
+    return decode_work_untrusted(opening.work)
+
+
 def open_untrusted(opening: Opening, order: Signed[JobOrder], receipts: Sequence[Signed[Receipt]]) -> Opened:
     """What was asked and answered. Raises `RemoteProtocolError` unless it fits the order's digest and every receipt's
     transcript; pieces after the last receipt, for which nobody signed, are left out."""
-    if opening.order != order.id or salted_digest(opening.salt, opening.work) != order.record.input_digest:
-        raise RemoteProtocolError(Code.INPUT_MISMATCH, "The opening is not of this order's input.")
+    work = asked_untrusted(opening, order)
     pieces: list[Piece] = []
     transcript = transcript_start(opening.salt, order.id)
     vouched = 0
@@ -74,4 +80,4 @@ def open_untrusted(opening: Opening, order: Signed[JobOrder], receipts: Sequence
             vouched = len(pieces)
     if wanted:
         raise RemoteProtocolError(Code.INPUT_MISMATCH, "The opened pieces are not those that a receipt vouches for.")
-    return Opened(decode_work_untrusted(opening.work), tuple(pieces[:vouched]))
+    return Opened(work, tuple(pieces[:vouched]))

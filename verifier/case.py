@@ -18,10 +18,11 @@ from ..protocol.envelope import Signed
 from ..protocol.errors import Code, RemoteProtocolError
 from ..protocol.identity import CHECKER, EXECUTOR, Mandate, check_mandate
 from ..protocol.limits import FINDINGS_MAX, OUTPUT_TOKENS_MAX, WINDOW_TOKENS
-from ..protocol.opening import Opened, Opening, open_untrusted
+from ..protocol.opening import Opened, Opening, asked_untrusted, open_untrusted
 from ..protocol.orders import Accept, JobOrder
 from ..protocol.policy import Policy, check_commitment
 from ..protocol.receipts import OPEN, Receipt
+from ..protocol.work import Work
 from .quorum import Member
 
 WINDOWS_MAX = OUTPUT_TOKENS_MAX // WINDOW_TOKENS + 1
@@ -52,7 +53,10 @@ class Part:
     equivocal: tuple[Signed[Any], ...] = ()
     """Different receipts for the window after the chain, or different attestations: who signed them contradicts itself."""
     attestation: Signed[Attestation] | None = None
+    asked: Work | None = None
+    """As opened, if it fits the order: whatever was answered, and whoever signed for that."""
     opened: Opened | None = None
+    """With what was answered, if that fits every receipt, too."""
 
     def added_ucr(self, receipt: Signed[Receipt]) -> int:
         """What one receipt of the chain added to the order's amount."""
@@ -101,7 +105,7 @@ def gather(question: Question, records: Iterable[Signed[Any]], openings: Iterabl
         raise RemoteProtocolError(Code.BAD_RECORD, "No order in the evidence was made under this commitment.")
     if len(orders) > ORDERS_MAX:
         raise RemoteProtocolError(Code.TOO_LARGE, f"The evidence holds more than {ORDERS_MAX} orders of this work.")
-    known = frozenset(id for order in orders for id in _referred(order.record))
+    known = frozenset(id for order in orders for id in referred(order.record))
     orders.sort(key=lambda order: (order.record.created_ms, order.id))
     return Case(question, manifest.record.tolerance, tuple(_part(order, found, known) for order in orders))
 
@@ -135,7 +139,7 @@ class _Found:
         return [answers[id] for id in sorted(answers) if answers[id].signer == order.record.executor]
 
 
-def _referred(order: JobOrder) -> list[bytes]:
+def referred(order: JobOrder) -> list[bytes]:
     """Receipts that the client's own signature shows to have arrived."""
     return [id for id in (order.checks, order.continues and order.continues.receipt) if id]
 
@@ -148,16 +152,21 @@ def _part(order: Signed[JobOrder], found: _Found, known: frozenset[bytes]) -> Pa
     if len(attestations) > 1:
         equivocal += tuple(attestations[:2])
     attestation = attestations[0] if len(attestations) == 1 else None
-    opened = _open(order, chain, found.openings[order.id])
-    return Part(order, Member(order.record.executor, _owner(order, found)), chain, equivocal, attestation, opened)
+    asked, opened = _open(order, chain, found.openings[order.id])
+    owner = _owner(order, found)
+    return Part(order, Member(order.record.executor, owner), chain, equivocal, attestation, asked, opened)
 
 
-def _open(order: Signed[JobOrder], chain: tuple[Signed[Receipt], ...], openings: list[Opening]) -> Opened | None:
+def _open(
+    order: Signed[JobOrder], chain: tuple[Signed[Receipt], ...], openings: list[Opening]
+) -> tuple[Work | None, Opened | None]:
     """What the openings of one order show: whichever fits, shows the same; what does not fit shows nothing."""
+    asked = None
     for opening in openings:
         with suppress(RemoteProtocolError):
-            return open_untrusted(opening, order, chain)
-    return None
+            asked = asked_untrusted(opening, order)
+            return asked, open_untrusted(opening, order, chain)
+    return asked, None
 
 
 def _told_once(signed: Iterable[Signed[Any]], known: frozenset[bytes]) -> list[Signed[Any]]:

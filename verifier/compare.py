@@ -35,6 +35,20 @@ def choice_disagreement(
     return None
 
 
+def beyond(masses_ppm: Sequence[int], top_p_ppm: int) -> tuple[int, ...]:
+    """By how much each token lies outside of the nucleus: what is judged of a mass. Inside, two honest runs that rank equals
+    otherwise may be as far apart as these are likely."""
+    return tuple(max(0, mass - top_p_ppm) for mass in masses_ppm)
+
+
+def figures_apart(name: str, one: Sequence[int], other: Sequence[int], most: int) -> str | None:
+    """Why two lists of figures about the same tokens cannot both be honest, or None."""
+    if len(one) != len(other):
+        return f"{len(other)} {name} instead of {len(one)}"
+    worst = max((abs(a - b) for a, b in zip(one, other, strict=True)), default=0)
+    return f"{name} differ by {worst} (at most {most})" if worst > most else None
+
+
 def refutes(claimed: Sequence[int], found: Piece, top_p_ppm: int, tolerance: Tolerance) -> str | None:
     """Why a checker's figures for a window cannot be those of an honest executor that claims these values, or None."""
     return values_disagreement(claimed, found.values_micro, tolerance) or choice_disagreement(

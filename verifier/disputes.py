@@ -29,12 +29,14 @@ from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, Voucher
 from ..protocol.policy import check_commitment
 from ..protocol.receipts import Receipt
-from .case import Part, part_of
-from .compare import values_disagreement
+from .case import Part, part_of, referred
+from .compare import beyond, figures_apart
 from .rerun import Run, run_of
 
 UNANSWERED = "the accused has not answered in time"
+ABSENT = "nobody has heard the payee, and absence proves nothing"
 NOT_OPENED = "what the payer opens is not what it has ordered"
+NOT_SHOWN = "nothing that the payer opens or has signed shows that it came"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +84,21 @@ class _Found:
     """Nobody bears a fee."""
 
 
+_LOST = _Found(True, UNANSWERED, True)
+_ABSENT = _Found(False, ABSENT, None, free=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """How one kind is decided."""
 
     hears: bool
-    """The accused is to answer, and has lost if it does not."""
+    """The accused is to answer."""
     runs: Callable[[Matter], bool]
     """Whether it takes running the work again, given what was shown."""
     judge: Callable[[Matter, str | None], _Found]
+    silent: _Found = _LOST
+    """What it comes to if the accused does not answer."""
 
 
 def matter_of(dispute: Signed[Dispute], claimed: Shown, plea: Signed[Plea] | None, answered: Shown) -> Matter:
@@ -139,7 +147,7 @@ def decide(matter: Matter, objection: str | None, *, late: bool) -> Decision | N
     if rule.hears and matter.plea is None and not late:
         return None
     silent = rule.hears and matter.plea is None
-    found = _Found(True, UNANSWERED, True) if silent else rule.judge(matter, objection)
+    found = rule.silent if silent else rule.judge(matter, objection)
     amount_ucr = matter.receipt.record.amount_ucr
     return Decision(
         dispute=dispute.id,
@@ -153,10 +161,12 @@ def decide(matter: Matter, objection: str | None, *, late: bool) -> Decision | N
 
 
 def _wrong(matter: Matter, objection: str | None) -> _Found:
-    if matter.part.opened is None:
+    if matter.part.asked is None:
         return _Found(False, NOT_OPENED, True)
+    if matter.part.opened is None:
+        return _Found(False, "what the payer opens is not what the receipts vouch for", None)
     if objection is None:
-        return _Found(False, "nothing was answered that could be run again", True)
+        return _Found(False, "nothing was answered that could be run again", None)
     return _Found(True, objection, False) if objection else _Found(False, "run again, it is what the model gives", True)
 
 
@@ -186,17 +196,18 @@ def _unpaid(matter: Matter, objection: str | None) -> _Found:
         return _Found(False, "a voucher covers it", True, free=True)
     if _borne_out(matter):
         return _Found(True, "the payer's own verdict bears it out", True)
-    if matter.part.opened is None:
+    if matter.part.asked is None:
         return _Found(True, NOT_OPENED, True)
-    if objection:
-        return _Found(False, objection, False)
-    return _Found(
-        True, "run again, it is what the model gives" if objection == "" else "nothing speaks against it", True
-    )
+    if objection is None:
+        if _arrived(matter):
+            return _Found(True, "the payer has signed that it came, and does not open it", True)
+        # A receipt is its signer's word: it may vouch for what was never sent. Nor does anything show that it was not.
+        return _Found(False, NOT_SHOWN, None, free=True)
+    return _Found(False, objection, False) if objection else _Found(True, "run again, it is what the model gives", True)
 
 
 def _mismatched(matter: Matter, _: str | None) -> _Found:
-    if matter.part.opened is None:
+    if matter.part.asked is None:
         return _Found(True, NOT_OPENED, True)
     return _Found(False, "what the payer opens is what it has ordered", None)
 
@@ -228,7 +239,7 @@ def _if_unsettled(matter: Matter) -> bool:
 RULES: Final[Mapping[Kind, Rule]] = {
     Kind.WRONG: Rule(False, _always, _wrong),
     Kind.TWO_FACED: Rule(False, _never, _two_faced),
-    Kind.DISOWNED: Rule(True, _never, _disowned),
+    Kind.DISOWNED: Rule(True, _never, _disowned, _ABSENT),
     Kind.UNPAID: Rule(True, _if_unsettled, _unpaid),
     Kind.MISMATCHED: Rule(True, _never, _mismatched),
     Kind.UNOPENED: Rule(True, _never, _unopened),
@@ -242,15 +253,24 @@ def _later(signed: Signed[Any], order: Signed[JobOrder], receipt: Signed[Receipt
 
 
 def _paid(matter: Matter) -> bool:
-    """Whether a voucher names the receipt, or a later one of its order, and promises at least as much."""
+    """Whether a voucher promises at least as much."""
+    amount_ucr = matter.receipt.record.amount_ucr
+    return any(one.record.due_ucr + one.record.held_ucr >= amount_ucr for one in _vouchers(matter))
+
+
+def _vouchers(matter: Matter) -> list[Signed[Voucher]]:
+    """Those that name the receipt, or a later one of its order."""
     own = {one.id for one in matter.of(Receipt, matter.order.record.executor) if one.record.order == matter.order.id}
     own -= {one.id for one in matter.part.receipts if one.record.sequence < matter.receipt.record.sequence}
-    return any(
-        voucher.record.channel == matter.order.record.channel
-        and voucher.record.receipt in own
-        and voucher.record.due_ucr + voucher.record.held_ucr >= matter.receipt.record.amount_ucr
-        for voucher in matter.of(Voucher, matter.payer)
-    )
+    channel = matter.order.record.channel
+    return [o for o in matter.of(Voucher, matter.payer) if o.record.channel == channel and o.record.receipt in own]
+
+
+def _arrived(matter: Matter) -> bool:
+    """Whether the payer has signed anything that it signs only about what came: a voucher for the receipt, however small, or an
+    order to check its window, or to go on from it."""
+    named = {id for order in matter.of(JobOrder, matter.payer) for id in referred(order.record)}
+    return matter.receipt.id in named or bool(_vouchers(matter))
 
 
 def _borne_out(matter: Matter) -> bool:
@@ -270,9 +290,14 @@ def _contradict(one: Part, other: Part, tolerance: Tolerance) -> str | None:
     if not same or one.opened.work != other.opened.work or one.attestation is None or other.attestation is None:
         return None
     mine, theirs = one.attestation.record, other.attestation.record
-    for name, most in (
-        ("values_micro", tolerance.value_micro), ("gaps_micro", tolerance.gap_micro), ("masses_ppm", tolerance.mass_ppm)
-    ):  # fmt: skip
-        if values_disagreement(getattr(mine, name), getattr(theirs, name), replace(tolerance, value_micro=most)):
-            return f"two findings about the same tokens differ in their {name} by more than {most}"
+    top_p = orders[0].parameters.top_p_ppm
+    for why in (
+        figures_apart("log-probabilities", mine.values_micro, theirs.values_micro, tolerance.value_micro),
+        figures_apart("gaps", mine.gaps_micro, theirs.gaps_micro, tolerance.gap_micro),
+        figures_apart(
+            "masses beyond top-p", beyond(mine.masses_ppm, top_p), beyond(theirs.masses_ppm, top_p), tolerance.mass_ppm
+        ),
+    ):
+        if why:
+            return f"two findings about the same tokens: {why}"
     return None

@@ -13,7 +13,7 @@ from ..protocol.distance import distance
 from ..protocol.receipts import FINAL
 from ..protocol.work import Parameters, Piece, Work
 from .case import Part
-from .compare import choice_disagreement, rows_of, values_disagreement
+from .compare import beyond, choice_disagreement, figures_apart, rows_of, values_disagreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +53,14 @@ def disowned(part: Part, found: Piece, tolerance: Tolerance) -> str | None:
         return f"its result lies {apart} ppm from it" if apart > tolerance.value_micro else None
     if order.entry == SCORE:
         assert part.attestation is not None
-        said = part.attestation.record
+        said, top_p = part.attestation.record, order.parameters.top_p_ppm
+        masses = beyond(said.masses_ppm, top_p), beyond(found.masses_ppm, top_p)
         return (
             values_disagreement(said.values_micro, found.values_micro, tolerance)
-            or _figures_apart("gaps", said.gaps_micro, found.gaps_micro, tolerance.gap_micro)
-            or _figures_apart("masses", said.masses_ppm, found.masses_ppm, tolerance.mass_ppm)
+            or figures_apart("gaps", said.gaps_micro, found.gaps_micro, tolerance.gap_micro)
+            or figures_apart("masses beyond top-p", *masses, tolerance.mass_ppm)
         )
     values = tuple(value for receipt in part.receipts for value in receipt.record.values_micro)
     return values_disagreement(values, found.values_micro, tolerance) or choice_disagreement(
         found.gaps_micro, found.masses_ppm, order.parameters.top_p_ppm, tolerance
     )
-
-
-def _figures_apart(name: str, said: tuple[int, ...], found: tuple[int, ...], most: int) -> str | None:
-    worst = max((abs(one - other) for one, other in zip(said, found, strict=False)), default=0)
-    return f"its {name} differ by {worst} (at most {most})" if len(said) != len(found) or worst > most else None

@@ -1,8 +1,8 @@
 """The worker comes last: whatever else wants the processor has it first, the owner's programs and our own daemon.
 
 Where sessions share the processor (autogroups, sched(7): most desktops), niceness counts within one of them alone, and a worker
-has its own. It is left at that: at a tenth of every other session's share, a run beside a dozen busy ones takes longer than the
-watchdog, which goes by the clock, lets it.
+has its own. It is left at that: at a tenth of every other session's share, a run beside a dozen busy ones takes longer than
+its client waits.
 """
 
 from __future__ import annotations

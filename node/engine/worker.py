@@ -37,7 +37,7 @@ from .messages import Beat, Fatal, Here, KnownRates, Loading, Overrun, Served, U
 from .priority import come_last
 from .rates import measure
 from .sequences import rehearsal
-from .watchdog import Watchdog
+from .watchdog import PATIENCE, Watchdog
 from .workbench import Workbench, short
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -102,7 +102,8 @@ class Loader:
         self._control = control
         self._known = {each.bundle: each.rates for each in known}
         self._caps = Caps(options.memory_mib * 2**20 or memory_bytes(), options.compile_s, options.run_s)
-        self._watchdog, self._speed, self._kept = Watchdog(control), known_speed(kept), kept
+        patience = PATIENCE if jax.default_backend() == "cpu" else 1.0
+        self._watchdog, self._speed, self._kept = Watchdog(control, patience=patience), known_speed(kept), kept
         self._trusted = options.batch_unproven
 
     def load(self, bundle: Bundle) -> None:

@@ -18,6 +18,7 @@ from .control import decode_untrusted as decode_word_untrusted
 from .control import encode as encode_word
 from .dialling import Dialler
 from .identity import Multiaddr, bare_addresses, id_of
+from .idle import IDLE_S
 from .muxer import Muxer
 from .outbox import Outbox
 from .standing import Fault
@@ -40,7 +41,9 @@ class Asking:
         known = id_of(peer)
         where = bare_addresses(known, addresses)
         if (answered := await self.over_control(known, protocol, frame, where)) is not None:
-            return answered[0]
+            answer, muxed = answered
+            muxed.keep_s = IDLE_S
+            return answer
         return await self._over_its_own_stream(known, protocol, frame, where)
 
     async def over_control(
@@ -104,6 +107,7 @@ class Asking:
         self, peer: ID, protocol: str, frame: bytes, addresses: Sequence[Multiaddr]
     ) -> bytes:
         stream = FrameStream(await self._dialler.open(peer, protocol, addresses), self._tasks)
+        stream.connection.keep_s = IDLE_S
         self._tasks.spawn(stream.pump)
         try:
             await stream.send(frame)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import trio
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
@@ -43,15 +43,20 @@ FEW: Final = 4
 """Addresses of one provider that one peer adds: two relays' ways by IPv4 and IPv6, and room for what others say."""
 
 REFRESH_S: Final = 1800.0
-"""Between searches for this node's own neighbours, which keep the table of who is there fresh. libp2p has a third of that; here
-every node says its own records every ten minutes, and is heard of by those whom it tells."""
+"""Between an index node's searches for its own neighbours, and anybody's for no matter whom if it has not searched at all: they
+keep the table of who is there fresh. libp2p has a third of that; here every node says its own records every ten minutes, and is
+heard of by those whom it tells."""
 
-SOUGHT_S: Final = 1500.0
-"""For so long a record is said again to those who took it the last time, without another search for who is closest: in two of
-three rounds. Who came closer meanwhile hears of it in the third, before the others' copies have expired."""
+SOUGHT_S: Final = 3300.0
+"""For so long a record is said again to those who took it the last time, without another search for who is closest: in five of
+six rounds. Index nodes stay for days: should as many come meanwhile as there were, half of those that are asked were told."""
 
 KEEPERS_MIN: Final = 0.75
 """If fewer of them confirm it, others are sought at once."""
+
+TURNS: Final = 2
+"""Of those who took a record, each half is told again in every other round: after twenty minutes, of the thirty for which they
+keep it. If a round is lost, the other half has it. Where fewer than `FANOUT` keep it, all are told."""
 
 SOUGHT_MAX: Final = 1024
 """Records of one node: its bundles in two regions."""
@@ -89,8 +94,9 @@ class Table:
         self._validator = validator
         self._random = random
         self._own = Sender(kad.own, "")
-        self._keepers: dict[bytes, tuple[float, list[ID]]] = {}
-        """Of each record of this node: when they were sought, and who they are."""
+        self._keepers: dict[bytes, _Keepers] = {}
+        """Of each record of this node."""
+        self._searched_at = trio.current_time()
 
     async def join(self, peers: Sequence[ID]) -> None:
         """An index node and those closest to it know one another. Who keeps no part of the table is nobody's neighbour: one
@@ -113,9 +119,11 @@ class Table:
             now = trio.current_time()
             self._kad.index.sweep(now)
             if now - refreshed_at >= REFRESH_S:
-                refreshed_at = now
-                await self._closest(self._kad.own)
-                await self._closest(self._random.randbytes(32))
+                refreshed_at, quiet = now, now - self._searched_at >= REFRESH_S
+                if self._kad.serves:
+                    await self._closest(self._kad.own)
+                if quiet:
+                    await self._closest(self._random.randbytes(32))
 
     async def put(self, key: str, value: bytes) -> int:
         """See `Network.put`."""
@@ -182,6 +190,7 @@ class Table:
         calm: Callable[[], bool] = lambda: False,
     ) -> Walk:
         """A search whose answers `take` gets."""
+        self._searched_at = trio.current_time()
         question = self._kad.message(kind, target)
 
         async def ask(peer: ID, addresses: Sequence[bytes]) -> list[Named]:
@@ -193,19 +202,20 @@ class Table:
         return Walk(self._kad.own, target, _Searched(self._kad, self._random), ask, enough, calm)
 
     async def _spread(self, raw: bytes, message: Message) -> int:
-        """So many of the peers closest to the key confirmed the message."""
-        sought_at, keepers = self._keepers.pop(raw, (0.0, []))
+        """So many of those who are told of it now confirmed the message: the peers closest to the key, or a part of them."""
+        addresses, kept = self._addresses(), self._keepers.pop(raw, None)
         known = min(len(self._kad.index.buckets), FANOUT)
-        if trio.current_time() - sought_at < SOUGHT_S and len(keepers) >= known:
-            confirmed = await self._tell(keepers, message)
-            if confirmed >= max(1.0, KEEPERS_MIN * len(keepers)):
-                self._keepers[raw] = sought_at, keepers
+        if kept is not None and trio.current_time() - kept.sought_at < SOUGHT_S and len(kept.peers) >= known:
+            due = kept.due if kept.addresses == addresses else kept.peers
+            confirmed = await self._tell(due, message)
+            if confirmed >= max(1.0, KEEPERS_MIN * len(due)):
+                self._keepers[raw] = kept._replace(addresses=addresses, turn=kept.turn + 1)
                 return confirmed
-        sought_at, keepers = trio.current_time(), await self._closest(raw)
+        sought_at, peers = trio.current_time(), await self._closest(raw)
         while len(self._keepers) >= SOUGHT_MAX:
             del self._keepers[next(iter(self._keepers))]
-        self._keepers[raw] = sought_at, keepers
-        return await self._tell(keepers, message)
+        self._keepers[raw] = _Keepers(sought_at, peers, addresses)
+        return await self._tell(peers, message)
 
     async def _tell(self, peers: Sequence[ID], message: Message) -> int:
         """So many of them confirmed the message."""
@@ -231,6 +241,22 @@ class Table:
         except FallowError:
             return False  # [IGNORE] some peer keeps what is not, or no longer, valid
         return True
+
+
+class _Keepers(NamedTuple):
+    """Those who keep one of this node's records, the closest first."""
+
+    sought_at: float
+    peers: list[ID]
+    addresses: Addresses
+    """Of this node, as they were told last."""
+    turn: int = 0
+
+    @property
+    def due(self) -> list[ID]:
+        """Who is told next, if this node is where it was."""
+        turns = TURNS if len(self.peers) >= FANOUT else 1
+        return self.peers[self.turn % turns :: turns]
 
 
 class _Searched:

@@ -15,10 +15,15 @@ from .host import swarm_of
 from .muxer import Muxer
 
 IDLE_S: Final = 75.0
-"""In that time an unused connection costs as many bytes as a new one. A client that works asks its nodes every ten seconds,
-and a node is asked again by its neighbours in the table after some ten minutes; whoever is not there is back in 50 ms."""
+"""In that time an unused connection costs as many bytes as a new one. A client that works asks its nodes every ten seconds;
+whoever is not there is back in 50 ms."""
 
-LOOK_S: Final = 15.0
+PASSING_S: Final = 2.0
+"""The same of one that was begun for the table alone: a node's keys are kept by others each, and asked again after ten minutes.
+In so long the next question of the same search comes; and neither end has yet asked the other who it is
+(`introductions.STAYS_S`), or whether it is there (`silence.ASK_S`)."""
+
+LOOK_S: Final = 1.0
 """How often is looked."""
 
 
@@ -48,7 +53,9 @@ class Trimmer:
         for peer, connections in swarm_of(self._host).get_connections_map().items():
             for connection in connections:
                 muxed = connection.muxed_conn
-                if isinstance(muxed, Muxer) and not muxed.busy and now - muxed.used_at > IDLE_S and peer not in spared:
+                if not isinstance(muxed, Muxer) or muxed.busy or peer in spared:
+                    continue
+                if now - muxed.used_at > (muxed.keep_s or IDLE_S):
                     found.append(muxed)
         return found
 

@@ -35,6 +35,7 @@ from .buckets import Contact
 from .dialling import Dialler
 from .entries import ADDRESS_BYTES_MAX, Sender, network_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, key_of
+from .idle import PASSING_S
 from .index import Index
 from .muxer import Muxer
 from .seam import VALUE_BYTES_MAX, Stream, Validator
@@ -71,8 +72,11 @@ class Kad:
         random: Random,
         *,
         serves: bool,
+        lasting: bool = False,
     ) -> None:
+        """`lasting`: a connection that a question began is kept for further ones, as by clients, whose time counts."""
         self.serves = serves
+        self._lasting = lasting
         self.own: Final = host.get_id().to_bytes()
         self.index = Index(self.own, rules, random)
         self.told: dict[bytes, tuple[bytes, ...]] = {}
@@ -159,11 +163,14 @@ class Kad:
 
     async def exchange(self, peer: ID, message: Message, addresses: Sequence[bytes] = ()) -> Message:
         """The peer's answer. Raises `peer_unreachable`, `protocol_unsupported` or `stream_closed`."""
+        met = self._dialler.connected(peer)
         where, question = [*self._known(peer), *readable(peer, addresses)], message.SerializeToString()
         answered = await self._asking.over_control(peer, KAD_ID, self._brief(peer, message) or question, where)
         if answered is None:
             answered = await self._over_its_own_stream(peer, question, where)
         raw, muxed = answered
+        if muxed.is_initiator and not met and not self._lasting:
+            muxed.keep_s = max(muxed.keep_s, PASSING_S)
         self._said[muxed] = message.senderRecord or self._said.get(muxed, b"")
         with translated(Code.STREAM_CLOSED, "the peer did not answer as the table does"):
             if len(raw) > ANSWER_BYTES_MAX:

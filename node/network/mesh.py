@@ -26,7 +26,7 @@ from .door import Door
 from .entries import Addresses
 from .host import make_host, run_host, swarm_of
 from .identity import Multiaddr, MultiaddrError, bare_addresses, full_addresses, id_of, key_of, parse_address
-from .idle import Trimmer
+from .idle import IDLE_S, Trimmer
 from .introductions import Introductions
 from .kad import KAD_ID, SERVED_PER_PEER_MAX, Kad
 from .lan import LAN, Neighbours
@@ -126,6 +126,7 @@ class Mesh:
         known = id_of(peer)
         stream = await self._dialler.open(known, protocol, bare_addresses(known, addresses))
         framed = FrameStream(stream, self._tasks, watched=watched)
+        framed.connection.keep_s = IDLE_S
         self._tasks.spawn(framed.pump)
         return framed
 
@@ -187,7 +188,9 @@ async def open_network(
                 dialled = await settle(told, reach, host, tasks, dialler, reached)
                 serves = mode == "server" and not told.relayed
                 asking = Asking(dialler, tasks)
-                kad = Kad(host, tasks, dialler, asking, validator, SystemRandom(), serves=serves)
+                kad = Kad(
+                    host, tasks, dialler, asking, validator, SystemRandom(), serves=serves, lasting=mode == "client"
+                )
                 table = Table(partial(_own, host), kad, validator, SystemRandom())
                 if reached:
                     with trio.move_on_after(JOIN_S):

@@ -92,6 +92,8 @@ class Muxer(IMuxedConn):
         """What has come and waits above for whoever reads it."""
         self.used_at = trio.current_time()
         """When a stream last began or ended."""
+        self.keep_s = 0.0
+        """For so long it is kept after its last use: by the most patient of those who said. 0 if nobody did."""
         self.event_started, self.event_closed = trio.Event(), trio.Event()
         self._initiator = secured_conn.is_initiator if is_initiator is None else is_initiator
         self._next_id = 1 if self._initiator else 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
+
+import trio
 
 from ..rules.signals import Signal
 from ..sensors.nvml import Nvml, NvmlError
@@ -13,6 +15,8 @@ from ..sensors.sysfs import batteries
 
 DOMAINS_MAX: Final = 16
 """Packages of one machine."""
+READ_S: Final = 0.5
+"""Counters answer within milliseconds, an accelerator that slept within some hundred; a yield waits for two of these."""
 
 
 class Meter(Protocol):
@@ -111,3 +115,31 @@ def found_meters(root: Path, nvml: Nvml | None) -> list[Meter]:
     told = [meter for meter in counting if meter.joules() is not None]
     battery = BatteryMeter(root)
     return told or ([battery] if battery.joules() is not None else [])
+
+
+class Meters:
+    """All of a machine's meters, read together, in a thread, one reading at a time."""
+
+    def __init__(self, meters: Sequence[Meter]) -> None:
+        self._meters = tuple(meters)
+        self._thread = trio.CapacityLimiter(1)
+
+    async def joules(self) -> dict[str, float | None]:
+        """What each has counted until now, by its name. To be awaited by one task at a time.
+
+        One that hangs keeps its thread, and not the node: until that comes back, none of them tells.
+        """
+        if self._meters and self._thread.available_tokens:
+            with trio.move_on_after(READ_S):
+                return await trio.to_thread.run_sync(self._read, limiter=self._thread, abandon_on_cancel=True)
+        return {meter.name: None for meter in self._meters}
+
+    def _read(self) -> dict[str, float | None]:
+        return {meter.name: meter.joules() for meter in self._meters}
+
+
+async def working_meters(root: Path, nvml: Nvml | None) -> list[Meter]:
+    """Those that tell something now; none if one of them hangs."""
+    with trio.move_on_after(READ_S):
+        return await trio.to_thread.run_sync(found_meters, root, nvml, abandon_on_cancel=True)
+    return []

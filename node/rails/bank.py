@@ -19,7 +19,7 @@ from ...protocol.codec import encode
 from ...protocol.errors import Code, ConfigError, Refused, RemoteProtocolError
 from ...protocol.means import Means
 from ..store import BUSY_S
-from .rail import Invoice, Taken, payment_id, read_means
+from .rail import Invoice, Taken, check_paid, payment_id, read_means
 
 SCHEMA: Final = "pain.001.001.09"
 STATEMENT_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -87,14 +87,17 @@ class Bank:
         if not 0 < cents <= CENTS_MAX:
             raise Refused(Code.BAD_CONFIG, f"No transfer is of {cents} cents.")
         means = Means(self.name, invoice.payer, invoice.reference, cents * self._ucr_per_cent, id.encode()).encode()
+        if row := self._db.execute("SELECT means FROM transfers WHERE id = ?", (id,)).fetchone():
+            means = bytes(row[0])
+        check_paid(means, invoice, cents * self._ucr_per_cent)
         path = self._folder / f"{id}.xml"
         if not path.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
             part.write_bytes(self._order(Account(name, iban, bic), cents, id, invoice.reference))
+            self._db.execute("INSERT OR IGNORE INTO transfers VALUES (?, ?)", (id, means))
             part.rename(path)
-        self._db.execute("INSERT OR IGNORE INTO transfers VALUES (?, ?)", (id, means))
-        return bytes(self._db.execute("SELECT means FROM transfers WHERE id = ?", (id,)).fetchone()[0])
+        return means
 
     def read_statement(self, statement: bytes) -> int:
         """What our bank says has come in is known; again is no change. So many transfers were new.

@@ -12,6 +12,7 @@ import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException
@@ -25,24 +26,33 @@ from ...protocol.means import Means
 from ..store import BUSY_S
 from ..transaction import transaction
 from .cashu_crypto import Blinded, amounts_of, blinded, check_dleq, check_token, hash_to_curve, lock_of, locked, witness
-from .rail import Invoice, Taken, payment_id, read_means
+from .rail import Invoice, Taken, check_paid, invoice_id, payment_id, read_means
 
 ASK_S: Final = 20.0
 """For a mint's answer."""
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 TOKENS_MAX: Final = 256
 """In one payment: twice as many as there are powers of two in any amount, and again."""
+ASKED_MAX: Final = 64
+"""Requests without the mint's answer, each of some hundred kilobytes at most: tokens that the mint never signed cost
+nothing, and while it is not there, they cannot be told from others."""
 _NOT_THE_MINTS: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 """What a proxy says in the mint's stead, as it does by 502 or 504: the mint may have done what was asked."""
+_HEX: Final = re.compile(r"[0-9a-f]{16,66}")
+"""A keyset's id, or a point."""
+_KEY: Final = re.compile(r"0[23][0-9a-f]{64}")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS proofs (
     secret TEXT PRIMARY KEY, amount INTEGER NOT NULL, keyset TEXT NOT NULL, signature TEXT NOT NULL,
     spent TEXT NOT NULL DEFAULT '') STRICT;
-CREATE TABLE IF NOT EXISTS requests (
-    id TEXT PRIMARY KEY, path TEXT NOT NULL, body TEXT NOT NULL, outputs TEXT NOT NULL, done INTEGER NOT NULL DEFAULT 0) STRICT;
-CREATE TABLE IF NOT EXISTS paid (reference TEXT PRIMARY KEY, means BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS asked (
+    id TEXT PRIMARY KEY, path TEXT NOT NULL, body TEXT NOT NULL, outputs TEXT NOT NULL, payer BLOB NOT NULL,
+    reference TEXT NOT NULL, fee INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS done (id TEXT PRIMARY KEY, fee INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS payments (id TEXT PRIMARY KEY, means BLOB NOT NULL) STRICT;
 """
+# `asked`: until the mint's answer is here; the `proofs` that it spends are set aside so long. `done`: what came to us.
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +98,10 @@ class Cashu:
 
     def fill(self, amount: int, quote: str) -> None:
         """The mint's quote, paid by whoever, is in the purse."""
-        outputs = [Output(each, blinded(), True) for each in amounts_of(amount)]
-        self._request(f"mint {quote}", "/v1/mint/bolt11", {"quote": quote}, outputs, ())
+        id = f"mint {quote}"
+        if self._one("SELECT 1 FROM done WHERE id = ?", id) is None:
+            outputs = [Output(each, blinded(), True) for each in amounts_of(amount)]
+            self._ask_once(id, "/v1/mint/bolt11", {"quote": quote}, outputs)
 
     def quote(self, amount: int) -> str:
         """What is to be paid, by Lightning, for so much ecash."""
@@ -98,53 +110,39 @@ class Cashu:
     def pay(self, invoice: Invoice, *, until_s: int = 0) -> bytes:
         """In tokens locked to the payee's key. With `until_s` they are a deposit: from then on they are ours again if the payee
         has not taken them."""
-        if row := self._db.execute("SELECT means FROM paid WHERE reference = ?", (invoice.reference,)).fetchone():
-            return bytes(row[0])
-        amount, id = -(-invoice.ucr // self._ucr_per_unit), f"pay {invoice.reference}"
-        if not self._db.execute("SELECT 1 FROM requests WHERE id = ?", (id,)).fetchone():
-            inputs = self._enough(amount)
-            change = sum(each["amount"] for each in inputs) - amount - self._fee(len(inputs))
-            lock = (invoice.address, until_s, self.address)
-            outputs = [Output(each, blinded(locked(*lock)), False) for each in amounts_of(amount)]
-            outputs += [Output(each, blinded(), True) for each in amounts_of(change)]
-            given = self._request(id, "/v1/swap", {"inputs": inputs}, outputs, [each["secret"] for each in inputs])
-        else:
-            given = self._finish(id)
-        body = json.dumps({"mint": self._mint, "proofs": given}).encode()
-        means = Means(self.name, invoice.payer, invoice.reference, amount * self._ucr_per_unit, body).encode()
-        self._db.execute("INSERT OR IGNORE INTO paid VALUES (?, ?)", (invoice.reference, means))
+        amount, id = -(-invoice.ucr // self._ucr_per_unit), invoice_id(self.name, invoice)
+        means = self._paid(id) or self._pay(id, invoice, amount, until_s)
+        check_paid(means, invoice, amount * self._ucr_per_unit)
+        locks = {lock_of(each["secret"]) for each in json.loads(read_means(means, self.name).body)["proofs"]}
+        if locks != {(invoice.address, until_s)}:
+            message = (
+                f"{invoice.reference!r} was paid before, and locked otherwise: give another payment another reference."
+            )
+            raise Refused(Code.BAD_CONFIG, message)
         return means
 
     def take(self, means: bytes) -> Taken:
         """Swapped at the mint for tokens of our own: from then on nobody else can spend them."""
         found = read_means(means, self.name)
-        proofs = self._locked_to_us(found.body)
+        proofs = self._locked_to_us(found)
         id, amount = _id_of(proofs), sum(each["amount"] for each in proofs)
-        if amount * self._ucr_per_unit != found.ucr:
-            raise RemoteProtocolError(Code.BAD_RECORD, "The tokens come to another amount than is said.")
-        fee = self._fee(len(proofs))
-        if fee >= amount:
-            raise RemoteProtocolError(Code.BAD_RECORD, f"The mint would keep all of it: its fee is {fee}.")
-        taken = Taken(id, found.payer, found.ucr, fee * self._ucr_per_unit, found.reference)
-        row = self._db.execute("SELECT done FROM requests WHERE id = ?", (id.hex(),)).fetchone()
-        if row and row[0]:
-            return taken
-        if row:
-            self._finish(id.hex())
-            return taken
-        inputs = [{**each, "witness": witness(each["secret"], self._key)} for each in proofs]
-        outputs = [Output(each, blinded(), True) for each in amounts_of(amount - fee)]
-        self._request(id.hex(), "/v1/swap", {"inputs": inputs}, outputs, ())
-        return taken
+        if (row := self._one("SELECT fee FROM done WHERE id = ?", id.hex())) is None:
+            fee = self._fee(len(proofs))
+            if fee >= amount:
+                raise RemoteProtocolError(Code.BAD_RECORD, f"The mint would keep all of it: its fee is {fee}.")
+            inputs = [{**each, "witness": witness(each["secret"], self._key)} for each in proofs]
+            outputs = [Output(each, blinded(), True) for each in amounts_of(amount - fee)]
+            self._ask_once(id.hex(), "/v1/swap", {"inputs": inputs}, outputs, fee=fee)
+            row = self._one("SELECT fee FROM done WHERE id = ?", id.hex())
+            assert row is not None, "what was asked for is done"
+        return Taken(id, found.payer, found.ucr, int(row[0]) * self._ucr_per_unit, found.reference)
 
     def locked_until_s(self, means: bytes) -> int:
         """Of a deposit to us, until when nobody but us can take it; 0: for ever. Raises as `take` does, and for one that is
         spent already, or of which the mint's proof (DLEQ) is missing: a mint says of tokens that it never signed, too, that
         nobody has spent them."""
         found = read_means(means, self.name)
-        proofs = self._locked_to_us(found.body)
-        if sum(each["amount"] for each in proofs) * self._ucr_per_unit != found.ucr:
-            raise RemoteProtocolError(Code.BAD_RECORD, "The tokens come to another amount than is said.")
+        proofs = self._locked_to_us(found)
         for each in json.loads(found.body)["proofs"]:
             key, proof = self._keys_of(str(each["id"])).get(int(each["amount"])), each.get("dleq")
             if key is None or not isinstance(proof, dict):
@@ -156,23 +154,48 @@ class Cashu:
             raise RemoteProtocolError(Code.BAD_RECORD, "The deposit is spent.")
         return min((until_s for each in proofs if (until_s := lock_of(each["secret"])[1])), default=0)
 
-    def _locked_to_us(self, body: bytes) -> list[dict[str, Any]]:
+    def _locked_to_us(self, means: Means) -> list[dict[str, Any]]:
+        """The tokens of the means, which come to what they say. Raises `RemoteProtocolError`."""
         try:
-            content = json.loads(body)
-            proofs: list[dict[str, Any]] = [
-                {"amount": int(p["amount"]), "id": str(p["id"]), "secret": str(p["secret"]), "C": str(p["C"])}
-                for p in content["proofs"]
-            ]
-            mint = content["mint"]
-        except (ValueError, TypeError, KeyError):
+            content = json.loads(means.body)
+            mint, proofs = content["mint"], [_proof(each) for each in content["proofs"]]
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise RemoteProtocolError(Code.BAD_ENCODING, "These are no tokens of Cashu.") from None
         if mint != self._mint:
             raise RemoteProtocolError(Code.BAD_RECORD, "The tokens are of another mint than was agreed on.")
         if not 0 < len(proofs) <= TOKENS_MAX or len({each["secret"] for each in proofs}) != len(proofs):
             raise RemoteProtocolError(Code.BAD_RECORD, f"A payment has 1 to {TOKENS_MAX} tokens, each once.")
         if any(lock_of(each["secret"])[0] != self.address for each in proofs):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The tokens are not locked to our key: others could spend them.")
+            raise RemoteProtocolError(
+                Code.BAD_RECORD, "The tokens are not locked to our key alone, as we could spend them."
+            )
+        if sum(each["amount"] for each in proofs) * self._ucr_per_unit != means.ucr:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The tokens come to another amount than is said.")
         return proofs
+
+    def _pay(self, id: str, invoice: Invoice, amount: int, until_s: int) -> bytes:
+        """The means are on disk. What a process before this one asked for goes out as it asked for it."""
+        if not _KEY.fullmatch(invoice.address):
+            raise Refused(Code.BAD_CONFIG, f"{invoice.address[:80]!r} is no key that tokens could be locked to.")
+        if self._one("SELECT 1 FROM asked WHERE id = ?", id) is None:
+            inputs = self._enough(amount)
+            change = sum(each["amount"] for each in inputs) - amount - self._fee(len(inputs))
+            lock = (invoice.address, until_s, self.address)
+            outputs = [Output(each, blinded(locked(*lock)), False) for each in amounts_of(amount)]
+            outputs += [Output(each, blinded(), True) for each in amounts_of(change)]
+            self._keep(id, "/v1/swap", {"inputs": inputs}, outputs, invoice, [each["secret"] for each in inputs])
+        self._finish(id)
+        means = self._paid(id)
+        assert means is not None, "what was asked for is paid"
+        return means
+
+    def _paid(self, id: str) -> bytes | None:
+        row = self._one("SELECT means FROM payments WHERE id = ?", id)
+        return bytes(row[0]) if row else None
+
+    def _one(self, statement: str, id: str) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._db.execute(statement, (id,)).fetchone()
+        return row
 
     def _enough(self, amount: int) -> list[dict[str, Any]]:
         """Tokens of ours for so much, and for the mint's fee for them. Raises `Refused(credit_exhausted)`."""
@@ -194,46 +217,74 @@ class Cashu:
         self._load_keys()
         return -(-inputs * self._fee_ppk // 1000)
 
-    def _request(
-        self, id: str, path: str, body: dict[str, Any], outputs: Sequence[Output], spent: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        """The request is on disk with the secrets of what it asks for, its inputs are set aside, and then it is sent."""
+    def _make_room(self) -> None:
+        """One more may be asked for. Raises `NetworkError` if the oldest of too many has no answer yet; refused, it is gone."""
+        waiting = self._db.execute("SELECT id FROM asked ORDER BY rowid").fetchall()
+        if len(waiting) >= ASKED_MAX:
+            with suppress(RemoteProtocolError):
+                self._finish(waiting[0][0])
+
+    def _ask_once(self, id: str, path: str, body: dict[str, Any], outputs: Sequence[Output], fee: int = 0) -> None:
+        """What is asked for is ours. If it was asked for before, it is what was asked for then."""
+        if self._one("SELECT 1 FROM asked WHERE id = ?", id) is None:
+            self._make_room()
+            self._keep(id, path, body, outputs, fee=fee)
+        self._finish(id)
+
+    def _keep(
+        self,
+        id: str,
+        path: str,
+        body: dict[str, Any],
+        outputs: Sequence[Output],
+        invoice: Invoice | None = None,
+        spent: Sequence[str] = (),
+        fee: int = 0,
+    ) -> None:
+        """The request is on disk with the secrets of what it asks for, and its inputs are set aside."""
         self._load_keys()
-        asked = [{"amount": each.amount, "id": self._keyset, "B_": each.blinded.point} for each in outputs]
+        sent = [{"amount": each.amount, "id": self._keyset, "B_": each.blinded.point} for each in outputs]
         kept = [
             [each.amount, self._keyset, each.blinded.secret, each.blinded.factor.hex(), each.ours] for each in outputs
         ]
+        payer, reference = (invoice.payer, invoice.reference) if invoice else (b"", "")
         with transaction(self._db):
-            row = (id, path, json.dumps({**body, "outputs": asked}), json.dumps(kept))
-            self._db.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, 0)", row)
+            row = (id, path, json.dumps({**body, "outputs": sent}), json.dumps(kept), payer, reference, fee)
+            self._db.execute("INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             self._db.executemany("UPDATE proofs SET spent = ? WHERE secret = ?", [(id, secret) for secret in spent])
-        return self._finish(id)
 
-    def _finish(self, id: str) -> list[dict[str, Any]]:
-        """What the request asked for is ours, or comes back to be given away. Asked again after a crash, the mint says what
-        it has said."""
-        path, body, outputs, done = self._db.execute(
-            "SELECT path, body, outputs, done FROM requests WHERE id = ?", (id,)
-        ).fetchone()
+    def _finish(self, id: str) -> None:
+        """What was asked for is ours, or on disk as means to be given away. Asked again after a crash, the mint says
+        what it has said."""
+        row = self._one("SELECT path, body, outputs, payer, reference, fee FROM asked WHERE id = ?", id)
+        assert row is not None, "it is on disk before it is asked"
+        path, body, outputs, payer, reference, fee = row
         asked, kept = json.loads(body), json.loads(outputs)
         restored = self._ask("/v1/restore", {"outputs": asked["outputs"]})
         answer = restored if len(restored.get("signatures", [])) == len(kept) else self._sent(id, path, asked)
-        proofs = []
+        own, given = [], []
         for signature, (amount, keyset, secret, factor, ours) in zip(answer["signatures"], kept, strict=True):
             hidden, key = Blinded(secret, bytes.fromhex(factor)), self._keys_of(keyset)[amount]
             if proof := signature.get("dleq"):  # of mints that give one
                 check_dleq(str(proof.get("e")), str(proof.get("s")), hidden.point, signature["C_"], key)
             opened = hidden.open(signature["C_"], key)
-            whole = {"amount": amount, "id": keyset, "secret": secret, "C": opened}
-            if proof and not ours:  # whoever gets the token can see by itself that the mint has signed it
-                whole["dleq"] = {"e": proof["e"], "s": proof["s"], "r": factor}
-            proofs.append((whole, ours))
-        if not done:
-            with transaction(self._db):
-                own = [(p["secret"], p["amount"], p["id"], p["C"]) for p, ours in proofs if ours]
-                self._db.executemany("INSERT OR IGNORE INTO proofs VALUES (?, ?, ?, ?, '')", own)
-                self._db.execute("UPDATE requests SET done = 1 WHERE id = ?", (id,))
-        return [proof for proof, ours in proofs if not ours]
+            if ours:
+                own.append((secret, amount, keyset, opened))
+                continue
+            given.append({"amount": amount, "id": keyset, "secret": secret, "C": opened})
+            if proof:  # whoever gets the token can see by itself that the mint has signed it
+                given[-1]["dleq"] = {"e": proof["e"], "s": proof["s"], "r": factor}
+        with transaction(self._db):
+            self._db.executemany("INSERT OR IGNORE INTO proofs VALUES (?, ?, ?, ?, '')", own)
+            self._db.execute("DELETE FROM proofs WHERE spent = ?", (id,))
+            if given:
+                ucr = sum(each["amount"] for each in given) * self._ucr_per_unit
+                content = json.dumps({"mint": self._mint, "proofs": given}).encode()
+                means = Means(self.name, payer, reference, ucr, content).encode()
+                self._db.execute("INSERT OR IGNORE INTO payments VALUES (?, ?)", (id, means))
+            else:
+                self._db.execute("INSERT OR IGNORE INTO done VALUES (?, ?)", (id, fee))
+            self._db.execute("DELETE FROM asked WHERE id = ?", (id,))
 
     def _sent(self, id: str, path: str, asked: dict[str, Any]) -> dict[str, Any]:
         """The mint's answer. Refused by it, nothing was signed: the inputs are free again, and the mint's keys, which it may
@@ -244,7 +295,7 @@ class Cashu:
             self._keyset = ""
             with transaction(self._db):
                 self._db.execute("UPDATE proofs SET spent = '' WHERE spent = ?", (id,))
-                self._db.execute("DELETE FROM requests WHERE id = ?", (id,))
+                self._db.execute("DELETE FROM asked WHERE id = ?", (id,))
             raise
 
     def _load_keys(self) -> None:
@@ -258,7 +309,7 @@ class Cashu:
     def _keys_of(self, keyset: str) -> dict[int, str]:
         """By amount; none of a keyset that the mint does not have. It signs with one, and stands by those before it."""
         self._load_keys()
-        if keyset not in self._keys and re.fullmatch(r"[0-9a-f]{16,66}", keyset):
+        if keyset not in self._keys and _HEX.fullmatch(keyset):
             for each in self._ask(f"/v1/keys/{keyset}").get("keysets", []):
                 self._keys[each["id"]] = {int(amount): key for amount, key in each["keys"].items()}
         return self._keys.get(keyset, {})
@@ -285,6 +336,16 @@ class Cashu:
                 Code.PEER_UNREACHABLE, f"The mint {self._mint} answered with something else than was asked."
             )
         return found
+
+
+def _proof(given: dict[str, Any]) -> dict[str, Any]:
+    """What stands in the means, as a token. Raises `ValueError`, `TypeError` or `KeyError`."""
+    amount, keyset, secret, signature = (given[name] for name in ("amount", "id", "secret", "C"))
+    if type(amount) is not int or amount <= 0 or not isinstance(secret, str) or not secret.isascii():
+        raise ValueError("no token")
+    if not _HEX.fullmatch(keyset) or not _HEX.fullmatch(signature):
+        raise ValueError("no token")
+    return {"amount": amount, "id": keyset, "secret": secret, "C": signature}
 
 
 def _id_of(proofs: Sequence[dict[str, Any]]) -> bytes:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from coincurve import PrivateKey, PublicKey
 
@@ -17,6 +17,10 @@ _DOMAIN: Final = b"Secp256k1_HashToCurve_Cashu_"
 _ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _TAGS: Final = frozenset(("sigflag", "locktime", "refund"))
 """That `locked` gives a secret."""
+_SIGNED: Final = ["SIG_INPUTS"]
+"""What `witness` gives: a signature on each token by itself."""
+TIME_S_MAX: Final = 2**53
+"""Every reader of JSON knows whole numbers up to here."""
 
 
 def hash_to_curve(secret: bytes) -> PublicKey:
@@ -97,7 +101,7 @@ def blinded(secret: str | None = None) -> Blinded:
 
 def locked(public_key: str, until_s: int = 0, refund: str = "") -> str:
     """A secret whose token only the holder of the key can spend; from `until_s` on, the holder of `refund` can as well."""
-    tags = [["sigflag", "SIG_INPUTS"]]
+    tags = [["sigflag", *_SIGNED]]
     if until_s:
         tags += [["locktime", str(until_s)], ["refund", refund]]
     return json.dumps(
@@ -107,20 +111,35 @@ def locked(public_key: str, until_s: int = 0, refund: str = "") -> str:
 
 def lock_of(secret: str) -> tuple[str, int]:
     """(key, time in seconds from when on somebody else may spend it; 0: never). ("", 0): anybody may, or a condition is set
-    that we do not know: by `pubkeys` and `n_sigs`, others can spend it at once (NUT-11)."""
+    that we do not know, or could not fulfil: by `pubkeys` and `n_sigs`, others can spend it at once, and by SIG_ALL the holder
+    has to sign the whole swap (NUT-11). Nor what another mint could read otherwise, or take for no condition at all, which
+    leaves the token to whoever knows the secret."""
     try:
-        kind, condition = json.loads(secret)
-        if kind != "P2PK":
+        kind, condition = json.loads(secret, object_pairs_hook=_each_once, parse_constant=_no_number)
+        listed, data = condition.get("tags", []), condition["data"]
+        tags = {name: values for name, *values in listed}
+        texts = [secret, condition["nonce"], data, *(text for tag in listed for text in tag)]
+        if kind != "P2PK" or not all(isinstance(text, str) and text.isascii() for text in texts):
             return "", 0
-        names = [name for name, *_ in condition.get("tags", [])]
-        if len(set(names)) != len(names) or not _TAGS.issuperset(names):
+        if len(tags) != len(listed) or not _TAGS.issuperset(tags) or tags.get("sigflag", _SIGNED) != _SIGNED:
             return "", 0
-        if "locktime" not in names:
-            return str(condition["data"]), 0
-        (until_s,) = (int(time_s) for name, *times in condition["tags"] if name == "locktime" for time_s in times)
-        return (str(condition["data"]), until_s) if until_s > 0 else ("", 0)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        if "locktime" not in tags:
+            return data, 0
+        (time_s,) = tags["locktime"]
+        return (data, int(time_s)) if time_s.isdecimal() and 0 < int(time_s) <= TIME_S_MAX else ("", 0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return "", 0
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values by one name, every reader takes another."""
+    if len(found := dict(pairs)) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def witness(secret: str, key: PrivateKey) -> str:

@@ -19,13 +19,13 @@ from ...protocol.limits import MEANS_BYTES_MAX
 from ...protocol.means import Means
 from ..store import BUSY_S
 from ..transaction import transaction
-from .rail import Invoice, Taken, payment_id, read_means
+from .rail import Invoice, Taken, check_paid, invoice_id, payment_id, read_means
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     party BLOB NOT NULL, reference TEXT NOT NULL, ours_ucr INTEGER NOT NULL, theirs_ucr INTEGER NOT NULL,
     PRIMARY KEY (party, reference)) STRICT;
-CREATE TABLE IF NOT EXISTS paid (reference TEXT PRIMARY KEY, means BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS payments (id TEXT PRIMARY KEY, means BLOB NOT NULL) STRICT;
 """
 _CONTEXT = b"fallow/1/set-off"
 
@@ -70,9 +70,10 @@ class Ledger:
 
     def pay(self, invoice: Invoice) -> bytes:
         """By waiving what the payee owes us."""
-        payee = _party(invoice.address)
+        payee, name = _party(invoice.address), invoice_id(self.name, invoice)
         with transaction(self._db):
-            if row := self._db.execute("SELECT means FROM paid WHERE reference = ?", (invoice.reference,)).fetchone():
+            if row := self._db.execute("SELECT means FROM payments WHERE id = ?", (name,)).fetchone():
+                check_paid(row[0], invoice, invoice.ucr)
                 return bytes(row[0])
             if (owed_ucr := self.owed_ucr(payee)[0]) < invoice.ucr:
                 message = f"The payee owes us {owed_ucr} ucr, and {invoice.ucr} are to be set off."
@@ -81,7 +82,7 @@ class Ledger:
             body = encode([self._party, payee, self._key.sign(signed).signature])
             means = Means(self.name, invoice.payer, invoice.reference, invoice.ucr, body).encode()
             self._set_off(payee, payment_id(self.name, signed), invoice.ucr)
-            self._db.execute("INSERT INTO paid VALUES (?, ?)", (invoice.reference, means))
+            self._db.execute("INSERT INTO payments VALUES (?, ?)", (name, means))
         return means
 
     def take(self, means: bytes) -> Taken:

@@ -83,8 +83,7 @@ def open_rails(settings: RailSettings, folder: Path, key: SigningKey, stack: Exi
 
     Raises `ConfigError(package_missing)` if a rail needs what is not installed.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ledger = Ledger(folder / "ledger.sqlite", key)
+    ledger = open_ledger(folder, key)
     stack.callback(ledger.close)
     rails: dict[str, Rail] = {LEDGER: ledger}
     if settings.cashu:
@@ -110,6 +109,12 @@ def open_rails(settings: RailSettings, folder: Path, key: SigningKey, stack: Exi
         stack.callback(bank.close)
         rails[BANK] = bank
     return rails
+
+
+def open_ledger(folder: Path, key: SigningKey) -> Ledger:
+    """The ledger of mutual debts among the party's rails."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Ledger(folder / "ledger.sqlite", key)
 
 
 def _cashu(table: Mapping[str, object]) -> CashuSettings:

@@ -16,7 +16,8 @@ from typing import Protocol
 
 from blake3 import blake3
 
-from ...protocol.errors import Code, RemoteProtocolError
+from ...protocol.codec import encode
+from ...protocol.errors import Code, Refused, RemoteProtocolError
 from ...protocol.means import Means, decode_means_untrusted
 from ..store import Payment
 
@@ -33,7 +34,7 @@ class Invoice:
     """The payee's on this rail, as its own `address` has it."""
     ucr: int
     reference: str
-    """The same invoice is paid once."""
+    """The payer's name for the payment: with payer and payee it is what a payment is known by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class Rail(Protocol):
     def pay(self, invoice: Invoice) -> bytes:
         """The means that settle it; the same ones if it was paid before.
 
-        Raises `Refused(credit_exhausted)` if there is not so much to pay with, `NetworkError` if the rail cannot be reached:
+        Raises `Refused`: `credit_exhausted` if there is not so much to pay with, `bad_config` if the same payer has paid the
+        same payee another amount under this reference; `NetworkError` if the rail cannot be reached:
         then nothing was paid, or the next try finds that it was.
         """
 
@@ -78,6 +80,21 @@ def read_means(means: bytes, rail: str) -> Means:
     if found.rail != rail:
         raise RemoteProtocolError(Code.BAD_RECORD, f"These are means of {found.rail!r}, not of {rail!r}.")
     return found
+
+
+def invoice_id(rail: str, invoice: Invoice) -> str:
+    """What its payer knows the payment by. The same reference, to another node, is another payment."""
+    return payment_id(rail, encode([invoice.payer, invoice.payee, invoice.reference])).hex()
+
+
+def check_paid(means: bytes, invoice: Invoice, ucr: int) -> None:
+    """Raises `Refused(bad_config)` unless these means of its id settle so much: then it is another payment that was meant."""
+    if (paid_ucr := decode_means_untrusted(means).ucr) != ucr:
+        message = (
+            f"{invoice.reference!r} has paid this node {paid_ucr} ucr before, not {ucr}. Nothing was paid now;"
+            " give another payment another reference."
+        )
+        raise Refused(Code.BAD_CONFIG, message)
 
 
 def payment_id(rail: str, body: bytes) -> bytes:

@@ -23,6 +23,8 @@ STEPS_MAX: Final = 64
 """Decisions between two moments: the clock, a tariff and the wait change a handful of things in a quarter of an hour."""
 STEP_MS: Final = 1000
 """At least from one to the next."""
+HOLDS_MS_MAX: Final = 10 * 60_000
+"""A node that runs writes a moment at least every five minutes: from twice that on, nobody knows what held after the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ def seen(board: Board, now_ms: int) -> tuple[tuple[str, Signal, Value | str], ..
 
 
 def replay(rules: Rules, moments: Sequence[Moment], until: Now | None = None) -> Iterator[Stretch]:
-    """What the rules would have made of the moments, from each to the next of the same run; of the last to `until`."""
+    """What the rules would have made of the moments, from each to the next of the same run; of the last to
+    `until`, but for no longer than it can be taken to have held."""
     memory, run = Memory(), None
     for moment, next_ in pairwise([*moments, None]):
         assert moment is not None
@@ -102,7 +105,7 @@ def replay(rules: Rules, moments: Sequence[Moment], until: Now | None = None) ->
         if next_ is not None:
             end_ms = next_.now.ms if next_.run == run else moment.now.ms
         else:
-            end_ms = until.ms if until else moment.now.ms
+            end_ms = min(until.ms, moment.now.ms + HOLDS_MS_MAX) if until else moment.now.ms
         here = Rules(
             rules.kind, rules.preferences, rules.settle_ms, moment.draw, moment.unmetered_only or rules.unmetered_only,
             rules.sensed,

@@ -9,6 +9,7 @@ from typing import Final, NoReturn, TypeVar
 
 import trio
 
+from ..causes import leaves
 from ..machine import boot_ms as boot_ms
 from ..rules.readings import Board, Reading
 from ..rules.signals import Signal, Value
@@ -96,17 +97,12 @@ async def keep(feed: Feed, read: Callable[[Feed], Awaitable[None]]) -> NoReturn:
         try:
             await read(feed)
         except* (SensorError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as group:
-            why = _words(_first(group))
+            why = _words(next(leaves(group)))
         feed.lose(why)
         if trio.current_time() - began > STEADY_S:
             wait_s = RETRY_S
         await trio.sleep(wait_s * random.uniform(0.8, 1.2))
         wait_s = min(RETRY_S_MAX, 2 * wait_s)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _words(error: BaseException) -> str:

@@ -65,17 +65,22 @@ class Nvml:
             for index, handle in enumerate(self._devices)
         ]
 
-    def limits_w(self, index: int) -> tuple[float, float, float]:
-        """The least and the most watts that the accelerator may be capped to, and its default. Raises `NvmlError`."""
-        least, most, default = ctypes.c_uint(), ctypes.c_uint(), ctypes.c_uint()
-        self._check("nvmlDeviceGetPowerManagementDefaultLimit", self._devices[index], ctypes.byref(default))
+    def limit_w(self, index: int) -> float:
+        """What the accelerator is capped to now. Raises `NvmlError`."""
+        limit = ctypes.c_uint()
+        self._check("nvmlDeviceGetPowerManagementLimit", self._devices[index], ctypes.byref(limit))
+        return limit.value / 1000
+
+    def limits_w(self, index: int) -> tuple[float, float]:
+        """The least and the most watts that the accelerator may be capped to. Raises `NvmlError`."""
+        least, most = ctypes.c_uint(), ctypes.c_uint()
         self._check(
             "nvmlDeviceGetPowerManagementLimitConstraints",
             self._devices[index],
             ctypes.byref(least),
             ctypes.byref(most),
         )
-        return least.value / 1000, most.value / 1000, default.value / 1000
+        return least.value / 1000, most.value / 1000
 
     def cap(self, index: int, watts: float) -> None:
         """The accelerator draws no more than this. Raises `NvmlError`: only root may."""

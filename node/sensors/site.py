@@ -17,6 +17,7 @@ import h11
 import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
+from ..causes import leaves
 from ..rules.readings import Reading
 from ..rules.signals import KINDS, Signal
 from .config import Site
@@ -199,7 +200,4 @@ async def _listen(config: Site, feed: Feed) -> None:
                 serve, host.strip("[]"), int(port), None, max_message_size=MESSAGE_BYTES_MAX, disconnect_timeout=1.0
             )
     except* OSError as group:
-        first = group.exceptions[0]
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise SensorError(f"{config.ocpp} cannot be listened at: {first}") from None
+        raise SensorError(f"{config.ocpp} cannot be listened at: {next(leaves(group))}") from None

@@ -129,6 +129,10 @@ _ALL: Final = (
         "non-payer", _C, "non_payer", "takes windows and signs no voucher", "two windows without a voucher, and no more;"
         " and all newcomers together get a share of a node's day (`strangers_ppm`, which a test network sets to all of it)",
     ),
+    Adversary(
+        "false-accuser", _C, "false_accuser", "says of good work before judges that it is wrong, to have back what it paid",
+        "judges whom both sides agreed on run the work themselves; who accuses falsely bears the fee, and is heard no more",
+    ),
 )  # fmt: skip
 
 ADVERSARIES: Final[Mapping[str, Adversary]] = MappingProxyType({each.name: each for each in _ALL})

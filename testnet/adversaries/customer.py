@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import trio
 
@@ -19,7 +20,8 @@ from ...client.execution import Desk, Execution, Request, execute
 from ...client.mesh import Mesh
 from ...client.scheduler import Need
 from ...client.team import Team
-from ...protocol.bundle import GENERATE
+from ...protocol.bundle import GENERATE, Manifest
+from ...protocol.envelope import Signed
 from ...protocol.errors import FallowError
 from ...protocol.identity import peer_key_untrusted
 from ...protocol.policy import check_commitment
@@ -49,7 +51,15 @@ class Outcome:
 class Customer:
     """One client, before one node and with an eye on another."""
 
-    def __init__(self, team: Team, opened: ClientBundle, prompt: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        team: Team,
+        opened: ClientBundle,
+        prompt: tuple[int, ...],
+        judges: Mapping[bytes, str] = MappingProxyType({}),
+    ) -> None:
+        """`judges` are addresses of verifiers, by owner."""
+        self.judges = judges
         self._team = team
         self._opened = opened
         self._prompt = prompt
@@ -57,6 +67,11 @@ class Customer:
     @property
     def desk(self) -> Desk:
         return self._team.desk
+
+    @property
+    def manifest(self) -> Signed[Manifest]:
+        """Of the bundle that it orders."""
+        return self._opened.signed
 
     async def node(self, *avoid: Node, wanted: bytes | None = None) -> Node:
         """One that takes the work, and is none of those. Raises `Refused(no_executor)`."""
@@ -84,7 +99,7 @@ class Customer:
 async def customer(mesh: Mesh, bundle: str) -> AsyncIterator[Customer]:
     """A customer of the mesh for one bundle."""
     opened = await mesh._open(bundle, GENERATE)
-    yield Customer(mesh._team, opened, opened.tokenizer.prompt(PROMPT))
+    yield Customer(mesh._team, opened, opened.tokenizer.prompt(PROMPT), mesh._trust.verifiers)
 
 
 Attack = Callable[[Customer, bytes | None], Awaitable[list[Outcome]]]

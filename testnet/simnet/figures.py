@@ -55,8 +55,12 @@ class Figures:
     """Jobs whose executor left, was killed or froze in the middle."""
     resumed: int
     """Of these, so many were continued elsewhere."""
+    unserved: int
+    """Ended with a reason and without a result."""
+    unserved_nobody: int
+    """Of these, so many because nobody who has the bundle was there, or free, for as long as a client waits."""
     lost: int
-    """Without a result by their deadline."""
+    """Ended with neither a result nor a reason, or never: there must be none."""
     in_class: float | None
     """The share of completed jobs whose first token came within `load.first_token_ms_max`."""
     first_token_ms: Spread

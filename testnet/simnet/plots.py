@@ -111,7 +111,7 @@ def _up(axis: Axes | None, t_h: Sequence[float], series: Series) -> bool:
 def _jobs(axis: Axes | None, t_h: Sequence[float], series: Series) -> bool:
     if axis is None:
         return any(series.get("asked", ()))
-    for name in ("asked", "interrupted", "lost"):
+    for name in ("asked", "interrupted", "unserved"):
         if any(series[name]):
             axis.plot(t_h, series[name], label=name)
     axis.set_ylabel("jobs an hour")

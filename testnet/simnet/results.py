@@ -11,6 +11,7 @@ from .sweeps import Value
 
 SHOWN: Final = (
     "asked",
+    "unserved",
     "lost",
     "interrupted",
     "resumed",

@@ -105,6 +105,11 @@ class Faults:
     # Clients.
     double_spenders: float = _share()
     non_payers: float = _share()
+    false_accusers: float = _share()
+    """Say of good work, before judges, that it is wrong."""
+    # Judges; there are as few as make a committee.
+    corrupt_judges: float = _share()
+    """Find whatever they look at to be wrong. With two of three, who is judged has nobody left."""
     # Members of feeders.
     feeder_liars: float = _share()
     """Lend what they do not have, to everybody, and in others' names."""
@@ -140,7 +145,7 @@ class Load:
     daily: bool = False
     """Demand follows the clients' local day instead of being the same at every hour."""
     deadline_s: float = _number(120.0, 1.0, 86_400.0)
-    """A job that has no result by then is lost."""
+    """A job that has no result by then ends without one."""
     first_token_ms_max: float = _number(2000.0, 1.0, 600_000.0)
     """The latency class that is asked for: a first token by then, or the class was missed."""
 
@@ -169,8 +174,8 @@ class Bundle:
 class Assurance:
     """How results are checked. The parameters are those of the design's adaptive audits.
 
-    With every task the clients' own code has all of them but policy and floor; what is held is the price of real receipts, and
-    since nobody plays the judges there, nothing of it is forfeited.
+    With every task the clients' own code has all of them but policy and floor; what is held is the price of real receipts,
+    and whoever is found to lie forfeits it before judges.
     """
 
     policy: str = "adaptive"
@@ -221,7 +226,7 @@ class Bounds:
     """A node that is gone is named no longer than that: a record's 30 minutes, and the tolerance of clocks."""
     wrong_share: float = _share(1.0)
     """Of completed jobs, so many may be wrong."""
-    lost_share: float = _share(1.0)
+    unserved_share: float = _share(1.0)
     """Of jobs asked, so many may end without a result."""
 
 

@@ -15,8 +15,7 @@ from heapq import nsmallest
 from typing import Final
 
 from ...node.announcing import LOOK_ROUNDS
-from ...node.network.dht import REFRESH_S, SOUGHT_S
-from ...node.network.idle import IDLE_S
+from ...node.network.dht import REFRESH_S, SOUGHT_S, TURNS
 from ...node.network.walk import FANOUT
 from ...node.presence import ANNOUNCE_S
 from ...node.probing import EVERY_S, PEERS_MAX
@@ -41,8 +40,6 @@ RELAYS: Final = 2
 """Connections that a car keeps while nothing happens."""
 SHARD_PROVIDERS: Final = 128
 """Under one key, at most: half of what an index node keeps of one, so that it may double before anybody looks again."""
-LINGER_S: Final = IDLE_S
-"""For so long a connection stays after its last use; it costs `idle_s` meanwhile."""
 STANDING_MAX: Final = 192
 """Connections that others began, of an index node."""
 
@@ -61,6 +58,8 @@ class Bytes:
     """The same of a provider record."""
     connect: float
     """A connection begun, with both sides identified, and ended."""
+    passing: float
+    """One begun for a question of the table, and ended with it; without that question."""
     profile: float
     """A question for a profile and its answer, on a fresh stream."""
     probe: float
@@ -76,9 +75,10 @@ class Expected:
     nodes: int
     asked: float
     """Peers that one search asks."""
+    told: float
+    """Peers that keep what is said to those whom a search came to."""
     wire: Bytes
     announce_s: float = ANNOUNCE_S
-    linger_s: float = LINGER_S
     index_share: float = INDEX_SHARE
     parked: float = PARKED
     trips_day: float = TRIPS_DAY
@@ -103,33 +103,33 @@ class Expected:
     @property
     def contacts(self) -> float:
         """Peers whom a key is said to in a round, those asked on the way to them among them."""
-        return self.sought * self.asked + (1 - self.sought) * min(FANOUT, self.asked)
+        return self.sought * self.asked + (1 - self.sought) * self.told / TURNS
 
     @property
-    def _fresh(self) -> float:
-        """Bytes for each peer whom nobody asked of late."""
-        return self.wire.connect if self.linger_s < self.announce_s else 0.0
+    def records(self) -> float:
+        """Of one key, given to others in a round."""
+        return self.sought * self.told + (1 - self.sought) * self.told / TURNS
 
     @property
     def announce(self) -> float:
-        """Bytes of a round: each key said to those who keep it, some sought first; on connections that still stand, or new
-        ones; and a look at the shards now and then."""
+        """Bytes of a round: each key said to those who keep it, some sought first, each on a connection of its own; and a look
+        at the shards now and then."""
         return self.announcements(1, KEYS) + 2 * LOOKED * self.look
 
     def announcements(self, profiles: float, records: float) -> float:
         """Bytes of so many profiles and provider records, each put where it belongs."""
-        said = (profiles + records) * (self.sought * self.search + self.contacts * self._fresh)
-        return said + min(FANOUT, self.asked) * (profiles * self.wire.put + records * self.wire.provide)
+        said = (profiles + records) * (self.sought * self.search + self.contacts * self.wire.passing)
+        return said + self.records * (profiles * self.wire.put + records * self.wire.provide)
 
     @property
     def look(self) -> float:
         """Bytes of one look at a shard."""
-        return self.finding + self.asked * self._fresh
+        return self.finding + self.asked * self.wire.passing
 
     @property
     def refreshing(self) -> float:
-        """The search for its own neighbours, and one for others."""
-        return 2 * self.asked * (self.wire.ask + self.wire.connect) / REFRESH_S
+        """Index nodes' searches for their own neighbours, by each node that there is. Others search often enough."""
+        return self.index_share * self.asked * (self.wire.ask + self.wire.passing) / REFRESH_S
 
     @property
     def announcing(self) -> float:
@@ -137,14 +137,13 @@ class Expected:
 
     @property
     def returning(self) -> float:
-        """Joining, a connection to each peer that is asked, and announcing at once."""
+        """Joining, and announcing at once."""
         return self.trips_day / DAY_S * (self.join + self.announce)
 
     @property
     def join(self) -> float:
         """Bytes of coming back, but for announcing."""
-        contacts = (2 + KEYS if self.linger_s >= self.announce_s else 1) * self.asked
-        return contacts * self.wire.connect + self.search
+        return self.search + self.asked * self.wire.passing + RELAYS * self.wire.connect
 
     @property
     def measuring(self) -> float:
@@ -152,14 +151,8 @@ class Expected:
 
     @property
     def standing(self) -> float:
-        """Connections of a node: to its relays, and to whom it asked of late."""
-        return self.standing_with(1 + KEYS)
-
-    def standing_with(self, keys: float) -> float:
-        """The same with so many keys."""
-        of_late = min(1.0, self.linger_s / self.announce_s) * (keys * self.contacts + 2 * LOOKED * self.asked)
-        of_late += min(1.0, self.linger_s / REFRESH_S) * 2 * self.asked
-        return RELAYS + min(of_late, self.index)
+        """Connections of a node: to its relays, and to those that it probes. Those to whom it says its keys end at once."""
+        return RELAYS + PEERS_MAX
 
     @property
     def idling(self) -> float:
@@ -197,10 +190,12 @@ class Expected:
 
     def holder(self, depth: int) -> float:
         """Records of one popular key that reach each of the index nodes that hold it, a second."""
-        return self.popular / float(2**depth) / self.announce_s
+        return self.popular / float(2**depth) * self.records / self.told / self.announce_s
 
 
-WIRE: Final = Bytes(ask=1350, provider=149, put=1506, provide=439, connect=2823, profile=1975, probe=237, idle_s=39)
+WIRE: Final = Bytes(
+    ask=1350, provider=149, put=1506, provide=439, connect=2617, passing=2732, profile=1975, probe=237, idle_s=39
+)
 """As measured by `python benchmarks/traffic.py` on 2026-11-28."""
 
 

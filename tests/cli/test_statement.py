@@ -30,12 +30,18 @@ __all__ = ["say"]
 
 NOVEMBER, DECEMBER = period_of("2026-11"), period_of("2026-12")
 PAYER_KEY = bytes(PAYER.verify_key)
+JUDGE_KEY = bytes([9]) * 32
 
 
 def pay(state: Path, ucr: int, fee_ucr: int = 0, *, at_ms: int = NOVEMBER.begins_ms, reference: str = "x") -> None:
     with closing(Journal(state)) as journal:
         number = len(reference).to_bytes(32, "big")
         journal.add_payment(Payment(number, PAYER_KEY, "bank", ucr, fee_ucr, reference, at_ms))
+
+
+def judge(state: Path, party: bytes, ucr: int, *, at_ms: int = NOVEMBER.begins_ms, number: int = 0) -> None:
+    with closing(Journal(state)) as journal:
+        journal.add_fees(number.to_bytes(32, "big"), {party: ucr}, at_ms)
 
 
 @pytest.mark.parametrize("text", ["2026-13", "2026-00", "26-11", "2026-1", "2026-11-01", "november", "", "٢٠٢٦"])
@@ -64,6 +70,20 @@ def test_a_month_names_every_receipt_and_payment(tmp_path: Path, say: Say) -> No
     assert receipts == [row.receipt.hex() for row in earnings(tmp_path)]
     assert list(said["payers"]) == [PAYER_KEY.hex()]
     assert say("statement", "--month", "2026-12", "--state", tmp_path)["lines"] == []
+
+
+def test_the_fee_of_a_dispute_is_a_line_of_its_own(tmp_path: Path, say: Say) -> None:
+    fill(tmp_path, (100, 50))
+    judge(tmp_path, PAYER_KEY, 9)
+    for number in (1, 2):
+        judge(tmp_path, bytes([number]) * 32, -3)
+    said = say("statement", "--month", "2026-11", "--state", tmp_path)
+    assert (said["totals"]["fee_ucr"], said["totals"]["net_ucr"]) == (-3, 103)
+    assert {key: totals["fee_ucr"] for key, totals in said["payers"].items()} == {
+        PAYER_KEY.hex(): -9, (bytes([1]) * 32).hex(): 3, (bytes([2]) * 32).hex(): 3,
+    }  # fmt: skip
+    owed = say("settle", "--state", tmp_path)["debts"]
+    assert [(row["payer"], row["owed_ucr"], row["open_ucr"]) for row in owed] == [(PAYER_KEY.hex(), 159, 109)]
 
 
 def test_a_spreadsheet_gets_the_same_and_no_formula(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,18 +153,29 @@ def test_a_form_that_is_none(tmp_path: Path, say: Say, form: str) -> None:
 
 AMOUNTS = st.lists(st.integers(1, 3_000_000), min_size=1, max_size=6)
 PAID = st.lists(st.tuples(st.integers(1, 3_000_000), st.integers(0, 100)), max_size=3)
+JUDGED = st.lists(st.tuples(st.booleans(), st.integers(-9_000, 9_000)), max_size=3)
 DAYS = st.integers(0, 60)
 
 
 @settings(max_examples=25, deadline=None)
-@given(AMOUNTS, PAID, DAYS)
-def test_sums_reconcile_to_the_micro_credit(amounts: list[int], paid: list[tuple[int, int]], days: int) -> None:
+@given(AMOUNTS, PAID, JUDGED, DAYS)
+def test_sums_reconcile_to_the_micro_credit(
+    amounts: list[int], paid: list[tuple[int, int]], judged: list[tuple[bool, int]], days: int
+) -> None:
     """Periods with the whole, lines with sums, and both kinds of ledger with the statement."""
     with TemporaryDirectory() as folder:
         state = Path(folder)
         fill(state, tuple(amounts), at_ms=NOVEMBER.begins_ms + days * 86_400_000)
         for number, (ucr, fee_share) in enumerate(paid):
             pay(state, ucr, ucr * fee_share // 100, at_ms=NOVEMBER.begins_ms + number, reference="x" * (number + 1))
+        for number, (of_payer, ucr) in enumerate(judged):
+            judge(
+                state,
+                PAYER_KEY if of_payer else JUDGE_KEY,
+                ucr,
+                at_ms=NOVEMBER.begins_ms + number * 86_400_000,
+                number=number,
+            )
         rows = earnings(state)
         months = [statement(state, period_of(f"2026-{month:02d}")).totals for month in (11, 12)]
         year = statement(state, period_of("2026"), 12_345)
@@ -162,6 +193,8 @@ def expected(year: Statement) -> dict[str, int]:
     totals, due, held = year.totals, Counter[str](), Counter[str]()
     payer = f"P{PAYER_KEY.hex()[:16]}"
     due[f"Assets:Due:{payer}"] = totals.due_ucr - totals.settled_ucr
+    for fee in year.fees:
+        due[f"Assets:Due:P{fee.party.hex()[:16]}" if fee.ucr > 0 else "Assets:Rails:Ledger"] += fee.ucr
     held[f"Assets:Held:{payer}"] = totals.held_ucr
     return {
         account: ucr
@@ -169,7 +202,7 @@ def expected(year: Statement) -> dict[str, int]:
             **due, **held, "Income:Work": -totals.due_ucr - totals.held_ucr - totals.forfeited_ucr,
             "Expenses:Forfeited": totals.forfeited_ucr, "Expenses:Fees": totals.fee_ucr,
             "Expenses:Energy": totals.energy_ucr or 0, "Liabilities:Energy": -(totals.energy_ucr or 0),
-            "Assets:Rails:Bank": totals.settled_ucr - totals.fee_ucr,
+            "Assets:Rails:Bank": totals.settled_ucr - sum(payment.fee_ucr for payment in year.payments),
         }.items()
         if ucr
     }  # fmt: skip

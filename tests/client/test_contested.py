@@ -1,244 +1,266 @@
-"""Disputes between the two sides of an order, before verifiers that are real processes: each kind, both ways."""
+"""What two sides of an order take before judges, all real processes: each kind, both ways, and what comes of it."""
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import sqlite3
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from nacl.signing import SigningKey
 
-from fallow.client import Answer, Mesh
 from fallow.client.answering import answer_at
-from fallow.client.contesting import Contested, answer, bring, claim, shown, take_off, tell, to_answer
+from fallow.client.contesting import shown, tell
+from fallow.client.disputing import read_reply
+from fallow.node.books import period_of, statement
 from fallow.node.keys import load_or_create
-from fallow.node.store import JOURNAL, debts, earnings
-from fallow.protocol.disputes import BY_PAYER, DISMISSED, UPHELD, Decided, Decision, Dispute, Kind
+from fallow.node.rails.ledger import Ledger
+from fallow.node.store import JOURNAL, debts, earnings, fees, payments
+from fallow.protocol.disputes import DISMISSED, UPHELD, Kind, share_ucr
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, Refused
 from fallow.protocol.identity import peer_key_untrusted
+from fallow.protocol.messages import VERDICT_PROTOCOL, VerdictRequest, encode_message
 from fallow.protocol.opening import Opening
-from fallow.testnet.record import LocalNode
 
-from .test_disputes import verifiers
-from .test_policies import EVEN, MOODY, NEVER, ODD, ask, nodes
+from .court import FEE, Court, court, earned, eventually, said, waiting
+from .test_policies import EVEN, MOODY, NEVER, ODD, ask
 
-ANSWER_MS = 3_000
-FEE = 9
+NOWHERE = "/ip4/127.0.0.1/tcp/1/p2p/"
 
 
-@dataclass
-class Court:
-    """A client, nodes, and the judges that both trust."""
-
-    mesh: Mesh
-    nodes: list[LocalNode]
-    judges: dict[bytes, str]
-    home: Path
-
-    @property
-    def payer(self) -> SigningKey:
-        return self.mesh._team.desk.key
-
-    def records(self, given: Answer, node: LocalNode, role: str = "executor") -> tuple[Contested, list[Signed[Any]]]:
-        """The last receipt of a node under an answer, and all the records of it, with the channel."""
-        channel = self.mesh._team.desk.wallet.channel_to(peer_key_untrusted(node.peer_id))
-        assert channel is not None
-        known = {one.id: one for one in given.proof.records}
-        receipt = [paid.signed for paid in given.receipts if (paid.executor, paid.role) == (node.peer_id, role)][-1]
-        return Contested(channel.channel, known[receipt.record.order], receipt), [*known.values(), channel.channel]
-
-    async def claim(
-        self, kind: Kind, at: Contested, proof: bytes, node: LocalNode, fee: int = FEE
-    ) -> tuple[Signed[Dispute], Callable[[], Any]]:
-        """The dispute, and how to bring it (again)."""
-        desk = self.mesh._team.desk
-        key = self.payer if kind in BY_PAYER else load_or_create(Path(node.state) / "node.key")
-        dispute = claim(kind, at, proof, key, desk.now_ms(), fee_ucr=fee, answer_ms=ANSWER_MS)
-
-        async def again() -> Decided:
-            return await bring(desk.network, self.judges, at, dispute, proof, desk.now_ms(), addresses=node.addresses)
-
-        return dispute, again
-
-    async def plead(self, at: Contested, dispute: Signed[Dispute], proof: bytes) -> Decided:
-        """The payer finds the dispute at a judge, and answers."""
-        desk = self.mesh._team.desk
-        found = await to_answer(desk.network, next(iter(self.judges.values())), bytes(self.payer.verify_key))
-        assert [one.id for one in found] == [dispute.id]
-        plea = answer(dispute.id, proof, self.payer)
-        return await bring(desk.network, self.judges, at, dispute, proof, desk.now_ms(), plea=plea)
-
-
-@asynccontextmanager
-async def court(tmp_path: Path, home: Path, *more: dict[str, Any]) -> AsyncIterator[Court]:
-    words = ("--answer-s", str(ANSWER_MS // 1000), "--fee", "3")
-    with verifiers(tmp_path, home, *words) as judges:
-        with (home / "trust.toml").open("a") as stream:
-            for number, (owner, address) in enumerate(judges):
-                stream.write(f'\n[[owner]]\nname = "judge {number}"\nkey = "{owner}"\nverifier = "{address}"\n')
-        agreed = {"arbiters": [owner for owner, _ in judges]}
-        async with nodes(tmp_path / "net", home, *({**agreed, **each} for each in more), within_s=600) as (
-            running,
-            mesh,
-        ):
-            yield Court(mesh, running, {bytes.fromhex(owner): address for owner, address in judges}, home)
-
-
-async def eventually(again: Callable[[], Any]) -> Decided:
-    """What is decided once the time to answer is over."""
-    while True:
-        try:
-            return await again()  # type: ignore[no-any-return]
-        except Refused as refused:
-            if refused.code is not Code.TIMED_OUT:
-                raise
-            await trio.sleep(refused.retry_after_ms / 1000)
-
-
-def said(decided: Decided) -> Decision:
-    assert len(decided.decisions) >= 2
-    assert len({one.signer for one in decided.decisions}) == len(decided.decisions)
-    return decided.decisions[0].record
-
-
-@pytest.mark.timeout(600)  # verifiers and nodes, each with its worker
-@pytest.mark.spec("A-28", "A-30", "A-31", "A-32", "P-29", "P-30")
-async def test_what_the_payer_says_of_the_payee(tmp_path: Path, new_home: Callable[[], Path]) -> None:
+@pytest.mark.timeout(600)  # three verifiers and four nodes, each with its worker, started once for all of it
+@pytest.mark.spec("A-27", "A-28", "A-29", "A-30", "A-31", "A-32", "P-28", "P-29", "P-30")
+async def test_disputes_of_a_client_and_its_nodes(tmp_path: Path, new_home: Callable[[], Path]) -> None:
     bad = {"worker_command": MOODY, "sandbox": "off"}
-    async with court(tmp_path, new_home(), {}, bad) as at:
-        honest, liar = at.nodes
-        desk = at.mesh._team.desk
-
-        # The answer is wrong: run again by the judges, and what is held is forfeited at once.
-        lie = await ask(at.mesh, EVEN, [liar], NEVER)
-        contested, records = at.records(lie, liar)
-        proof = shown(records, lie.proof.openings)
-        _, again = await at.claim(Kind.WRONG, contested, proof, liar)
-        decided = await again()
-        decision = said(decided)
-        assert (decision.outcome, decision.loser) == (UPHELD, contested.order.record.executor)
-        assert decision.withheld_ucr == contested.receipt.record.amount_ucr
-        channel = desk.wallet.channel_to(contested.order.record.executor)
-        assert channel is not None
-        held = channel.held_ucr(desk.now_ms())
-        assert held > 0
-        assert await take_off(desk, liar.addresses, channel, decided) == min(held, decision.withheld_ucr + FEE)
-        assert sum(row.forfeited_ucr for row in earnings(Path(liar.state))) == min(held, decision.withheld_ucr + FEE)
-
-        # A checker that signs both ways: two findings under one order.
-        checked = await ask(at.mesh, ODD, [honest], "quorum:2/2", 20)
-        contested, records = at.records(checked, liar, "checker")
-        finding = next(
-            one for one in records if one.record.RECORD == "attestation" and one.record.order == contested.order.id
-        )
-        key = load_or_create(Path(liar.state) / "node.key")
-        other = sign(replace(finding.record, gaps_micro=tuple(g + 1 for g in finding.record.gaps_micro)), key)
-        _, again = await at.claim(Kind.TWO_FACED, contested, shown([*records, other]), liar, 3)
-        decision = said(await again())
-        assert (decision.outcome, decision.withheld_ucr) == (UPHELD, contested.receipt.record.amount_ucr)
-
-        # A node that does not find its receipt in its books denies it: but it has signed it.
-        with sqlite3.connect(Path(liar.state) / JOURNAL) as books:
-            books.execute("DELETE FROM receipts WHERE id = ?", (contested.receipt.id,))
-        _, again = await at.claim(Kind.DISOWNED, contested, shown(records), liar)
-        decision = said(await again())
-        assert (decision.outcome, decision.reason) == (UPHELD, "the payee denies what it has signed")
-        assert decision.due_ucr == contested.receipt.record.amount_ucr
-
-        # A false accusation: the payee has it on disk that the payer owes the fee, once.
-        contested, records = at.records(checked, honest)
-        kept = tmp_path / "answer.proof"
-        kept.write_bytes(checked.proof.file(openings=True))
-        for _ in range(2):
-            told = await say(at, "wrong", contested, "--proof", str(kept), "--at", honest.addresses[0])
-            assert (told["outcome"], told["loser"]) == (DISMISSED, bytes(at.payer.verify_key).hex())
-            assert (told["due_ucr"], told["fee_ucr"], told["told"]) == (contested.receipt.record.amount_ucr, FEE, True)
-        assert [row.owed_ucr for row in debts(Path(honest.state))] == [earned(honest) + FEE]
-
-        # Whoever owes a judge a fee is not heard again before it is paid: not even where the node stands by its receipt.
-        _, again = await at.claim(Kind.DISOWNED, contested, shown(records), honest)
-        with pytest.raises(Refused) as caught:
-            await again()
-        assert caught.value.code is Code.UNPAID
+    async with court(tmp_path, new_home(), {}, {}, {}, bad) as at:
+        await a_liar_loses_what_is_held_and_owes_the_fee(at, tmp_path)
+        await a_false_accusation_costs_its_accuser(at, tmp_path)
+        await what_the_payer_says_of_the_payee(at)
+        await what_the_payee_says_of_the_payer(at)
+        await a_payer_that_has_lost_owes_the_fee(at)
+        await a_verdict_forfeits_what_is_held(at)
 
 
-def earned(node: LocalNode) -> int:
-    return sum(row.owed_ucr for row in earnings(Path(node.state)))
+async def a_liar_loses_what_is_held_and_owes_the_fee(at: Court, tmp_path: Path) -> None:
+    """By the command, while this process has the channel: it forfeits, and tells the node once that can be had."""
+    liar, desk = at.nodes[3], at.desk
+    lie = await ask(at.mesh, EVEN, [liar], NEVER)
+    contested, _ = at.records(lie, liar)
+    payee, amount = contested.order.record.executor, contested.receipt.record.amount_ucr
+    channel = desk.wallet.channel_to(payee)
+    assert channel is not None
+    held = channel.held_ucr(desk.now_ms())
+    assert 0 < held < amount
+    kept = tmp_path / "lie.proof"
+    kept.write_bytes(lie.proof.file(openings=True))
 
+    os.kill(liar.pid, signal.SIGSTOP)
+    try:
+        found = await at.say("wrong", contested, "--proof", str(kept), "--at", liar.addresses[0])
+        assert (found["outcome"], found["loser"], found["withheld_ucr"]) == (UPHELD, payee.hex(), amount)
+        assert (found["told"], found["forfeited_ucr"]) == (False, 0)
+        assert [(one.ucr, one.arrived) for one in await at.told()] == [(held, False)]
+    finally:
+        os.kill(liar.pid, signal.SIGCONT)
+    assert [(one.ucr, one.arrived) for one in await at.told()] == [(held, True)]
+    assert await at.told() == []
 
-@pytest.mark.timeout(600)  # verifiers and nodes, each with its worker
-@pytest.mark.spec("A-28", "A-29", "A-32", "P-30")
-async def test_what_the_payee_says_of_the_payer(tmp_path: Path, new_home: Callable[[], Path]) -> None:
-    async with court(tmp_path, new_home(), {}, {}) as at:
-        node, second = at.nodes
-        desk = at.mesh._team.desk
-        payer = bytes(at.payer.verify_key)
-        good = await ask(at.mesh, ODD, [node, second], "quorum:2/2", 20)
-        contested, records = at.records(good, node)
-        own = [one for one in records if one.record.RECORD not in ("verdict", "attestation")]
-        proof, openings = shown(own), good.proof.openings
-        false = tuple(replace(opening, work=opening.work[:-1] + b"\x01") for opening in openings)
-
-        # The payer opens what it has ordered: nothing was wrong, and the payee bears the fee.
-        dispute, again = await at.claim(Kind.MISMATCHED, contested, proof, node)
-        await waiting(again)
-        assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
-        decision = said(await again())
-        assert (decision.outcome, decision.loser) == (DISMISSED, contested.order.record.executor)
-
-        # The other node's claims are another key's: it owes nobody a fee.
-        checked, records = at.records(good, second, "checker")
-        theirs = [one for one in records if one.record.RECORD not in ("verdict", "attestation")]
-        finding = [one for one in records if one.record.RECORD == "attestation"]
-        claims: list[tuple[Kind, list[Signed[Any]], tuple[Opening, ...], str]] = [
-            (Kind.MISMATCHED, theirs, false, UPHELD),
-            (Kind.UNPAID, [*theirs, *finding], openings, UPHELD),
-            (Kind.UNOPENED, theirs, (), UPHELD),
-        ]
-        for kind, mine, shows, outcome in claims:
-            dispute, again = await at.claim(kind, checked, shown(mine), second)
-            await waiting(again)
-            decision = said(await at.plead(checked, dispute, shown(mine, shows)))
-            assert (kind, decision.outcome, decision.loser) == (kind, outcome, payer)
-            assert decision.due_ucr == checked.receipt.record.amount_ucr
-
-        # Who never answers has lost, and owes the fee beside what it has ordered.
-        dispute, again = await at.claim(Kind.UNOPENED, checked, shown(theirs), second)
-        decided = await eventually(again)
-        assert said(decided).reason == "the accused has not answered in time"
-        before = earned(second)
-        assert await tell(desk.network, second.addresses, decided, 0)
-        assert [row.owed_ucr for row in debts(Path(second.state))] == [before + FEE]
-
-        # From its wallet the payer opens what the order was committed to.
-        words = ("unopened", checked, "--state", second.state, "--at", second.addresses[0])
-        assert "left to answer" in (await say(at, *words))["error"]["code"]
-        assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
-        told = await say(at, *words)
-        assert (told["outcome"], told["loser"]) == (DISMISSED, checked.order.record.executor.hex())
-
-
-async def say(at: Court, kind: str, contested: Contested, *more: str) -> dict[str, Any]:
-    """What `fallow dispute` prints, or its error."""
-    terms = ("--fee", str(FEE), "--answer-s", str(ANSWER_MS // 1000), "--json")
-    words = [sys.executable, "-P", "-m", "fallow.cli", "dispute", kind, contested.receipt.id.hex(), *more, *terms]
-    env = {**os.environ, "FALLOW_HOME": str(at.home)}
-    done = await trio.run_process(words, env=env, capture_stdout=True, capture_stderr=True, check=False)
-    text = done.stdout or done.stderr
-    return json.loads(text) if text.lstrip().startswith(b"{") else {"error": {"code": text.decode()}}
-
-
-async def waiting(again: Callable[[], Any]) -> None:
-    """The accused is heard first."""
+    # Held pay covers nothing of the fee: the node owes it, and that was set off against what it is owed.
+    state = Path(liar.state)
+    assert sum(row.forfeited_ucr for row in earnings(state)) == held
+    payer = bytes(at.payer.verify_key)
+    assert [(fee.party, fee.ucr) for fee in fees(state)] == [(payer, -FEE)]
+    assert [(paid.payer, paid.rail, paid.ucr) for paid in payments(state)] == [(payer, "ledger", FEE)]
+    totals = statement(state, period_of(now_year())).totals
+    assert (totals.fee_ucr, totals.settled_ucr, totals.forfeited_ucr) == (FEE, FEE, held)
+    assert [row.open_ucr for row in debts(state)] == [earned(liar) - held - FEE]
+    with closing(Ledger(at.home / "rails" / "ledger.sqlite", at.payer)) as books:
+        assert books.owed_ucr(payee) == (0, -FEE)
+    # Who has asked the judges owes each of them its part, though it was right; and is not heard again before it has paid.
+    await owes_the_judges(at, found["judges"])
+    _, again = await at.claim(Kind.DISOWNED, contested, shown([*lie.proof.records, channel.channel]), liar)
     with pytest.raises(Refused) as caught:
         await again()
-    assert caught.value.code is Code.TIMED_OUT
+    assert caught.value.code is Code.UNPAID
+    at.paid()
+
+
+async def owes_the_judges(at: Court, judges: int) -> None:
+    part = share_ucr(FEE)
+    assert sorted(at.owed()) == sorted([part] * judges + [0] * (3 - judges))
+
+
+async def a_false_accusation_costs_its_accuser(at: Court, tmp_path: Path) -> None:
+    honest = at.nodes[0]
+    good = await ask(at.mesh, ODD, [honest], NEVER, 20)
+    contested, _ = at.records(good, honest)
+    kept = tmp_path / "answer.proof"
+    kept.write_bytes(good.proof.file(openings=True))
+    for told in (False, True):
+        found = await at.say("wrong", contested, "--proof", str(kept), "--at", honest.addresses[0])
+        assert (found["outcome"], found["loser"]) == (DISMISSED, bytes(at.payer.verify_key).hex())
+        assert (found["due_ucr"], found["fee_ucr"], found["told"]) == (contested.receipt.record.amount_ucr, FEE, told)
+        await at.told()
+    await owes_the_judges(at, found["judges"])
+    assert [row.owed_ucr for row in debts(Path(honest.state))] == [earned(honest)]
+    at.paid()
+
+
+async def what_the_payer_says_of_the_payee(at: Court) -> None:
+    honest, second, third, liar = at.nodes
+    # A checker that signs both ways: two findings under one order.
+    checked = await ask(at.mesh, ODD, [honest, liar], "quorum:2/2", 20)
+    checker = next(one for one in (second, third, liar) if any(r.executor == one.peer_id for r in checked.receipts))
+    contested, records = at.records(checked, checker, "checker")
+    finding = next(
+        one for one in records if one.record.RECORD == "attestation" and one.record.order == contested.order.id
+    )
+    key = load_or_create(Path(checker.state) / "node.key")
+    other = sign(replace(finding.record, gaps_micro=tuple(g + 1 for g in finding.record.gaps_micro)), key)
+    _, again = await at.claim(Kind.TWO_FACED, contested, shown([*records, other]), checker)
+    decision = said(await again())
+    assert (decision.outcome, decision.withheld_ucr) == (UPHELD, contested.receipt.record.amount_ucr)
+
+    # The same again, by a fresh claim, is heard by nobody: an order is brought once for each kind.
+    _, again = await at.claim(Kind.TWO_FACED, contested, shown([*records, other]), checker, 3)
+    with pytest.raises(Refused) as caught:
+        await again()
+    assert caught.value.code is Code.REPLAYED
+
+    # A node that does not find its receipt in its books denies it: but it has signed it.
+    with sqlite3.connect(Path(checker.state) / JOURNAL) as books:
+        books.execute("DELETE FROM receipts WHERE id = ?", (contested.receipt.id,))
+    _, again = await at.claim(Kind.DISOWNED, contested, shown(records), checker)
+    decision = said(await again())
+    assert (decision.outcome, decision.reason) == (UPHELD, "the payee denies what it has signed")
+    assert decision.due_ucr == contested.receipt.record.amount_ucr
+
+    # One that stands by it is believed, and one of which nobody hears has lost nothing.
+    contested, records = at.records(checked, honest)
+    _, again = await at.claim(Kind.DISOWNED, contested, shown(records), honest)
+    assert said(await again()).outcome == DISMISSED
+    away = await ask(at.mesh, ODD, [second], NEVER, 20)
+    contested, records = at.records(away, second)
+    nowhere = (NOWHERE + second.peer_id,)
+    _, again = await at.claim(Kind.DISOWNED, contested, shown(records), second, FEE, nowhere)
+    await waiting(again)
+    decision = said(await eventually(again))
+    assert (decision.outcome, decision.fee_ucr, decision.due_ucr) == (DISMISSED, 0, 0)
+
+
+async def what_the_payee_says_of_the_payer(at: Court) -> None:
+    node, desk, payer = at.nodes[1], at.desk, bytes(at.payer.verify_key)
+
+    async def ordered() -> tuple[Any, list[Signed[Any]], tuple[Opening, ...]]:
+        """A good answer, and what its executor has of it."""
+        good = await ask(at.mesh, ODD, [node], NEVER, 20)
+        contested, records = at.records(good, node)
+        return contested, [one for one in records if one.record.RECORD != "verdict"], good.proof.openings
+
+    # The payer opens what it has ordered: nothing was wrong.
+    contested, own, openings = await ordered()
+    dispute, again = await at.claim(Kind.MISMATCHED, contested, shown(own), node)
+    await waiting(again)
+    assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
+    decision = said(await again())
+    assert (decision.outcome, decision.loser) == (DISMISSED, contested.order.record.executor)
+
+    # A receipt for pieces that were never sent: the payer opens what it has ordered, and what came, and nobody can show more.
+    key = load_or_create(Path(node.state) / "node.key")
+    never = sign(replace(contested.receipt.record, transcript=bytes(32)), key)
+    others = [one for one in own if one.record.RECORD != "receipt" or one.record.order != contested.order.id]
+    _, again = await at.claim(Kind.UNPAID, replace(contested, receipt=never), shown([*others, never]), node, FEE)
+    await waiting(again)
+    assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
+    decision = said(await again())
+    assert (decision.outcome, decision.due_ucr, decision.withheld_ucr, decision.fee_ucr) == (DISMISSED, 0, 0, 0)
+
+    # What it opens falsely, it has lost; and what it has and does not pay, it owes.
+    contested, own, openings = await ordered()
+    false = tuple(replace(opening, work=opening.work[:-1] + b"\x01") for opening in openings)
+    for kind, shows in ((Kind.MISMATCHED, false), (Kind.UNPAID, openings), (Kind.UNOPENED, ())):
+        dispute, again = await at.claim(kind, contested, shown(own), node)
+        await waiting(again)
+        decision = said(await at.plead(contested, dispute, shown(own, shows)))
+        assert (kind, decision.outcome, decision.loser) == (kind, UPHELD, payer)
+        assert decision.due_ucr == contested.receipt.record.amount_ucr
+
+
+async def a_payer_that_has_lost_owes_the_fee(at: Court) -> None:
+    node, desk, payer = at.nodes[2], at.desk, bytes(at.payer.verify_key)
+    given = await ask(at.mesh, ODD, [node], NEVER, 20)
+    contested, records = at.records(given, node)
+    own = [one for one in records if one.record.RECORD != "verdict"]
+
+    # From its wallet the payer opens what the order was committed to.
+    words = ("unopened", contested, "--state", node.state, "--at", node.addresses[0])
+    assert "left to answer" in (await at.say(*words, fee=0))["error"]["code"]
+    assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
+    found = await at.say(*words, fee=0)
+    assert (found["outcome"], found["loser"]) == (DISMISSED, contested.order.record.executor.hex())
+
+    # Who never answers has lost, and owes the node its fee; the node owes it to the judges.
+    _, again = await at.claim(Kind.MISMATCHED, contested, shown(own), node, FEE)
+    decided = await eventually(again)
+    assert said(decided).reason == "the accused has not answered in time"
+    for _ in range(2):
+        assert await tell(desk.network, node.addresses, decided)
+    state, part = Path(node.state), share_ucr(FEE)
+    parts = {signed.signer: -part for signed in decided.decisions}
+    assert {fee.party: fee.ucr for fee in fees(state) if fee.ucr} == {payer: FEE, **parts}
+    assert [(row.owed_ucr, row.promised_ucr) for row in debts(state)] == [(earned(node) + FEE, earned(node) + FEE)]
+    totals = statement(state, period_of(now_year())).totals
+    assert totals.fee_ucr == len(parts) * part - FEE
+    await owes_the_judges(at, len(parts))
+
+
+async def a_verdict_forfeits_what_is_held(at: Court) -> None:
+    first, second, _, liar = at.nodes
+    wallet, key, mesh = at.desk.wallet, peer_key_untrusted(liar.peer_id), at.mesh
+    before = sum(row.forfeited_ucr for row in earnings(Path(liar.state)))
+    await ask(mesh, ODD, [liar], "none")  # honest, and half of it is held
+    held = wallet.held_ucr(key, at.desk.now_ms())
+    channel = wallet.channel_to(key)
+    assert channel is not None
+    assert held > 0
+
+    caught = await ask(mesh, EVEN, [liar, second], "adaptive")
+    assert caught.verdict is not None
+    assert caught.verdict.outcome == "accepted"
+    await mesh.looked_back()
+    (forfeited,) = mesh._team.late.forfeited
+    assert (forfeited.node, forfeited.ucr, forfeited.told) == (key, held, True)
+    assert forfeited.judges >= 2
+    assert wallet.held_ucr(key, at.desk.now_ms()) == 0
+    assert mesh.owed_by_owner()[liar.owner] == channel.promised_ucr - held - before
+    assert sum(row.forfeited_ucr for row in earnings(Path(liar.state))) == held + before
+
+    # Whoever accuses an honest node gets no signature: the verdict does not refute it.
+    honest = await ask(mesh, EVEN, [first], "adaptive", 20)
+    verdict = next(one for one in honest.proof.records if one.record.RECORD == "verdict")
+    address = next(iter(at.judges.values()))
+    assert (
+        await _refused(mesh, address, VerdictRequest(verdict.id, honest.proof.file(openings=True))) is Code.BAD_RECORD
+    )
+    await _refused(mesh, address, VerdictRequest(verdict.id, honest.proof.file()))
+
+
+async def _refused(mesh: Any, address: str, request: VerdictRequest) -> Code:
+    key = peer_key_untrusted(address.rpartition("/")[2])
+    with trio.fail_after(60):
+        stream = await mesh._team.desk.network.open(key, VERDICT_PROTOCOL, (address,))
+        await stream.send(encode_message(request))
+        with pytest.raises(Refused) as caught:
+            await read_reply(stream)
+    return caught.value.code
+
+
+def now_year() -> str:
+    return str(datetime.now(UTC).year)

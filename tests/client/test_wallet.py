@@ -5,17 +5,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 from nacl.signing import SigningKey
 
-from fallow.client.wallet import CHANNEL_MS, CLOSE_GRACE_MS, CREDIT_LIMIT_UCR, Wallet
+from fallow.client.wallet import CHANNEL_MS, CLOSE_GRACE_MS, CREDIT_LIMIT_UCR, Telling, Wallet
 from fallow.protocol.channel import ChannelState, Ground, Party
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, sign, verify_untrusted
 from fallow.protocol.errors import Code, LocalProtocolError, Refused, StoreError
+from fallow.protocol.limits import HOLD_MS_MAX
 from fallow.protocol.payment import LEDGER, Channel, Voucher
 from fallow.protocol.receipts import Receipt
 
@@ -90,6 +92,15 @@ async def test_a_channel_that_is_nearly_used_up_is_followed_by_another(tmp_path:
     with pytest.raises(Refused) as caught:
         await wallet.channel(A, OWNER, CREDIT_LIMIT_UCR + 1, 0)
     assert caught.value.code is Code.CREDIT_EXHAUSTED
+
+
+async def test_what_is_held_is_at_stake_until_it_falls_due(tmp_path: Path, opened: Opened) -> None:
+    """It lies on the channel on which work goes on: on another, it could not be forfeited for what is done now."""
+    wallet, last_ms = opened(tmp_path), HOLD_MS_MAX - 1
+    channel = await wallet.channel(A, OWNER, 0, 0)
+    await wallet.pay(channel, receipt(1), Claim(100, 50, HOLD_MS_MAX), 0)
+    assert await wallet.channel(A, OWNER, 0, last_ms) is channel
+    assert wallet.held_ucr(A, last_ms) == 50
 
 
 async def test_a_payment_that_is_cancelled_is_whole_or_not_at_all(tmp_path: Path, opened: Opened) -> None:
@@ -195,3 +206,24 @@ CREATE TABLE verdicts (id BLOB PRIMARY KEY, envelope BLOB NOT NULL) STRICT;
 CREATE TABLE faults (
     node BLOB PRIMARY KEY, owner BLOB NOT NULL, reason TEXT NOT NULL, verdict BLOB, at_ms INTEGER NOT NULL) STRICT;
 """
+
+
+async def test_what_a_node_is_to_be_told_outlasts_its_process(tmp_path: Path, opened: Opened) -> None:
+    first = opened(tmp_path)
+    channel = await first.channel(A, OWNER, 0, 0)
+    telling = Telling(B, Ground("decision", A), channel.channel.id, 7, b"a request", ("/one", "/two"))
+    assert await first.keep_telling(telling) == telling
+    assert await first.keep_telling(replace(telling, most_ucr=9, addresses=())) == telling  # the first one stands
+    moved = replace(telling, addresses=("/three",))
+    assert await first.keep_telling(moved) == moved
+    tried = replace(moved, ucr=5, voucher=b"a voucher", tries=1)
+    await first.note_telling(tried, 100)
+    second = opened(tmp_path)
+    assert await second.tellings(99) == []
+    assert await second.tellings(100) == [tried]
+    assert await second.state_of(channel.channel.id, 1) is None  # the first one lives
+    first.close()
+    assert (await second.state_of(channel.channel.id, 1)) == channel
+    await second.note_telling(replace(tried, told=True), 100)
+    assert await second.tellings(100) == []
+    assert (await second.keep_telling(telling)).told

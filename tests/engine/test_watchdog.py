@@ -59,6 +59,26 @@ with watchdog.limit(bundle, "compiling it", 0.2):
     assert outcome(script) == (1, [Overrun(BUNDLE, "compiling it took longer than the 0.2 s that it may")])
 
 
+@pytest.mark.spec("B-19")
+def test_what_computes_for_too_long_ends_the_process_too() -> None:
+    script = """
+with watchdog.limit(bundle, "a run", 0.2):
+    while True:
+        pass
+"""
+    assert outcome(script) == (1, [Overrun(BUNDLE, "a run took longer than the 0.2 s that it may")])
+
+
+def test_what_has_not_had_its_share_of_the_processor_is_left_alone_for_a_while_unless_an_accelerator_works() -> None:
+    script = """
+with watchdog.limit(bundle, "a run", 2.0):
+    time.sleep(4.0)  # as beside busy neighbours
+"""
+    assert outcome(script) == (0, [])
+    script = script.replace("with watchdog", "watchdog._patience = 1.0\nwith watchdog")
+    assert outcome(script)[0] == 1
+
+
 NATIVE = """
 with watchdog.limit(bundle, "reading it", 0.2):
     ctypes.PyDLL(None).sleep(60)  # keeps Python's lock

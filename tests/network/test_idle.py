@@ -6,8 +6,9 @@ import pytest
 import trio
 import trio.testing
 
+from fallow.node.network import idle
 from fallow.node.network.identity import id_of
-from fallow.node.network.idle import IDLE_S, Trimmer
+from fallow.node.network.idle import IDLE_S, PASSING_S, Trimmer
 from fallow.node.network.mesh import Mesh
 from fallow.node.network.reach import Caps, Reach
 from fallow.protocol.names import relay_key
@@ -73,6 +74,40 @@ async def test_a_connection_with_something_under_way_stays(client_and_node) -> N
             await asked.wait()
             assert unused(node, 10 * IDLE_S) == unused(client, 10 * IDLE_S) == set()
             nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_that_was_begun_for_the_table_ends_soon(start_node, monkeypatch) -> None:
+    monkeypatch.setattr(idle, "LOOK_S", 3600.0)  # nobody but the test trims
+    first = await start_node(1)
+    second = await start_node(2, first.addresses())
+    second.serve("/test/echo", echo)
+    with trio.fail_after(20):
+        await second.provide("serve/x")
+        node = await start_node(3, first.addresses())
+        client = await start_node(4, first.addresses(), mode="client", listen="")
+        for one in (node, client):
+            assert [found.peer for found in await one.find("serve/x")] == [second.key]
+        await settled(first, second, node, client)
+        assert unused(node, PASSING_S + 1) == {second.key}  # and not the one that it joined by
+        assert unused(client, PASSING_S + 1) == set()
+        await node.request(second.key, "/test/echo", b"something else")
+        assert unused(node, PASSING_S + 1) == set()
+        assert unused(node, IDLE_S + 1) >= {first.key, second.key}
+
+
+async def test_who_said_a_record_and_left_is_found(start_node) -> None:
+    first = await start_node(1)
+    node = await start_node(2, first.addresses())
+    with trio.fail_after(20):
+        node._trimmer.trim(trio.current_time() + IDLE_S + 1)
+        while node.peers():
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert await node.provide("serve/x") == 1
+        node._trimmer.trim(trio.current_time() + PASSING_S + 1)
+        while node.peers() or first.peers():
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        client = await start_node(3, first.addresses(), mode="client", listen="")
+        assert [found.peer for found in await client.find("serve/x")] == [node.key]
 
 
 async def test_what_was_trimmed_is_there_again_when_it_is_needed(client_and_node) -> None:

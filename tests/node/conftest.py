@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,14 @@ class Daemon:
         self.process.send_signal(how)
         return self.process.wait(20)
 
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.state / "node.log").read_text().splitlines()]
+    def events(self, *wanted: str) -> list[dict[str, Any]]:
+        """All that are in its log, once those that are wanted are among them: it is written beside everything else."""
+        deadline = time.monotonic() + READY_S
+        while True:
+            found = [json.loads(line) for line in (self.state / "node.log").read_text().splitlines()]
+            if {event["event"] for event in found}.issuperset(wanted):
+                return found
+            assert time.monotonic() < deadline, (wanted, found)
 
 
 def launch(folder: Path, home: Home, **settings: object) -> subprocess.Popen[str]:

@@ -60,15 +60,15 @@ class Car:
     def read(self, soc: float, *, plugged: bool = True) -> None:
         self.feed.take([(Signal.SPEED_KMH, 0.0), (Signal.SOC_PCT, soc), (Signal.PLUGGED, plugged)])
 
-    def work(self, seconds: float) -> None:
+    async def work(self, seconds: float) -> None:
         """At 100 W."""
         account = self.recorder.account
         assert account
-        begun = account.begin()
+        begun = await account.begin()
         for _ in range(round(seconds)):
             self.clock[0] += 1
-            account.look()
-        account.end(begun)
+            await account.look()
+        await account.end(begun)
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
@@ -131,13 +131,13 @@ async def test_only_news_is_written_and_what_work_used_has_its_price(
 
     assert len(await after(0)) == 1
     assert len(await after(MINUTE)) == 1, "nothing new"
-    car.work(36)  # 3600 J: a watt-hour
+    await car.work(36)  # 3600 J: a watt-hour
     assert (await after(MINUTE))[-1].joules == pytest.approx(3600)
     for _ in range(QUIET_MS // MINUTE - 1):
         assert len(await after(MINUTE)) == 2
     assert len(await after(MINUTE)) == 3, "that nothing was new is written, too"
     car.read(40, plugged=False)
-    car.work(36)
+    await car.work(36)
     found = await after(MINUTE)
     assert found[-1].codes == {"soc_pct"}
     (day,) = diary.days(tmp_path).values()
@@ -146,10 +146,29 @@ async def test_only_news_is_written_and_what_work_used_has_its_price(
     assert found[-1].moment.run == 1
     assert (await after(SLEPT_MS + MINUTE))[-1].moment.run == 2, "the machine slept"
     assert next(iter(diary.days(tmp_path).values())).withheld_ms == 0
-    car.work(36)
+    await car.work(36)
     now_ms[0] += 1000
     car.recorder.close()
     assert diary.entries(tmp_path, 0)[-1].joules == pytest.approx(3600), "also what was used since the last minute"
+
+
+async def test_a_bound_that_changes_is_news_and_one_that_is_said_again_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    car = Car(tmp_path)
+    now_ms = [10**9]
+    monkeypatch.setattr(car.lending, "now", lambda: Now(now_ms[0], now_ms[0]))
+    written = []
+    for watts, lasts_ms in ((90.0, MINUTE), (90.0, 2 * MINUTE), (80.0, MINUTE), (80.0, -MINUTE)):
+        now_ms[0] += 1000
+        car.lending.board.bounds["feeder"] = Bound(watts, "its feeder", now_ms[0] + lasts_ms)
+        await car.recorder.note()
+        written.append(len(diary.entries(tmp_path, 0)))
+    assert written == [1, 1, 2, 3]
+    car.lending.feed("site", MINUTE)  # which has said nothing yet
+    await car.recorder.note()
+    assert len(diary.entries(tmp_path, 0)) == 4
+    car.recorder.close()
 
 
 async def test_a_disk_that_takes_nothing_costs_the_diary_only_and_what_was_used_is_counted_later(
@@ -164,7 +183,7 @@ async def test_a_disk_that_takes_nothing_costs_the_diary_only_and_what_was_used_
     problems = 0
     for soc in range(51, 99):
         car.read(soc)
-        car.work(1)
+        await car.work(1)
         await car.recorder.note()
         problems += bool(car.recorder.problem)
     assert problems and "full" in car.recorder.problem and "Nothing that was earned" in car.recorder.problem

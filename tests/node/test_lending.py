@@ -83,7 +83,7 @@ async def test_a_car_that_is_driven_off_yields_and_whatever_is_wrong_with_its_se
         car.answers = False
         said = await until(node, "not-eligible")
         assert any("viss: last read 4 s ago" in reason for reason in said["reasons"])
-    events = [event for event in node.events() if event["event"] in ("job_ended", "pace")]
+    events = [event for event in node.events("job_ended") if event["event"] in ("job_ended", "pace")]
     assert events[0]["energy_source"] in ("guess", "rapl") and events[0]["energy_mj"] >= 0
 
 
@@ -152,17 +152,18 @@ async def test_a_disk_that_hangs_keeps_nobody_from_looking_by_time(tmp_path: Pat
     availability.start()
     os.mkfifo(log.path)  # whoever opens it to write hangs until somebody reads
     reader = -1
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(made.run)
-        try:
-            made.pause(0.5)
-            assert not availability.lends
-            with trio.fail_after(10):
-                await made.changed.wait()
-            assert availability.lends
-        finally:
-            reader = os.open(log.path, os.O_RDONLY | os.O_NONBLOCK)
-            nursery.cancel_scope.cancel()
+    with log.in_background():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.run)
+            try:
+                made.pause(0.5)
+                assert not availability.lends
+                with trio.fail_after(10):
+                    await made.changed.wait()
+                assert availability.lends
+            finally:
+                reader = os.open(log.path, os.O_RDONLY | os.O_NONBLOCK)
+                nursery.cancel_scope.cancel()
     os.close(reader)
 
 
@@ -213,3 +214,15 @@ async def test_a_word_that_cannot_be_written_counts_for_now(tmp_path: Path) -> N
     with pytest.raises(StoreError, match="holds until the node ends"):
         made.pause(60)
     assert "the owner has paused it, for 60 s more" in availability.withheld
+
+
+async def test_whoever_keeps_the_power_hears_of_the_owners_return_though_the_budget_stays(tmp_path: Path) -> None:
+    made, _ = lending(tmp_path, max_power_w=60.0)
+    feed = made.feed("car", 60_000)
+    feed.expect([Signal.SPEED_KMH])
+    told: list[tuple[float, bool]] = []
+    made.on_leave = lambda: told.append((0.0, False))
+    made.on_power = lambda decision: told.append((decision.budget_w, decision.lends))
+    for speed in (0.0, 20.0, 20.0):
+        feed.take([(Signal.SPEED_KMH, speed)])
+    assert told == [(60.0, True), (0.0, False), (60.0, False)]

@@ -47,7 +47,7 @@ async def test_a_node_without_the_bundle_fetches_it_and_answers_a_job(
             embed = home.store.open(home.embed).hash
             while not await network.find(holder_key(embed)):
                 pass
-    events = {event["event"]: event for event in node.events()}
+    events = {event["event"]: event for event in node.events("fetched")}
     assert events["fetched"]["bytes"] > 0
     assert node.command("status")["fetching"] == []
 
@@ -69,7 +69,7 @@ async def test_what_comes_late_is_served_by_the_next_worker(
             talk = await Conversation.begin(network, Ask(Payer(profile), home.chat, PROMPT, max_tokens=8))
             await talk.run()
     assert len(talk.tokens) == 8
-    assert {event["event"] for event in node.events()} >= {"fetching", "fetched", "worker_ready"}
+    node.events("fetching", "fetched", "worker_ready")
 
 
 def test_a_node_that_may_not_fetch_says_what_is_missing(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 import trio
 
-from fallow.node.log import EventLog
+from fallow.node.log import WAITING_MAX, EventLog
 from fallow.node.network.seam import Network
 from fallow.protocol.errors import NetworkError
 from fallow.protocol.messages import JOB_PROTOCOL
@@ -66,8 +67,44 @@ async def test_a_node_that_is_ordered_from_and_lied_to_writes_no_address(
         left = await Conversation.begin(network, Ask(payer, home.chat, PROMPT, max_tokens=200))
         await left.next()
         await left.stream.reset()
-        wanted = {"job_accepted", "job_ended", "job_refused", "stream_broken"}
-        while not wanted <= {event["event"] for event in node.events()}:
-            await trio.lowlevel.checkpoint()
+        await trio.to_thread.run_sync(node.events, "job_accepted", "job_ended", "job_refused", "stream_broken")
     for path in node.state.glob("*.log*"):
         assert not ADDRESS.search(path.read_text(errors="replace")), path
+
+
+def test_events_are_written_in_their_order_and_all_of_them_before_the_end(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    with log.in_background():
+        for number in range(500):
+            log.write("counted", number=number)
+    log.write("after", number=500)
+    assert [json.loads(line)["number"] for line in log.path.read_text().splitlines()] == list(range(501))
+
+
+def test_a_disk_that_hangs_holds_nobody_up_and_costs_no_event_without_saying_so(tmp_path: Path) -> None:
+    heard: list[object] = []
+    log = EventLog(tmp_path, lambda event, fields: heard.append(fields["number"]))
+    os.mkfifo(log.path)  # whoever opens it to write hangs until somebody reads
+    with log.in_background():
+        for number in range(WAITING_MAX + 10):
+            log.write("counted", number=number)
+        assert heard == list(range(WAITING_MAX + 10))
+        reader = os.open(log.path, os.O_RDWR)  # this end of it stays open, whoever comes and goes
+        with os.fdopen(reader) as stream:
+            taken = [json.loads(stream.readline()) for _ in range(WAITING_MAX)]
+            log.write("counted", number=-1)
+            taken += [json.loads(stream.readline()) for _ in range(2)]
+            while taken[-1]["event"] != "counted" or taken[-1]["number"] != -1:
+                taken.append(json.loads(stream.readline()))
+    numbers = [event["number"] for event in taken if event["event"] == "counted"]
+    (lost,) = (event["events"] for event in taken if event["event"] == "events_lost")
+    assert numbers == [*range(len(numbers) - 1), -1] and len(numbers) - 1 + lost == WAITING_MAX + 10
+
+
+def test_an_end_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fallow.node.log.FLUSH_S", 0.1)
+    log = EventLog(tmp_path)
+    os.mkfifo(log.path)
+    with log.in_background():
+        log.write("lost")
+    os.close(os.open(log.path, os.O_RDONLY | os.O_NONBLOCK))  # lets the thread go

@@ -296,7 +296,8 @@ async def test_one_voucher_does_not_pay_for_two_windows(
             await talk.send(Event.VOUCHER, VoucherMessage(voucher.envelope))
             await talk.closed()
             nursery.cancel_scope.cancel()
-    assert any("unpaid" in why for event in node.events() for why in event.get("why", ()))
+    events = await trio.to_thread.run_sync(node.events, "stream_broken")
+    assert any("unpaid" in why for event in events for why in event.get("why", ()))
 
 
 @pytest.mark.spec("J-32", "E-5")

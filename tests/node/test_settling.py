@@ -106,7 +106,7 @@ async def test_what_is_wrong_with_the_node_itself_is_not_told_to_strangers(start
     assert talk.refused.code == "corrupt_store"
     assert "sqlite" not in talk.refused.detail
     assert str(node.state) not in talk.refused.detail
-    (refusal,) = (event for event in node.events() if event["event"] == "job_refused")
+    (refusal,) = (event for event in node.events("job_refused") if event["event"] == "job_refused")
     assert JOURNAL in refusal["why"]
 
 

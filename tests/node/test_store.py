@@ -20,7 +20,7 @@ from nacl.signing import SigningKey
 
 from fallow.node.accounts import Accounts
 from fallow.node.credit import DAY_MS
-from fallow.node.store import JOURNAL, Journal, Payment, debts, earnings
+from fallow.node.store import JOURNAL, UNCLAIMED_MS, Fee, Journal, Payment, debts, earnings, fees
 from fallow.protocol.channel import Ground
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, sign
@@ -77,11 +77,38 @@ def test_orders_that_came_to_nothing_go_once_no_clock_would_take_them(tmp_path: 
     journal.add_order(CHANNEL, claimed, NOW)
     journal.add_order(CHANNEL, idle, NOW)
     journal.add_receipt(receipt(claimed, 0, 10), CHANNEL.id, Claim(10), NOW)
-    later = NOW + 2 * SKEW_MS + 1
+    later = NOW + UNCLAIMED_MS + 1
     journal.add_order(CHANNEL, order(3, later), later)
     with pytest.raises(Refused):
         journal.add_order(CHANNEL, claimed, later)  # evidence stays
     journal.add_order(CHANNEL, idle, later)
+    journal.close()
+
+
+def test_a_job_that_runs_for_hours_keeps_its_order(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add_order(CHANNEL, order(1), NOW)
+    later = NOW + UNCLAIMED_MS - 1
+    journal.add_order(CHANNEL, order(2, later), later)
+    journal.add_receipt(receipt(order(1), 0, 10), CHANNEL.id, Claim(10), later)
+    assert [row.owed_ucr for row in earnings(tmp_path)] == [10]
+    journal.close()
+
+
+def test_channels_on_which_nothing_came_of_any_order_go_too(tmp_path: Path) -> None:
+    """Keys are free, and each can open channels and walk away."""
+    journal = Journal(tmp_path)
+    for number in range(3):
+        channel = sign(replace(CHANNEL.record, nonce=bytes([number]) * 16), PAYER)
+        strange = order(number)
+        journal.add_order(channel, sign(replace(strange.record, channel=channel.id), PAYER), NOW)
+    journal.add_order(CHANNEL, order(9), NOW)
+    journal.add_receipt(receipt(order(9), 0, 10), CHANNEL.id, Claim(10), NOW)
+    later = NOW + UNCLAIMED_MS + 1
+    journal.add_order(CHANNEL, order(8, later), later)
+    with closing(sqlite3.connect(tmp_path / JOURNAL)) as db:
+        assert db.execute("SELECT id FROM channels").fetchall() == [(CHANNEL.id,)]
+        assert db.execute("SELECT count(*) FROM orders").fetchone() == (2,)
     journal.close()
 
 
@@ -290,7 +317,7 @@ async def test_a_payers_debts_outlast_a_restart_whatever_is_handed_over_again(tm
     assert journal.add_payment(paid)
     accounts = Accounts(journal, lambda: later)
     assert not await accounts.take(paid)
-    await accounts.charge(payer, bytes(32), 50)
+    await accounts.book(bytes(32), {payer: 50})
     account = await accounts.open(CHANNEL)
     with pytest.raises(Refused) as refused:
         async with accounts.lent(account, 1, 0, 1000):
@@ -469,6 +496,7 @@ def test_a_journal_of_the_version_before_goes_on(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / JOURNAL)) as db, db:
         db.executescript(
             "DROP TABLE payments; DROP TABLE fees; DROP INDEX channels_payer; DROP INDEX receipts_issued;"
+            "DROP INDEX orders_channel;"
             "PRAGMA user_version = 2;"
         )
     assert debts(tmp_path) == []
@@ -478,3 +506,31 @@ def test_a_journal_of_the_version_before_goes_on(tmp_path: Path) -> None:
     assert journal.add_payment(Payment(bytes(32), bytes(PAYER.verify_key), "bank", 5, 0, "x", NOW))
     journal.close()
     assert [debt.open_ucr for debt in debts(tmp_path)] == [-5]
+
+
+def test_fees_of_a_journal_of_version_4_are_still_owed(tmp_path: Path) -> None:
+    payer = bytes(PAYER.verify_key)
+    Journal(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / JOURNAL)) as db, db:
+        db.executescript(
+            "DROP TABLE fees; DROP INDEX orders_channel;"
+            "CREATE TABLE fees (decision BLOB PRIMARY KEY, payer BLOB NOT NULL, ucr INTEGER NOT NULL,"
+            " told_ms INTEGER NOT NULL) STRICT;"
+            "CREATE INDEX fees_payer ON fees (payer); PRAGMA user_version = 4;"
+        )
+        db.execute("INSERT INTO fees VALUES (?, ?, 9, ?)", (bytes(32), payer, NOW))
+    assert fees(tmp_path) == []
+    Journal(tmp_path).close()
+    assert fees(tmp_path) == [Fee(bytes(32), payer, 9, NOW)]
+
+
+def test_what_judges_say_is_booked_once_for_each_party(tmp_path: Path) -> None:
+    payer, judge = bytes(PAYER.verify_key), bytes([5]) * 32
+    with closing(Journal(tmp_path)) as journal:
+        assert journal.add_fees(bytes(32), {payer: 9, judge: -3}, NOW) == {payer: 9, judge: -3}
+        assert journal.add_fees(bytes(32), {payer: 6, bytes([6]) * 32: -3}, NOW) == {bytes([6]) * 32: -3}
+        assert (journal.fee_ucr(bytes(32), payer), journal.fees_ucr(payer), journal.fees_ucr(judge)) == (9, 9, 0)
+        debtor = journal.debtor(payer, NOW)
+        assert (debtor.owed_ucr, debtor.promised_ucr) == (9, 9)
+        journal.add_payment(Payment(bytes(32), payer, "bank", 9, 0, "x", NOW))
+    assert [(row.payer, row.owed_ucr, row.open_ucr) for row in debts(tmp_path)] == [(payer, 9, 0)]

@@ -121,7 +121,7 @@ async def test_the_fee_of_a_lost_dispute_is_owed_once_and_lent_no_more(town: Tow
     narrow(town.house, 2)
     await town.job()
     for _ in range(2):
-        await town.house.accounts.charge(CLIENT_KEY, bytes(32), JOB_UCR)
+        await town.house.accounts.book(bytes(32), {CLIENT_KEY: JOB_UCR})
     assert [row.owed_ucr for row in debts(town.house.state)] == [2 * JOB_UCR]
     assert (await town.refusal()).code is Code.PREPAY
     assert await town.house.accounts.take(payment(1, 2 * JOB_UCR))

@@ -24,6 +24,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from fallow.client.deposits import Deposits
+from fallow.node.rails import cashu
 from fallow.node.rails.bank import Account, Bank
 from fallow.node.rails.cashu import Cashu
 from fallow.node.rails.cashu_crypto import check_dleq, lock_of, locked
@@ -34,6 +35,7 @@ from fallow.node.trust import Deposit, TrustList
 from fallow.protocol.codec import encode
 from fallow.protocol.errors import Code, ConfigError, FallowError, NetworkError, Refused, RemoteProtocolError
 from fallow.protocol.limits import HOLD_MS_MAX
+from fallow.protocol.means import Means
 from fallow.protocol.schema import to_map
 
 PAYER = bytes([7]) * 32
@@ -206,6 +208,30 @@ def test_the_same_invoice_is_paid_once_whatever_happens_in_between(pair: Pair) -
     assert pair.restart("payee").take(means) == taken
 
 
+def test_one_reference_pays_each_node_for_itself(pair: Pair) -> None:
+    payer, payee, other = pair["payer"], pair["payee"], pair["other"]
+    both = [(payee, invoice(payee, 4)), (other, replace(invoice(other, 5), payee=KEYS["other"]))]
+    for node, due in both:
+        pair.fund(payer, node, due.ucr)
+    paid = [payer.pay(due) for _, due in both]
+    assert [payer.pay(due) for _, due in both] == paid
+    for (node, due), means in zip(both, paid, strict=True):
+        pair.arrive(payer, node, means)
+        assert node.take(means).ucr == due.ucr
+
+
+def test_another_amount_under_the_same_reference_is_refused_and_nothing_is_paid(pair: Pair) -> None:
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 20 * UNIT_UCR)
+    means = payer.pay(invoice(payee, 4))
+    for _ in range(2):
+        with pytest.raises(Refused, match="another reference") as caught:
+            pair["payer"].pay(invoice(payee, 5))
+        assert caught.value.code is Code.BAD_CONFIG
+        pair.restart("payer")
+    assert pair["payer"].pay(invoice(payee, 4)) == means
+
+
 def test_two_invoices_are_two_payments(pair: Pair) -> None:
     payer, payee = pair["payer"], pair["payee"]
     pair.fund(payer, payee, 9 * UNIT_UCR)
@@ -322,6 +348,9 @@ def test_a_deposit_is_locked_until_its_first_token_is_free(tmp_path: Path, mint:
         [["locktime", "99999999999", "1"]],
         [[]],
         ["pubkeys"],
+        [["locktime", 99999999999]],
+        [["locktime", "9" * 17]],
+        [["refund", "a", 1]],
     ],
 )
 def test_a_secret_that_others_may_spend_is_not_locked(tags: list[Any]) -> None:
@@ -329,6 +358,21 @@ def test_a_secret_that_others_may_spend_is_not_locked(tags: list[Any]) -> None:
     assert lock_of(json.dumps([kind, condition]))[0] == condition["data"]
     condition["tags"] += tags
     assert lock_of(json.dumps([kind, condition])) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("told", "instead"),
+    [
+        ("SIG_INPUTS", "SIG_ALL"), ("SIG_INPUTS", "SIG_NONE"), ('"data"', '"data":"02ab","data"'), ("P2PK", "HTLC"),
+        ('"nonce":', '"nonce":NaN,"n":'), ('"nonce":', '"nonce":1,"n":'), ('"nonce":"', '"nonce":"\\ud800'),
+        ('"nonce":"', '"nonce":"\u00e9'), ('"nonce":', '"n":'), ('["P2PK"', "[" * 100_000 + '["P2PK"'),
+    ],
+)  # fmt: skip
+def test_a_secret_that_some_mint_could_read_otherwise_is_not_locked(told: str, instead: str) -> None:
+    secret = locked("02" + "cd" * 32, 99)
+    assert lock_of(secret) == ("02" + "cd" * 32, 99)
+    assert told in secret
+    assert lock_of(secret.replace(told, instead)) == ("", 0)
 
 
 def test_a_crash_between_the_mints_answer_and_ours_loses_nothing(tmp_path: Path, mint: str) -> None:
@@ -344,10 +388,12 @@ def test_a_crash_between_the_mints_answer_and_ours_loses_nothing(tmp_path: Path,
     payer._finish = dies
     with pytest.raises(SystemError):
         payer.pay(invoice(payee, 5))
-    path, body = payer._db.execute("SELECT path, body FROM requests WHERE done = 0").fetchone()
+    path, body = payer._db.execute("SELECT path, body FROM asked").fetchone()
     payer._ask(path, json.loads(body))
     payer._finish = whole
     payer = pair.restart("payer")
+    with pytest.raises(Refused, match="another reference"):
+        payer.pay(invoice(payee, 6))
     means = payer.pay(invoice(payee, 5))
     assert payee.take(means).ucr == 5 * UNIT_UCR
     assert (payer.balance, payee.balance) == (9, 4)
@@ -463,6 +509,105 @@ def test_keys_that_the_mint_does_not_sign_with_any_more_are_asked_for_anew(tmp_p
     with pytest.raises(RemoteProtocolError):
         payer.pay(invoice(payee, 8))
     assert payee.take(payer.pay(invoice(payee, 8))).ucr == 8 * UNIT_UCR
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_what_the_mint_has_answered_is_not_kept(tmp_path: Path, mint: str) -> None:
+    """Neither the request, nor the tokens that it spent."""
+    pair = purses(tmp_path, mint)
+    payer, payee = pair["payer"], pair["payee"]
+    quote = payer.quote(16)
+    for _ in range(2):
+        payer.fill(16, quote)
+    assert payer.balance == 16
+    for reference in ("one", "two"):
+        payee.take(payer.pay(invoice(payee, 3, reference)))
+    for purse in (payer, payee):
+        assert purse._db.execute("SELECT count(*) FROM asked").fetchone() == (0,)
+        whole = purse._db.execute("SELECT sum(amount) FROM proofs").fetchone()[0]
+        assert whole == purse.balance
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_tokens_that_no_mint_signed_fill_no_disk_while_the_mint_is_away(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cashu, "ASKED_MAX", 3)
+    pair = purses(tmp_path, gate.address)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 16 * UNIT_UCR)
+    means = payer.pay(invoice(payee, 8))
+
+    def waiting() -> int:
+        return int(payee._db.execute("SELECT count(*) FROM asked").fetchone()[0])
+
+    gate.lost = {"/v1/swap": 0}
+    for number in range(6):
+        with pytest.raises(NetworkError):
+            payee.take(altered(means, secret=locked(payee.address)) if number else means)
+        assert waiting() == min(number + 1, 3)
+    assert payee.balance == 7  # the real one was the first to make room: the mint says again what it had answered
+    gate.lost.clear()
+    for _ in range(3):
+        with pytest.raises(RemoteProtocolError):
+            payee.take(altered(means, secret=locked(payee.address)))
+    assert waiting() == 2
+    assert payee.take(means).ucr == 8 * UNIT_UCR
+    for rail in pair.opened.values():
+        rail.close()
+
+
+def test_nothing_is_locked_to_what_is_no_key(tmp_path: Path) -> None:
+    """A payee says its address itself; what is locked to nonsense is nobody's."""
+    purse = Cashu(tmp_path / "purse.sqlite", "http://127.0.0.1:1", b"\x01" * 32, UNIT_UCR)
+    for address in ("", "nobody", "02" + "AB" * 32, purse.address + "\n"):
+        with pytest.raises(Refused) as caught:
+            purse.pay(Invoice(PAYER, PAYEE, address, UNIT_UCR, "November"))
+        assert caught.value.code is Code.BAD_CONFIG
+    purse.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{}", b"[" * 100_000, b'{"mint": "m", "proofs": [1]}', b'{"mint": "m", "proofs": [{"amount": true}]}',
+        b'{"mint":"m","proofs":[{"amount":1,"id":"\\ud800","secret":"s","C":"00"}]}',
+        b'{"mint":"m","proofs":[{"amount":1,"id":"0000000000000000","secret":"\\ud800","C":"0000000000000000"}]}',
+        b'{"mint":"m","proofs":[{"amount":-1,"id":"0000000000000000","secret":"s","C":"0000000000000000"}]}',
+    ],
+)  # fmt: skip
+def test_what_is_no_token_is_said_to_be_none_before_any_mint_is_asked(tmp_path: Path, body: bytes) -> None:
+    purse = Cashu(tmp_path / "purse.sqlite", "http://127.0.0.1:1", b"\x01" * 32, UNIT_UCR)
+    for take in (purse.take, purse.locked_until_s):
+        with pytest.raises(RemoteProtocolError) as caught:
+            take(Means("cashu", PAYER, "November", UNIT_UCR, body).encode())
+        assert caught.value.code is Code.BAD_ENCODING
+    purse.close()
+
+
+def test_a_token_that_only_a_signed_swap_spends_is_neither_taken_nor_a_deposit(
+    tmp_path: Path, mint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIG_ALL: the mint would not take it from us, and a deposit that cannot be taken deters nobody."""
+    pair = purses(tmp_path, mint)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 8 * UNIT_UCR)
+    until_s = int(time.time()) + 3600
+
+    def signed_whole(*lock: Any) -> str:
+        return locked(*lock).replace("SIG_INPUTS", "SIG_ALL")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cashu, "locked", signed_whole)
+        patched.setattr(cashu, "lock_of", lambda secret: (payee.address, until_s))
+        means = payer.pay(invoice(payee, 4), until_s=until_s)
+        with pytest.raises(RemoteProtocolError, match="mint refused"):
+            payee.take(means)
+    for ask in (payee.take, payee.locked_until_s):
+        with pytest.raises(RemoteProtocolError, match="not locked to our key"):
+            ask(means)
     for rail in pair.opened.values():
         rail.close()
 

@@ -48,13 +48,13 @@ def test_every_model_says_that_it_is_one() -> None:
     ]  # fmt: skip
 
 
-def test_a_job_that_ends_is_noted_with_its_order(tmp_path: Path) -> None:
+async def test_a_job_that_ends_is_noted_with_its_order(tmp_path: Path) -> None:
     heard: list[tuple[bytes, Used]] = []
     account = Account([], Draw(0, 60), Draw(0, 1), clock := Clock())
     account.on_used = lambda order, used: heard.append((order, used))
-    begun = account.begin()
+    begun = await account.begin()
     clock.now_s = 5.0
-    account.end(begun, b"order")
+    await account.end(begun, b"order")
     assert heard == [(b"order", Used(300.0, MODEL))]
 
 

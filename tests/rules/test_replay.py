@@ -59,7 +59,12 @@ def test_no_time_passes_between_two_runs_and_what_was_not_known_is_not() -> None
     dead = [replace(car(0, 60), known=(("car", Signal.SPEED_KMH, "it died"),)), car(60, 60)]
     (stretch,) = replay(rules(), dead)
     assert {"speed_kmh", "soc_pct"} <= stretch.codes
-    assert lent_ms(replay(rules(), [car(0, 60)], Now(30 * MINUTE, 30 * MINUTE))) == 30 * MINUTE
+
+
+def test_what_held_last_holds_until_now_but_not_for_longer_than_is_known() -> None:
+    for now_min, lent_min in ((0, 0), (7, 7), (10, 10), (11, 10), (60 * 24 * 365, 10), (-5, 0)):
+        now = Now(now_min * MINUTE, now_min * MINUTE)
+        assert lent_ms(replay(rules(), [car(0, 60)], now)) == lent_min * MINUTE
 
 
 def test_what_the_grid_asked_is_asked_again() -> None:

@@ -1,4 +1,8 @@
-/* A library with NVML's names, for one accelerator: what it draws and is capped to is kept in memory. */
+/* A library with NVML's names, for one accelerator: what it draws and is capped to is kept in memory; each cap is written to
+   the file that the environment names by NVML_CAPS, too, for whoever looks from outside. */
+#include <stdio.h>
+#include <stdlib.h>
+
 static unsigned limit_mw = 300000, power_mw = 212000;
 static unsigned long long used_mj = 1000;
 
@@ -18,10 +22,16 @@ int nvmlDeviceGetPowerManagementLimitConstraints(void *device, unsigned *least, 
     *most = 350000;
     return 0;
 }
-int nvmlDeviceGetPowerManagementDefaultLimit(void *device, unsigned *mw) { *mw = 300000; return 0; }
+int nvmlDeviceGetPowerManagementLimit(void *device, unsigned *mw) { *mw = *(unsigned *)device; return 0; }
 int nvmlDeviceSetPowerManagementLimit(void *device, unsigned mw) {
     if (mw < 100000 || mw > 350000)
         return 2;
     limit_mw = mw;
+    const char *path = getenv("NVML_CAPS");
+    FILE *file = path ? fopen(path, "w") : NULL;
+    if (file) {
+        fprintf(file, "%u", mw);
+        fclose(file);
+    }
     return 0;
 }

@@ -38,7 +38,7 @@ def test_as_many_jobs_are_done_and_none_wrongly(both: tuple[Figures, Figures]) -
     events, tasks = both
     assert 10 < events.asked < 45  # two draws of one rate: 24 on average
     assert 10 < tasks.asked < 45
-    assert (events.lost, tasks.lost) == (0, 0)
+    assert (events.unserved, tasks.unserved) == (events.lost, tasks.lost) == (0, 0)
     assert (events.wrongly_accepted, tasks.wrongly_accepted) == (0, 0)
     assert events.verified == events.completed
     assert tasks.verified == tasks.completed

@@ -6,11 +6,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from nacl.signing import SigningKey
 
 from fallow.client.auditing import Auditor
 from fallow.node import credit
 from fallow.protocol import channel, job, receipts
+from fallow.testnet.simnet.population import CHARACTERS, populate
 from fallow.testnet.simnet.scenario import Assurance, Faults, Load, Scenario
+from fallow.testnet.simnet.tasks.chance import chance_for
 from fallow.testnet.simnet.tasks.cheats import attacks_by_client
 from fallow.testnet.simnet.tasks.checkers import wrong_max
 from fallow.testnet.simnet.tasks.simulation import simulate_tasks
@@ -91,6 +94,21 @@ def test_a_client_that_believes_every_receipt(calm: Scenario, tmp_path: Path, mo
     assert "credits_conserved" in objected
 
 
+def test_who_accuses_falsely_bears_the_fee_though_one_judge_is_corrupt(calm: Scenario, tmp_path: Path) -> None:
+    accused = Faults(false_accusers=0.5, corrupt_judges=0.34)
+    objected, lines = _run(replace(calm, load=TEXTS, faults=accused), tmp_path / "trace")
+    assert objected == set()
+    found = _attacks(lines)
+    assert found["accuses", "dismissed"] > 0
+    assert found.keys() <= {("accuses", "dismissed"), ("accuses", "unpaid"), ("accuses-again", "unpaid")}
+
+
+def test_a_committee_of_whom_most_are_corrupt(calm: Scenario, tmp_path: Path) -> None:
+    accused = Faults(false_accusers=0.5, corrupt_judges=0.67)
+    objected, _ = _run(replace(calm, load=TEXTS, faults=accused), tmp_path / "trace")
+    assert objected == {"judges_are_just"}
+
+
 def test_who_signs_nothing_is_not_paid(calm: Scenario, tmp_path: Path) -> None:
     objected, lines = _run(replace(calm, load=TEXTS, faults=Faults(deniers=0.25)), tmp_path / "trace")
     assert objected == set()
@@ -115,6 +133,8 @@ def test_a_liar_with_a_record_is_found_and_looked_back_at(calm: Scenario, tmp_pa
     late = [line[2:] for line in lines if line[1] == "late"]
     assert sum(int(looked_at) for looked_at, _ in late) > 0
     assert sum(int(wrong) for _, wrong in late) > 0
+    forfeited = [[int(word) for word in line[2:]] for line in lines if line[1] == "forfeited"]
+    assert any(ucr > 0 and judges >= 2 for _, ucr, judges, _ in forfeited)
     assert sum(int(tried) for _, _, tried, _ in (line for line in lines if line[1] == "spots")) > 0
 
 
@@ -145,3 +165,26 @@ def test_the_bound_of_audits_grows_with_pairs_and_falls_with_the_rate(calm: Scen
     assert most("audit:500000", 10, liars) > most("audit:900000", 10, liars) > most("audit:1000000", 10, liars) == 0
     assert most("adaptive", 10, Faults(liars=0.2)) == 0
     assert most("adaptive", 1, liars) > 300
+
+
+def test_two_of_one_mind_cannot_have_an_honest_checker_blamed(
+    calm: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two confirm each other's windows, and others are tried by these: whoever has other figures for them is right."""
+    blamed: list[tuple[bytes, str]] = []
+    failed, seed = Auditor.failed, 5  # in which one is tried by such a window
+
+    async def noting(self: Auditor, node: bytes, owner: bytes, reason: str) -> None:
+        blamed.append((node, reason))
+        await failed(self, node, owner, reason)
+
+    monkeypatch.setattr(Auditor, "failed", noting)
+    pair = replace(calm, load=TEXTS, duration_h=0.05, assurance=ADAPTIVE, faults=Faults(colluders=0.17))
+    _run(pair, tmp_path / "trace", seed)
+    characters = [CHARACTERS[number] for number in populate(pair, seed).character]
+    keys = [bytes(SigningKey(chance_for(seed, "node key", n).randbytes(32)).verify_key) for n in range(pair.nodes)]
+    assert characters.count("colluders") == 2
+    assert {characters[keys.index(node)] for node, _ in blamed} == {"colluders"}
+    assert "confirmed what the majority rejects" in [
+        why for _, why in blamed
+    ]  # by those who looked at that window again

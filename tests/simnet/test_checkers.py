@@ -56,12 +56,15 @@ def test_a_job_that_ends_with_no_reason(calm: Scenario, monkeypatch: pytest.Monk
         raise KeyError("a bug")
 
     monkeypatch.setattr(text.TextJob, "run", breaks)
-    assert "every_job_ends" in _objections(calm)
+    outcome = simulate_tasks(calm, 1)
+    assert {each.partition(":")[0] for each in outcome.violations} == {"every_job_ends"}
+    assert outcome.figures.lost == outcome.figures.asked > 0
+    assert outcome.figures.unserved == 0
 
 
-def test_more_jobs_lost_than_the_scenario_allows(calm: Scenario) -> None:
+def test_more_jobs_without_a_result_than_the_scenario_allows(calm: Scenario) -> None:
     everybody = Event("kill", at_h=0.006, lasts_s=600)
-    alone = replace(calm, events=(everybody,), bounds=Bounds(lost_share=0.1))
+    alone = replace(calm, events=(everybody,), bounds=Bounds(unserved_share=0.1))
     assert "every_job_ends" in _objections(alone)
 
 

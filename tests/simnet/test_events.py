@@ -34,7 +34,8 @@ def test_every_shipped_scenario_holds_when_it_is_small(name: str) -> None:
     scenario = replace(scenario, events=events, load=load_, bounds=replace(scenario.bounds, wrong_share=1.0))
     outcome = simulate(scenario, 3)
     assert outcome.violations == ()
-    assert outcome.figures.asked == outcome.figures.completed + outcome.figures.lost > 50
+    assert outcome.figures.asked == outcome.figures.completed + outcome.figures.unserved > 50
+    assert outcome.figures.lost == 0
     assert len(outcome.series["t_h"]) == len(outcome.series["up"]) == len(outcome.series["index_busiest"])
 
 
@@ -75,17 +76,20 @@ def test_departures_interrupt_jobs_and_none_is_lost() -> None:
     assert figures.interrupted > 10
     # One that is interrupted twice before its next token is resumed once.
     assert 0.9 * figures.interrupted <= figures.resumed <= figures.interrupted
-    assert figures.lost == 0
+    assert (figures.unserved, figures.lost) == (0, 0)
     assert figures.handover_ms.p99 is not None
     assert figures.handover_ms.p99 < 3000
 
 
 def test_where_nobody_is_up_jobs_end_with_a_reason() -> None:
-    scenario = replace(QUICK, faults=replace(QUICK.faults, churn=60.0, churn_s=86_400.0), bounds=Bounds(lost_share=0.1))
+    scenario = replace(
+        QUICK, faults=replace(QUICK.faults, churn=60.0, churn_s=86_400.0), bounds=Bounds(unserved_share=0.1)
+    )
     outcome = simulate(scenario, 2)
-    assert outcome.figures.lost > 0
-    assert outcome.figures.asked == outcome.figures.completed + outcome.figures.lost
-    assert any("were lost" in sentence for sentence in outcome.violations)
+    figures = outcome.figures
+    assert figures.unserved == figures.unserved_nobody == figures.asked - figures.completed > 0
+    assert figures.lost == 0
+    assert any("had no result" in sentence for sentence in outcome.violations)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +119,10 @@ def test_traffic_is_what_the_formulas_say() -> None:
     figures = simulate(scenario, 1).figures
     assert figures.lookup_peers is not None
     assert figures.node_bytes_s is not None
-    costs = Expected(3000, figures.lookup_peers, WIRE, index_share=0.05, parked=1.0, trips_day=0.0)
-    assert figures.node_bytes_s == pytest.approx(costs.node, rel=0.05)
+    told = sampled(150, 0.0, 0.0, 1).told
+    costs = Expected(3000, figures.lookup_peers, told, WIRE, index_share=0.05, parked=1.0, trips_day=0.0)
+    # In the first hour some still look for their shard, oftener than later.
+    assert figures.node_bytes_s == pytest.approx(costs.node, rel=0.08)
 
 
 @given(

@@ -32,7 +32,7 @@ def test_both_fidelities_come_to_the_same(seed: int) -> None:
     for figures in (one, other):
         assert figures.asked == pytest.approx(72, abs=3 * 72**0.5)
         assert figures.completed == figures.asked
-        assert figures.lost == figures.wrongly_accepted == 0
+        assert figures.unserved == figures.lost == figures.wrongly_accepted == 0
         assert figures.in_class == 1.0
     assert one.first_token_ms.p50 is not None
     assert other.first_token_ms.p50 == pytest.approx(one.first_token_ms.p50 + PIECE_MS, rel=BAND)

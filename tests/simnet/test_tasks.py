@@ -47,7 +47,7 @@ def test_calm_nodes_do_every_job_and_it_is_verified(calm: Scenario) -> None:
     figures = simulate_tasks(calm, 1).figures
     assert figures.asked > 3
     assert figures.completed == figures.verified == figures.asked
-    assert (figures.wrongly_accepted, figures.lost) == (0, 0)
+    assert (figures.wrongly_accepted, figures.unserved, figures.lost) == (0, 0, 0)
 
 
 def test_liars_are_caught_and_nobody_gets_their_results(calm: Scenario) -> None:
@@ -61,7 +61,7 @@ def test_readers_go_on_elsewhere_when_owners_come_back(calm: Scenario) -> None:
     half = Event("depart", at_h=0.015, share=0.5)
     outcome = simulate_tasks(replace(calm, events=(half,), load=texts), 1)
     assert outcome.figures.resumed > 0
-    assert outcome.figures.lost == 0
+    assert (outcome.figures.unserved, outcome.figures.lost) == (0, 0)
     assert outcome.violations == ()
 
 

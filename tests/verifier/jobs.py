@@ -112,7 +112,7 @@ class Job:
 
     def check(
         self, node: int, receipt: Signed[Receipt], end: int, *, owner: int | None = None, carried: int = 0,
-        shift: int = 0, gap: int = 0, silent: bool = False, **changes: Any,
+        shift: int = 0, gap: int = 0, mass: int = 0, silent: bool = False, **changes: Any,
     ) -> Ordered:  # fmt: skip
         """A check of the window that ends at answer position `end`, whose figures are off by `shift` and `gap`."""
         claimed = receipt.record.tokens + carried
@@ -124,7 +124,7 @@ class Job:
         if silent:
             return asked
         values = tuple(value(end - claimed + n) + shift for n in range(claimed))
-        gaps, masses = (gap,) * claimed, (0,) * claimed
+        gaps, masses = (gap,) * claimed, (mass,) * claimed
         found = Attestation(receipt.id, asked.order.id, TEACHER_FORCED, values, gaps, masses, "class")
         asked.deliver(Piece(values_micro=values, gaps_micro=gaps, masses_ppm=masses), claimed)
         self.records.append(sign(found, node_key(node)))

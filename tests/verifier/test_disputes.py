@@ -29,22 +29,26 @@ from fallow.protocol.disputes import (
     decision_id,
     forfeited_ucr_max,
     judges,
+    reimbursed_ucr,
 )
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, FallowError, RemoteProtocolError
+from fallow.protocol.grounds import DRAWN
 from fallow.protocol.limits import HOLD_MS_MAX, SKEW_MS
 from fallow.protocol.opening import Opening
 from fallow.protocol.payment import Voucher
 from fallow.protocol.receipts import FINAL, Receipt
+from fallow.protocol.work import Parameters, Piece
 from fallow.verifier.case import gather
 from fallow.verifier.disputes import RULES, Matter, Shown, decide, matter_of, run_wanted
+from fallow.verifier.rerun import disowned
 from fallow.verifier.verdict import judge
 
 from .jobs import CLIENT, MANIFEST, NOW_MS, Job, Ordered, node_key, owner_key
 from .test_grounds import CHANNEL, JUDGES, verifier_of
 
 PAYEE, OWNER = node_key(10), bytes(owner_key(10).verify_key)
-FEE, HASH = 90, b"\x07" * 32
+FEE, HASH = 9, b"\x07" * 32
 
 
 @dataclass
@@ -146,6 +150,42 @@ def test_a_payer_that_does_not_pay_for_what_is_good() -> None:
     came_to(decided(good, "its figures differ"), good, DISMISSED, withheld=True)
 
 
+@pytest.mark.spec("A-28", "A-29")
+def test_receipts_for_what_was_never_sent_win_nothing() -> None:
+    for kind, fee in ((Kind.UNPAID, 0), (Kind.MISMATCHED, FEE), (Kind.WRONG, FEE)):
+        scene = Scene(kind, says=None if kind is Kind.WRONG else ANSWERS).opened()
+        scene.openings = [replace(opening, pieces=opening.pieces[:-1]) for opening in scene.openings]
+        assert run_wanted(scene.matter) is None
+        decision = decided(scene)
+        came_to(decision, scene, DISMISSED)
+        assert decision.fee_ucr == fee
+    empty = Scene(Kind.UNPAID, says=ANSWERS)  # a receipt for no piece at all, and for pay
+    empty.writer = empty.job.text(10, channel=CHANNEL.id)
+    empty.receipt = empty.writer.receipt(FINAL)
+    empty.claimed = [*empty.job.records, CHANNEL]
+    empty.opened()
+    came_to(decided(empty), empty, DISMISSED)
+
+
+@pytest.mark.spec("A-28")
+def test_what_the_payer_has_signed_that_it_came_is_due_though_it_does_not_open_it() -> None:
+    scene = Scene(Kind.UNPAID, says=ANSWERS).opened()
+    scene.openings = [replace(opening, pieces=()) for opening in scene.openings]
+    scene.answered.append(sign(Voucher(CHANNEL.id, scene.receipt.id, 1, 0, 0, 0), CLIENT))
+    came_to(decided(scene), scene, UPHELD, due=True)
+    for names in ("checks", "continues"):
+        scene = Scene(Kind.UNPAID, says=ANSWERS).opened()
+        scene.openings = [replace(opening, pieces=()) for opening in scene.openings]
+        scene.claimed += [
+            (
+                scene.job.check(11, scene.receipt, 16)
+                if names == "checks"
+                else scene.job.text(11, start=16, after=scene.receipt)
+            ).order
+        ]
+        came_to(decided(scene), scene, UPHELD, due=True)
+
+
 @pytest.mark.spec("A-28")
 def test_what_the_payer_has_paid_or_borne_out_itself_is_not_run_again() -> None:
     paid = Scene(Kind.UNPAID, says=ANSWERS)
@@ -174,9 +214,11 @@ def test_who_does_not_stand_by_its_receipt() -> None:
     for says, outcome in ((OWNS, DISMISSED), (DENIES, UPHELD), (ANSWERS, UPHELD)):
         scene = Scene(Kind.DISOWNED, says=says)
         came_to(decided(scene), scene, outcome, due=True)
-    silent = Scene(Kind.DISOWNED)
-    assert decide(silent.matter, None, late=False) is None
-    came_to(decided(silent, late=True), silent, UPHELD, due=True)
+    absent = Scene(Kind.DISOWNED)
+    assert decide(absent.matter, None, late=False) is None
+    decision = decided(absent, late=True)
+    came_to(decision, absent, DISMISSED)
+    assert decision.fee_ucr == 0
 
 
 @pytest.mark.spec("A-28")
@@ -202,13 +244,16 @@ def test_a_commitment_that_is_never_opened() -> None:
     came_to(decided(forged), forged, UPHELD, due=True)
 
 
-def both_ways(shift: int, *, tokens: tuple[int, ...] | None = None) -> Scene:
+def both_ways(
+    shift: int, *, tokens: tuple[int, ...] | None = None, masses: tuple[int, int] = (0, 0), top_p_ppm: int = 1_000_000
+) -> Scene:
     """A checker that was asked twice about one window, and whose second finding is off by so much."""
     scene = Scene(Kind.TWO_FACED)
     check_channel = sign(replace(CHANNEL.record, payee=bytes(node_key(11).verify_key)), CLIENT)
     changes: dict[str, Any] = {"sequence": tokens} if tokens else {}
-    first = scene.job.check(11, scene.receipt, 16, channel=check_channel.id)
-    second = scene.job.check(11, scene.receipt, 16, shift=shift, channel=check_channel.id, **changes)
+    asked: dict[str, Any] = {"channel": check_channel.id, "parameters": Parameters(80, top_p_ppm=top_p_ppm)}
+    first = scene.job.check(11, scene.receipt, 16, mass=masses[0], **asked)
+    second = scene.job.check(11, scene.receipt, 16, shift=shift, mass=masses[1], **asked, **changes)
     scene.claimed = [*scene.job.records, check_channel]
     scene.with_openings(first, second)
     scene.writer, scene.receipt = first, first.delivery.receipts[0]
@@ -229,6 +274,19 @@ def test_a_checker_that_signs_both_ways() -> None:
     closed = both_ways(5_000)
     closed.openings = []
     came_to(decided(closed), closed, DISMISSED, due=True)
+
+
+@pytest.mark.spec("A-28")
+def test_honest_checkers_that_rank_equals_otherwise_are_not_two_faced() -> None:
+    """Within the nucleus a mass may jump by a whole token: what counts is what lies beyond top-p."""
+    top_p = 900_000
+    for masses, outcome in (((0, top_p), DISMISSED), ((0, top_p + 500), DISMISSED), ((0, top_p + 501), UPHELD)):
+        scene = both_ways(0, masses=masses, top_p_ppm=top_p)
+        came_to(decided(scene), scene, outcome, due=outcome == DISMISSED, withheld=outcome == UPHELD)
+    asked = both_ways(0, masses=(0, 0), top_p_ppm=top_p).matter.part
+    for mass, wrong in ((top_p, False), (top_p + 501, True)):
+        found = Piece(values_micro=asked.attestation.record.values_micro, gaps_micro=(0,) * 16, masses_ppm=(mass,) * 16)
+        assert (disowned(asked, found, MANIFEST.record.tolerance) is not None) is wrong
 
 
 @pytest.mark.spec("A-28")
@@ -280,14 +338,14 @@ def test_whatever_is_shown_one_side_loses_and_every_credit_is_due_or_withheld_on
     assert (decision.due_ucr, decision.withheld_ucr) in {(amount, 0), (0, amount), (0, 0)}
     assert decision.loser == (dispute.record.accused if decision.outcome == UPHELD else dispute.signer)
     assert decision.fee_ucr in (0, FEE)
-    assert forfeited_ucr_max(decision, bytes(PAYEE.verify_key)) <= amount + FEE
+    assert forfeited_ucr_max(dispute.record, decision) <= amount + FEE
     random.Random(seed).shuffle(scene.claimed)
     assert decide(scene.matter, objection, late=late) == decision
 
 
 def bound(scene: Scene, decisions: Sequence[Decision], **changes: Any) -> Decided:
     """What so many of the judges drawn have signed."""
-    drawn = sorted(judges(scene.writer.order, scene.receipt.id, OWNER))
+    drawn = sorted(judges(scene.writer.order, OWNER))
     keys = [verifier_of(owner) for owner in drawn]
     signed = tuple(sign(one, keys[number][0]) for number, one in enumerate(decisions))
     given_ = Decided(CHANNEL, scene.writer.order, scene.receipt, scene.dispute, signed, [paper for _, paper in keys])
@@ -301,7 +359,12 @@ def test_two_of_the_three_judges_bind_both_sides() -> None:
     assert check_decided(bound(scene, [decision, replace(decision, reason="otherwise")]), NOW_MS) == decision_id(
         decision
     )
-    assert forfeited_ucr_max(decision, bytes(PAYEE.verify_key)) == decision.withheld_ucr + FEE
+    assert forfeited_ucr_max(scene.dispute.record, decision) == decision.withheld_ucr + FEE
+    lost = Scene(Kind.UNPAID, says=ANSWERS).opened()
+    for objection, owed in (("", FEE), ("its figures differ", 0)):  # a claimant that has lost owes the judges alone
+        decision = decided(lost, objection)
+        assert reimbursed_ucr(lost.dispute.record, decision) == owed
+        assert forfeited_ucr_max(lost.dispute.record, decision) == decision.withheld_ucr
 
 
 @pytest.mark.spec("P-29")
@@ -332,21 +395,23 @@ def test_what_binds_nobody() -> None:
 @pytest.mark.spec("A-30")
 def test_whose_claim_it_may_be() -> None:
     scene = Scene(Kind.WRONG)
-    order = scene.writer.order
-    check_dispute(scene.dispute, order, NOW_MS)
+    order, receipt = scene.writer.order, scene.receipt.record
+    check_dispute(scene.dispute, order, receipt, NOW_MS)
     turned = {"accused": bytes(CLIENT.verify_key)}
-    dear = {"fee_ucr": order.record.amount_ucr_max + 1}
+    dear = {"fee_ucr": receipt.amount_ucr // DRAWN * DRAWN + DRAWN}
     for changes, key in (({}, PAYEE), (turned, CLIENT), (dear, CLIENT), ({"order": HASH}, CLIENT), ({}, node_key(12))):
         record = replace(scene.dispute.record, **changes)
         with pytest.raises(RemoteProtocolError):
-            check_dispute(sign(record, SigningKey(bytes(key))), order, NOW_MS)
-    with pytest.raises(RemoteProtocolError):
-        check_dispute(scene.dispute, order, NOW_MS + SKEW_MS + 1)
+            check_dispute(sign(record, SigningKey(bytes(key))), order, receipt, NOW_MS)
+    check_dispute(scene.dispute, order, receipt, NOW_MS + HOLD_MS_MAX)  # a judge that was away gets it later
+    for opened_ms in (order.record.created_ms - SKEW_MS - 1, NOW_MS + SKEW_MS + 1):
+        with pytest.raises(RemoteProtocolError):
+            check_dispute(sign(replace(scene.dispute.record, opened_ms=opened_ms), CLIENT), order, receipt, NOW_MS)
     late_ms = order.record.created_ms + HOLD_MS_MAX + SKEW_MS
     late = sign(replace(scene.dispute.record, opened_ms=late_ms), CLIENT)
-    check_dispute(late, order, late_ms)
+    check_dispute(late, order, receipt, late_ms)
     with pytest.raises(RemoteProtocolError):
-        check_dispute(late, order, late_ms + 1)
+        check_dispute(late, order, receipt, late_ms + 1)
 
 
 def test_the_manifest_is_what_the_order_names() -> None:

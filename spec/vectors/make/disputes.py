@@ -12,7 +12,7 @@ from .notation import Case, refused
 from .work import NODES, NONCE, OWNERS, Part, Work, opening_of
 from .world import CLIENT, HASH, NOW_MS, Fields
 
-_POLICY, _FEE, _AMOUNT = "adaptive:1", 30, 50
+_POLICY, _FEE, _AMOUNT = "adaptive:1", 12, 50
 _PAYER_CLAIMS = ("wrong", "two-faced", "disowned")
 
 
@@ -85,12 +85,15 @@ def _of_the_payer() -> Iterator[Case]:
     yield Case("wrong-not-opened", "Nothing is opened.", closed.given(), closed.decided("dismissed", _AMOUNT, 0))
     other = _Matter("wrong").opened(salt=hashed(b"another"))
     yield Case("wrong-other-input", "Another input.", other.given(), other.decided("dismissed", _AMOUNT, 0))
+    shorter = _Matter("wrong").opened(pieces=[])
+    about = "The input, and not the pieces that the receipt vouches for."
+    yield Case("wrong-other-pieces", about, shorter.given(), shorter.decided("dismissed", 0, 0))
     for says, outcome in (("owns", "dismissed"), ("denies", "upheld"), ("answers", "upheld")):
         disowned = _Matter("disowned", says={"says": says})
         yield Case(f"disowned-{says}", "The payee says so.", disowned.given(), disowned.decided(outcome, _AMOUNT, 0))
     silent = _Matter("disowned")
     yield Case("disowned-waits", "The payee may still answer.", silent.given(), {"open": True})
-    yield Case("disowned-late", "It has not.", silent.given(late=True), silent.decided("upheld", _AMOUNT, 0))
+    yield Case("disowned-late", "Nobody has heard it.", silent.given(late=True), silent.decided("dismissed", 0, 0, 0))
 
 
 def _two_findings() -> Iterator[Case]:
@@ -98,6 +101,16 @@ def _two_findings() -> Iterator[Case]:
         matter, parts = _both(shift)
         due, withheld = (12, 0) if outcome == "dismissed" else (0, 12)
         about = f"Two findings about the same tokens, {shift} micro-nats apart."
+        yield Case(f"two-faced-{words}", about, matter.opened(*parts).given(), matter.decided(outcome, due, withheld))
+    top_p = world.PARAMETERS["top_p_ppm"]
+    for words, one, other, outcome in (
+        ("inside", 0, top_p, "dismissed"),
+        ("mass-within", top_p, top_p + 500, "dismissed"),
+        ("mass-beyond", 0, top_p + 501, "upheld"),
+    ):
+        matter, parts = _both(0, (one, other))
+        due, withheld = (12, 0) if outcome == "dismissed" else (0, 12)
+        about = f"The first token has {one} and {other} ppm of the mass before it."
         yield Case(f"two-faced-{words}", about, matter.opened(*parts).given(), matter.decided(outcome, due, withheld))
     matter, _ = _both(101)
     yield Case("two-faced-closed", "Neither is opened.", matter.given(), matter.decided("dismissed", 12, 0))
@@ -114,12 +127,14 @@ def _two_findings() -> Iterator[Case]:
     yield Case("two-faced-one-order", about, matter.given(), matter.decided("upheld", 0, 12))
 
 
-def _both(shift: int) -> tuple[_Matter, list[Part]]:
+def _both(shift: int, masses: tuple[int, int] = (0, 0)) -> tuple[_Matter, list[Part]]:
     """Node 2 has checked the window twice."""
     matter, channel = _Matter("two-faced"), _channel(2)
     matter.work.records.append(channel)
-    one = matter.work.check(2, matter.receipt, 3, 3, channel=channel.id)
-    other = matter.work.check(2, matter.receipt, 3, 3, shift=shift, channel=channel.id)
+    one, other = (
+        matter.work.check(2, matter.receipt, 3, 3, shift=off, channel=channel.id, found={"masses_ppm": [mass, 0, 0]})
+        for off, mass in zip((0, shift), masses, strict=True)
+    )
     matter.part, matter.receipt = one, one.receipts[0]
     return matter, [one, other]
 
@@ -136,6 +151,21 @@ def _of_the_payee() -> Iterator[Case]:
     yield Case("unpaid-good", "Run again, it is that.", good.given(""), good.decided("upheld", _AMOUNT, 0))
     about = "Run again, it is something else."
     yield Case("unpaid-bad", about, good.given("off"), good.decided("dismissed", 0, _AMOUNT))
+    about = "The input, and not the pieces that the receipt vouches for: nothing shows that they came."
+    for kind, fee in (("unpaid", 0), ("mismatched", _FEE)):
+        unsent = _Matter(kind, says={}).opened(pieces=[])
+        yield Case(f"{kind}-never-sent", about, unsent.given(), unsent.decided("dismissed", 0, 0, fee))
+    came = _Matter("unpaid", says={}).opened(pieces=[])
+    sums = {"due_ucr": 1, "held_ucr": 0, "forfeited_ucr": 0, "release_at_ms": 0}
+    came.work.records.append(
+        CLIENT.sign("voucher", world.voucher(channel=came.channel.id, receipt=came.receipt.id, **sums))
+    )
+    about = "The input alone, of a payer that has signed a voucher for less."
+    yield Case("unpaid-came", about, came.given(), came.decided("upheld", _AMOUNT, 0))
+    checked = _Matter("unpaid", says={}).opened(pieces=[])
+    checked.work.check(2, checked.receipt, 3, 3)
+    about = "The input alone, of a payer that has had the window checked."
+    yield Case("unpaid-checked", about, checked.given(), checked.decided("upheld", _AMOUNT, 0))
     for words, due, outcome in (("paid", _AMOUNT, "dismissed"), ("paid-less", _AMOUNT - 1, "upheld")):
         paid = _Matter("unpaid", says={})
         sums = {"due_ucr": due, "held_ucr": 0, "forfeited_ucr": 0, "release_at_ms": 0}
@@ -162,7 +192,8 @@ def _none() -> Iterator[Case]:
     yield refused("without-manifest", "The manifest is missing.", matter.given(), "unknown_bundle")
     turned = _Matter("wrong", changes={"accused": CLIENT.key})
     yield refused("turned", "The payer accuses itself.", turned.given(), "bad_record")
-    dear = _Matter("wrong", changes={"fee_ucr": 501})
-    yield refused("dear", "The fee is above what the order may come to.", dear.given(), "bad_record")
-    late = _Matter("wrong", changes={"opened_ms": NOW_MS - world.SKEW_MS - 1})
-    yield refused("not-now", "It was opened long ago.", late.given(), "expired")
+    dear = _Matter("wrong", changes={"fee_ucr": _AMOUNT + 1})
+    yield refused("dear", "The fee is above what the receipt says.", dear.given(), "bad_record")
+    for words, off_ms in (("before-its-order", -world.SKEW_MS), ("in-time-to-come", world.SKEW_MS + 1)):
+        off = _Matter("wrong", changes={"opened_ms": NOW_MS + off_ms})
+        yield refused(words, "It was opened when there was no order, or will be.", off.given(), "expired")

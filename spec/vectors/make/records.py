@@ -292,6 +292,7 @@ def _forbidden() -> Iterator[tuple[str, str, str, Fields]]:
     yield "of-no-time", "It ends as it begins.", "witness", world.witness(expires_ms=NOW_MS)
     yield "about-nothing-known", "A kind that there is not.", "dispute", world.dispute(kind="theft")
     yield "no-time-to-answer", "Less than a second.", "dispute", world.dispute(answer_ms=999)
+    yield "not-in-three", "A fee that three judges cannot share.", "dispute", world.dispute(fee_ucr=91)
     yield "another-word", "A word that nobody pleads.", "plea", world.plea(says="perhaps")
     yield "another-outcome", "An outcome that there is not.", "decision", world.decision(outcome="accepted")
     yield "both", "The same receipts are due and withheld.", "decision", world.decision(due_ucr=1)

@@ -233,7 +233,13 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "dispute/unopened*",
     ),
     "A-29": ("dispute/*-other-input",),
-    "A-30": ("dispute/without-*", "dispute/turned", "dispute/dear", "dispute/not-now"),
+    "A-30": (
+        "dispute/without-*",
+        "dispute/turned",
+        "dispute/dear",
+        "dispute/before-its-order",
+        "dispute/in-time-to-come",
+    ),
     "A-31": ("dispute/wrong", "dispute/unpaid-*"),
     "A-32": ("dispute/*-waits", "dispute/*-late"),
     # 05: payment

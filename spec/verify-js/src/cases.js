@@ -3,7 +3,7 @@ import { compare, equal, hex } from './bytes.js'
 import { encode } from './cbor.js'
 import { checkMandate } from './identity.js'
 import { FINDINGS_MAX, OUTPUT_TOKENS_MAX, WINDOW_TOKENS } from './limits.js'
-import { open } from './openings.js'
+import { askedOf, open } from './openings.js'
 import { drawCommittee } from './policies.js'
 import { demand, Refusal } from './refusal.js'
 import { checkCommitment } from './transcript.js'
@@ -13,7 +13,7 @@ import { checkCommitment } from './transcript.js'
  * @typedef {{client: Uint8Array, bundle: Uint8Array, text: string, policy: import('./policies.js').Policy, nonce: Uint8Array, anchors: Uint8Array[]}} Question
  */
 /**
- * @typedef {{order: Signed, node: Uint8Array, owner?: Uint8Array, receipts: Signed[], equivocal: Signed[], attestation?: Signed, opened?: any}} Part
+ * @typedef {{order: Signed, node: Uint8Array, owner?: Uint8Array, receipts: Signed[], equivocal: Signed[], attestation?: Signed, asked?: any, opened?: any}} Part
  */
 
 /** Of this work, in one case. */
@@ -71,7 +71,8 @@ function partOf(order, of, openings, known) {
     receipts: chain,
     equivocal: attestations.length > 1 ? [...contradicting, ...attestations.slice(0, 2)] : contradicting,
     attestation: attestations.length === 1 ? attestations[0] : undefined,
-    opened: openAny(openings, order, chain),
+    asked: fitting(openings, order, (opening) => askedOf(opening, order)),
+    opened: fitting(openings, order, (opening) => open(opening, order, chain)),
   }
 }
 
@@ -79,12 +80,11 @@ function partOf(order, of, openings, known) {
  * The plaintext: of several openings whichever fits, since all that fit show the same; what does not fit shows nothing.
  * @param {any[]} openings
  * @param {Signed} order
- * @param {Signed[]} receipts
+ * @param {(opening: any) => any} read
  */
-function openAny(openings, order, receipts) {
-  const own = openings.filter((opening) => equal(opening.order, order.id))
-  const fitting = own.find((opening) => holds(() => open(opening, order, receipts)))
-  return fitting && open(fitting, order, receipts)
+function fitting(openings, order, read) {
+  const found = openings.find((opening) => equal(opening.order, order.id) && holds(() => read(opening)))
+  return found && read(found)
 }
 
 /**

@@ -77,7 +77,10 @@ export const CROSS_RULES = {
     equal(w.witness, w.subject)
       ? 'nobody is a witness of itself'
       : lasting(w.issued_ms, w.expires_ms, WITNESS_MS_MAX),
-  dispute: (d) => (DISPUTES.includes(d.kind) ? null : 'no dispute is about that'),
+  dispute: (d) => {
+    if (!DISPUTES.includes(d.kind)) return 'no dispute is about that'
+    return BigInt(d.fee_ucr) % 3n === 0n ? null : 'a fee is three equal parts'
+  },
   plea: (p) => (['owns', 'denies', 'answers'].includes(p.says) ? null : 'nobody pleads that'),
   decision: (d) => {
     if (!['upheld', 'dismissed'].includes(d.outcome)) return 'no outcome of a decision'

@@ -45,17 +45,18 @@ export function matterOf(dispute, records, openings, plea) {
 }
 
 /** Whose claim it may be, and when. @param {any} matter @param {number} now_ms */
-export function checkDispute({ dispute, order }, now_ms) {
+export function checkDispute({ dispute, order, receipt }, now_ms) {
   const sides = [order.signer, order.fields.executor]
   const [claimant, accused] = BY_PAYER.includes(dispute.fields.kind) ? sides : sides.reverse()
   const between = equal(dispute.signer, claimant) && equal(dispute.fields.accused, accused)
   demand(between, 'bad_record', 'not between the two sides of its order')
-  const inProportion = BigInt(dispute.fields.fee_ucr) <= BigInt(order.fields.amount_ucr_max)
-  demand(inProportion, 'bad_record', 'the fee is above what the order may come to')
+  const inProportion = BigInt(dispute.fields.fee_ucr) <= BigInt(receipt.fields.amount_ucr)
+  demand(inProportion, 'bad_record', 'the fee is above what the receipt says')
   const oldest = BigInt(now_ms) - BigInt(HOLD_MS_MAX) - BigInt(SKEW_MS)
   demand(BigInt(order.fields.created_ms) >= oldest, 'expired', 'the order is too old')
-  const off = BigInt(now_ms) - BigInt(dispute.fields.opened_ms)
-  demand((off < 0n ? -off : off) <= BigInt(SKEW_MS), 'expired', 'it was not opened now')
+  const [opened, skew] = [BigInt(dispute.fields.opened_ms), BigInt(SKEW_MS)]
+  const since = opened >= BigInt(order.fields.created_ms) - skew && opened <= BigInt(now_ms) + skew
+  demand(since, 'expired', 'it was opened before its order, or in time to come')
 }
 
 /** The decision without its reason; null while the accused may still answer. @param {any} matter */
@@ -64,7 +65,7 @@ export function decide(matter, objection, late) {
   const { kind, accused, fee_ucr } = dispute.fields
   const silent = HEARD.includes(kind) && plea === null
   if (silent && !late) return null
-  const [upheld, stands, free] = silent ? [true, true] : RULES[kind](matter, objection)
+  const [upheld, stands, free] = silent ? (SILENT[kind] ?? [true, true]) : RULES[kind](matter, objection)
   const amount = receipt.fields.amount_ucr
   return {
     outcome: upheld ? 'upheld' : 'dismissed',
@@ -75,17 +76,25 @@ export function decide(matter, objection, late) {
   }
 }
 
+/** Whose silence does not lose. */
+const SILENT = { disowned: [false, null, true] }
+
 /** Of each kind: whether it is upheld, whether the receipts are due (null: not asked), whether nobody bears a fee. */
 const RULES = {
-  wrong: ({ part }, objection) => (part.opened && objection ? [true, false] : [false, true]),
+  wrong: ({ part }, objection) => {
+    if (!part.asked) return [false, true]
+    if (!part.opened || objection === undefined) return [false, null]
+    return objection ? [true, false] : [false, true]
+  },
   'two-faced': (matter) => (contradicts(matter) ? [true, false] : [false, true]),
   disowned: ({ plea }) => [plea.fields.says !== 'owns', true],
   unpaid: (matter, objection) => {
     if (isPaid(matter)) return [false, true, true]
-    if (isBorneOut(matter) || !matter.part.opened) return [true, true]
+    if (isBorneOut(matter) || !matter.part.asked) return [true, true]
+    if (objection === undefined) return hasArrived(matter) ? [true, true] : [false, null, true]
     return objection ? [false, false] : [true, true]
   },
-  mismatched: ({ part }) => (part.opened ? [false, null] : [true, true]),
+  mismatched: ({ part }) => (part.asked ? [false, null] : [true, true]),
   unopened: (matter) => (isOpened(matter) ? [false, null] : [true, true]),
 }
 
@@ -99,18 +108,31 @@ function isOpened(matter) {
   return verdicts.some(({ fields }) => fits(fields.commitment_nonce, fields.policy))
 }
 
-/** Whether a voucher names the receipt, or a later one of its order, and promises at least as much. */
-function isPaid(matter) {
+/** Vouchers that name the receipt, or a later one of its order. */
+function vouchersOf(matter) {
   const { order, receipt } = matter
   const named = signedBy(matter, 'receipt', order.fields.executor)
     .filter(({ fields }) => equal(fields.order, order.id) && BigInt(fields.sequence) >= BigInt(receipt.fields.sequence))
     .map(({ id }) => hex(id))
-  return signedBy(matter, 'voucher', order.signer).some(
-    ({ fields }) =>
-      equal(fields.channel, order.fields.channel) &&
-      named.includes(hex(fields.receipt)) &&
-      BigInt(fields.due_ucr) + BigInt(fields.held_ucr) >= BigInt(receipt.fields.amount_ucr),
+  return signedBy(matter, 'voucher', order.signer).filter(
+    ({ fields }) => equal(fields.channel, order.fields.channel) && named.includes(hex(fields.receipt)),
   )
+}
+
+/** Whether one of them promises at least as much. */
+const isPaid = (matter) =>
+  vouchersOf(matter).some(
+    ({ fields }) => BigInt(fields.due_ucr) + BigInt(fields.held_ucr) >= BigInt(matter.receipt.fields.amount_ucr),
+  )
+
+/** Whether the payer has signed what it signs only about what came. */
+function hasArrived(matter) {
+  const { order, receipt } = matter
+  const named = signedBy(matter, 'job-order', order.signer).flatMap(({ fields }) => [
+    fields.checks,
+    fields.continues?.receipt,
+  ])
+  return vouchersOf(matter).length > 0 || named.some((id) => id !== undefined && equal(id, receipt.id))
 }
 
 /** Whether the payer itself has signed that the receipt is due. */
@@ -140,12 +162,12 @@ function apart(one, other, tolerance) {
   if (!same || !one.opened || !other.opened || !one.attestation || !other.attestation) return false
   if (!isDeepStrictEqual(one.opened.work, other.opened.work)) return false
   const bounds = [
-    ['values_micro', tolerance.value_micro],
-    ['gaps_micro', tolerance.gap_micro],
-    ['masses_ppm', tolerance.mass_ppm],
+    ['values_micro', tolerance.value_micro, Number],
+    ['gaps_micro', tolerance.gap_micro, Number],
+    ['masses_ppm', tolerance.mass_ppm, (mass) => Math.max(0, Number(mass) - Number(mine.parameters.top_p_ppm))],
   ]
-  return bounds.some(([name, most]) => {
-    const [a, b] = [one, other].map(({ attestation }) => attestation.fields[name])
-    return a.length !== b.length || a.some((figure, n) => Math.abs(Number(figure) - Number(b[n])) > Number(most))
+  return bounds.some(([name, most, of]) => {
+    const [a, b] = [one, other].map(({ attestation }) => attestation.fields[name].map(of))
+    return a.length !== b.length || a.some((figure, n) => Math.abs(figure - b[n]) > Number(most))
   })
 }

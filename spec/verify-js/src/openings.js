@@ -9,6 +9,13 @@ import { saltedDigest, transcriptNext, transcriptStart } from './transcript.js'
 /** @param {Uint8Array} encoded */
 export const readOpening = (encoded) => fit('opening', decode(encoded, 2 * MESSAGE_BYTES_MAX))
 
+/** What was asked, whatever came of it. @param {any} opening @param {import('./envelope.js').Signed} order */
+export function askedOf({ order: named, salt, work }, order) {
+  const fits = equal(named, order.id) && equal(saltedDigest(salt, work), order.fields.input_digest)
+  demand(fits, 'input_mismatch', "not of this order's input")
+  return fit('work', decode(work, MESSAGE_BYTES_MAX))
+}
+
 /**
  * The work, and the pieces as far as receipts vouch for them.
  * @param {any} opening
@@ -16,8 +23,7 @@ export const readOpening = (encoded) => fit('opening', decode(encoded, 2 * MESSA
  * @param {import('./envelope.js').Signed[]} receipts
  */
 export function open({ order: named, salt, work, pieces }, order, receipts) {
-  const asked = equal(named, order.id) && equal(saltedDigest(salt, work), order.fields.input_digest)
-  demand(asked, 'input_mismatch', "not of this order's input")
+  const asked = askedOf({ order: named, salt, work }, order)
   const wanted = receipts.map(({ fields }) => fields.transcript).filter((transcript) => !equal(transcript, order.id))
   const read = []
   let [transcript, vouched] = [transcriptStart(salt, order.id), 0]
@@ -27,5 +33,5 @@ export function open({ order: named, salt, work, pieces }, order, receipts) {
     for (; wanted.length > 0 && equal(wanted[0], transcript); wanted.shift()) vouched = read.length
   }
   demand(wanted.length === 0, 'input_mismatch', 'not the pieces that a receipt vouches for')
-  return { work: fit('work', decode(work, MESSAGE_BYTES_MAX)), pieces: read.slice(0, vouched) }
+  return { work: asked, pieces: read.slice(0, vouched) }
 }

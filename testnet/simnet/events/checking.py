@@ -40,8 +40,8 @@ def _owner_first(timeline: Timeline, jobs: Jobs) -> Iterator[str]:
 
 def _every_job_ends(figures: Figures) -> Iterator[str]:
     """With a result, or with a reason."""
-    if figures.asked != figures.completed + figures.lost:
-        yield f"{figures.asked} jobs were asked, {figures.completed} completed and {figures.lost} lost: some never ended."
+    if figures.lost:
+        yield f"Of {figures.asked} jobs {figures.lost} were lost: they ended with neither a result nor a reason."
 
 
 def _bounded(scenario: Scenario, figures: Figures) -> Iterator[str]:
@@ -51,5 +51,5 @@ def _bounded(scenario: Scenario, figures: Figures) -> Iterator[str]:
         yield f"An index node was asked {figures.index_records_s:.1f} times a second; at most {bounds.index_records_s:g}."
     if figures.wrongly_accepted > bounds.wrong_share * max(figures.completed, 1):
         yield f"{figures.wrongly_accepted} of {figures.completed} results were wrong; at most {bounds.wrong_share:.2%}."
-    if figures.lost > bounds.lost_share * max(figures.asked, 1):
-        yield f"{figures.lost} of {figures.asked} jobs were lost; at most {bounds.lost_share:.2%}."
+    if figures.unserved > bounds.unserved_share * max(figures.asked, 1):
+        yield f"{figures.unserved} of {figures.asked} jobs had no result; at most {bounds.unserved_share:.2%}."

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ....client.discovery import ASKED_AT_ONCE
 from ....client.sampling import PLENTY
 from ....node.announcing import LOOK_ROUNDS
-from ....node.network.dht import REFRESH_S, SOUGHT_S
+from ....node.network.dht import REFRESH_S, SOUGHT_S, TURNS
 from ....node.network.entries import NAMED_MAX, PROVIDED_S
 from ....node.network.walk import FANOUT
 from ....node.presence import ANNOUNCE_S, JITTER
@@ -103,6 +103,7 @@ class Discovery:
         self._trace = trace
         self._start_ms = scenario.start_s * 1000
         self._heads = (mixed(population.seeds, 301) >> np.uint64(32)).astype(np.int64)
+        self._index = population.index
         index = np.flatnonzero(population.index)
         self._places = np.sort(mixed(population.seeds[index], 302))
         self._profile_holders = holders(self._places, mixed(population.seeds, 303))
@@ -134,8 +135,8 @@ class Discovery:
         self._said_at[due] = when
         self._put(np.bincount(self._profile_holders[due].ravel(), minlength=len(self._places)), len(due))
         self.tally.announcements += len(due)
-        # The nodes look for their own neighbours, and for others, anywhere.
-        self._asks += 2 * len(due) * ANNOUNCE_S / REFRESH_S * self.searching.asked / len(self._places)
+        # Index nodes look for their own neighbours, anywhere.
+        self._asks += int(self._index[due].sum()) * ANNOUNCE_S / REFRESH_S * self.searching.asked / len(self._places)
         before = self.tally.records
         for tree in self._trees:
             self._say(tree, due[self._serves_from[due, tree.bundle] <= at_s])
@@ -192,7 +193,7 @@ class Discovery:
 
     def _put(self, held: Floats | Ints, count: int) -> None:
         """So many records came to each index node, and before some of them the question who keeps them."""
-        self._records += held
+        self._records += np.asarray(held, dtype=np.float64) * (self._sought + (1 - self._sought) / TURNS)
         self._question(np.asarray(held, dtype=np.float64) * self._sought, count * self._sought)
 
     def _question(self, held: Floats | Ints, count: float) -> None:

@@ -41,7 +41,7 @@ SILENT_S: Final = SILENCE_MS_MAX / 1000 + 0.05
 UNANSWERED_S: Final = ACCEPT_MS_MAX / 1000
 RETRANSMIT_S: Final = 0.2
 TRIES_MAX: Final = 50
-"""Of one job: more than that many nodes have failed it, and it is lost."""
+"""Of one job: more than that many nodes have failed it, and its client says that nobody can do it (`client.text`)."""
 
 DONE, YIELDED, LOST_EXECUTOR, CAUGHT = 0, 1, 2, 3
 
@@ -80,7 +80,9 @@ class Count:
     caught: int = 0
     interrupted: int = 0
     resumed: int = 0
-    lost: int = 0
+    unserved: int = 0
+    unserved_nobody: int = 0
+    """As in `Figures`."""
     work_s: float = 0.0
     check_s: float = 0.0
     first: list[Floats] = field(default_factory=list)
@@ -194,21 +196,21 @@ class Jobs:
         self._pending = np.concatenate([self._pending, jobs])
 
     def _place(self, jobs: Batch) -> None:
-        """Each gets a node, another try, or is lost."""
-        late = jobs["at_s"] > jobs["asked_s"] + self._scenario.load.deadline_s
-        late |= (jobs["at_s"] > jobs["since_s"] + WAIT_S) | (jobs["tries"] > TRIES_MAX)
-        self._lose(jobs[late])
-        jobs = jobs[~late]
+        """Each gets a node, another try, or a reason why there is no result."""
+        nobody = (jobs["at_s"] > jobs["since_s"] + WAIT_S) | (jobs["tries"] > TRIES_MAX)
+        over = nobody | (jobs["at_s"] > jobs["asked_s"] + self._scenario.load.deadline_s)
+        self._refuse(jobs[over], nobody=int(nobody.sum()))
+        jobs = jobs[~over]
         if not len(jobs):
             return
         rows = self.clients.rows(jobs["client"], jobs["bundle"])
         delay_s, view, ready = self._known(jobs, rows)
-        nobody = ~ready.any(axis=1)
-        waiting = jobs[nobody]
-        waiting["at_s"] += SEARCH_S + delay_s[nobody]
+        none = ~ready.any(axis=1)
+        waiting = jobs[none]
+        waiting["at_s"] += SEARCH_S + delay_s[none]
         waiting["searched"] = True
         self._pending = np.concatenate([self._pending, waiting])
-        some = np.flatnonzero(~nobody)
+        some = np.flatnonzero(~none)
         if len(some):
             self._begin(jobs[some], delay_s[some], self._choose(jobs[some], view[some], ready[some]))
 
@@ -374,7 +376,7 @@ class Jobs:
         over = (end == DONE) | ((end != CAUGHT) & (jobs["left"] <= 0))
         in_time = jobs["at_s"] <= jobs["asked_s"] + self._scenario.load.deadline_s
         self._complete(jobs[over & in_time], at_s)
-        self._lose(jobs[over & ~in_time])
+        self._refuse(jobs[over & ~in_time], nobody=0)
         goes_on = jobs[~over].copy()
         if not len(goes_on):
             return
@@ -402,11 +404,13 @@ class Jobs:
         self.count.note("completed", at_s, len(jobs))
         self.count.note("wrong", at_s, wrong)
 
-    def _lose(self, jobs: Batch) -> None:
+    def _refuse(self, jobs: Batch, *, nobody: int) -> None:
+        """They end with a reason: that there is nobody, for so many of them, or that their time is over."""
         if len(jobs):
-            self.count.lost += len(jobs)
-            self.count.note("lost", float(jobs["at_s"][0]), len(jobs))
-            self._trace.add_bytes("lost", jobs["id"].astype("<i8").tobytes(), len(jobs))
+            self.count.unserved += len(jobs)
+            self.count.unserved_nobody += nobody
+            self.count.note("unserved", float(jobs["at_s"][0]), len(jobs))
+            self._trace.add_bytes("unserved", jobs["id"].astype("<i8").tobytes(), len(jobs))
 
 
 def sharing(slots: Ints) -> Floats:

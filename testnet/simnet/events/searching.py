@@ -70,6 +70,8 @@ class Searching:
 
     asked: float
     """Peers that one search asks."""
+    told: float
+    """Peers that it comes to: those are told what is said."""
     found: float
     """Of the searches for one provider, so many meet somebody who names it."""
     kept: float
@@ -85,6 +87,7 @@ async def _sampled(index: int, hostile: float, dead: float, seed: int, samples: 
     chance = Random(f"searching {seed} {index} {hostile} {dead}")
     mesh = _Mesh(index, hostile, dead, chance)
     asked: list[int] = []
+    told: list[int] = []
     found: list[bool] = []
     kept: list[float] = []
     for _ in range(samples):
@@ -93,9 +96,10 @@ async def _sampled(index: int, hostile: float, dead: float, seed: int, samples: 
         keep = {peer for peer in given if mesh.keeps(peer)}
         _, answered, count = await mesh.search(key)
         asked.append(count)
+        told.append(len(given))
         kept.append(len(keep) / max(len(given), 1))
         found.append(not keep.isdisjoint(answered))
-    return Searching(mean(asked), mean(found), mean(kept))
+    return Searching(mean(asked), mean(told), mean(found), mean(kept))
 
 
 class _Mesh:

@@ -49,7 +49,7 @@ def simulate_events(scenario: Scenario, seed: int) -> Outcome:
         at_s += STEP_S  # nobody asks any more; what was asked comes to its end
     figures = _figures(scenario, population, timeline, discovery, jobs)
     found = violations(scenario, timeline, jobs, figures)
-    trace.add("ended", jobs.count.asked, jobs.count.completed, jobs.count.lost, jobs.count.wrongly_accepted)
+    trace.add("ended", jobs.count.asked, jobs.count.completed, jobs.count.unserved, jobs.count.wrongly_accepted)
     return Outcome(figures, trace.hexdigest(), found, _series(scenario, population, timeline, discovery, jobs, serves))
 
 
@@ -71,7 +71,9 @@ def _figures(
         lies_caught=count.caught,
         interrupted=count.interrupted,
         resumed=count.resumed,
-        lost=count.lost,
+        unserved=count.unserved,
+        unserved_nobody=count.unserved_nobody,
+        lost=count.asked - count.completed - count.unserved,
         in_class=in_class if len(first) else None,
         first_token_ms=spread(first.tolist()),
         handover_ms=spread(handover.tolist()),
@@ -93,7 +95,8 @@ def _traffic(
     """Bytes a second of a node, and of an index node for others: what was counted, times what each costs on the wire."""
     tally, n, duration_s = discovery.tally, len(population), scenario.duration_s
     share = float(population.index.mean())
-    costs = Expected(n, float(discovery.searching.asked), WIRE, index_share=share)
+    searching = discovery.searching
+    costs = Expected(n, searching.asked, searching.told, WIRE, index_share=share)
     keys = tally.records / max(tally.announcements, 1)
     announcing = (costs.announcements(tally.announcements, tally.records) + tally.looks * costs.look) / duration_s / n
     # Whoever was gone joins anew. Whoever only worked for its owner has gone on announcing; it may have moved, and comes back
@@ -103,12 +106,11 @@ def _traffic(
     returning = began * (costs.join + costs.announcements(1, keys)) + moved * RELAYS * WIRE.connect
     returning /= duration_s * n
     speaking = timeline.speaking_mean(duration_s)
-    standing = costs.standing_with(1 + keys)
-    always = costs.measuring / costs.parked + costs.refreshing + standing * WIRE.idle_s
+    always = costs.measuring / costs.parked + costs.refreshing + costs.standing * WIRE.idle_s
     node = announcing + returning + speaking * always
     finding = (tally.searches * costs.search + tally.named * WIRE.provider) / duration_s / n
     index = (announcing + returning + speaking * costs.refreshing + finding) / share + min(
-        STANDING_MAX, standing / share
+        STANDING_MAX, costs.standing / share
     ) * WIRE.idle_s
     return node, index
 
@@ -131,7 +133,7 @@ def _series(
     for model in np.unique(population.model):
         series[f"up_{MODELS[model]}"] = timeline.up_share(middles, population.model == model).tolist()
     sums: dict[str, Floats] = {}
-    for what in ("asked", "completed", "interrupted", "caught", "lost", "wrong", "check_s", "work_s"):
+    for what in ("asked", "completed", "interrupted", "caught", "unserved", "wrong", "check_s", "work_s"):
         pairs = np.array(jobs.count.events.get(what, [(0.0, 0.0)]))
         sums[what] = np.histogram(np.minimum(pairs[:, 0], edges[-1]), edges, weights=pairs[:, 1])[0]
         if not what.endswith("_s"):

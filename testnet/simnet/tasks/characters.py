@@ -34,6 +34,11 @@ class Character:
     session: type[Session] | None = None
     """How its daemon delivers; None: as it should."""
 
+    @property
+    def honest(self) -> bool:
+        """It says what it computed, and signs it as it should."""
+        return not (self.generates or self.scores or self.calls or self.session)
+
 
 def _lies(state: int, chosen: int, random: Random) -> tuple[int, int]:
     return (chosen - 1 if chosen > model.FIRST else chosen + 1), 0

@@ -17,12 +17,16 @@ from ....node.network.seam import Stream
 from ....node.serving import Executor
 from ....protocol.job import Job
 from ....protocol.receipts import Delivery
-from ...adversaries import double_spender, non_payer
+from ...adversaries import double_spender, false_accuser, non_payer
 from ...adversaries.customer import Attack, Customer, Outcome
 from ..scenario import Faults
 from . import model
 
-ATTACKS: Final[Mapping[str, Attack]] = {"double_spenders": double_spender.spend, "non_payers": non_payer.take}
+ATTACKS: Final[Mapping[str, Attack]] = {
+    "double_spenders": double_spender.spend,
+    "non_payers": non_payer.take,
+    "false_accusers": false_accuser.accuse,
+}
 """By the names of the clients' shares in `Faults`."""
 PROMPT_TOKENS: Final = 20
 
@@ -52,7 +56,9 @@ def attacks_by_client(faults: Faults, clients: int, random: Random) -> list[str]
     return attacks
 
 
-async def attack(name: str, team: Team, bundle: ClientBundle, random: Random) -> list[Outcome]:
+async def attack(
+    name: str, team: Team, bundle: ClientBundle, judges: Mapping[bytes, str], random: Random
+) -> list[Outcome]:
     """What the attack came to, tried once on whichever node is picked. Raises `FallowError` where there is nobody."""
     prompt = tuple(random.randrange(model.FIRST, model.VOCABULARY) for _ in range(PROMPT_TOKENS))
-    return await ATTACKS[name](Customer(team, bundle, prompt), None)
+    return await ATTACKS[name](Customer(team, bundle, prompt, judges), None)

@@ -17,7 +17,7 @@ from ....verifier.audits import MILLION, Deterrence
 from ...report import passes_max
 from ..scenario import Scenario
 from .ledgers import ledgers
-from .load import UNEXPECTED, policy_of
+from .load import policy_of
 from .network import DEAD_S
 
 if TYPE_CHECKING:
@@ -86,18 +86,18 @@ def wrong_results_bounded(run: Run) -> Iterator[str]:
 
 
 def every_job_ends(run: Run) -> Iterator[str]:
-    """Every job ends with a result or a reason, in time, and no more are lost than the scenario allows."""
+    """Every job ends with a result or a reason, in time, and no more are without a result than the scenario allows."""
     for job in run.jobs:
         if job.ended_s is None:
             yield f"job {job.number} of client {job.client} never ended"
         elif job.ended_s - job.asked_s > run.scenario.load.deadline_s + LATE_S:
             yield f"job {job.number} ended {job.ended_s - job.asked_s:.1f} s after it was asked"
-        elif job.why.startswith(UNEXPECTED):
+        elif job.lost:
             yield f"job {job.number} ended with what is no reason: {job.why}"
-    lost = sum(not job.completed for job in run.jobs)
-    if lost > run.scenario.bounds.lost_share * len(run.jobs):
-        whys = sorted({job.why for job in run.jobs if job.why})
-        yield f"{lost} of {len(run.jobs)} jobs ended without a result ({', '.join(whys)})"
+    unserved = [job for job in run.jobs if not job.completed and not job.lost]
+    if len(unserved) > run.scenario.bounds.unserved_share * len(run.jobs):
+        whys = sorted({job.why for job in unserved})
+        yield f"{len(unserved)} of {len(run.jobs)} jobs ended without a result ({', '.join(whys)})"
 
 
 def ghosts_vanish(run: Run) -> Iterator[str]:
@@ -120,6 +120,18 @@ def index_load_bounded(run: Run) -> Iterator[str]:
             yield f"index node {node.place.number} was asked {busiest:.1f} times a second, and {bound:.1f} are the bound"
 
 
+def judges_are_just(run: Run) -> Iterator[str]:
+    """Nobody loses pay for good work, and no payee counts more as forfeited than its payer does."""
+    specs = {node.place.number: node for node in run.nodes}
+    for ledger in ledgers(run):
+        where = f"client {ledger.client} and node {ledger.node}"
+        lost_ucr = max(ledger.forfeited_ucr, ledger.given_up_ucr)
+        if lost_ucr and specs[ledger.node].character.honest:
+            yield f"{where}: {lost_ucr} ucr of good work are forfeited"
+        if ledger.given_up_ucr > ledger.forfeited_ucr:
+            yield f"{where}: the payee gave up {ledger.given_up_ucr} ucr, and {ledger.forfeited_ucr} ucr were forfeited"
+
+
 def caps_hold(run: Run) -> Iterator[str]:
     """No feeder carries more than its cap, and no site draws more than a shed order that has reached it allows."""
     for feeder in run.feeders:
@@ -139,6 +151,7 @@ CHECKERS: Final[tuple[Callable[[Run], Iterator[str]], ...]] = (
     index_load_bounded,
     caps_hold,
     work_unpaid_bounded,
+    judges_are_just,
 )
 
 

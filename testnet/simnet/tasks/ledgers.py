@@ -41,12 +41,16 @@ class Ledger:
     """Receipts with tokens that no voucher names, of the order that has the most of them."""
     dearest_ucr: int
     """By the receipt that claims the most."""
+    given_up_ucr: int
+    """Of what was held, forfeited as the payee has it: by what judges signed. It may not have been told yet."""
+    forfeited_ucr: int
+    """The same as the payer has it."""
 
 
 _NAMED = "id IN (SELECT receipt FROM vouchers WHERE channel = ?)"
-_COVERED: Final = f"SELECT coalesce(sum(owed_ucr), 0) FROM receipts WHERE channel = ? AND {_NAMED}"
+_COVERED: Final = f"SELECT sum(owed_ucr) FROM receipts WHERE channel = ? AND {_NAMED}"
 _UNPAID: Final = f"""
-SELECT coalesce(max(count), 0) FROM (
+SELECT max(count) FROM (
     SELECT count(*) AS count FROM receipts WHERE channel = ? AND tokens > 0 AND NOT {_NAMED} GROUP BY order_id)
 """
 
@@ -63,22 +67,19 @@ def ledgers(run: Run) -> Iterator[Ledger]:
                 promised, count = wallet.execute(
                     "SELECT coalesce(sum(added_ucr), 0), count(*) FROM vouchers WHERE channel = ?", (channel,)
                 ).fetchone()
+                forfeited = _sum(wallet, "SELECT sum(ucr) FROM forfeits WHERE channel = ?", channel)
                 path = folder / f"node-{numbers[payee]}" / JOURNAL
-                yield Ledger(
-                    client.place.number, numbers[payee], channel, promised, count, *_payee(path, channel, payer)
-                )
+                theirs = _payee(path, channel, payer)
+                yield Ledger(client.place.number, numbers[payee], channel, promised, count, *theirs, forfeited)
 
 
-def _payee(path: Path, channel: bytes, payer: bytes) -> tuple[int, int, int, int, int, int]:
+def _payee(path: Path, channel: bytes, payer: bytes) -> tuple[int, int, int, int, int, int, int]:
     with closing(_opened(path)) as journal:
-        (claimed,) = journal.execute(
-            "SELECT coalesce(sum(owed_ucr), 0) FROM receipts WHERE channel = ?", (channel,)
-        ).fetchone()
-        (covered,) = journal.execute(_COVERED, (channel, channel)).fetchone()
-        (unpaid,) = journal.execute(_UNPAID, (channel, channel)).fetchone()
-        (dearest,) = journal.execute(
-            "SELECT coalesce(max(owed_ucr), 0) FROM receipts WHERE channel = ?", (channel,)
-        ).fetchone()
+        claimed = _sum(journal, "SELECT sum(owed_ucr) FROM receipts WHERE channel = ?", channel)
+        dearest = _sum(journal, "SELECT max(owed_ucr) FROM receipts WHERE channel = ?", channel)
+        given_up = _sum(journal, "SELECT sum(ucr) FROM grounds WHERE channel = ?", channel)
+        covered = _sum(journal, _COVERED, channel, channel)
+        unpaid = _sum(journal, _UNPAID, channel, channel)
         envelopes = journal.execute("SELECT envelope FROM vouchers WHERE channel = ?", (channel,)).fetchall()
     vouchers = [verify_untrusted(Voucher, envelope, signer=payer).record for (envelope,) in envelopes]
     named: dict[bytes, set[int]] = {}
@@ -86,7 +87,12 @@ def _payee(path: Path, channel: bytes, payer: bytes) -> tuple[int, int, int, int
         named.setdefault(voucher.receipt, set()).add(voucher.promised_ucr)
     twice = sum(len(amounts) > 1 for amounts in named.values())
     honoured = max((voucher.promised_ucr for voucher in vouchers), default=0)
-    return honoured, claimed, twice, covered, unpaid, dearest
+    return honoured, claimed, twice, covered, unpaid, dearest, given_up
+
+
+def _sum(database: sqlite3.Connection, question: str, *channel: bytes) -> int:
+    """0 where there is nothing to add up."""
+    return int(database.execute(question, channel).fetchone()[0] or 0)
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -55,6 +55,11 @@ class Job:
     def completed(self) -> bool:
         return self.ended_s is not None and not self.why
 
+    @property
+    def lost(self) -> bool:
+        """It ended with neither a result nor a reason, or never did."""
+        return self.ended_s is None or self.why.startswith(UNEXPECTED)
+
 
 @dataclass
 class Load:
@@ -63,6 +68,8 @@ class Load:
     scenario: Scenario
     bundles: Sequence[SimBundle]
     log: Log
+    judges: Mapping[bytes, str]
+    """Addresses by owner."""
     jobs: list[Job] = field(default_factory=list)
     attacks: list[Outcome] = field(default_factory=list)
     """What dishonest clients got away with, or did not."""
@@ -89,7 +96,7 @@ class Load:
     async def _attack(self, client: int, name: str, team: Team, random: Random) -> None:
         async for _ in self._times(random):
             try:
-                outcomes = await attack(name, team, self._bundle(random).client, random)
+                outcomes = await attack(name, team, self._bundle(random).client, self.judges, random)
             except (FallowError, trio.TooSlowError) as error:
                 why = str(error.code) if isinstance(error, FallowError) else DEADLINE
                 self.log.write(client, "attack_failed", name, why)

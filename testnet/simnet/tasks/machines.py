@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
@@ -29,6 +29,7 @@ from ....node.blobs import Blobs
 from ....node.book import BOOK, Book
 from ....node.config import Config
 from ....node.connection import Survey
+from ....node.disputes import Disputes
 from ....node.engine.bundles import BundleStore
 from ....node.engine.messages import Rates
 from ....node.library import Library
@@ -39,6 +40,7 @@ from ....node.network.buckets import Contact
 from ....node.network.seam import Handler, Network, Stream
 from ....node.network.table_rules import profile_rules
 from ....node.owner import Keeper
+from ....node.paying import Paying
 from ....node.presence import Presence
 from ....node.profiles import Offer, make_offer
 from ....node.rules.policy import OWNER
@@ -49,6 +51,8 @@ from ....protocol.errors import FallowError, NetworkError
 from ....protocol.identity import CHECKER, EXECUTOR, RELAY
 from ....protocol.messages import (
     BLOB_PROTOCOL,
+    DISPUTE_PROTOCOL,
+    GROUND_PROTOCOL,
     JOB_PROTOCOL,
     PROBE_PROTOCOL,
     PROFILE_PROTOCOL,
@@ -94,8 +98,8 @@ class World:
     """Addresses of index nodes by which a machine joins."""
     hostile: Sequence[Contact] = ()
     """Index nodes that name one another alone."""
-    judges: tuple[bytes, ...] = ()
-    """Owners whom every client and node accepts as judges: without some, no pay is held. Nobody asks them here."""
+    judges: Mapping[bytes, str] = field(default_factory=dict)
+    """Whom every client and node accepts as judges: addresses by owner. Without some, no pay is held."""
     bundles: Sequence[SimBundle] = ()
     shelf: Shelf | None = None
     """Where contents lie, if any bundle is to be fetched."""
@@ -278,7 +282,12 @@ class NodeLife:
         self.keeper = Keeper(engine, self.availability, executor, presence, offer, log)
         self._serve(network, JOB_PROTOCOL, executor.serve, log, watched=True)
         self._serve(network, PROFILE_PROTOCOL, presence.answer, log)
-        self._serve(network, VOUCHER_PROTOCOL, Settling(network.key, authority.owner, accounts).answer, log)
+        settling = Settling(network.key, authority.owner, accounts)
+        self._serve(network, VOUCHER_PROTOCOL, settling.answer, log)
+        self._serve(network, GROUND_PROTOCOL, settling.answer_grounds, log)
+        self._serve(
+            network, DISPUTE_PROTOCOL, Disputes(key, authority.owner, accounts, Paying({}, accounts).owe).answer, log
+        )
         self._serve(network, PROBE_PROTOCOL, survey.probing.answer, log)
         if library is not None:
             blobs = Blobs(
@@ -370,7 +379,7 @@ class NodeLife:
             home=self._world.shelf.home if self._world.shelf else state, store=state / "store",
             bootstrap=tuple(self._world.contacts),
             owner_key=state / "owner.key", kind=KINDS[place.model], region=REGIONS[place.region].geohash, roles=roles,
-            jobs_max=self._spec.jobs_max, arbiters=self._world.judges,
+            jobs_max=self._spec.jobs_max, arbiters=tuple(sorted(self._world.judges)),
         )  # fmt: skip
 
     def _serve(
@@ -436,8 +445,8 @@ async def run_client(world: World, spec: ClientSpec, ask: Callable[[Team], Await
                 auditor, late = Auditor(desk, history), Late(history)
                 spots = Spots(auditor, chance)
                 spec.team = Team(desk, discovery, Experience(), chance, auditor, spots, late)
-                nursery.start_soon(spots.run)
-                nursery.start_soon(late.run, spec.team, KnownBundles(world.bundles), {})
+                nursery.start_soon(spots.run, spec.team)
+                nursery.start_soon(late.run, spec.team, KnownBundles(world.bundles), world.judges)
                 nursery.start_soon(discovery.keep_fresh)
                 nursery.start_soon(desk.settler.run)
                 nursery.start_soon(book.keep, network)
@@ -446,6 +455,9 @@ async def run_client(world: World, spec: ClientSpec, ask: Callable[[Team], Await
                 spec.done.set()
                 await late.idle()
                 world.log.write(spec.place.number, "late", late.looked_at, len(late.wrong))
+                for each in late.forfeited:
+                    taken = world.medium.by_key[each.node].number
+                    world.log.write(spec.place.number, "forfeited", taken, each.ucr, each.judges, int(each.told))
                 world.log.write(spec.place.number, "spots", spots.tried, spots.caught)
                 await trio.sleep_forever()
             finally:

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 import trio
-from trio.lowlevel import Abort, RaiseCancelT
 
 from ....protocol.errors import Code, NetworkError
 from ....protocol.identity import peer_id
-from ..regions import NATS, one_way_ms
+from ..regions import LINK_MBIT, NATS, one_way_ms
 from ..scenario import Faults
 from .log import Log
-from .virtual import VirtualClock
+from .virtual import VirtualClock, wake
 
 if TYPE_CHECKING:
     from .network import SimNetwork
@@ -34,14 +32,8 @@ BULK_BYTES: Final = 64 * 1024
 RESENT_S: Final = 0.2
 """Linux's least time until TCP sends again (RFC 6298 asks for a second, Linux takes 200 ms)."""
 RESENDS_MAX: Final = 6
-BYTES_S: Final = {
-    "commuter": (1.5e6, 4e6),
-    "taxi": (1e6, 4e6),
-    "robot": (3e6, 8e6),
-    "site": (6e6, 2e7),
-    "host": (6e6, 2e7),
-}
-"""Up and down: mobile links, home Wi-Fi, cables. Assumptions."""
+BYTES_S: Final = {model: (up * 125_000, down * 125_000) for model, (up, down) in LINK_MBIT.items()}
+"""Up and down."""
 
 
 @dataclass(slots=True)
@@ -97,12 +89,7 @@ class Waiting:
     def fail(self, why: str) -> None:
         """It does not come."""
         self.why = why
-        _wake(self.turn)
-
-
-def _wake(turn: list[trio.lowlevel.Task]) -> None:
-    if turn:
-        trio.lowlevel.reschedule(turn.pop())
+        wake(self.turn)
 
 
 class Medium:
@@ -112,6 +99,7 @@ class Medium:
         clock = trio.lowlevel.current_clock()
         assert isinstance(clock, VirtualClock), "there is a medium in virtual time only"
         self.post = clock.post
+        self._park = clock.park
         self.faults = faults
         self.random = random
         self.log = log
@@ -152,12 +140,15 @@ class Medium:
 
     def way_open(self, *places: Place) -> bool:
         """Whether what is sent from the first by way of the others to the last comes through."""
-        return not any(place.silent for place in places) and len({(place.island, place.half) for place in places}) == 1
+        first = places[0]
+        return all((place.island, place.half) == (first.island, first.half) and not place.silent for place in places)
 
     def one_way_s(self, *places: Place) -> float:
         """The time from the first by way of the others to the last, with nothing else on the way."""
-        slow = max(place.slow for place in places)
-        return slow * sum(self._leg_s(one, other) for one, other in pairwise(places))
+        slow, before, legs_s = places[0].slow, places[0], 0.0
+        for place in places[1:]:
+            slow, legs_s, before = max(slow, place.slow), legs_s + self._leg_s(before, place), place
+        return slow * legs_s
 
     def takes_s(self, length_bytes: int, *places: Place) -> float:
         """From now until so many bytes of the first are at the last, by way of the others."""
@@ -198,14 +189,8 @@ class Medium:
         sleeper = waiting or Waiting()
         if sleeper.why:
             raise NetworkError(Code.STREAM_CLOSED, sleeper.why)
-        turn = sleeper.turn = [trio.lowlevel.current_task()]
-        self.post(trio.current_time() + seconds, lambda: _wake(turn))
-
-        def abort(_: RaiseCancelT) -> Abort:
-            turn.clear()
-            return Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        sleeper.turn = []
+        await self._park(trio.current_time() + seconds, sleeper.turn)
         if sleeper.why:
             raise NetworkError(Code.STREAM_CLOSED, sleeper.why)
 

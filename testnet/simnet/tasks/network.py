@@ -262,6 +262,8 @@ class SimNetwork:
         self._ways: dict[bytes, tuple[str, ...]] = {}
         self._relays: dict[bytes, Connection] = {}
         self._news = trio.Event()
+        self._trimmed_until_s = 0.0
+        """Until then no connection can have been unused for too long: looking through all of them takes long."""
         place.network = self
 
     @property
@@ -501,9 +503,15 @@ class SimNetwork:
         return [*self._relays.values(), *mine] if mine else list(self._relays.values())
 
     def _trim(self) -> None:
+        now = trio.current_time()
+        if now <= self._trimmed_until_s:
+            return
         for connection in list(self._connections.values()):
             if not connection.busy and self._is_idle(connection) and not connection.far(self)._keeps(connection):
                 connection.end("nobody has used the connection")
+        used = [now if each.busy else each.used_at for each in self._connections.values()]
+        # Who was not used for long is kept; that ends with the connection.
+        self._trimmed_until_s = IDLE_S + min((at for at in used if now - at <= IDLE_S), default=now)
 
     def _keeps(self, connection: Connection) -> bool:
         return connection in self._relays.values()

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from tempfile import TemporaryDirectory
 from typing import Final
 
 import trio
 from nacl.signing import SigningKey
 
-from ....client.execution import COMMITTEE_MIN
 from ....node.network.index import Message
+from ....protocol.errors import Code
 from ....protocol.identity import peer_id
 from ...adversaries.customer import Outcome as Attacked
 from ..days import MODELS
@@ -27,12 +26,13 @@ from ..regions import CONE, OPEN
 from ..scenario import Scenario
 from .bundles import SimBundle, make_bundle
 from .chance import chance_for
-from .characters import CHARACTERS
+from .characters import CHARACTERS, HONEST
 from .cheats import attacks_by_client
 from .checkers import check
 from .contents import Shelf, spreads, weights_of
 from .feeders import Feeder, cut_in_two, make_feeders, run_member
 from .happenings import Mesh, happen
+from .judges import JUDGES, JudgeSpec, run_judge
 from .load import Job, Load
 from .log import Log
 from .machines import ClientSpec, Coming, NodeSpec, World, met_before, run_client
@@ -108,13 +108,17 @@ async def _simulate(scenario: Scenario, seed: int, log: Log, folder: Path) -> Ru
     index = [each for each in nodes if each.index]
     world.contacts = [_address(each.place) for each in index if not each.hostile][:CONTACTS]
     world.hostile = [contact_of(e.place, [_address(e.place)], proven=True) for e in index if e.hostile]
-    world.judges = tuple(sorted(_public(chance_for(seed, "judge", number)) for number in range(COMMITTEE_MIN)))
+    corrupt = round(scenario.faults.corrupt_judges * JUDGES)
+    judges = [_judge(scenario, population, number, seed, medium, corrupt=number < corrupt) for number in range(JUDGES)]
+    world.judges = {bytes(each.owner.verify_key): _address(each.place) for each in judges}
     world.bundles, world.met, world.history = bundles, met_before(nodes), scenario.history
-    load, up = Load(scenario, bundles, log), list[float]()
+    load, up = Load(scenario, bundles, log, world.judges), list[float]()
     async with trio.open_nursery() as everything:
         mesh, faults = Mesh(world, nodes, everything), scenario.faults
         feeders = make_feeders(world, nodes, scenario.duration_s, faults.feeder_liars) if scenario.feeders else []
         everything.start_soon(happen, mesh, scenario, population, seed)
+        for judge in judges:
+            everything.start_soon(run_judge, world, judge)
         for feeder in feeders:
             everything.start_soon(cut_in_two, world, feeder, faults.partitions_per_day, faults.partition_s)
             for member in feeder.members:
@@ -212,12 +216,21 @@ def _client(
     return ClientSpec(place, key, attack)
 
 
+def _judge(
+    scenario: Scenario, population: Population, number: int, seed: int, medium: Medium, *, corrupt: bool
+) -> JudgeSpec:
+    """Judges are where the nodes are, and can be dialled. A corrupt one finds whatever it runs again to be wrong."""
+    key = SigningKey(chance_for(seed, "judge key", number).randbytes(32))
+    owner = SigningKey(chance_for(seed, "judge", number).randbytes(32))
+    region = REGION_NAMES[int(population.region[number * len(population) // JUDGES])]
+    number = len(population) + scenario.load.clients + number
+    place = Place(number, bytes(key.verify_key), region, "host", OPEN, _ip(number))
+    medium.add(place)
+    return JudgeSpec(place, key, owner, CHARACTERS["liars"] if corrupt else HONEST)
+
+
 def _appears(scenario: Scenario, bundle: SimBundle) -> bool:
     return appearance(scenario, bundle.given)[1] is not None
-
-
-def _public(chance: Random) -> bytes:
-    return bytes(SigningKey(chance.randbytes(32)).verify_key)
 
 
 def _address(place: Place) -> str:
@@ -232,6 +245,7 @@ def _ip(number: int) -> str:
 def _figures(run: Run) -> Figures:
     jobs = run.jobs
     completed = [job for job in jobs if job.completed]
+    unserved = [job for job in jobs if not job.completed and not job.lost]
     firsts = sorted(job.first_token_s * 1000 for job in completed if job.first_token_s is not None)
     handovers = sorted(float(gap) for job in completed for gap in job.handovers_ms)
     checks_s = sum(node.busy_s.get("score", 0.0) for node in run.nodes)
@@ -249,7 +263,9 @@ def _figures(run: Run) -> Figures:
         lies_caught=sum(len(client.team.desk.wallet.distrusted) for client in run.clients if client.team),
         interrupted=sum(bool(job.handovers_ms) for job in completed),
         resumed=sum(bool(job.handovers_ms) for job in completed),
-        lost=sum(not job.completed for job in jobs),
+        unserved=len(unserved),
+        unserved_nobody=sum(job.why == Code.NO_EXECUTOR for job in unserved),
+        lost=sum(job.lost for job in jobs),
         in_class=in_class / len(completed) if completed else None,
         first_token_ms=spread(firsts) if firsts else Spread(),
         handover_ms=spread(handovers) if handovers else Spread(),

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 import trio._core._run as core
+from trio.lowlevel import Abort, RaiseCancelT
 
 T = TypeVar("T")
 
@@ -65,6 +66,38 @@ class VirtualClock(trio.abc.Clock):
         self._posted += 1
         heappush(self._due, (at, self._posted, task))
 
+    async def sleep_until(self, deadline: float) -> None:
+        """As `trio.sleep_until`, for a fraction of its price: no scope, no deadline and no exception for each sleeper."""
+        if deadline <= self._now_s:
+            await trio.lowlevel.checkpoint()
+        elif deadline >= FOREVER_S:
+            await trio.sleep_forever()
+        else:
+            await self.park(deadline, [])
+
+    async def park(self, until_s: float, turn: list[trio.lowlevel.Task]) -> None:
+        """The task has waited until then, or until somebody woke it by its empty `turn`, whichever came first."""
+        turn.append(trio.lowlevel.current_task())
+        self.post(until_s, lambda: wake(turn))
+
+        def abort(_: RaiseCancelT) -> Abort:
+            turn.clear()
+            return Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def sleep(self, seconds: float) -> None:
+        """As `trio.sleep`."""
+        if not seconds >= 0:
+            raise ValueError("`seconds` must be a number, and not negative")
+        await self.sleep_until(self.current_time() + seconds)
+
+
+def wake(turn: list[trio.lowlevel.Task]) -> None:
+    """Whoever waits in the turn goes on."""
+    if turn:
+        trio.lowlevel.reschedule(turn.pop())
+
 
 def run_virtual(main: Callable[[], Awaitable[T]], seed: int) -> T:
     """What `main` returned, in virtual time from 0 on.
@@ -77,8 +110,21 @@ def run_virtual(main: Callable[[], Awaitable[T]], seed: int) -> T:
             return await main()
         raise RuntimeError("every task waits for another one: the simulation can never go on")
 
-    with _ordered(seed), _seldom_collected():
-        return trio.run(ends, clock=VirtualClock())
+    clock = VirtualClock()
+    with _ordered(seed), _seldom_collected(), _slept_by(clock):
+        return trio.run(ends, clock=clock)
+
+
+@contextmanager
+def _slept_by(clock: VirtualClock) -> Iterator[None]:
+    """Whoever sleeps does it by the clock: a tenth of a simulation's time was trio's own way of waking up sleepers."""
+    module: Any = trio
+    before = module.sleep, module.sleep_until
+    module.sleep, module.sleep_until = clock.sleep, clock.sleep_until
+    try:
+        yield
+    finally:
+        module.sleep, module.sleep_until = before
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def dispute(dispute: bytes, claimed: list[bytes], answered: list[bytes], opening
              for each in (claimed, answered)]  # fmt: skip
     plea = verify_untrusted(Plea, given["plea"], signer=claim.record.accused) if "plea" in given else None
     matter = matter_of(claim, shown[0], plea, shown[1])
-    check_dispute(claim, matter.order, NOW_MS)
+    check_dispute(claim, matter.order, matter.receipt.record, NOW_MS)
     decision = decide(matter, given.get("objection"), late=given["late"])
     if decision is None:
         return {"open": True}
