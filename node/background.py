@@ -17,7 +17,7 @@ def start_background(held: Holdings, network: Network, nursery: trio.Nursery) ->
     config, lending = held.config, held.lending
     for sensor in config.sensors:
         nursery.start_soon(read, sensor, lending.feed(sensor.name, round(sensor.stale_s * 1000)))
-    held.closing.enter_context(start_grid(config, held.key, network, lending, nursery))
+    held.closing.enter_context(start_grid(config, held.key, network, lending, nursery, held.log))
     nursery.start_soon(lending.run)
     nursery.start_soon(held.grid.run, network)
     if config.diary:

@@ -31,7 +31,7 @@ FEEDER, SITE = "feeder", "site"
 
 @contextmanager
 def start_grid(
-    config: Config, key: SigningKey, network: Network, lending: Lending, nursery: trio.Nursery
+    config: Config, key: SigningKey, network: Network, lending: Lending, nursery: trio.Nursery, log: EventLog
 ) -> Iterator[None]:
     """The node keeps to its share of its feeder and to its site's plan, where it has them. Until they have looked, it draws
     nothing. Raises `StoreError`, `SettingError`."""
@@ -39,33 +39,37 @@ def start_grid(
         if config.grid.feeder is not None:
             ledger = Ledger(config.state / LEDGER, wall_ms())
             closing.callback(ledger.close)
-            sharing = _sharing(config, config.grid.feeder, key, network, lending, ledger)
+            sharing = _sharing(config, config.grid.feeder, key, network, lending, ledger, log)
             sharing.look()
             network.serve(FEEDER_PROTOCOL, sharing.answer)
             nursery.start_soon(sharing.run)
         if config.grid.site is not None:
-            _start_site(config, config.grid.site, lending, nursery)
+            _start_site(config, config.grid.site, lending, nursery, log)
         yield
 
 
 def _sharing(
-    config: Config, feeder: FeederConfig, key: SigningKey, network: Network, lending: Lending, ledger: Ledger
+    config: Config,
+    feeder: FeederConfig,
+    key: SigningKey,
+    network: Network,
+    lending: Lending,
+    ledger: Ledger,
+    log: EventLog,
 ) -> Sharing:
     def tell(found: Allowance) -> None:
         left_w = max(0, found.watts - feeder.reserve_w)
         lending.bind(FEEDER, Bound(left_w, found.why, boot_ms() + GOOD_S * 1000, whole=True))
 
     member = ledger.member(key, feeder.grid_key, feeder.name, wall_ms())
-    log = EventLog(config.state)
     return Sharing(network, member, ledger, lending.wants_w, tell, log, feeder.roster, feeder.reserve_w)
 
 
-def _start_site(config: Config, site: SiteConfig, lending: Lending, nursery: trio.Nursery) -> None:
+def _start_site(config: Config, site: SiteConfig, lending: Lending, nursery: trio.Nursery, log: EventLog) -> None:
     def tell(watts: float, why: str) -> None:
         lending.bind(SITE, Bound(watts, why, boot_ms() + SITE_GOOD_S * 1000))
 
-    log, wants = EventLog(config.state), config.preferences
-    earns = earns_per_kwh(lending)
+    wants, earns = config.preferences, earns_per_kwh(lending)
     guarded = Site(site, lending.board, wants, local_now, earns, tell, log, partial(connection_caps, lending))
     tell(0.0, "the site's guard has not looked yet")
     nursery.start_soon(guarded.run)

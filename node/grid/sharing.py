@@ -223,8 +223,9 @@ class Sharing:
         except (OSError, FallowError) as error:
             fault = f"{self._file}: {error.message if isinstance(error, FallowError) else error.strerror}"
             if fault != self._file_fault:
+                self._file_fault = fault
+                self.look()
                 self._log.write("feeder_roster_file", why=fault)
-            self._file_fault = fault
 
     async def _addresses(self, peer: bytes) -> Sequence[str]:
         """Where the peer is, as far as that is known; else as it says in the DHT."""

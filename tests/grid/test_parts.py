@@ -75,7 +75,7 @@ async def test_the_share_is_the_budget_and_its_words_are_told(
     assert before == float("inf")
     with ExitStack() as closing:  # as the daemon has it: the ledger is closed when nobody writes any more
         async with trio.open_nursery() as nursery:
-            closing.enter_context(start_grid(config, KEY, network, lending, nursery))  # type: ignore[arg-type]
+            closing.enter_context(start_grid(config, KEY, network, lending, nursery, EventLog(config.state)))  # type: ignore[arg-type]
             assert lending.decision.budget_w == 0
             assert network.served == [FEEDER_PROTOCOL]
             with trio.fail_after(60):
@@ -84,6 +84,25 @@ async def test_the_share_is_the_budget_and_its_words_are_told(
             assert said(lending)["budget"] == "3500 W (its share of t-17, 4,000 W)"
             assert lending.wants_w() == 5_000
             nursery.cancel_scope.cancel()
+
+
+async def test_a_roster_that_is_not_there_is_said_to_the_owner_and_in_the_nodes_own_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = signed(tmp_path, capsys, datetime.now(UTC).isoformat(timespec="seconds"))
+    (tmp_path / "roster").unlink()
+    config.state.mkdir()
+    heard = trio.Event()
+    log = EventLog(config.state, lambda event, fields: heard.set() if event == "feeder_roster_file" else None)
+    lending = Lending(Rules(None, Preferences(), 0, Draw(100.0, 5_000.0)), Availability(jobs_max=1), config.state, log)
+    with ExitStack() as closing:
+        async with trio.open_nursery() as nursery:
+            closing.enter_context(start_grid(config, KEY, Quiet(), lending, nursery, log))  # type: ignore[arg-type]
+            with trio.fail_after(60):
+                await heard.wait()
+            nursery.cancel_scope.cancel()
+    roster = config.state.parent / "roster"
+    assert said(lending)["budget"] == f"0 W (no roster of t-17 holds now: {roster}: No such file or directory)"
 
 
 @pytest.mark.parametrize(
