@@ -27,7 +27,7 @@ from .profiles import Offer, make_profiles, slowed, told_duty
 from .questions import answer_each
 
 ANNOUNCE_S: Final = 600.0
-"""Of a profile, and of provider records, that last 30 minutes: two refreshes may be lost."""
+"""Of a profile, and of provider records, that last 30 minutes: each half of their keepers is told in every other round."""
 SPREAD_S: Final = 300.0
 """In a later round, all keys are said over so long: an index node hears of each in its own time."""
 ANNOUNCE_LIMIT_S: Final = 30.0

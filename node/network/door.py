@@ -22,6 +22,7 @@ from libp2p.abc import IMuxedConn, ISecureConn
 from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
@@ -34,6 +35,7 @@ from .identity import Multiaddr
 from .limits import CONNECTIONS_PEER_MAX, Limits
 from .memory import Memory
 from .muxer import Muxer
+from .sockets import Socket
 from .standing import Fault, Standings
 
 GREETING: Final = b"\x13/multistream/1.0.0\n"
@@ -122,15 +124,18 @@ class Door:
     async def _prove(self, stream: ReadWriteCloser, listener: Multiaddr, arrival: _Arrival) -> IMuxedConn | None:
         """The connection, once the peer has proven its key and may come in."""
         fault: Fault | None = None
+        assert isinstance(stream, TrioTCPStream), "nothing but TCP is listened on"
+        socket = Socket(stream)
         try:
             with trio.fail_after(GREETING_S):
-                greeting = await _greeting(stream)
+                greeting = await _greeting(socket)
             if greeting != GREETING:
                 fault = Fault.GARBAGE if greeting and not GREETING.startswith(greeting) else None
                 return None
             await self._wait_for_turn(arrival)
             with _listed(self._shaking, arrival), trio.fail_after(HANDSHAKE_S):
-                raw = RawConnection(_Greeted(stream, greeting), False)
+                socket.unread(greeting)
+                raw = RawConnection(socket, False)
                 return await self._swarm.upgrade_inbound_raw_conn(raw, listener)
         except trio.TooSlowError:
             fault = Fault.SILENT_HANDSHAKE
@@ -209,30 +214,6 @@ class Door:
 
 class _Refused(ConnectionError):
     """Our own no: no fault of the peer's."""
-
-
-class _Greeted(ReadWriteCloser):
-    """A stream whose beginning was read before."""
-
-    def __init__(self, stream: ReadWriteCloser, begun: bytes) -> None:
-        self._stream = stream
-        self._begun = begun
-
-    async def read(self, n: int | None = None) -> bytes:
-        if not self._begun:
-            return await self._stream.read(n)
-        await trio.lowlevel.checkpoint()
-        taken, self._begun = self._begun[:n], b"" if n is None else self._begun[n:]
-        return taken
-
-    async def write(self, data: bytes) -> None:
-        await self._stream.write(data)
-
-    async def close(self) -> None:
-        await self._stream.close()
-
-    def get_remote_address(self) -> tuple[str, int] | None:
-        return self._stream.get_remote_address()
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from typing import Final, NamedTuple
 FLIGHT_BYTES_MIN: Final = 128 * 1024
 """Two of our frames: the sender fills one while the other side takes the other. At 100 MB/s a millisecond's wait."""
 
+FLIGHT_BYTES_FINE: Final = 64 * 1024
+"""The same of smaller frames, while something small goes beside them."""
+
 FLIGHT_BYTES_MAX: Final = 16 * 1024 * 1024
 """500 Mbit/s at 250 ms."""
 
@@ -42,17 +45,20 @@ class Flight:
         self._round_trips: list[tuple[float, float]] = []
         """Began, least: of this span and of the one before."""
 
-    @property
-    def has_room(self) -> bool:
+    def has_room(self, *, fine: bool = False) -> bool:
         """Whether more bulk may be sent now."""
-        return self._sent - self._delivered < self.bytes_max
+        least = FLIGHT_BYTES_FINE if fine else FLIGHT_BYTES_MIN
+        return self._sent - self._delivered < max(self._held, least)
 
     @property
     def bytes_max(self) -> int:
-        if not self._rates:
-            return FLIGHT_BYTES_MIN
-        held = int(GAIN * max(self._rates) * self.round_trip_s)
-        return min(max(held, FLIGHT_BYTES_MIN), FLIGHT_BYTES_MAX)
+        """On their way, where nothing small goes beside them."""
+        return max(self._held, FLIGHT_BYTES_MIN)
+
+    @property
+    def _held(self) -> int:
+        """By the path, twice over."""
+        return min(int(GAIN * max(self._rates, default=0.0) * self.round_trip_s), FLIGHT_BYTES_MAX)
 
     @property
     def round_trip_s(self) -> float:

@@ -34,6 +34,8 @@ from .boundary import translated
 from .identity import Multiaddr
 from .muxed import MuxedStream
 from .muxer import Muxer
+from .negotiating import say_at_once
+from .sockets import use_sockets
 
 NEGOTIATION_S: Final = 10.0
 """Handshake of a connection or a stream. A loaded 2-core machine with ten busy nodes needed 2 s at worst."""
@@ -83,6 +85,8 @@ def make_host(seed: bytes, listen: Sequence[Multiaddr], announce: Announce | Non
     swarm.retry_config = RetryConfig(max_retries=0)  # the caller has other addresses, and other peers
     swarm.set_stream_handler(_guard(host))
     bound_acquaintances(swarm)
+    use_sockets(swarm.upgrader)
+    say_at_once(host, swarm.upgrader)
     return host
 
 

@@ -11,7 +11,7 @@ from libp2p.abc import IMuxedStream
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 
 from .standing import Fault
-from .yamux import BODY_BYTES_MAX, WINDOW_BYTES, Flag, Frame, Kind, encode
+from .yamux import WINDOW_BYTES, Flag, Frame, Kind, encode
 
 if TYPE_CHECKING:
     from .muxer import Muxer
@@ -63,12 +63,13 @@ class MuxedStream(IMuxedStream):
     async def write(self, data: bytes) -> None:
         """All of it was written. Raises `MuxedStreamReset` or `MuxedStreamError`."""
         view, sent = memoryview(data), 0
+        self._conn.about_to_send(len(data))
         while sent < len(data):
             self._check_sending()
             if not self._send_window:
                 await self._hear()
                 continue
-            length = min(len(data) - sent, self._send_window, BODY_BYTES_MAX)
+            length = min(len(data) - sent, self._send_window, self._conn.frame_bytes_max)
             self._send_window -= length
             frame = encode(Kind.DATA, 0, self.stream_id, length, bytes(view[sent : sent + length]))
             sent += length
@@ -79,6 +80,7 @@ class MuxedStream(IMuxedStream):
         """All of it is on its way. False, and nothing of it is, if any would have to wait."""
         if self._reset or self._send_closed or len(data) > self._send_window:
             return False
+        self._conn.about_to_send(len(data))
         taken = self._conn.offer(self, encode(Kind.DATA, 0, self.stream_id, len(data), data))
         if taken:
             self._send_window -= len(data)

@@ -194,7 +194,7 @@ class Expected:
 
 
 WIRE: Final = Bytes(
-    ask=1350, provider=149, put=1506, provide=439, connect=2617, passing=2732, profile=1975, probe=237, idle_s=39
+    ask=1350, provider=149, put=1507, provide=439, connect=2153, passing=2078, profile=1975, probe=237, idle_s=39
 )
 """As measured by `python benchmarks/traffic.py` on 2026-11-28."""
 

@@ -13,10 +13,10 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.stream_muxer.exceptions import MuxedStreamReset
 
-from fallow.node.network.flight import FLIGHT_BYTES_MAX, FLIGHT_BYTES_MIN, Flight
+from fallow.node.network.flight import FLIGHT_BYTES_FINE, FLIGHT_BYTES_MAX, FLIGHT_BYTES_MIN, Flight
 from fallow.node.network.identity import id_of
 from fallow.node.network.limits import STREAMS_IN_MAX
-from fallow.node.network.muxer import Muxer
+from fallow.node.network.muxer import FINE_BYTES, FINE_S, Muxer
 from fallow.node.network.silence import ASK_S
 from fallow.node.network.yamux import BODY_BYTES_MAX, HEAD_BYTES, WINDOW_BYTES, Flag, Frame, Frames, Kind, encode
 from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
@@ -111,7 +111,7 @@ def test_what_is_on_its_way_follows_what_the_path_holds() -> None:
     for _ in range(30):  # 20 MB/s at 100 ms: 2 MB are on the path
         burst = flight.bytes_max
         flight.marked(mark := mark + 1, burst, now)
-        assert not flight.has_room
+        assert not flight.has_room()
         now += max(0.1, burst / 20e6)
         flight.returned(mark, now)
     assert 3_000_000 < flight.bytes_max < 6_000_000
@@ -127,7 +127,7 @@ def test_marks_that_were_never_sent_change_nothing() -> None:
     flight.marked(1, FLIGHT_BYTES_MIN, 0.0)
     for mark in (0, 2, 2**32 - 1):
         flight.returned(mark, 1.0)
-    assert not flight.has_room
+    assert not flight.has_room()
     flight.returned(1, 1e-9)  # a peer that answers before it can have read is believed no more than the bound
     assert flight.bytes_max <= FLIGHT_BYTES_MAX
 
@@ -147,6 +147,32 @@ async def test_what_is_small_goes_before_what_is_large(wired, nursery) -> None:
         await wire.until(Kind.DATA, 0, small.stream_id)
         before = sum(frame.length for frame in wire.written if frame.stream == large.stream_id)
         assert before <= BODY_BYTES_MAX  # what was being written already
+
+
+@pytest.mark.parametrize(("since_s", "piece", "on_its_way"), [
+    (FINE_S / 2, FINE_BYTES, FLIGHT_BYTES_FINE),
+    (FINE_S, BODY_BYTES_MAX, FLIGHT_BYTES_MIN),
+])  # fmt: skip
+async def test_beside_what_is_small_the_large_goes_in_small_pieces(
+    mock_clock: trio.testing.MockClock, wired, nursery, since_s: float, piece: int, on_its_way: int
+) -> None:
+    muxer, wire = wired
+    large, small = await muxer.open_stream(), await muxer.open_stream()
+    await small.write(b"a question")
+    mock_clock.jump(since_s)
+    nursery.start_soon(_pour, large)
+    await trio.testing.wait_all_tasks_blocked()
+    lengths = [frame.length for frame in wire.written if frame.stream == large.stream_id and frame.kind == Kind.DATA]
+    assert set(lengths) == {piece}
+    assert on_its_way - piece <= sum(lengths) < on_its_way + piece
+
+
+async def test_the_rest_of_something_large_is_nothing_small(mock_clock: trio.testing.MockClock, wired) -> None:
+    muxer, wire = wired
+    stream = await muxer.open_stream()
+    await stream.write(bytes(BODY_BYTES_MAX + 1))
+    await stream.write(bytes(BODY_BYTES_MAX))
+    assert [frame.length for frame in wire.written if frame.kind == Kind.DATA] == [BODY_BYTES_MAX, 1, BODY_BYTES_MAX]
 
 
 async def test_what_is_large_waits_for_the_other_side_to_take_it(wired, nursery) -> None:

@@ -12,14 +12,17 @@ from hashlib import sha256
 
 import pytest
 import trio
+import trio.testing
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.identity.identify import identify
+from libp2p.io.trio import TrioTCPStream
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.network import swarm
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import PeerStoreError
+from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.relay.circuit_v2 import dcutr, protocol
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID
@@ -84,6 +87,26 @@ async def test_a_header_that_is_no_utf8_raises_what_nobody_catches() -> None:
 
     with pytest.raises(UnicodeDecodeError):
         await MultiselectCommunicator(Bytes(b"\x03\xff\xfe\n")).read()
+
+
+async def test_a_socket_is_asked_for_each_length_apart() -> None:
+    """`sockets`."""
+    ours, theirs = trio.socket.socketpair()
+    async with trio.SocketStream(ours) as one, trio.SocketStream(theirs) as other:
+        await other.send_all(b"\x01x")
+        stream = TrioTCPStream(one)
+        assert [await stream.read(1), await one.receive_some()] == [b"\x01", b"x"]
+
+
+async def test_a_dialler_waits_for_a_greeting_before_it_says_what_it_wants() -> None:
+    """`negotiating`."""
+    ours, theirs = trio.socket.socketpair()
+    async with trio.SocketStream(ours) as one, trio.SocketStream(theirs) as other, trio.open_nursery() as nursery:
+        wanted, communicator = [TProtocol("/x")], MultiselectCommunicator(TrioTCPStream(one))
+        nursery.start_soon(MultiselectClient().select_one_of, wanted, communicator)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await other.receive_some() == b"\x13/multistream/1.0.0\n"
+        nursery.cancel_scope.cancel()
 
 
 def test_upstreams_table_takes_the_first_providers_and_ignores_its_prefix() -> None:
