@@ -18,7 +18,7 @@ import trio
 
 from fallow.node import control
 from fallow.node.metrics import TABLE
-from fallow.node.page.parts import HERE
+from fallow.node.page.parts import HERE, templates
 from fallow.node.page.server import ASSETS, load_key
 from fallow.node.page.shortcut import shortcut
 from fallow.protocol.errors import ConfigError
@@ -155,6 +155,7 @@ def test_the_buttons_are_the_owners_word(page: Page) -> None:
     assert page.node.command(control.STATUS)["next"] in ("The pause ends in 60 min.", "The pause ends in 59 min.")
     status, _, body = page.do("opt-out", HX_Request="true")
     assert status == 200 and "Lend it again" in body and "<html" not in body
+    assert "(<code>fallow node opt-in</code> lends again)" in body
     for command in ("opt-in", "resume"):
         assert page.do(command)[0] == 303
     until_ready(page.node)
@@ -247,6 +248,11 @@ async def test_a_browser_follows_the_file_to_the_page(page: Page, tmp_path: Path
             while await shown.run("document.getElementById('link')?.textContent") != "live":
                 pass
             assert shown.complaints == []
+
+
+def test_what_stands_in_backticks_is_shown_as_code_and_nothing_else_of_it_is_html() -> None:
+    shown = templates(HERE).from_string("{{ words|marked }}").render(words=f"say `{HOSTILE}`, <b>`")
+    assert shown == "say <code>&lt;script&gt;alert(1)&lt;/script&gt;</code>, &lt;b&gt;`"
 
 
 def test_the_key_is_kept_and_one_that_others_could_read_is_not(tmp_path: Path) -> None:
