@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from ..node import control
+from ..node.page.shortcut import shortcut
 from ..node.wish import PAUSE_S_MAX
 from ..protocol.errors import Code, ConfigError
 from .environment import AsJson
@@ -48,13 +49,16 @@ def page(
     show: Annotated[bool, Parameter(name="--open", help="In this machine's browser.", negative=())] = False,
     json: AsJson = False,
 ) -> None:
-    """The address of the owner's page, with its key: whoever has it can do what you can."""
+    """The address of the owner's page, with its key: whoever has it can do what you can.
+
+    `--open` hands the browser a file that leads there: what a program is started with, other users can read.
+    """
     address = str(control.request(state, control.PAGE)["address"])
     if json:
         print_json({"address": address})
     else:
         line(address)
-    if show and not webbrowser.open(address):
+    if show and not webbrowser.open(shortcut(state, address).as_uri()):
         raise ConfigError(Code.BAD_CONFIG, "This machine has no browser to open it in; the address is above.")
 
 

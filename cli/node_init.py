@@ -104,7 +104,7 @@ def settings(kind: str, sensor: str, hours: str, listen: str, bundles: list[str]
     if name != "none" and name not in _SENSORS:
         raise ConfigError(Code.BAD_CONFIG, f"--sensor: {name[:40]!r} is none of {', '.join(_SENSORS)} and none.")
     lines = [
-        "# A Fallow node's settings. A line that begins with # says nothing; README.md has all of them.",
+        "# A Fallow node's settings. A line that begins with # says nothing; docs/owner.md has all of them.",
         'state = "state"                 # keys, journal, log; nobody else may read it',
         f"kind = {_toml(kind)}",
         f"bundles = {_toml(bundles)}",

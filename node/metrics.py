@@ -115,4 +115,4 @@ TABLE: Final = (
          lambda m: {signal.value: max(found.values()) for signal in TEMPERATURES if (found := m.told(signal))}),
     Kind("fallow_diary_up", "", "1 while the diary can be written", lambda m: float(m.diary_up())),
 )  # fmt: skip
-"""In the order of the README's table."""
+"""In the order of docs/owner.md's table."""

@@ -34,7 +34,7 @@ def strange(name: str, known: Iterable[str], what: str = "setting") -> SettingEr
     prefix, _, last = name.rpartition(".")
     near = get_close_matches(last.lower(), names, 1, 0.6)
     meant = f"did you mean `{prefix + '.' if prefix else ''}{near[0]}`?" if near else ""
-    there = f"there are {', '.join(names)}" if len(names) <= 16 else "the README has them all"
+    there = f"there are {', '.join(names)}" if len(names) <= 16 else "docs/owner.md has them all"
     return bad(name, f"there is no such {what}; {meant or there}".rstrip("?") + ("?" if meant else ""))
 
 

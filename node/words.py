@@ -110,4 +110,4 @@ def value_in_words(value: Value, unit: str) -> str:
     """With its unit."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{round(value, 1):g} {unit}".rstrip()
+    return span(value) if unit == "s" else f"{round(value, 1):.12g} {unit}".rstrip()

@@ -202,7 +202,7 @@ REGISTRY: dict[Code, CodeEntry] = {
             Code.BAD_REQUEST,
             "node",
             _IGNORE,
-            "Ask as `node/control.py` and the README say; `fallow node --help` asks for you.",
+            "Ask as `node/control.py` and docs/owner.md say; `fallow node --help` asks for you.",
         ),
         CodeEntry(Code.ALREADY_RUNNING, "any", _IGNORE, "Use the one that runs, or stop it first."),
         CodeEntry(Code.NOT_RUNNING, "any", _IGNORE, "Start it first."),

@@ -1,4 +1,4 @@
-"""What README.md tells people to type works as it stands there."""
+"""What README.md and the pages of docs/ tell people to type works as it stands there."""
 
 from __future__ import annotations
 
@@ -19,17 +19,24 @@ from fallow.cli.commands import COMMANDS
 from fallow.node.config import parse
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.metrics import TABLE
+from fallow.node.rules.preferences import WORDS
 from fallow.node.trust import TrustList
 from fallow.testnet.local import Testnet
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+TEXTS = {page: page.read_text("utf-8") for page in PAGES}
 TINY = {"smollm2-135m-instruct": "tiny-chat", "minilm-l6": "tiny-embed"}
 """What the example is run with instead: models of random weights, which are there in a moment."""
 
 
 def blocks(language: str) -> list[str]:
     """The fenced blocks of a language; those without one have ``."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    fenced = [
+        found
+        for text in TEXTS.values()
+        for found in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
     return [text for found, text in fenced if found == language]
 
 
@@ -40,8 +47,8 @@ def typed() -> list[str]:
 
 def named() -> list[str]:
     """Every `fallow ...` within a sentence; its options may be left out."""
-    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
-    return re.findall(r"`(fallow [^`\n]+)`", prose)
+    prose = [re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL) for text in TEXTS.values()]
+    return [command for text in prose for command in re.findall(r"`(fallow [^`\n]+)`", text)]
 
 
 def in_words(command: str) -> list[str]:
@@ -75,7 +82,9 @@ def home(new_home: Callable[[], Path]) -> Path:
 
 
 def test_the_metrics_are_those_that_there_are() -> None:
-    rows = re.findall(r"^\| `(fallow_\w+)` \| (?:`(\w+)`)? ?\| (.+) \|$", README, re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(fallow_\w+)` \| (?:`(\w+)`)? ?\| (.+) \|$", TEXTS[ROOT / "docs" / "owner.md"], re.MULTILINE
+    )
     assert rows == [(kind.name, kind.label, kind.meaning) for kind in TABLE]
 
 
@@ -117,3 +126,24 @@ def test_the_function_of_the_example_becomes_a_bundle_in_ten_lines(tmp_path: Pat
     (bundle,) = BundleStore(tmp_path / "home" / "store").list()
     assert ran.stdout == f"{bundle.cid}\n"
     assert TrustList.load(tmp_path / "home").trusts(bundle.signed, bundle.cid)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for where in re.findall(r"\]\((?!https:)([^)]+)\)", TEXTS[page]):
+        path, _, heading = where.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), where
+        if heading:
+            assert heading in map(_anchor, re.findall(r"^#+ (.+)$", there.read_text("utf-8"), re.MULTILINE)), where
+
+
+def _anchor(heading: str) -> str:
+    """What a heading is called in addresses."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_preference_is_explained() -> None:
+    rows = re.findall(r"^\| (.+?) \|", TEXTS[ROOT / "docs" / "owner.md"], re.MULTILINE)
+    words = {word for row in rows for word in re.findall(r"`(?:\[\[preferences\.)?(\w+)(?:\]\])?`", row)}
+    assert words.issuperset(WORDS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 HERE: Final = Path(__file__).parent
 SHARED: Final = {
@@ -41,11 +43,17 @@ def names(port: int) -> frozenset[str]:
 
 
 def templates(folder: Path) -> Environment:
-    """Everything that goes into them is escaped, and has to be there."""
-    return Environment(
+    """Everything that goes into them is escaped, and has to be there. `marked` shows what stands in backticks as code."""
+    made = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["marked"] = _marked
+    return made
+
+
+def _marked(words: str) -> Markup:
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(words))))

@@ -123,10 +123,7 @@ class OwnersPage:
         host, origin = asked.headers.get("host", ""), asked.headers.get("origin")
         if host not in self._names:
             raise _forbidden("This page is for its own machine: call it by localhost.")
-        if origin not in (None, f"http://{host}") or asked.headers.get("sec-fetch-site", "none") not in (
-            "none",
-            "same-origin",
-        ):
+        if origin not in (None, f"http://{host}") or not (_is_ours(asked) or _comes_by_file(asked)):
             raise _forbidden("Another page has asked this: no other page may.")
         _, _, below = asked.path.partition("/")
         given, _, path = below.partition("/")
@@ -198,6 +195,17 @@ class OwnersPage:
     async def _rendered(self, template: str, **shown: object) -> local.Response:
         text = await beside(lambda: _TEMPLATES.get_template(template).render(**shown))
         return local.Response(200, text.encode(), local.HTML)
+
+
+def _is_ours(asked: local.Request) -> bool:
+    """Whether the page asks, or a person; programs that are no browsers do not say."""
+    return asked.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+
+
+def _comes_by_file(asked: local.Request) -> bool:
+    """Whether a whole window is led here, as by `shortcut`: whoever leads it has the key, and cannot look into it."""
+    how = asked.headers.get("sec-fetch-mode"), asked.headers.get("sec-fetch-dest")
+    return asked.method == "GET" and how == ("navigate", "document")
 
 
 def _forbidden(message: str) -> local.Unanswerable:

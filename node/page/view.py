@@ -48,7 +48,7 @@ class Preference:
     word: str
     value: str
     where: str
-    """The file and line at which it is said; empty for what holds unless it is said."""
+    """The line of the settings at which it is said; empty for what holds unless it is said."""
 
 
 @dataclass(slots=True)
@@ -166,7 +166,7 @@ class View:
         found = []
         for word, value in as_table(replace(wants, said=frozenset(WORDS))).items():
             line = line_of(written, f"preferences.{word}") if word in wants.said and written else None
-            where = f"{self.settings}, line {line}" if line else "said" if word in wants.said else ""
+            where = f"line {line}" if line else "said" if word in wants.said else ""
             found.append(Preference(word, _shown(value), where))
         return sorted(found, key=lambda each: not each.where)
 

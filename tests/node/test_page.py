@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -15,8 +18,9 @@ import trio
 
 from fallow.node import control
 from fallow.node.metrics import TABLE
-from fallow.node.page.parts import HERE
+from fallow.node.page.parts import HERE, templates
 from fallow.node.page.server import ASSETS, load_key
+from fallow.node.page.shortcut import shortcut
 from fallow.protocol.errors import ConfigError
 from fallow.protocol.job import JobState
 from fallow.protocol.work import Work
@@ -128,7 +132,16 @@ def test_other_sites_are_refused(page: Page) -> None:
         for method in ("GET", "POST"):
             status, headers, _ = page.ask("opt-out" if method == "POST" else "state", method, "", Origin=origin)
             assert status == 403 and "access-control-allow-origin" not in headers
-    assert page.ask("state", Sec_Fetch_Site="cross-site")[0] == 403
+    for how in (
+        {},
+        {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"},
+        {"Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Dest": "document"},
+        {"Sec_Fetch_Mode": "cors", "Sec_Fetch_Dest": "empty"},
+    ):
+        assert page.ask("state", Sec_Fetch_Site="cross-site", **how)[0] == 403
+    led = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert page.ask("", **led)[0] == 200 and page.ask("/", **led)[0] == 403
+    assert page.ask("opt-out", "POST", "", **led)[0] == 403
     assert page.ask("opt-out", "POST", "")[0] == 403, "no browser leaves the origin out"
     assert page.ask("opt-out", "OPTIONS", Origin=f"http://{page.host}")[0] == 405
     assert page.ask("opt-out")[0] == 405
@@ -142,6 +155,7 @@ def test_the_buttons_are_the_owners_word(page: Page) -> None:
     assert page.node.command(control.STATUS)["next"] in ("The pause ends in 60 min.", "The pause ends in 59 min.")
     status, _, body = page.do("opt-out", HX_Request="true")
     assert status == 200 and "Lend it again" in body and "<html" not in body
+    assert "(<code>fallow node opt-in</code> lends again)" in body
     for command in ("opt-in", "resume"):
         assert page.do(command)[0] == 303
     until_ready(page.node)
@@ -212,6 +226,33 @@ async def test_a_browser_shows_it_follows_it_and_presses_its_buttons(page: Page,
             await shown.until("document.querySelector('.headline').textContent.includes('waits for orders')")
             await shown.picture(tmp_path / "page.png")
             assert shown.complaints == []
+
+
+def test_the_key_is_in_no_command_line(page: Page, tmp_path: Path) -> None:
+    browser, given = tmp_path / "browser", tmp_path / "given"
+    browser.write_text(f'#!/bin/sh\necho "$*" > {given}\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "fallow.cli", "node", "page", "--state", str(page.node.state), "--open"]
+    surroundings = {**os.environ, "BROWSER": f"{browser} %s"}
+    ran = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == page.address
+    path = Path(urlsplit(given.read_text().strip()).path)
+    assert page.key not in given.read_text() and path == page.node.state / "page.html"
+    assert f"0; url={page.address}" in path.read_text() and path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no browser is here")
+async def test_a_browser_follows_the_file_to_the_page(page: Page, tmp_path: Path) -> None:
+    with trio.fail_after(90):
+        async with tab(tmp_path / "browser", shortcut(tmp_path, page.address).as_uri()) as shown:
+            while await shown.run("document.getElementById('link')?.textContent") != "live":
+                pass
+            assert shown.complaints == []
+
+
+def test_what_stands_in_backticks_is_shown_as_code_and_nothing_else_of_it_is_html() -> None:
+    shown = templates(HERE).from_string("{{ words|marked }}").render(words=f"say `{HOSTILE}`, <b>`")
+    assert shown == "say <code>&lt;script&gt;alert(1)&lt;/script&gt;</code>, &lt;b&gt;`"
 
 
 def test_the_key_is_kept_and_one_that_others_could_read_is_not(tmp_path: Path) -> None:

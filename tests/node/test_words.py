@@ -17,7 +17,7 @@ from fallow.node.rules.policy import Rules
 from fallow.node.rules.preferences import parse
 from fallow.node.rules.signals import Signal
 from fallow.node.rules.worth import Draw
-from fallow.node.words import budget_in_words, next_in_words, now_in_words, temperature_in_words
+from fallow.node.words import budget_in_words, next_in_words, now_in_words, temperature_in_words, value_in_words
 
 NOON = 12 * 3_600_000
 
@@ -98,3 +98,10 @@ def test_todays_earnings_in_a_line() -> None:
     day = Income("2026-11-28", 3, 150, 20, 7, 10, 3, 1, 120, 0)
     assert in_words(day, "") == "137 ucr net: 150 due, 20 more are held; energy costs 10, wear 3"
     assert in_words(None, "The journal cannot be used.") == "not known: The journal cannot be used."
+
+
+def test_a_reading_is_said_with_its_unit() -> None:
+    said = [
+        value_in_words(value, unit) for value, unit in ((True, ""), (21.44, "°C"), (1_500_000.0, "W"), (756_022.0, "s"))
+    ]
+    assert said == ["yes", "21.4 °C", "1500000 W", "210 h 00 min"]

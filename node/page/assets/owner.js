@@ -24,14 +24,15 @@
     plot.ctx.restore();
   };
   const made = (id, label, stroke, hooks) => {
-    const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
+    const line = { stroke: () => colour("--line"), width: 1 };
+    const axis = { stroke: () => colour("--faint"), grid: line, ticks: line };
     return new uPlot({
       width: width(id),
       height: 200,
       cursor: { drag: { x: false, y: false } },
       scales: { y: { range: (_, low, high) => [0, Math.max(1, high === null ? 1 : high * 1.1)] } },
       axes: [{ ...axis, size: 34, values: (_, times) => times.map(clock) }, { ...axis, size: 64 }],
-      series: [{ label: "at", value: (_, at) => (at === null ? "--" : clock(at)) }, { label, stroke: colour(stroke), width: 2, points: { show: false } }],
+      series: [{ label: "at", value: (_, at) => (at === null ? "--" : clock(at)) }, { label, stroke: () => colour(stroke), width: 2, points: { show: false } }],
       hooks,
     }, [[], []], document.getElementById(id));
   };
@@ -52,6 +53,7 @@
   };
   draw();
   setInterval(draw, DAY_EVERY_MS);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { power.redraw(); earned.redraw(); });
   window.addEventListener("resize", () => {
     power.setSize({ width: width("power"), height: 200 });
     earned.setSize({ width: width("earned"), height: 200 });
