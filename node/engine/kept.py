@@ -12,9 +12,10 @@ import os
 import pickle
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from functools import reduce
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import jax
 from blake3 import blake3
@@ -24,12 +25,16 @@ from jaxlib.version import __version__ as jaxlib_version
 from .artifact import Signature
 from .caps import Speed
 from .flops import Work
+from .messages import Rates
 from .processor import features
+
+M = TypeVar("M", Speed, Rates)
 
 FOLDER: Final = "programs"
 HASH_BYTES: Final = blake3.digest_size
 SPEED: Final = "speed"
-"""The name of the file that holds this machine's, beside that folder."""
+RATES: Final = "rates-"
+"""Names of the files that hold what this machine was seen to do, beside that folder; a bundle's hash follows the second."""
 _VERSION: Final = 5
 _UNREADABLE: Final = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, EOFError, MemoryError, pickle.UnpicklingError,
@@ -66,7 +71,7 @@ class Kept:
     def __init__(self, own: Path, beside: Path | None = None) -> None:
         self._own = own / FOLDER
         self._beside = beside / FOLDER if beside else None
-        self._speeds = [own / SPEED, *([beside / SPEED] if beside else [])]
+        self._measures = [own, *([beside] if beside else [])]
         self._ahead: dict[str, Future[Program | None]] = {}
 
     def read_ahead(self, artifact: bytes, signature: Signature, *, flops: int) -> None:
@@ -106,15 +111,29 @@ class Kept:
 
     def speed(self) -> Speed | None:
         """The best that was seen of this machine, if any was measured: neighbours only ever make it slower."""
-        seen = [found for path in self._speeds if (found := _speed(path))]
-        return Speed(max(s.flops_s for s in seen), max(s.moved_bytes_s for s in seen)) if seen else None
+        return self._seen(SPEED, Speed)
 
     def learn(self, speed: Speed) -> None:
         """This was seen of it, too. As `keep`: if there is no room for it, it is measured again next time."""
-        before = self.speed() or speed
-        best = Speed(max(before.flops_s, speed.flops_s), max(before.moved_bytes_s, speed.moved_bytes_s))
+        self._learn(SPEED, speed)
+
+    def rates(self, bundle: bytes) -> Rates | None:
+        """The same of this machine at one bundle."""
+        return self._seen(RATES + bundle.hex(), Rates)
+
+    def learn_rates(self, bundle: bytes, rates: Rates) -> None:
+        """As `learn`."""
+        self._learn(RATES + bundle.hex(), rates)
+
+    def _seen(self, name: str, kind: type[M]) -> M | None:
+        seen = [found for folder in self._measures if (found := _measured(folder / name, kind))]
+        return reduce(_better, seen) if seen else None
+
+    def _learn(self, name: str, measured: M) -> None:
+        before = self._seen(name, type(measured))
+        best = asdict(_better(before, measured) if before else measured)
         with suppress(*_UNREADABLE):
-            _write(self._speeds[0], json.dumps(asdict(best) | {"machine": _machine()}).encode())
+            _write(self._measures[0] / name, json.dumps(best | {"machine": _machine()}).encode())
 
 
 def hashed(content: bytes) -> bytes:
@@ -158,12 +177,17 @@ def _write(target: Path, content: bytes) -> None:
     scratch.replace(target)
 
 
-def _speed(path: Path) -> Speed | None:
+def _better(one: M, other: M) -> M:
+    """Each figure as it was at the quieter moment."""
+    return type(one)(*map(max, astuple(one), astuple(other)))
+
+
+def _measured(path: Path, kind: type[M]) -> M | None:
     """What stands there, if it is of a machine like this."""
     with suppress(*_UNREADABLE):
         found = json.loads(unhashed(path.read_bytes()))
         if found.pop("machine") == _machine():
-            return Speed(**found)
+            return kind(**found)
     return None
 
 

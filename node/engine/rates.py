@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
 from ...protocol.bundle import CALL, GENERATE, SCORE
+from .kept import Kept
 from .messages import Rates
 from .programs import Model, inputs_of
 from .sequences import zeros
@@ -26,6 +28,12 @@ def measure(model: Model) -> Rates:
         score_milli=rates["score"] if SCORE in offered else 0,
         call_milli=rates["call"] if CALL in offered else 0,
     )
+
+
+def rated_again(kept: Kept, model: Model) -> Iterator[None]:
+    """The rates were measured once more, and of each figure the better counts from the next worker on."""
+    kept.learn_rates(model.bundle.hash, measure(model))
+    yield
 
 
 def _per_second(model: Model, role: str) -> int:

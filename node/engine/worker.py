@@ -33,9 +33,9 @@ from .entries import Run, run_entry
 from .inbox import Inbox
 from .kept import Kept
 from .loading import Grant, known_speed, measured_again
-from .messages import Beat, Fatal, Here, KnownRates, Loading, Overrun, Served, Unserved, encode
+from .messages import Beat, Fatal, Here, KnownRates, Loading, Overrun, Rates, Served, Unserved, encode
 from .priority import come_last
-from .rates import measure
+from .rates import measure, rated_again
 from .sequences import rehearsal
 from .watchdog import PATIENCE, Watchdog
 from .workbench import Workbench, short
@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     except FallowError as error:
         control.sendall(encode(Fatal(error.code.value, short(error.message))))
         raise SystemExit(error.message) from None
-    chores = chain(*map(rehearsal, loading.models.values()), measured_again(kept))
+    rated = (rated_again(kept, loading.models[bundle]) for bundle in loading.believed)
+    chores = chain(*map(rehearsal, loading.models.values()), measured_again(kept), *rated)
     bench = Workbench(control, loading.models, run, options.max_jobs, confinement, areas, chores)
     bench.announce(tuple(loading.served))
     bench.serve(inbox)
@@ -99,6 +100,8 @@ class Loader:
         """By the hash in the bundle's CID."""
         self.served: list[Served] = []
         self.refused: list[Unserved] = []
+        self.believed: list[bytes] = []
+        """Those whose rates an earlier worker of this machine measured: they are measured once more when there is time."""
         self._control = control
         self._known = {each.bundle: each.rates for each in known}
         self._caps = Caps(options.memory_mib * 2**20 or memory_bytes(), options.compile_s, options.run_s)
@@ -114,13 +117,23 @@ class Loader:
         try:
             known = self._known.get(bundle.hash)
             model = programs.load(bundle, grant, trusted=self._trusted, checked=known is not None)
-            rates = known or measure(model)
+            rates = known or self._rated(model)
         except EngineError as error:
             self.refused.append(Unserved(bundle.hash, error.code.value, short(error.message)))
             self._control.sendall(encode(self.refused[-1]))  # at once: before anything of another bundle can change it
             return
         self.models[bundle.hash] = model
         self.served.append(Served(bundle.hash, bundle.manifest.name, model.numerics_class, rates))
+
+    def _rated(self, model: programs.Model) -> Rates:
+        """Half of a start would be measuring, for each of many nodes on one machine, and while all others start, too."""
+        bundle = model.bundle.hash
+        if rates := self._kept.rates(bundle):
+            self.believed.append(bundle)
+            return rates
+        rates = measure(model)
+        self._kept.learn_rates(bundle, rates)
+        return rates
 
     @contextmanager
     def _announced(self, bundle: bytes) -> Iterator[None]:

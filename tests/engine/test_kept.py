@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 
 from fallow.node.engine import device
 from fallow.node.engine.artifact import Aval, Signature
+from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.caps import RUN_RATIO, RUN_S_MAX, Caps, Speed, memory_bytes
+from fallow.node.engine.engine import open_engine
 from fallow.node.engine.entries import generate
-from fallow.node.engine.kept import FOLDER, SPEED, Kept, hashed
+from fallow.node.engine.kept import FOLDER, RATES, SPEED, Kept, hashed
 from fallow.node.engine.loading import Grant, Loaded, known_speed, load_untrusted, own_grant, unlimited
+from fallow.node.engine.messages import Rates
 from fallow.node.engine.programs import load as open_model
 from fallow.node.engine.turns import alone
 from fallow.protocol.errors import Code, EngineError
@@ -127,3 +131,25 @@ def test_a_model_answers_with_the_same_bits_even_where_jax_s_own_cache_has_its_p
     plain = answer(None)
     assert answer(Kept(tmp_path)) == plain
     assert answer(Kept(tmp_path)) == plain
+
+
+def test_of_rates_the_better_counts_for_each_bundle_by_itself(artifact: bytes, tmp_path: Path) -> None:
+    kept, one, other = Kept(tmp_path), bytes(32), bytes([1]) * 32
+    kept.learn_rates(one, Rates(prefill_milli=5, decode_milli=2))
+    kept.learn_rates(one, Rates(prefill_milli=4, decode_milli=3))
+    assert Kept(tmp_path / "own", tmp_path).rates(one) == Rates(prefill_milli=5, decode_milli=3)
+    assert kept.rates(other) is None
+    (tmp_path / (RATES + one.hex())).write_bytes(b"{}")
+    assert kept.rates(one) is None
+
+
+async def test_a_worker_says_what_an_earlier_one_has_measured_on_this_machine(tiny: Tiny, tmp_path: Path) -> None:
+    store = BundleStore(tmp_path / "store")
+    shutil.copytree(tiny.store.root / "bundles", store.root / "bundles")
+    bundle, measured = store.open(tiny.embed).hash, Rates(call_milli=2**40)
+    kept = Kept(store.worker_cache([tiny.embed]))
+    async with open_engine(store, [tiny.embed], log_path=tmp_path / "first.log") as engine:
+        assert engine.served[bundle].rates == kept.rates(bundle)
+    kept.learn_rates(bundle, measured)
+    async with open_engine(store, [tiny.embed], log_path=tmp_path / "second.log") as engine:
+        assert engine.served[bundle].rates == measured

@@ -89,7 +89,7 @@ def test_nodes_that_announce_themselves_all_the_time(calm: Scenario, monkeypatch
 
 def test_members_of_a_feeder_lend_and_the_cap_holds(calm: Scenario, tmp_path: Path) -> None:
     faults = Faults(loss=0.2, duplication=0.2, reordering=0.3, clock_skew_ms=60_000, freezes_per_day=50)
-    members = replace(calm, nodes=6, duration_h=0.6, feeders=True, load=Load(0.0), faults=faults)
+    members = replace(calm, nodes=6, duration_h=0.4, feeders=True, load=Load(0.0), faults=faults)
     outcome = simulate_tasks(members, 1, tmp_path / "trace")
     assert (tmp_path / "trace").read_text().count(" feeder_lends ") > 10
     assert outcome.violations == ()
@@ -100,7 +100,7 @@ def test_a_member_who_draws_what_it_has_lent(calm: Scenario, monkeypatch: pytest
         return allowance_w(rosters, [each for each in leases if each.signer != member], member, now_ms)
 
     monkeypatch.setattr(grid_member, "allowance_w", forgetful)
-    assert "caps_hold" in _objections(replace(calm, nodes=6, duration_h=1.2, feeders=True, load=Load(0.0)))
+    assert "caps_hold" in _objections(replace(calm, nodes=4, duration_h=0.6, feeders=True, load=Load(0.0)))
 
 
 def test_a_site_that_does_not_shed(calm: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_a_site_that_does_not_shed(calm: Scenario, monkeypatch: pytest.MonkeyPat
     )
     assert any(
         "than it was told" in each
-        for each in simulate_tasks(replace(calm, nodes=6, duration_h=1.2, feeders=True, load=Load(0.0)), 1).violations
+        for each in simulate_tasks(replace(calm, nodes=4, duration_h=0.6, feeders=True, load=Load(0.0)), 1).violations
     )
 
 

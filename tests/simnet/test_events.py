@@ -16,8 +16,12 @@ from fallow.client import scheduler
 from fallow.testnet.simnet.events.audits import audit_shares
 from fallow.testnet.simnet.events.clients import expected_s, two_of
 from fallow.testnet.simnet.events.counters import Counters
+from fallow.testnet.simnet.events.discovery import Discovery
 from fallow.testnet.simnet.events.searching import holders, sampled
+from fallow.testnet.simnet.events.timeline import Timeline
+from fallow.testnet.simnet.figures import Trace
 from fallow.testnet.simnet.lots import seeds_of
+from fallow.testnet.simnet.population import populate
 from fallow.testnet.simnet.run import simulate
 from fallow.testnet.simnet.scenario import EVENTS, Assurance, Bounds, Scenario
 from fallow.testnet.simnet.scenario_file import load, shipped
@@ -63,11 +67,13 @@ def test_a_seed_replays_to_the_same_hash_in_every_process() -> None:
         assert ran.returncode == 0, ran.stderr
         return ran.stdout.splitlines()
 
-    first, again, other = run(5, "1"), run(5, "2"), run(6, "1")
+    first, again = run(5, "1"), run(5, "2")
     assert first == again
     assert len(first[-1]) == 64
     assert first[-1] in first[0]
-    assert other[-1] != first[-1]
+    other = replace(load("steady").scaled(200), duration_h=0.2)
+    assert simulate(replace(other, faults=replace(other.faults, churn=1.0)), 6).trace_hash != first[-1]
+    assert simulate(replace(other, faults=replace(other.faults, churn=1.0)), 5).trace_hash == first[-1]
 
 
 def test_departures_interrupt_jobs_and_none_is_lost() -> None:
@@ -202,3 +208,19 @@ def test_newcomers_are_always_checked_and_nobody_never() -> None:
     assert shares.tolist() == [1.0, 1.0, 0.1, 0.04, 0.02, 0.02]
     dear = audit_shares(np.array([100], dtype=np.int32), Assurance(price_ucr=800, held_ucr=2000, colluding=0.2))
     assert dear.tolist() == [0.5]
+
+
+def test_who_looks_too_deep_looks_a_level_higher_and_not_where_everybody_meets() -> None:
+    """As `client.sampling.Sampler` does: a crowd that met at the root would know those alone whom the root names."""
+    scenario = Scenario(nodes=3000, start="wed 00:00", duration_h=0.1, index_share=0.02)
+    population = populate(scenario, 1)
+    timeline, serves = Timeline(scenario, population, 1), np.zeros((3000, 1))
+    trace, chance = Trace(), np.random.Generator(np.random.PCG64(1))
+    discovery = Discovery(scenario, population, timeline, serves, sampled(60, 0.0, 0.0, 1), chance, trace)
+    discovery.step(0.0)
+    stand = int(np.median(discovery._trees[0].depth))
+    found, _, lookups = discovery.find(0, np.full(300, stand + 1, dtype=np.int8), 1.0)
+    assert (lookups == 2).mean() > 0.9
+    assert len(np.unique(found)) > 500
+    _, _, lookups = discovery.find(0, np.full(300, stand + 2, dtype=np.int8), 1.0)
+    assert (lookups == 3).mean() > 0.9

@@ -40,9 +40,9 @@ def run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sub
     folder = tmp_path_factory.mktemp("chaos") / "run"
     words = (
         "--minutes",
-        "0.3",
+        "0.2",
         "--rate",
-        "20",
+        "30",
         "--seed",
         "5",
         "--nodes",

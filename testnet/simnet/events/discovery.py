@@ -149,22 +149,24 @@ class Discovery:
         """For clients whose samplers are at these depths: the nodes that they found and that answered, a row for each and
         `NOBODY` for the rest; how deep their samplers are now; and how many lookups each made."""
         tree = self._trees[2 * bundle]
-        width = depths.astype(np.int64)
-        shards = (
-            (np.int64(1) << width) - 1 + (self._chance.random(len(depths)) * (np.int64(1) << width)).astype(np.int64)
-        )
+        shards = self._any_of(depths.astype(np.int64))
         lookups = np.ones(len(depths), dtype=np.int8)
         first, counts = tree.table.slices(shards)
-        again = (counts < PLENTY) & (shards > 0)
         self._ask(tree, shards, counts)
-        if again.any():
+        for higher in (True, False):  # as `client.sampling`: a level higher first, and then where everybody meets
+            again = (counts < PLENTY) & (shards > 0)
             lookups += again
-            shards[again] = 0
+            shards[again] = self._any_of(_depth_of(shards[again]) - 1) if higher else 0
             first[again], counts[again] = tree.table.slices(shards[again])
             self._ask(tree, shards[again], counts[again])
         found = self._met(tree, first, counts, at_s)
         safe = safe_depths(_depth_of(shards), tree.table.populations(shards)).astype(np.int8)
         return found, safe, lookups
+
+    def _any_of(self, depths: Ints) -> Ints:
+        """A shard of each depth, by chance."""
+        width = np.int64(1) << depths
+        return width - 1 + (self._chance.random(len(depths)) * width).astype(np.int64)
 
     def _met(self, tree: _Tree, first: Ints, counts: Ints, at_s: float) -> Ints:
         """Of each shard's members, as many as are asked, from anywhere on; those that do not answer are nobody."""
