@@ -6,6 +6,7 @@ Zones are the owner's own names. Orders of other zones are kept too, as long as 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -166,17 +167,17 @@ class Orders:
             self._log.write("grid_state_lost", why=str(error)[:200])
             return
         for envelope in held if isinstance(held, list) else []:
-            try:
+            with suppress(RemoteProtocolError):
                 if isinstance(envelope, bytes):
-                    signer = claimed_signer_untrusted(envelope, bytes_max=SHED_BYTES_MAX)
-                    if signer in self.keys:
-                        # It was good when it was taken: by a clock that is not set yet it may be from tomorrow.
-                        self._admit(
-                            verify_untrusted(ShedOrder, envelope, signer=signer, bytes_max=SHED_BYTES_MAX), wall_ms()
-                        )
-            except RemoteProtocolError:
-                pass
+                    self._restore(envelope)
         self.forget(wall_ms())
+
+    def _restore(self, envelope: bytes) -> None:
+        """It counts again, if its key is trusted still; by a clock that is not set yet it may be from tomorrow."""
+        signer = claimed_signer_untrusted(envelope, bytes_max=SHED_BYTES_MAX)
+        if signer in self.keys:
+            order = verify_untrusted(ShedOrder, envelope, signer=signer, bytes_max=SHED_BYTES_MAX)
+            self._admit(order, wall_ms())
 
     def _full(self, grid: bytes, *, own: bool) -> bool:
         held = sum((order.record.zone in self.zones) is own for order in self._ids.values() if order.signer == grid)

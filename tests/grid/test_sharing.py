@@ -311,7 +311,7 @@ NIGHT = replace(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_the_cap_holds_whatever_happens(seed: int) -> None:
     outcome = simulate_tasks(NIGHT, seed)
     assert outcome.violations == (), f"seed {seed}"
@@ -323,6 +323,7 @@ def test_leases_make_more_of_the_cap_useful() -> None:
     feeder = simulate_tasks(replace(NIGHT, faults=Faults()), 1).figures.feeder
     assert feeder is not None
     assert feeder.alone * 1.1 < feeder.used <= feeder.ideal + 0.01 <= 1.01
+    assert feeder.alone < feeder.reached <= feeder.portions <= feeder.ideal + 0.01
 
 
 def test_a_night_replays() -> None:
