@@ -33,7 +33,7 @@ ASK_S = 2.0
 FIND_S = 5.0
 """For the DHT's answer, dead index nodes included."""
 GRACE_S = 0.05
-GRACE_SHARE = 0.25
+GRACE_SHARE = 0.15
 """After the nodes that have answered suffice, this much longer for the others under way, or this share of the time so far if
 that is less: choice is worth a little waiting."""
 FRESH_S = 20.0
