@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from statistics import median_high
 
 import trio
@@ -51,6 +52,19 @@ EPOCHS_MAX = 65_536
 """Nodes and owners whose latest epoch is at hand, in a few megabytes; who was not met for longest gives way."""
 
 
+class Shown:
+    """What a node shows of others' statements about it. Reading them takes two thirds of the signatures of its whole answer, so
+    they are read of those nodes alone that somebody thinks of choosing."""
+
+    def __init__(self, read: Callable[[], tuple[Witness, ...]]) -> None:
+        self._read = read
+
+    @cached_property
+    def statements(self) -> tuple[Witness, ...]:
+        """Those that count."""
+        return self._read()
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A node as it described itself, everything verified. The state is of the moment when it was asked."""
@@ -67,10 +81,14 @@ class Node:
     rtt_ms: float
     """Of our own question to it; the first one includes connecting."""
     asked_at: float
-    witnesses: tuple[Witness, ...] = ()
-    """What nodes of other owners say of its connection."""
+    shown: Shown = field(default_factory=lambda: Shown(tuple))
     own_rtts_us: tuple[int, ...] = ()
     """Of our last questions over a connection that stood already, the newest last; at most `OWN_RTTS`."""
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """What nodes of other owners say of its connection."""
+        return self.shown.statements
 
     @property
     def own_rtt_us(self) -> int | None:
@@ -287,7 +305,7 @@ class Discovery:
             where,
             took_s * 1000,
             trio.current_time(),
-            heard_untrusted(reply.witnesses, key, mandate.record.owner, now_ms),
+            Shown(partial(heard_untrusted, reply.witnesses, key, mandate.record.owner, now_ms)),
             self._own_rtts(key, took_s, stood),
         )
 
