@@ -111,8 +111,10 @@ def _command(state: Path, command: str, as_json: bool, seconds: int = 0) -> None
         print_json({key: _plain(value) for key, value in reply.items()})
         return
     for key, value in reply.items():
+        if value in ("", []):
+            continue  # nothing is in it: programs are told that, too
         for index, words in enumerate(value if isinstance(value, list) and key in BY_LINE else [_joined(value)]):
-            line(f"{'' if index else key.replace('_', ' '):<16} {words}")
+            line(f"{'' if index else key.replace('_', ' '):<18} {words}")
 
 
 BY_LINE: Final = ("reasons", "sensors", "known", "temperature", "grid")
