@@ -2,10 +2,10 @@
 
     python benchmarks/caught.py [--runs N]     needs tiny-chat (`fallow bundle build tiny-chat`)
 
-Seven nodes of seven owners: four are honest, one lies (`turncoat.py`), one is of its mind where that is said, and one runs int8
-weights. The policy is `adaptive`. Each run is a client with a new key, which remembers nothing. `turned`: the node first gives
-it honest answers, so that it has a record and something to lose, and lies from then on; `newcomer`: from its first word. A run
-ends when the node is not dealt with any more.
+Seven nodes of seven owners: four are honest, one lies (`testnet.adversaries.turncoat`), one is of its mind where that is
+said, and one runs int8 weights. The policy is `adaptive`. Each run is a client with a new key, which remembers nothing.
+`turned`: the node first gives it honest answers, so that it has a record and something to lose, and lies from then on;
+`newcomer`: from its first word. A run ends when the node is not dealt with any more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from statistics import mean
 import jobs
 import table
 import trio
-from turncoat import NAMES, seed_of
 
 from fallow.client import Answer, Mesh, Rejected, connect
 from fallow.node.config import default_home
@@ -30,12 +29,13 @@ from fallow.node.keys import load_or_create
 from fallow.protocol.errors import FallowError
 from fallow.protocol.identity import EXECUTOR, peer_id, peer_key_untrusted
 from fallow.protocol.receipts import FINAL
+from fallow.testnet.adversaries.turncoat import NAMES, seed_of
 from fallow.testnet.local import Testnet
 from fallow.testnet.plan import NodePlan, Plan
 from fallow.testnet.record import LocalNode
 
 BUNDLE = "tiny-chat"
-WORKER = [sys.executable, "-P", str(Path(__file__).with_name("turncoat.py"))]
+WORKER = [sys.executable, "-P", "-m", "fallow.testnet.adversaries.turncoat"]
 HONEST = 4
 TOKENS = 70
 """Of an answer: two windows and a part."""
@@ -91,7 +91,7 @@ def main() -> None:
 async def _all(folder: Path, runs: int) -> None:
     owners = [bytes(load_or_create(folder / "net" / f"{n}-host" / "owner.key").verify_key) for n in range(HONEST + 3)]
     judges = {"arbiters": [owner.hex() for owner in owners[:HONEST]]}
-    turncoat = {**judges, "worker_command": WORKER, "sandbox": "off"}
+    turncoat = {**judges, "worker_command": WORKER}
     friend = {**turncoat, "worker_command": [*WORKER, "colluder"]}
     plans = [NodePlan(f"{n}-host", "host", settings=judges) for n in range(HONEST)]
     plans += [

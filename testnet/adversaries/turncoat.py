@@ -1,8 +1,9 @@
 """A worker that is honest, but about orders whose seed names an adversary: then it is that one, by its own code.
 
-    python turncoat.py [NAME ...]     instead of a node's worker; without names, any of them
+    python -m fallow.testnet.adversaries.turncoat [NAME ...] --control-fd N --store DIR --bundle CID ...
 
-So one node can earn a record first, and turn bad when the measurement says so. At temperature 0 a seed changes nothing else.
+It is any of these that are named, or of all. So one node can earn a record first, and turn bad when a measurement says so. At
+temperature 0 a seed changes nothing else.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from fallow.node.engine.entries import Run, Steps, run_entry
-from fallow.protocol.bundle import Manifest
-from fallow.protocol.work import Parameters, Work
-from fallow.testnet.adversaries import colluder, free_rider, liar
+from ...node.engine.entries import Run, Steps, run_entry
+from ...protocol.bundle import Manifest
+from ...protocol.work import Parameters, Work
+from . import colluder, free_rider, liar
 
 RUNS: Final[Mapping[str, Run]] = {
     "liar": liar.MODES["wrong"],
@@ -42,7 +43,7 @@ def turning(names: tuple[str, ...]) -> Run:
 
 
 if __name__ == "__main__":
-    from fallow.node.engine.worker import main
+    from ...node.engine.worker import main
 
     begin = next((at for at, word in enumerate(sys.argv) if word.startswith("--")), len(sys.argv))
     names = tuple(sys.argv[1:begin]) or NAMES
