@@ -279,8 +279,8 @@ class _Counted(Presence):
 
     rounds: dict[str, int]
 
-    async def announce(self) -> None:
-        await super().announce()
+    async def _announce(self, spread_s: float) -> None:
+        await super()._announce(spread_s)
         self.rounds["announced"] += 1
 
 

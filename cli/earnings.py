@@ -16,7 +16,7 @@ from ..node.store import Earning
 from ..node.whatif import Answer
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import cid
-from .environment import AsJson
+from .environment import AsJson, state_of
 from .output import Json, line, print_json, remark, table
 
 DAYS_MAX: Final = 3660
@@ -45,8 +45,9 @@ def earnings(
     """
     if not state.is_dir():
         raise ConfigError(Code.BAD_CONFIG, f"There is no state directory {state}; `state` in node.toml names it.")
+    state = state_of(state)
     if days is not None and not 0 < days <= DAYS_MAX:
-        raise ConfigError(Code.BAD_CONFIG, f"Say one to {DAYS_MAX} days.")
+        raise ConfigError(Code.BAD_CONFIG, f"--days: say one to {DAYS_MAX} days.")
     today = local_day(wall_ms())
     if what_if:
         found = whatif.ask(state, whatif.parsed(what_if), today + 1 - (days or WHAT_IF_DAYS))

@@ -114,3 +114,10 @@ def _names_a_peer(address: str) -> bool:
     except RemoteProtocolError:
         return False
     return bool(found) and where.startswith("/")
+
+
+def state_of(folder: Path) -> Path:
+    """The node's state directory, also for whoever names the folder of its settings: `fallow node init` lays the one into the
+    other."""
+    inner = folder / "state"
+    return folder if (folder / "node.key").exists() or not (inner / "node.key").exists() else inner

@@ -13,7 +13,7 @@ from ..node import control
 from ..node.page.shortcut import shortcut
 from ..node.wish import PAUSE_S_MAX
 from ..protocol.errors import Code, ConfigError
-from .environment import AsJson
+from .environment import AsJson, state_of
 from .output import Json, line, needing, print_json
 
 State = Annotated[Path, Parameter(help="The node's state directory.")]
@@ -53,6 +53,7 @@ def page(
 
     `--open` hands the browser a file that leads there: what a program is started with, other users can read.
     """
+    state = state_of(state)
     address = str(control.request(state, control.PAGE)["address"])
     if json:
         print_json({"address": address})
@@ -105,13 +106,15 @@ def seconds_of(span: str) -> int:
 
 
 def _command(state: Path, command: str, as_json: bool, seconds: int = 0) -> None:
-    reply = control.request(state, command, seconds)
+    reply = control.request(state_of(state), command, seconds)
     if as_json:
         print_json({key: _plain(value) for key, value in reply.items()})
         return
     for key, value in reply.items():
+        if value in ("", []):
+            continue  # nothing is in it: programs are told that, too
         for index, words in enumerate(value if isinstance(value, list) and key in BY_LINE else [_joined(value)]):
-            line(f"{'' if index else key.replace('_', ' '):<16} {words}")
+            line(f"{'' if index else key.replace('_', ' '):<18} {words}")
 
 
 BY_LINE: Final = ("reasons", "sensors", "known", "temperature", "grid")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -163,12 +164,11 @@ def _hours(written: str) -> list[str]:
             "# end_hour = 6.5                # until then",
         ]
     start, _, end = written.partition("-")
-    try:
-        first, last = float(start), float(end)
-    except ValueError:
+    hour = r"\d{1,2}(?:\.\d{1,4})?"
+    if not re.fullmatch(f"{hour}-{hour}", written) or max(first := float(start), last := float(end)) > 24:
         raise ConfigError(
-            Code.BAD_CONFIG, f"--hours: {written[:40]!r} are no hours such as 22-6.5, or always."
-        ) from None
+            Code.BAD_CONFIG, f"--hours: {written[:40]!r} are no hours from 0 to 24, such as 22-6.5, or always."
+        )
     return [f"start_hour = {first}", f"end_hour = {last}"]
 
 

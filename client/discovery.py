@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from statistics import median_high
 
 import trio
@@ -33,7 +34,7 @@ ASK_S = 2.0
 FIND_S = 5.0
 """For the DHT's answer, dead index nodes included."""
 GRACE_S = 0.05
-GRACE_SHARE = 0.25
+GRACE_SHARE = 0.15
 """After the nodes that have answered suffice, this much longer for the others under way, or this share of the time so far if
 that is less: choice is worth a little waiting."""
 FRESH_S = 20.0
@@ -49,6 +50,19 @@ OWN_RTTS, OWN_RTTS_MIN = 8, 3
 """Round trips of our own that are kept of each node, and from how many on they count: one alone may have met a busy moment."""
 EPOCHS_MAX = 65_536
 """Nodes and owners whose latest epoch is at hand, in a few megabytes; who was not met for longest gives way."""
+
+
+class Shown:
+    """What a node shows of others' statements about it. Reading them takes two thirds of the signatures of its whole answer, so
+    they are read of those nodes alone that somebody thinks of choosing."""
+
+    def __init__(self, read: Callable[[], tuple[Witness, ...]]) -> None:
+        self._read = read
+
+    @cached_property
+    def statements(self) -> tuple[Witness, ...]:
+        """Those that count."""
+        return self._read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +81,14 @@ class Node:
     rtt_ms: float
     """Of our own question to it; the first one includes connecting."""
     asked_at: float
-    witnesses: tuple[Witness, ...] = ()
-    """What nodes of other owners say of its connection."""
+    shown: Shown = field(default_factory=lambda: Shown(tuple))
     own_rtts_us: tuple[int, ...] = ()
     """Of our last questions over a connection that stood already, the newest last; at most `OWN_RTTS`."""
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """What nodes of other owners say of its connection."""
+        return self.shown.statements
 
     @property
     def own_rtt_us(self) -> int | None:
@@ -275,7 +293,7 @@ class Discovery:
             where,
             took_s * 1000,
             trio.current_time(),
-            heard_untrusted(reply.witnesses, key, mandate.record.owner, now_ms),
+            Shown(partial(heard_untrusted, reply.witnesses, key, mandate.record.owner, now_ms)),
             self._own_rtts(key, took_s, stood),
         )
 

@@ -144,7 +144,10 @@ async def _settle(desk: Desk, channel: ChannelState, decided: Decided, taken_ucr
     """What the sides and the judges owe each other is in the ledger; what the node owes is set off against what it is owed."""
     if desk.ledger is None:
         return
-    dues, name = dues_of(decided, desk.wallet.payer, taken_ucr), reference_of(matter_id(decided.dispute.record))
+    dues, name = (
+        dues_of(decided, desk.wallet.payer, taken_ucr, desk.now_ms()),
+        reference_of(matter_id(decided.dispute.record)),
+    )
     for party, ucr in dues.items():
         if ucr:
             post = partial(desk.ledger.post, party, name, ours_ucr=max(0, ucr), theirs_ucr=max(0, -ucr))

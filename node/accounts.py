@@ -220,9 +220,9 @@ class Accounts:
         """What the party has paid in all."""
         return await self._write(lambda: self._journal.settled_ucr(party))
 
-    async def booked(self, matter: bytes, party: bytes) -> int | None:
-        """What was booked of the party for the matter."""
-        return await self._write(lambda: self._journal.fee_ucr(matter, party))
+    async def booked(self, matter: bytes) -> dict[bytes, int]:
+        """What was booked of each party for the matter."""
+        return await self._write(lambda: self._journal.fees_of(matter))
 
     async def _write(self, task: Callable[[], T]) -> T:
         return await beside(task, self._writer)

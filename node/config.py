@@ -196,7 +196,10 @@ def load(path: Path) -> Config:
         written = path.read_text("utf-8")
         table = tomllib.loads(written)
     except OSError as error:
-        raise ConfigError(Code.BAD_CONFIG, f"Cannot read the configuration {path}: {error.strerror}.") from None
+        raise ConfigError(
+            Code.BAD_CONFIG,
+            f"The settings {path} cannot be read: {error.strerror}; `fallow node init DIR` writes some.",
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(Code.BAD_CONFIG, f"{path} is not TOML: {error}.") from None
     try:
@@ -220,7 +223,7 @@ def parse(table: Mapping[str, object], base: Path) -> Config:
         store=_directory(table, "store", base, home / "store"),
         owner_key=_path(table, "owner_key", base, state / "owner.key"),
         issuer=_path(table, "issuer", base, None) if "issuer" in table else None,
-        listen=texts(table, "listen", LISTEN, 16),
+        listen=_addresses(table, "listen", LISTEN),
         bootstrap=texts(table, "bootstrap", default_bootstrap(), 64),
         kind=kind,
         region=_region(table),
@@ -331,12 +334,12 @@ def _reach(table: Mapping[str, object], kind: str | None) -> str:
 
 def _listens_here_only(table: Mapping[str, object]) -> bool:
     """Whether no other machine can dial it: a test network keeps to itself, whatever else is on the LAN."""
-    listen = texts(table, "listen", LISTEN, 16)
+    listen = _addresses(table, "listen", LISTEN)
     return all(address.startswith(("/ip4/127.", "/ip6/::1/")) for address in listen)
 
 
-def _addresses(table: Mapping[str, object], name: str) -> tuple[str, ...]:
-    addresses = texts(table, name, (), ADDRESSES_MAX)
+def _addresses(table: Mapping[str, object], name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+    addresses = texts(table, name, default, ADDRESSES_MAX)
     for address in addresses:
         if not re.fullmatch(r"/(ip4|ip6|dns[46]?)/[^/]+/tcp/[0-9]+", address):
             raise bad(name, f"{address} is not of the form /ip4/ADDRESS/tcp/PORT")

@@ -81,14 +81,15 @@ class Disputes:
         id, decision = check_decided(decided, wall_ms()), decided.decisions[0].record
         if request.ucr > forfeited_ucr_max(dispute.record, decision):
             raise RemoteProtocolError(Code.UNPAID, "The decision lets the payer take off less than that.")
-        matter, payer, dues = matter_id(dispute.record), channel.record.payer, dues_of(decided, self._node, request.ucr)
-        booked = await self._accounts.booked(matter, payer)
-        if booked is not None and booked != dues.get(payer, 0):
+        matter, dues = matter_id(dispute.record), dues_of(decided, self._node, request.ucr, wall_ms())
+        booked, payer = await self._accounts.booked(matter), channel.record.payer
+        if booked and booked[payer] != dues[payer]:
             raise RemoteProtocolError(Code.UNPAID, "Another part of the fee was taken off before.")
         account = await self._accounts.open(channel)
         with account.in_use():
             if request.ucr:
                 await self._accounts.forfeit(account, Ground("decision", order.id), request.ucr)
+            dues = booked or dues  # whichever judges are named when it is told again
             await self._accounts.book(matter, dues)
             for party, ucr in dues.items():
                 if ucr:

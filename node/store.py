@@ -323,11 +323,10 @@ class Journal:
                     new[party] = ucr
         return new
 
-    def fee_ucr(self, matter: bytes, party: bytes) -> int | None:
-        """What the party owes us for the matter, or we owe it; None if nothing was said of it yet."""
+    def fees_of(self, matter: bytes) -> dict[bytes, int]:
+        """What each party owes us for the matter, or we owe it; nothing if nothing was said of it yet."""
         with _explained(self.path):
-            row = self._db.execute("SELECT ucr FROM fees WHERE matter = ? AND party = ?", (matter, party)).fetchone()
-        return int(row[0]) if row else None
+            return dict(self._db.execute("SELECT party, ucr FROM fees WHERE matter = ?", (matter,)).fetchall())
 
     def fees_ucr(self, party: bytes) -> int:
         """What the party owes us in fees, paid or not."""

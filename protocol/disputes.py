@@ -216,15 +216,9 @@ def check_decided(decided: Decided, now_ms: int) -> bytes:
     follows = (decision.dispute, decision.loser) == (dispute.id, loser)
     if not follows or decision.fee_ucr not in (0, dispute.record.fee_ucr) or not sums <= {0, receipt.record.amount_ucr}:
         raise RemoteProtocolError(Code.BAD_RECORD, "The decision does not follow from the dispute.")
-    drawn = judges(order, channel.payout_owner)
-    owners = {
-        mandate.record.owner
-        for signed in decided.decisions
-        for mandate in decided.mandates
-        if mandate.record.owner in drawn and is_verifier(mandate, signed.signer, now_ms)
-    }
-    if len(owners) < ENOUGH:
-        raise RemoteProtocolError(Code.UNSATISFIABLE_ASSURANCE, f"{len(owners)} of the judges drawn have signed it.")
+    signed_by = _judged(decided, now_ms)
+    if len(signed_by) < ENOUGH:
+        raise RemoteProtocolError(Code.UNSATISFIABLE_ASSURANCE, f"{len(signed_by)} of the judges drawn have signed it.")
     return decision_id(decision)
 
 
@@ -238,7 +232,7 @@ def forfeited_ucr_max(dispute: Dispute, decision: Decision) -> int:
     return decision.withheld_ucr + (reimbursed_ucr(dispute, decision) if dispute.kind in BY_PAYER else 0)
 
 
-def dues_of(decided: Decided, side: bytes, taken_ucr: int = 0) -> dict[bytes, int]:
+def dues_of(decided: Decided, side: bytes, taken_ucr: int, now_ms: int) -> dict[bytes, int]:
     """What each party owes this side of the dispute, or, less than nothing, is owed by it.
 
     `taken_ucr`: what the payer takes off what it holds; first what is not owed, then its fee.
@@ -249,8 +243,19 @@ def dues_of(decided: Decided, side: bytes, taken_ucr: int = 0) -> dict[bytes, in
     open_ucr = reimbursed_ucr(dispute, decision) - taken_fee_ucr
     if side == accused:
         return {claimant: -open_ucr}
-    judged = {signed.signer: -share_ucr(decision.fee_ucr) for signed in decided.decisions}
-    return {accused: open_ucr, **judged}
+    parts = dict.fromkeys(_judged(decided, now_ms).values(), -share_ucr(decision.fee_ucr))
+    return {accused: open_ucr, **parts}
+
+
+def _judged(decided: Decided, now_ms: int) -> dict[bytes, bytes]:
+    """Whose verifiers, of the judges drawn, have signed: one for each owner. Whoever else has signed counts for nothing."""
+    drawn = judges(decided.order, decided.channel.record.payout_owner)
+    found: dict[bytes, bytes] = {}
+    for signed in decided.decisions:
+        for mandate in decided.mandates:
+            if mandate.record.owner in drawn and is_verifier(mandate, signed.signer, now_ms):
+                found.setdefault(mandate.record.owner, signed.signer)
+    return found
 
 
 def read_decided_untrusted(request: DecidedRequest) -> Decided:

@@ -197,7 +197,7 @@ REGISTRY: dict[Code, CodeEntry] = {
             _IGNORE,
             "Change what the message names; `models/` shows how others are made.",
         ),
-        CodeEntry(Code.BAD_CONFIG, "any", _IGNORE, "Correct the setting that the message names."),
+        CodeEntry(Code.BAD_CONFIG, "any", _IGNORE, "Correct what the message names."),
         CodeEntry(
             Code.BAD_REQUEST,
             "node",

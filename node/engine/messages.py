@@ -101,7 +101,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Measured once at the worker's start, alone on the machine or not: thousandths per second, 0 where not offered."""
+    """The best measured on this machine, by this worker or earlier ones: thousandths per second, 0 where not offered."""
 
     prefill_milli: Uint = 0
     """Tokens."""

@@ -25,7 +25,7 @@ from .index import Index
 from .kad import peer_untrusted, readable
 from .seam import KEY_BYTES_MAX, PROVIDERS_MAX, VALUE_BYTES_MAX, Provider, Validator
 from .standing import Fault
-from .walk import FANOUT, PEER_S, WITNESSES, Named, Walk
+from .walk import FANOUT, PARALLEL, PARALLEL_CALM, PARALLEL_NAMED, PEER_S, WITNESSES, Named, Walk
 
 ENOUGH_VALUES: Final = 8
 """Valid copies after which a search for a value stops; the newest of them counts. Of the twenty peers that keep it, were
@@ -37,7 +37,8 @@ the list alone."""
 
 PLENTY: Final = 16
 PLENTY_ANSWERS: Final = 3
-"""Providers, and peers that have named some, after which a search for more is in no hurry: whoever asked has its hands full."""
+"""Providers, and peers that have named some, after which a search for more is in ever less of a hurry: whoever asked has its
+hands full."""
 
 FEW: Final = 4
 """Addresses of one provider that one peer adds: two relays' ways by IPv4 and IPv6, and room for what others say."""
@@ -175,7 +176,7 @@ class Table:
         def take(peer: ID, answer: Message) -> None:
             crowd.take([(entry.id, tuple(entry.addrs)) for entry in answer.providerPeers[:NAMED_MAX]])
 
-        await self._walk(raw, Message.GET_PROVIDERS, take, calm=crowd.is_plenty).run()
+        await self._walk(raw, Message.GET_PROVIDERS, take, parallel=crowd.parallel).run()
         return crowd.all()
 
     async def _closest(self, target: bytes, start: Sequence[ID] = ()) -> list[ID]:
@@ -187,7 +188,7 @@ class Table:
         kind: Message.MessageType,
         take: Callable[[ID, Message], None],
         enough: Callable[[], bool] | None = None,
-        calm: Callable[[], bool] = lambda: False,
+        parallel: Callable[[], int] = lambda: PARALLEL,
     ) -> Walk:
         """A search whose answers `take` gets."""
         self._searched_at = trio.current_time()
@@ -199,7 +200,7 @@ class Table:
             closer = ((peer_untrusted(entry.id), tuple(entry.addrs)) for entry in answer.closerPeers[:FANOUT])
             return [(named, where) for named, where in closer if named is not None]
 
-        return Walk(self._kad.own, target, _Searched(self._kad, self._random), ask, enough, calm)
+        return Walk(self._kad.own, target, _Searched(self._kad, self._random), ask, enough, parallel)
 
     async def _spread(self, raw: bytes, message: Message) -> int:
         """So many of those who are told of it now confirmed the message: the peers closest to the key, or a part of them."""
@@ -297,9 +298,11 @@ class _Crowd:
         self._votes: Counter[bytes] = Counter()
         self._answers = 0
 
-    def is_plenty(self) -> bool:
-        """Whether there are enough to go on with."""
-        return len(self._found) >= PLENTY and self._answers >= PLENTY_ANSWERS
+    def parallel(self) -> int:
+        """So many are asked at a time: the fewer, the more there is to go on with."""
+        if len(self._found) < PLENTY:
+            return PARALLEL
+        return PARALLEL_NAMED if self._answers < PLENTY_ANSWERS else PARALLEL_CALM
 
     def take(self, named: Sequence[tuple[bytes, Sequence[bytes]]]) -> None:
         """One peer's answer."""

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 FLIGHT_BYTES_MIN: Final = 128 * 1024
 """Two of our frames: the sender fills one while the other side takes the other. At 100 MB/s a millisecond's wait."""
 
-FLIGHT_BYTES_FINE: Final = 64 * 1024
+FLIGHT_BYTES_FINE: Final = 32 * 1024
 """The same of smaller frames, while something small goes beside them."""
 
 FLIGHT_BYTES_MAX: Final = 16 * 1024 * 1024

@@ -45,10 +45,10 @@ SMALL_BYTES_MAX: Final = 4096
 LARGE_QUEUED_MAX: Final = 16
 """Large frames waiting for the socket; further senders wait for their turn."""
 
-FINE_BYTES: Final = 32 * 1024 - 2 * HEAD_BYTES
+FINE_BYTES: Final = 16 * 1024 - 2 * HEAD_BYTES
 FINE_S: Final = 0.5
-"""Data in one large frame, and half as much on its way (`flight`), for so long after something small was sent, as heartbeats of
-a job. Beside small requests bulk then has half of its rate; with frames of 16 KiB it had a third."""
+"""Data in one large frame, and a quarter as much on its way (`flight`), for so long after something small was sent: a job has
+its heartbeats. On one machine bulk then has a third of its rate, which is more than what most links have."""
 
 OFFERED_MAX: Final = 256
 """Small frames waiting for the socket beyond which no further one is taken without waiting for it."""

@@ -40,9 +40,10 @@ WITNESSES: Final = 6
 PARALLEL: Final = 10
 """Peers asked at a time: a quarter of them frozen still leaves most of each round."""
 
+PARALLEL_NAMED: Final = 4
 PARALLEL_CALM: Final = 2
-"""The same once whoever searches has plenty to go on with: what is still asked makes it harder to lie, and must not take the
-time of what is being done with the answers."""
+"""The same once one has named plenty to go on with, and once several have: what is still asked makes it harder to lie, and must
+not take the time of what is being done with the answers."""
 
 NAMED: Final = 30
 """Peers that most have named, asked besides the closest: half as many again, as some of those are hostile too."""
@@ -80,7 +81,7 @@ ADDRESSES_EACH_MAX: Final = 3
 
 
 class Walk:
-    """One search. `enough` ends it early; it is in no hurry while it is `calm`."""
+    """One search. `enough` ends it early; it asks so many at a time as `parallel` says."""
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class Walk:
         known: Known,
         ask: Ask,
         enough: Callable[[], bool] | None = None,
-        calm: Callable[[], bool] = lambda: False,
+        parallel: Callable[[], int] = lambda: PARALLEL,
     ) -> None:
         self._own = own
         self._place = place_of(target)
@@ -97,7 +98,7 @@ class Walk:
         self._known = known
         self._ask = ask
         self._enough = enough
-        self._calm = calm
+        self._parallel = parallel
         self._votes: Counter[ID] = Counter()
         self._addresses: dict[ID, list[bytes]] = {}
         self._distance: dict[ID, int] = {}
@@ -118,7 +119,7 @@ class Walk:
             while self._enough is None or not self._enough():
                 now = trio.current_time()
                 punctual = [peer for peer in self._pending if now < self._late_at(peer)]
-                following = self._next() if len(punctual) < (PARALLEL_CALM if self._calm() else PARALLEL) else None
+                following = self._next() if len(punctual) < self._parallel() else None
                 if following is not None:
                     self._begin(following, now)
                     continue

@@ -100,3 +100,28 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
         pytest.skip("systemd is not installed here")
     found = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("hours", ["22", "22-30", "-1-5", "a-b", "1-2-3", "nan-6", "22-"])
+def test_hours_that_are_none_are_said_by_the_flag_that_gave_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hours: str
+) -> None:
+    assert run(["node", "init", str(tmp_path / "n"), "--kind", "host", "--sensor", "none", f"--hours={hours}"]) == 1
+    assert f"--hours: '{hours}' are no hours from 0 to 24" in capsys.readouterr().err
+    assert not (tmp_path / "n" / "node.toml").exists()
+
+
+def test_an_address_that_is_none_is_said_before_anything_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["node", "init", str(tmp_path / "n"), "--kind", "host", "--sensor", "none", "--listen", "foo"]) == 1
+    assert "Setting `listen`: foo is not of the form /ip4/ADDRESS/tcp/PORT" in capsys.readouterr().err
+    assert not (tmp_path / "n" / "node.toml").exists()
+
+
+def test_the_folder_of_the_settings_names_the_state_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["node", "init", str(tmp_path / "n"), "--kind", "host", "--sensor", "none"]) == 0
+    for folder in (tmp_path / "n", tmp_path / "n" / "state"):
+        assert run(["node", "status", "--state", str(folder)]) == 1
+        assert f"No node is running in {tmp_path / 'n' / 'state'}." in capsys.readouterr().err.replace("\n", "")
+    assert run(["node", "status", "--state", str(tmp_path)]) == 1

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from nacl.signing import SigningKey
 
-from fallow.client.discovery import Node
+from fallow.client.discovery import Node, Shown
 from fallow.client.scheduler import (
     BATCH_COST_S,
     EXPLORE,
@@ -147,8 +147,8 @@ def test_what_the_client_measured_comes_before_witnesses_and_they_before_the_nod
     said = replace(node(2).connectivity, rtt_p95_us=1_000, jitter_us=1_000, loss_ppm=0)
     claimed = replace(node(2), connectivity=said)
     far = Witness(b"\x01" * 32, claimed.key, b"mandate", 0, 1, 20, 300_000, 400_000, 1_000, 0)
-    witnessed = replace(claimed, witnesses=(far, replace(far, witness=b"\x02" * 32)))
-    assert claimed.interactive and replace(claimed, witnesses=(far,)).interactive
+    witnessed = replace(claimed, shown=Shown(lambda: (far, replace(far, witness=b"\x02" * 32))))
+    assert claimed.interactive and replace(claimed, shown=Shown(lambda: (far,))).interactive
     assert not witnessed.interactive
     assert replace(witnessed, own_rtts_us=(900_000, 9_000, 9_000)).interactive
     assert not replace(claimed, own_rtts_us=(900_000, 1_000, 900_000)).interactive

@@ -529,7 +529,8 @@ def test_what_judges_say_is_booked_once_for_each_party(tmp_path: Path) -> None:
     with closing(Journal(tmp_path)) as journal:
         assert journal.add_fees(bytes(32), {payer: 9, judge: -3}, NOW) == {payer: 9, judge: -3}
         assert journal.add_fees(bytes(32), {payer: 6, bytes([6]) * 32: -3}, NOW) == {bytes([6]) * 32: -3}
-        assert (journal.fee_ucr(bytes(32), payer), journal.fees_ucr(payer), journal.fees_ucr(judge)) == (9, 9, 0)
+        assert journal.fees_of(bytes(32)) == {payer: 9, judge: -3, bytes([6]) * 32: -3}
+        assert (journal.fees_ucr(payer), journal.fees_ucr(judge)) == (9, 0)
         debtor = journal.debtor(payer, NOW)
         assert (debtor.owed_ucr, debtor.promised_ucr) == (9, 9)
         journal.add_payment(Payment(bytes(32), payer, "bank", 9, 0, "x", NOW))

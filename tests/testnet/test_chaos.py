@@ -42,7 +42,7 @@ def run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sub
         "--minutes",
         "0.2",
         "--rate",
-        "30",
+        "45",
         "--seed",
         "5",
         "--nodes",

@@ -27,6 +27,7 @@ from fallow.protocol.disputes import (
     check_decided,
     check_dispute,
     decision_id,
+    dues_of,
     forfeited_ucr_max,
     judges,
     reimbursed_ucr,
@@ -365,6 +366,25 @@ def test_two_of_the_three_judges_bind_both_sides() -> None:
         decision = decided(lost, objection)
         assert reimbursed_ucr(lost.dispute.record, decision) == owed
         assert forfeited_ucr_max(lost.dispute.record, decision) == decision.withheld_ucr
+
+
+@pytest.mark.spec("P-30")
+def test_who_was_not_drawn_is_owed_nothing_however_much_it_signs() -> None:
+    scene = Scene(Kind.UNPAID, says=ANSWERS).opened()
+    decision = decided(scene, "")
+    honest = bound(scene, [decision, decision])
+    strangers = [SigningKey(bytes([number]) * 32) for number in (90, 91)]
+    twice = sign(replace(decision, reason="again"), verifier_of(sorted(judges(scene.writer.order, OWNER))[0])[0])
+    more = replace(
+        honest,
+        decisions=(*(sign(decision, key) for key in strangers), *honest.decisions, twice),
+    )
+    payer, payee = bytes(CLIENT.verify_key), bytes(PAYEE.verify_key)
+    parts = {signed.signer: -FEE // DRAWN for signed in honest.decisions}
+    for each in (honest, more):
+        assert check_decided(each, NOW_MS) == decision_id(decision)
+        assert dues_of(each, payee, 0, NOW_MS) == {payer: FEE, **parts}
+        assert dues_of(each, payer, 0, NOW_MS) == {payee: -FEE}
 
 
 @pytest.mark.spec("P-29")

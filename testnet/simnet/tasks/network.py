@@ -1,7 +1,7 @@
 """The seam's `Network` on the medium: what `node.network.mesh` is on libp2p, with the same bounds of time.
 
-What it does as the real one: connections are dialled, directly or through a relay, and end when nobody has used them for two
-minutes; watched streams and questions end two seconds after the peer's last word, everything else after ten; a node that
+What it does as the real one: connections are dialled, directly or through a relay, and end when nobody has used them for over a
+minute; watched streams and questions end two seconds after the peer's last word, everything else after ten; a node that
 cannot be dialled holds reservations with two relays, and its addresses change when they do. The table is `node.network`'s own
 searches and index, over `table`. What it does not: handshakes are a number of round trips, relays are found by the medium and
 not in the table, and neighbours on one LAN do not hear each other.
