@@ -45,11 +45,12 @@ class Limits:
         self.lift()
 
     def lower(self, index: int, watts: float) -> None:
-        """The accelerator draws no more than this, as far as its maker lets it be told. Raises `NvmlError`."""
+        """The accelerator draws no more than this, as far as its maker lets it be told. Raises `NvmlError`, `OSError`."""
         least, most = self._library.limits_w(index)
         if index not in self._found_w:
-            self._found_w[index] = self._library.limit_w(index)
-            self._keep()
+            found_w = {**self._found_w, index: self._library.limit_w(index)}
+            self._keep(found_w)
+            self._found_w = found_w
         self._library.cap(index, min(most, self._found_w[index], max(least, watts)))
 
     def lift(self) -> None:
@@ -60,11 +61,11 @@ class Limits:
         self._found_w = {}
         self._kept.unlink(missing_ok=True)
 
-    def _keep(self) -> None:
+    def _keep(self, found_w: dict[int, float]) -> None:
         """Whoever may write beside the socket could have laid a link there: it is replaced, never followed."""
         self._kept.unlink(missing_ok=True)
         with os.fdopen(os.open(self._kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            json.dump(self._found_w, stream)
+            json.dump(found_w, stream)
 
     def _left_behind(self) -> dict[int, float]:
         nonsense = suppress(OSError, ValueError, TypeError, AttributeError, RecursionError)
