@@ -242,6 +242,7 @@ def _rollup(pid: int, kind: str) -> int:
 
 
 def _run(plan: Plan, pipe: Connection) -> None:
+    gc.freeze()  # the first whole collection would write to all that was imported, and so make it this host's own
     if plan.prepare:
         plan.prepare()
     trio.run(_host, plan, pipe)
