@@ -342,7 +342,7 @@ def test_nothing_is_capped_of_which_nothing_can_be_kept(tmp_path: Path, nvml: st
     library.cap(0, 280.0)
     limits = Limits(library, tmp_path / "missing" / "limits")
     for _ in range(2):
-        with pytest.raises(OSError):
+        with pytest.raises(FileNotFoundError):
             limits.lower(0, 120.0)
     assert library.limit_w(0) == 280.0
 
