@@ -21,7 +21,7 @@ WAITING_MAX: Final = 4096
 """Events that wait while the disk hangs, a few hundred bytes each; those beyond are counted, and their number is written."""
 FLUSH_S: Final = 5.0
 """In the end, for a disk that hangs: what it has not taken by then is lost."""
-OWN: Final = ("lent", "withheld", "power_helper")
+OWN: Final = ("lent", "withheld", "power_helper", "meters_missing")
 """Events that tell of this machine alone: where a sensor of its own cannot be reached is for its owner to know."""
 _MULTIADDR: Final = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6|dnsaddr)/[^\s,;'\"\])]*[^\s,;'\"\]):.]")
 _LITERAL: Final = re.compile(r"[0-9A-Fa-f.:]{3,45}")

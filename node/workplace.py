@@ -41,7 +41,7 @@ def open_worker(held: Holdings, bundles: Sequence[Bundle], cids: Sequence[str]) 
 async def open_power(held: Holdings, engine: Engine) -> Power:
     """What the worker uses is counted from now on, and it draws no more than it may."""
     config, lending = held.config, held.lending
-    meters = await working_meters(config.power.sys_root, held.nvml) if config.power.measure else []
+    meters = await working_meters(config.power.sys_root, held.nvml, held.log) if config.power.measure else []
     account = Account(meters, config.power.said, config.power.guess)
     held.recorder.account = account
     account.on_used = held.usage.note

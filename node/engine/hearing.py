@@ -20,6 +20,10 @@ SILENCE_S_MAX: Final = 60.0
 """A worker with work says something after each step, and the longest step, beside busy neighbours, takes seconds."""
 
 
+LOADS_MAX: Final = PROGRAMS_MAX + 4
+"""Of one bundle, by one worker that serves: each program is loaded once, and the first of each role is measured once more."""
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """How a worker that served has ended."""
@@ -45,7 +49,7 @@ class Hearing:
         self._scope = trio.CancelScope()
         """Around listening; its deadline is when silence means that the worker hangs."""
         self._loading: bytes | None = None
-        """The bundle of which it loads one more program."""
+        """The bundle of which it loads one more program, or measures one."""
         self._loading_since = 0.0
         self._loads = Counter[bytes]()
 
@@ -61,7 +65,7 @@ class Hearing:
         except RemoteProtocolError as error:
             return End(f"The worker broke the rules of its socket and was killed. {error.message}")
         if self._loading is not None:
-            return End("it hung or ended while it loaded one of its programs", self._loading)
+            return End("it hung or ended while it loaded or measured one of its programs", self._loading)
         if self._scope.cancelled_caught:
             late = "did not answer for a job" if self._jobs.due <= trio.current_time() else "said nothing"
             return End(f"The worker {late} for {SILENCE_S_MAX:.0f} s or more while it had work, and was killed.")
@@ -86,7 +90,7 @@ class Hearing:
                 pass
             case Beat():
                 self._jobs.beat_untrusted()
-            case Loading() if message.bundle in self._served and self._loads[message.bundle] < PROGRAMS_MAX:
+            case Loading() if message.bundle in self._served and self._loads[message.bundle] < LOADS_MAX:
                 self._loads[message.bundle] += 1
                 self._loading, self._loading_since = message.bundle, trio.current_time()
             case Sealed() if not self.sealed:

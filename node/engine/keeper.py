@@ -40,7 +40,7 @@ class WorkerEngine:
         self._loading: bytes | None = None
         self._served: dict[bytes, Served] = {}
         self._rates: dict[bytes, Rates] = {}
-        """As first measured: a worker that has to be there at once does not measure them again."""
+        """As last said: a worker that has to be there at once does not measure them before it serves."""
         self._measures: tuple[str, ...] = ()
         self._jobs = Jobs(max_jobs)
         self._blame = Blame()

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -26,7 +28,7 @@ from .artifact import Signature
 from .caps import Speed
 from .flops import Work
 from .messages import Rates
-from .processor import features
+from .processor import features, models
 
 M = TypeVar("M", Speed, Rates)
 
@@ -35,6 +37,10 @@ HASH_BYTES: Final = blake3.digest_size
 SPEED: Final = "speed"
 RATES: Final = "rates-"
 """Names of the files that hold what this machine was seen to do, beside that folder; a bundle's hash follows the second."""
+BEST_S: Final = 24 * 3600.0
+"""So long the best of what was measured counts. Then the newest does, whatever it is: a machine that has become slower for
+good promises too much for a day at most."""
+_DRIVER: Final = Path("/proc/driver/nvidia/version")
 _VERSION: Final = 5
 _UNREADABLE: Final = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, EOFError, MemoryError, pickle.UnpicklingError,
@@ -68,7 +74,8 @@ Program: TypeAlias = tuple[Found, jax.stages.Compiled]
 class Kept:
     """The programs in `own`, and those in `beside`, which is only read."""
 
-    def __init__(self, own: Path, beside: Path | None = None) -> None:
+    def __init__(self, own: Path, beside: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._own = own / FOLDER
         self._beside = beside / FOLDER if beside else None
         self._measures = [own, *([beside] if beside else [])]
@@ -110,7 +117,8 @@ class Kept:
             _write(self._own / _name(artifact, signature, flops), head + b"\n" + code)
 
     def speed(self) -> Speed | None:
-        """The best that was seen of this machine, if any was measured: neighbours only ever make it slower."""
+        """The best that was seen of this machine within `BEST_S`, or else the last, if any was measured: neighbours only ever
+        make it slower."""
         return self._seen(SPEED, Speed)
 
     def learn(self, speed: Speed) -> None:
@@ -126,14 +134,25 @@ class Kept:
         self._learn(RATES + bundle.hex(), rates)
 
     def _seen(self, name: str, kind: type[M]) -> M | None:
-        seen = [found for folder in self._measures if (found := _measured(folder / name, kind))]
-        return reduce(_better, seen) if seen else None
+        seen = self._all(name, kind)
+        fresh = [figures for since_s, figures in seen if self._fresh(since_s)]
+        if fresh or not seen:
+            return reduce(_better, fresh) if fresh else None
+        return max(seen, key=lambda each: each[0])[1]
 
     def _learn(self, name: str, measured: M) -> None:
-        before = self._seen(name, type(measured))
-        best = asdict(_better(before, measured) if before else measured)
+        fresh = [each for each in self._all(name, type(measured)) if self._fresh(each[0])]
+        since_s = min((since_s for since_s, _ in fresh), default=self._clock())
+        best = asdict(reduce(_better, (figures for _, figures in fresh), measured))
         with suppress(*_UNREADABLE):
-            _write(self._measures[0] / name, json.dumps(best | {"machine": _machine()}).encode())
+            content = best | {"machine": _machine(), "host": _host(), "since_s": since_s}
+            _write(self._measures[0] / name, json.dumps(content).encode())
+
+    def _all(self, name: str, kind: type[M]) -> list[tuple[float, M]]:
+        return [found for folder in self._measures if (found := _measured(folder / name, kind))]
+
+    def _fresh(self, since_s: float) -> bool:
+        return 0 <= self._clock() - since_s < BEST_S
 
 
 def hashed(content: bytes) -> bytes:
@@ -170,6 +189,16 @@ def _machine() -> str:
     return str(made_for)
 
 
+@cache
+def _host() -> str:
+    """What else decides how fast this machine is: a home may be moved, and its worker be given other cores or devices."""
+    device = jax.devices()[0]
+    driver = ""
+    with suppress(OSError):
+        driver = _DRIVER.read_text() if device.platform != "cpu" else ""
+    return str([models(), len(os.sched_getaffinity(0)), len(jax.devices()), device.client.platform_version, driver])
+
+
 def _write(target: Path, content: bytes) -> None:
     """It is there, whole or not at all."""
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
@@ -182,12 +211,12 @@ def _better(one: M, other: M) -> M:
     return type(one)(*map(max, astuple(one), astuple(other)))
 
 
-def _measured(path: Path, kind: type[M]) -> M | None:
-    """What stands there, if it is of a machine like this."""
+def _measured(path: Path, kind: type[M]) -> tuple[float, M] | None:
+    """What stands there, and since when (seconds since 1970), if it is of a machine like this."""
     with suppress(*_UNREADABLE):
         found = json.loads(unhashed(path.read_bytes()))
-        if found.pop("machine") == _machine():
-            return kind(**found)
+        if (found.pop("machine"), found.pop("host")) == (_machine(), _host()):
+            return float(found.pop("since_s")), kind(**found)
     return None
 
 

@@ -5,8 +5,9 @@
 The daemon sends `Begin`, then `EngineJob`, `Credit`, `Cancel` and `Pace`. The worker answers `Here`, and sends `Loading` before
 each bundle that it loads, `Unserved` after it if it refuses that one, and one `Ready` (or `Fatal`); then for each job
 `EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after a step that gave no piece. Programs that
-are not needed at once it loads later: `Loading`, and a `Beat` when one is there. `Overrun` may be its last word at any time. A
-worker runs publishers' programs, so what comes from it is read with the same schema and bounds as what comes from a peer.
+are not needed at once it loads later, and measures some: `Loading`, and a `Beat` when that is done. `Overrun` may be its last
+word at any time. A worker runs publishers' programs, so what comes from it is read with the same schema and bounds as what
+comes from a peer.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The best measured on this machine, by this worker or earlier ones: thousandths per second, 0 where not offered."""
+    """Measured by this worker or an earlier one, alone on the machine or not: thousandths per second, 0 where not offered."""
 
     prefill_milli: Uint = 0
     """Tokens."""
@@ -155,7 +156,8 @@ class Unserved:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The worker begins with this bundle, or with one more of its programs: if it dies before its next word, that is why."""
+    """The worker begins with this bundle, or loads or measures one more of its programs: if it dies before its next word, that
+    is why."""
 
     bundle: Hash
 

@@ -10,13 +10,25 @@ CPUINFO: Final = Path("/proc/cpuinfo")
 _TITLES: Final = ("flags", "Features")
 """On x86 and on ARM."""
 
+_MODEL: Final = ("model name", "CPU implementer", "CPU part")
+"""On x86; on ARM, as numbers."""
+
 
 @cache
 def features() -> frozenset[str]:
     """All that any of its cores can do (`avx512f`); nothing where the kernel does not say."""
+    return frozenset(word for words in _said(_TITLES) for word in words.split())
+
+
+@cache
+def models() -> tuple[str, ...]:
+    """What its cores are; nothing where the kernel does not say."""
+    return tuple(sorted(_said(_MODEL)))
+
+
+def _said(titles: tuple[str, ...]) -> set[str]:
     try:
         lines = CPUINFO.read_text().splitlines()
     except OSError:
-        return frozenset()
-    named = (line.partition(":")[2] for line in lines if line.startswith(_TITLES))
-    return frozenset(word for words in named for word in words.split())
+        return set()
+    return {line.partition(":")[2].strip() for line in lines if line.startswith(titles)}

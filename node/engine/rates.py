@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 import numpy as np
 
 from ...protocol.bundle import CALL, GENERATE, SCORE
+from ...protocol.errors import EngineError
 from .kept import Kept
 from .messages import Rates
 from .programs import Model, inputs_of
 from .sequences import zeros
 
+ROLES: Final = ("prefill", "decode", "score", "call")
 _STEPS: Final = 3
 """Runs timed of a decode step: a rate within some 10 %, for a tenth of a second."""
 
 
 def measure(model: Model) -> Rates:
     """Times the narrowest and shortest program of each role, since many nodes may start at once on one machine."""
-    rates = {role: _per_second(model, role) for role in ("prefill", "decode", "score", "call")}
+    return _rates(model, {role: _per_second(model, role) for role in ROLES})
+
+
+def rated_again(kept: Kept, model: Model, announced: Callable[[bytes], AbstractContextManager[None]]) -> Iterator[None]:
+    """The rates were measured once more, role by role, and are used from the next worker on; see `Kept`.
+
+    `announced`: around each measurement, in which a stranger's program runs. What breaks beside jobs' states says nothing.
+    """
+    rates: dict[str, int] = {}
+    for role in ROLES:
+        with announced(model.bundle.hash), suppress(EngineError):
+            rates[role] = _per_second(model, role)
+        yield
+    if len(rates) == len(ROLES):
+        kept.learn_rates(model.bundle.hash, _rates(model, rates))
+
+
+def _rates(model: Model, rates: Mapping[str, int]) -> Rates:
     offered = set(model.manifest.entries)
     return Rates(
         prefill_milli=rates["prefill"] if GENERATE in offered else 0,
@@ -28,12 +48,6 @@ def measure(model: Model) -> Rates:
         score_milli=rates["score"] if SCORE in offered else 0,
         call_milli=rates["call"] if CALL in offered else 0,
     )
-
-
-def rated_again(kept: Kept, model: Model) -> Iterator[None]:
-    """The rates were measured once more, and of each figure the better counts from the next worker on."""
-    kept.learn_rates(model.bundle.hash, measure(model))
-    yield
 
 
 def _per_second(model: Model, role: str) -> int:

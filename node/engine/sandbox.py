@@ -131,6 +131,8 @@ def environment() -> Mapping[str, str]:
         "HOME": "/tmp",
         "TMPDIR": "/tmp",
         "LANG": "C.UTF-8",
+        # By their places, as NVML and `accelerators` count them: CUDA's own order has the fastest first.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         # XLA has threads of its own. Those that NumPy would start at its import would escape Landlock, which binds the

@@ -148,8 +148,8 @@ class Workbench:
         self._late = time.monotonic() + LATE * FIRST_JOB_S
         while True:
             self._load_while_idle(inbox)
-            if time.monotonic() >= self._late:
-                self._load_next()
+            if time.monotonic() >= self._late and (took_s := self._load_next()) is not None:
+                self._pause(inbox, took_s)
             self._trim_when_idle(inbox)
             for message in inbox.take(wait=not self._turns.waiting):
                 self._handle(message)
@@ -164,7 +164,8 @@ class Workbench:
             self._pause(inbox, ran_s)
 
     def _pause(self, inbox: Inbox, ran_s: float) -> None:
-        """After a step that took so long, the accelerator is left alone as long as the pace wants; the daemon is heard."""
+        """After a step or a load that took so long, the accelerator is left alone as long as the pace wants; the daemon is
+        heard."""
         began = time.monotonic()
         while (left := began + min(PAUSE_S_MAX, ran_s * self._rest) - time.monotonic()) > 0:
             inbox.wait(left)
@@ -204,11 +205,12 @@ class Workbench:
     def _load_while_idle(self, inbox: Inbox) -> None:
         """Returns when there is something else to do, or nothing more to load."""
         while not self._turns.waiting and inbox.empty:
-            wall, own = time.monotonic(), time.process_time()
-            if not self._load_next():
+            own = time.process_time()
+            if (took_s := self._load_next()) is None:
                 return
-            kept_waiting_s = (time.monotonic() - wall) - (time.process_time() - own)
+            kept_waiting_s = took_s - (time.process_time() - own)
             inbox.wait(min(PATIENCE_S_MAX, PATIENCE * max(0.0, kept_waiting_s)))
+            self._pause(inbox, took_s)
 
     def _trim_when_idle(self, inbox: Inbox) -> None:
         """After jobs, and after loading: once nothing has come for a while, the machine has back what is not used any more."""
@@ -219,19 +221,19 @@ class Workbench:
             heap.trim()
             self._grown = False
 
-    def _load_next(self) -> bool:
-        """One more program is loaded, wider or longer ones last, or a chore done. After the last, nothing is written any more,
-        and this returns False."""
+    def _load_next(self) -> float | None:
+        """One more program is loaded, wider or longer ones last, or a chore done: the seconds that it took. After the last,
+        nothing is written any more, and this returns None."""
         began = time.monotonic()
         if any(model.load_next() for model in self._models.values()) or next(self._chores, self) is None:
             now = time.monotonic()
             self._late = now + min(LATE_S_MAX, LATE * (now - began))
-            return True
+            return now - began
         self._late = inf
         if self._confinement.before_jobs():
             close_cache()
             self._send(Sealed())
-        return False
+        return None
 
     def _send(self, message: Message) -> None:
         self._silent = False

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     except FallowError as error:
         control.sendall(encode(Fatal(error.code.value, short(error.message))))
         raise SystemExit(error.message) from None
-    rated = (rated_again(kept, loading.models[bundle]) for bundle in loading.believed)
+    rated = (rated_again(kept, loading.models[bundle], loading.announced) for bundle in loading.believed)
     chores = chain(*map(rehearsal, loading.models.values()), measured_again(kept), *rated)
     bench = Workbench(control, loading.models, run, options.max_jobs, confinement, areas, chores)
     bench.announce(tuple(loading.served))
@@ -101,7 +101,7 @@ class Loader:
         self.served: list[Served] = []
         self.refused: list[Unserved] = []
         self.believed: list[bytes] = []
-        """Those whose rates an earlier worker of this machine measured: they are measured once more when there is time."""
+        """Those whose rates an earlier worker measured: they are measured once more when there is time."""
         self._control = control
         self._known = {each.bundle: each.rates for each in known}
         self._caps = Caps(options.memory_mib * 2**20 or memory_bytes(), options.compile_s, options.run_s)
@@ -112,12 +112,12 @@ class Loader:
     def load(self, bundle: Bundle) -> None:
         """The bundle is served, or refused by its own fault. Raises `StoreError` for one that is damaged."""
         self._control.sendall(encode(Loading(bundle.hash)))
-        limit, announced = partial(self._watchdog.limit, bundle.hash), partial(self._announced, bundle.hash)
+        limit, announced = partial(self._watchdog.limit, bundle.hash), partial(self.announced, bundle.hash)
         grant = Grant(self._caps, self._speed, limit, self._kept, announced)
         try:
             known = self._known.get(bundle.hash)
             model = programs.load(bundle, grant, trusted=self._trusted, checked=known is not None)
-            rates = known or self._rated(model)
+            rates = self._rated(model, known)
         except EngineError as error:
             self.refused.append(Unserved(bundle.hash, error.code.value, short(error.message)))
             self._control.sendall(encode(self.refused[-1]))  # at once: before anything of another bundle can change it
@@ -125,10 +125,12 @@ class Loader:
         self.models[bundle.hash] = model
         self.served.append(Served(bundle.hash, bundle.manifest.name, model.numerics_class, rates))
 
-    def _rated(self, model: programs.Model) -> Rates:
-        """Half of a start would be measuring, for each of many nodes on one machine, and while all others start, too."""
+    def _rated(self, model: programs.Model, known: Rates | None) -> Rates:
+        """Half of a start would be measuring, for each of many nodes on one machine, and while all others start, too.
+
+        What is kept counts before what the daemon knows: an earlier worker may have measured it once more."""
         bundle = model.bundle.hash
-        if rates := self._kept.rates(bundle):
+        if rates := self._kept.rates(bundle) or known:
             self.believed.append(bundle)
             return rates
         rates = measure(model)
@@ -136,8 +138,9 @@ class Loader:
         return rates
 
     @contextmanager
-    def _announced(self, bundle: bytes) -> Iterator[None]:
-        """A program that is loaded when the bundle serves already is as hostile as the first ones: the daemon knows of it.
+    def announced(self, bundle: bytes) -> Iterator[None]:
+        """A program that is loaded, or measured, when the bundle serves already is as hostile as the first ones: the daemon
+        knows of it.
 
         A bundle is refused whole: over one of its programs this process ends, and the next lacks the bundle.
         """

@@ -84,7 +84,8 @@ class Account:
     async def look(self) -> None:
         """What was used since the last look is some job's, or idling."""
         async with self._looking:
-            self._take(self._clock(), await self._meters.joules())
+            counted = await self._meters.joules()
+            self._take(self._clock(), counted)
 
     def _take(self, now_s: float, counted: dict[str, float | None]) -> None:
         passed_s, self._at_s = now_s - self._at_s, now_s

@@ -54,18 +54,22 @@ class Limits:
         self._library.cap(index, min(most, self._found_w[index], max(least, watts)))
 
     def lift(self) -> None:
-        """Every limit is what it was."""
-        for index, watts in self._found_w.items():
+        """Every limit is what it was; one that could not be set back is known, and in the file, until the next time."""
+        for index, watts in list(self._found_w.items()):
             with suppress(NvmlError):
                 self._library.cap(index, watts)
-        self._found_w = {}
-        self._kept.unlink(missing_ok=True)
+                del self._found_w[index]
+        if not self._found_w:
+            self._kept.unlink(missing_ok=True)
 
     def _keep(self, found_w: dict[int, float]) -> None:
-        """Whoever may write beside the socket could have laid a link there: it is replaced, never followed."""
-        self._kept.unlink(missing_ok=True)
-        with os.fdopen(os.open(self._kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        """Whole, or as it was. Whoever may write beside the socket could have laid a link there: it is replaced, never
+        followed."""
+        scratch = self._kept.with_name(f"{self._kept.name}.new")
+        scratch.unlink(missing_ok=True)
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             json.dump(found_w, stream)
+        scratch.replace(self._kept)
 
     def _left_behind(self) -> dict[int, float]:
         nonsense = suppress(OSError, ValueError, TypeError, AttributeError, RecursionError)

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import trio
 
+from ..log import EventLog
 from ..rules.signals import Signal
 from ..sensors.nvml import Nvml, NvmlError
 from ..sensors.sysfs import batteries
@@ -17,6 +18,10 @@ DOMAINS_MAX: Final = 16
 """Packages of one machine."""
 READ_S: Final = 0.5
 """Counters answer within milliseconds, an accelerator that slept within some hundred; a yield waits for two of these."""
+
+
+START_S: Final = 10.0
+"""At the start, once: an accelerator that wakes, on a machine that boots. Without its meters a node guesses all its life."""
 
 
 class Meter(Protocol):
@@ -138,8 +143,9 @@ class Meters:
         return {meter.name: meter.joules() for meter in self._meters}
 
 
-async def working_meters(root: Path, nvml: Nvml | None) -> list[Meter]:
-    """Those that tell something now; none if one of them hangs."""
-    with trio.move_on_after(READ_S):
+async def working_meters(root: Path, nvml: Nvml | None, log: EventLog) -> list[Meter]:
+    """Those that tell something now; none if one of them hangs, and the log says so."""
+    with trio.move_on_after(START_S):
         return await trio.to_thread.run_sync(found_meters, root, nvml, abandon_on_cancel=True)
+    log.write("meters_missing", why=f"One did not answer within {START_S:.0f} s. What jobs use is not measured.")
     return []

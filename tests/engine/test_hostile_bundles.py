@@ -13,6 +13,8 @@ import trio
 
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.engine import Engine, open_engine
+from fallow.node.engine.kept import Kept
+from fallow.node.engine.messages import Rates
 from fallow.node.engine.spawning import worker_command
 from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.work import Parameters, Work
@@ -160,6 +162,29 @@ async def test_what_breaks_the_rules_in_a_program_that_is_loaded_late(tmp_path: 
             error = refusal(engine, cids[0])
             assert error.code is Code.BUNDLE_REFUSED
             assert "late: program wide: as array 0 it takes" in error.message
+            assert len(await ask(engine, cids[1], *HONEST)) == 8
+
+
+@pytest.mark.spec("B-19")
+async def test_what_overruns_when_it_is_measured_once_more_is_blamed_alone(tmp_path: Path) -> None:
+    """An earlier worker had measured it: this one serves it, and finds out when it has time."""
+    store = BundleStore(tmp_path / "store")
+    loop, honest = (serialized(each) for each in (hostile.endless, hostile.honest))
+    bundles = [
+        install(store, tmp_path / name, name, artifact, flops)
+        for name, artifact, flops in (("loop", loop, 0), ("honest", honest, hostile.HONEST_FLOPS))
+    ]
+    cids, command = [each.cid for each in bundles], [*worker_command(), *CAPS]
+    kept = Kept(store.worker_cache(cids))
+    for each in bundles:
+        kept.learn_rates(each.hash, Rates(call_milli=1))
+    with trio.fail_after(150):
+        async with open_engine(store, cids, log_path=tmp_path / "log", command=command) as engine:
+            assert len(engine.served) == 2
+            seen = engine.generation
+            while not (engine.refused and engine.served):
+                seen = await engine.changed(seen)
+            assert "a run of program took longer than the 2.0 s" in refusal(engine, cids[0]).message
             assert len(await ask(engine, cids[1], *HONEST)) == 8
 
 

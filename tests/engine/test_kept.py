@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.caps import RUN_RATIO, RUN_S_MAX, Caps, Speed, memory_bytes
 from fallow.node.engine.engine import open_engine
 from fallow.node.engine.entries import generate
-from fallow.node.engine.kept import FOLDER, RATES, SPEED, Kept, hashed
+from fallow.node.engine.kept import BEST_S, FOLDER, RATES, SPEED, Kept, hashed, unhashed
 from fallow.node.engine.loading import Grant, Loaded, known_speed, load_untrusted, own_grant, unlimited
 from fallow.node.engine.messages import Rates
 from fallow.node.engine.programs import load as open_model
@@ -143,6 +145,28 @@ def test_of_rates_the_better_counts_for_each_bundle_by_itself(artifact: bytes, t
     assert kept.rates(one) is None
 
 
+def test_after_a_day_the_newest_rates_count_whatever_they_are(artifact: bytes, tmp_path: Path) -> None:
+    now_s, bundle = [0.0], bytes(32)
+    kept = Kept(tmp_path / "own", tmp_path, lambda: now_s[0])
+    (tmp_path / "own").mkdir()
+    Kept(tmp_path, clock=lambda: now_s[0]).learn_rates(bundle, Rates(call_milli=9))
+    for days, measured, counts in ((0.9, 5, 9), (1.1, 4, 4), (1.2, 7, 7), (2.2, 3, 3)):
+        now_s[0] = days * BEST_S
+        kept.learn_rates(bundle, Rates(call_milli=measured))
+        assert kept.rates(bundle) == Rates(call_milli=counts)
+    now_s[0] = 9 * BEST_S
+    assert kept.rates(bundle) == Rates(call_milli=3)  # better than none
+
+
+def test_what_was_measured_with_other_cores_is_not_believed(artifact: bytes, tmp_path: Path) -> None:
+    Kept(tmp_path).learn_rates(bytes(32), Rates(call_milli=9))
+    assert Kept(tmp_path).rates(bytes(32)) is not None
+    content = json.loads(unhashed((tmp_path / (RATES + bytes(32).hex())).read_bytes()))
+    content["host"] = content["host"].replace(f", {len(os.sched_getaffinity(0))}, ", ", 999, ")
+    (tmp_path / (RATES + bytes(32).hex())).write_bytes(hashed(json.dumps(content).encode()))
+    assert Kept(tmp_path).rates(bytes(32)) is None
+
+
 async def test_a_worker_says_what_an_earlier_one_has_measured_on_this_machine(tiny: Tiny, tmp_path: Path) -> None:
     store = BundleStore(tmp_path / "store")
     shutil.copytree(tiny.store.root / "bundles", store.root / "bundles")
@@ -153,3 +177,7 @@ async def test_a_worker_says_what_an_earlier_one_has_measured_on_this_machine(ti
     kept.learn_rates(bundle, measured)
     async with open_engine(store, [tiny.embed], log_path=tmp_path / "second.log") as engine:
         assert engine.served[bundle].rates == measured
+        better = Rates(call_milli=2**41)  # as the worker itself may find when it measures once more
+        kept.learn_rates(bundle, better)
+        await engine.restart()
+        assert engine.served[bundle].rates == better

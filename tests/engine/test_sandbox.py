@@ -259,6 +259,7 @@ def test_the_environment_holds_nothing_that_was_not_named(monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     found = sandbox.environment()
+    assert found["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # as NVML counts, which caps them
     assert "AWS_SECRET_ACCESS_KEY" not in found
     assert (found["JAX_PLATFORMS"], found["HOME"]) == ("cpu", "/tmp")
 

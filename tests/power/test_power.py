@@ -21,10 +21,10 @@ from fallow.node.log import EventLog
 from fallow.node.power.account import CALIBRATED, GUESS, MODEL, Account, Used
 from fallow.node.power.helper import Limits, serve
 from fallow.node.power.keeping import Power
-from fallow.node.power.meters import BatteryMeter, NvmlMeter, Rapl, found_meters
+from fallow.node.power.meters import BatteryMeter, NvmlMeter, Rapl, found_meters, working_meters
 from fallow.node.rules.policy import Decision, Memory, Reason
 from fallow.node.rules.worth import Draw
-from fallow.node.sensors.nvml import Accelerator, Nvml
+from fallow.node.sensors.nvml import Accelerator, Nvml, NvmlError
 from tests.sensors.conftest import nvml  # noqa: F401 - a fixture
 
 GUESSED = Draw(10.0, 110.0)
@@ -213,6 +213,34 @@ async def test_a_meter_that_hangs_holds_up_nobody_and_a_model_stands_in_until_it
             nursery.cancel_scope.cancel()
 
 
+async def test_what_a_slow_meter_counts_while_it_is_read_is_of_that_time() -> None:
+    class Slow(Counter):
+        reading_s = 0.0
+
+        def joules(self) -> float | None:
+            clock.now_s += self.reading_s
+            return super().joules()
+
+    clock = Clock()
+    slow = Slow(clock)
+    account = Account([slow], None, GUESSED, clock)
+    slow.watts = 50.0
+    await account.begin()
+    clock.now_s, slow.reading_s = 1.0, 1.0
+    await account.look()
+    assert account.watts == 50.0
+
+
+async def test_a_meter_that_hangs_at_the_start_is_said_to_be_missing(tmp_path: Path, autojump_clock: object) -> None:
+    package = tmp_path / "class" / "powercap" / "intel-rapl:0"
+    package.mkdir(parents=True)
+    os.mkfifo(package / "energy_uj")
+    log = EventLog(tmp_path)
+    assert await working_meters(tmp_path, None, log) == []
+    assert '"meters_missing"' in log.path.read_text()
+    (package / "energy_uj").write_text("1")  # lets its reader go
+
+
 async def test_a_job_whose_task_is_cancelled_is_counted_all_the_same() -> None:
     clock = Clock()
     account = Account([Counter(clock)], Draw(0, 60), GUESSED, clock)
@@ -282,6 +310,41 @@ async def test_an_accelerator_is_capped_while_its_machine_is_lent_and_no_longer(
             await until(120.0)
             nursery.cancel_scope.cancel()
         await until(280.0)
+
+
+class Stubborn(Nvml):
+    """A library that sets no limit for a while."""
+
+    stuck = False
+
+    def cap(self, index: int, watts: float) -> None:
+        if self.stuck:
+            raise NvmlError("it is busy")
+        super().cap(index, watts)
+
+
+def test_a_limit_that_cannot_be_set_back_is_set_back_the_next_time(tmp_path: Path, nvml: str) -> None:  # noqa: F811
+    library, kept = Stubborn(nvml), tmp_path / "limits"
+    library.cap(0, 280.0)
+    limits = Limits(library, kept)
+    limits.lower(0, 120.0)
+    library.stuck = True
+    limits.lift()
+    assert kept.exists()
+    library.stuck = False
+    limits.lower(0, 150.0)
+    limits.lift()
+    assert library.limit_w(0) == 280.0 and not kept.exists()
+
+
+def test_nothing_is_capped_of_which_nothing_can_be_kept(tmp_path: Path, nvml: str) -> None:  # noqa: F811
+    library = Nvml(nvml)
+    library.cap(0, 280.0)
+    limits = Limits(library, tmp_path / "missing" / "limits")
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            limits.lower(0, 120.0)
+    assert library.limit_w(0) == 280.0
 
 
 class Helper:
