@@ -212,11 +212,9 @@ class Sharing:
             return
         try:
             envelope = await beside(partial(_read, self._file))
-            if envelope == self._file_was:
-                return
-            self._file_was = envelope
-            found = self.member.take_roster_untrusted(envelope, wall_ms())
-            self._file_fault = ""
+            known = envelope == self._file_was
+            found = None if known else self.member.take_roster_untrusted(envelope, wall_ms())
+            self._file_was, self._file_fault = envelope, ""
             if found is not None:
                 self.look()
                 await self._keep(ROSTER, found.id, envelope, found.record.expires_ms)

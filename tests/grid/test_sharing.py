@@ -301,6 +301,28 @@ async def test_a_roster_comes_from_a_file_and_goes_from_member_to_member(tmp_pat
         assert list(other.member.rosters) == [paper.id, following.id]
 
 
+async def test_a_roster_file_that_was_refused_once_is_tried_again_and_a_fault_that_is_over_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    street, file, now_ms = Street(tmp_path), tmp_path / "roster", wall_ms()
+    early, paper = roster(now_ms - 2 * 86_400_000), roster(now_ms - 3 * SKEW_MS)
+    file.write_bytes(paper.envelope)
+    here = street.add(KEYS[0], file=file)
+    clash = replace(paper.record, cap_w=paper.record.cap_w + 1)
+    here.member.take_roster_untrusted(sign(clash, GRID).envelope, now_ms)
+    await here._round()
+    assert here._file_fault and paper.id not in here.member.rosters
+    here.member.rosters = {early.id: early}  # what was in its way is over
+    await here._round()
+    assert not here._file_fault and paper.id in here.member.rosters
+    file.rename(tmp_path / "away")
+    await here._round()
+    assert "No such file" in here._file_fault
+    (tmp_path / "away").rename(file)
+    await here._round()
+    assert not here._file_fault
+
+
 # --- Simulated: the real members on the simulated network
 
 
