@@ -42,7 +42,7 @@ class EventLog:
 
     @contextmanager
     def in_background(self) -> Iterator[None]:
-        """Whoever writes does not wait for the disk meanwhile: a thread does. In the end all are written, or how many are not."""
+        """Whoever writes does not wait for the disk: a thread does. In the end all are written, or how many are not."""
         waiting = self._waiting = Queue(WAITING_MAX)
         thread = Thread(target=self._drain, args=(waiting,), name="log", daemon=True)
         thread.start()

@@ -24,7 +24,7 @@ from ...protocol.messages import FEEDER_PROTOCOL, FeederReply, FeederRequest, de
 from ...protocol.names import profile_key
 from ...protocol.published import decode_profiles_untrusted
 from ..log import EventLog, wall_ms
-from ..machine import beside, boot_ms, chance
+from ..machine import beside, boot_ms, chance, wait_until
 from ..network.seam import Network, Stream
 from ..questions import answer_each
 from .ledger import GIVEN, HELD, ROSTER, Ledger
@@ -117,7 +117,7 @@ class Sharing:
             self.look()
             changes_ms = self.member.changes_ms(wall_ms())
             left_s = LOOK_S if changes_ms is None else (changes_ms - wall_ms()) / 1000
-            await trio.sleep(max(0.001, min(LOOK_S, left_s)))
+            await wait_until(boot_ms() + max(1, min(LOOK_S, left_s) * 1000), trio.Event())
 
     async def _round(self) -> None:
         member = self.member
