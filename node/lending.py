@@ -15,7 +15,7 @@ import trio
 
 from .availability import Availability
 from .log import EventLog, wall_ms
-from .machine import beside
+from .machine import beside, wait_until
 from .rules.asked import NOTHING, Asked, together
 from .rules.departures import Departure, departure, kept, leaves_in_ms
 from .rules.hours import Now
@@ -110,8 +110,8 @@ class Lending:
             nursery.start_soon(self._keep_noting)
             while True:
                 self._woken = trio.Event()
-                with trio.move_on_after(min(LOOK_S_MAX, max(0.001, (self.decision.look_ms - boot_ms()) / 1000))):
-                    await self._woken.wait()
+                now_ms = boot_ms()
+                await wait_until(min(now_ms + LOOK_S_MAX * 1000, max(now_ms + 1, self.decision.look_ms)), self._woken)
                 self.look()
 
     async def _keep_noting(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -42,7 +42,7 @@ class EventLog:
 
     @contextmanager
     def in_background(self) -> Iterator[None]:
-        """Whoever writes does not wait for the disk meanwhile: a thread does, event by event. In the end all are written."""
+        """Whoever writes does not wait for the disk: a thread does. In the end all are written, or how many are not."""
         waiting = self._waiting = Queue(WAITING_MAX)
         thread = Thread(target=self._drain, args=(waiting,), name="log", daemon=True)
         thread.start()
@@ -50,6 +50,8 @@ class EventLog:
             yield
         finally:
             with suppress(Full):
+                if self._lost:
+                    waiting.put(self._loss(), timeout=FLUSH_S)
                 waiting.put(None, timeout=FLUSH_S)
             thread.join(FLUSH_S)
             self._waiting = None
@@ -61,29 +63,36 @@ class EventLog:
         self._hear(event, fields)
         line = _line(event, fields)
         if self._waiting is None:
-            self._append(line)
+            self._append([line])
         else:
             self._enqueue(self._waiting, line)
 
     def _enqueue(self, waiting: Queue[str | None], line: str) -> None:
         try:
             if self._lost:
-                waiting.put_nowait(_line("events_lost", {"events": self._lost}))
+                waiting.put_nowait(self._loss())
                 self._lost = 0
             waiting.put_nowait(line)
         except Full:
             self._lost += 1
 
-    def _drain(self, waiting: Queue[str | None]) -> None:
-        while (line := waiting.get()) is not None:
-            self._append(line)
+    def _loss(self) -> str:
+        return _line("events_lost", {"events": self._lost})
 
-    def _append(self, line: str) -> None:
+    def _drain(self, waiting: Queue[str | None]) -> None:
+        """All that waits is written together: a slow disk is opened as seldom as it has to be."""
+        lines: list[str | None] = []
+        while None not in lines:
+            lines = [waiting.get()]
+            lines += [waiting.get() for _ in range(waiting.qsize())]
+            self._append([line for line in lines if line is not None])
+
+    def _append(self, lines: Sequence[str]) -> None:
         with suppress(OSError):
             if self.path.exists() and self.path.stat().st_size > LOG_BYTES_MAX:
                 self.path.rename(self.path.with_suffix(".log.1"))
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
+                stream.writelines(line + "\n" for line in lines)
 
 
 def _line(event: str, fields: Mapping[str, Field]) -> str:

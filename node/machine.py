@@ -11,12 +11,16 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from math import inf
 from random import Random, SystemRandom
 from typing import Any, Final, TypeVar
 
 import trio
 
 T = TypeVar("T")
+
+ASLEEP_S: Final = 1.0
+"""So long after it woke at the latest, a machine that slept does what is due: a look at the clock a second costs nothing."""
 
 Beside = Callable[[Callable[[], Any], "trio.CapacityLimiter | None"], Awaitable[Any]]
 
@@ -43,6 +47,8 @@ class Machine:
     threads: Callable[[], int | None] = os.cpu_count
     boot_ns: Callable[[], int] = _boot_ns
     """Nanoseconds on the clock that nobody sets."""
+    sleeps: bool = True
+    """Whether timers may stand still while that clock goes on."""
 
 
 _REAL: Final = Machine()
@@ -58,6 +64,16 @@ def wall_ms() -> int:
 def boot_ms() -> int:
     """Milliseconds on the clock that never goes back, and counts on while the machine sleeps: what was read is old then."""
     return HERE.get().boot_ns() // 1_000_000
+
+
+async def wait_until(at_ms: float, woken: trio.Event) -> None:
+    """It is that time by `boot_ms`, or somebody has woken the task. Timers know nothing of the time that the machine slept."""
+    slice_s = ASLEEP_S if HERE.get().sleeps else inf
+    while True:
+        with trio.move_on_after(min(slice_s, max(0.0, (at_ms - boot_ms()) / 1000))):
+            await woken.wait()
+        if woken.is_set() or boot_ms() >= at_ms:
+            return
 
 
 def chance() -> Random:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from math import inf
 from typing import Final, TypeVar
 
 import trio
@@ -23,19 +22,22 @@ async def answer_each(stream: Stream, kind: type[Q], answer: Callable[[Q], Await
 
     Raises `RemoteProtocolError` for anything but such a question.
     """
-    with trio.CancelScope() as idle:
-        for _ in range(most):
-            idle.deadline = trio.current_time() + IDLE_S
+    for _ in range(most):
+        with trio.move_on_after(IDLE_S) as idle:
             try:
                 frame = await stream.receive()
             except NetworkError as error:
                 if error.code is Code.STREAM_CLOSED:
                     return
                 raise
-            question = decode_message_untrusted(frame)
-            if not isinstance(question, kind):
-                raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
-            idle.deadline = inf
-            reply = await answer(question)  # as long as it takes: an answer may have to wait for its turn
-            idle.deadline = trio.current_time() + IDLE_S
+        if idle.cancelled_caught:
+            return
+        question = decode_message_untrusted(frame)
+        if not isinstance(question, kind):
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
+        # In neither scope: an answer may have to wait for its turn, and one that has begun may not be given up half way.
+        reply = await answer(question)
+        with trio.move_on_after(IDLE_S) as idle:
             await stream.send(encode_message(reply))
+        if idle.cancelled_caught:
+            return

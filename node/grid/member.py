@@ -138,14 +138,17 @@ class Member:
 
     # What follows.
 
-    def allowance(self, now_ms: int) -> Allowance:
-        """The most that it may draw now."""
+    def allowance(self, now_ms: int, doubted: Collection[bytes] = ()) -> Allowance:
+        """The most that it may draw now. `doubted`: ids of leases of which it is not known when they hold. Then what it gave
+        by them counts as lent, and what it holds by them as nothing."""
         roster = self.roster_at(now_ms)
         if roster is None:
             return Allowance(0, 0, 0, 0, f"no roster of {self.feeder} holds now")
-        watts = allowance_w(self.rosters.values(), [*self.given, *self.held], self.key, now_ms)
+        certain = [each for each in (*self.given, *self.held) if each.id not in doubted]
+        doubted_w = sum(each.record.lent_w for each in self.given if each.id in doubted)
+        watts = max(0, allowance_w(self.rosters.values(), certain, self.key, now_ms) - doubted_w)
         share_w = _share_w(roster, self.key)
-        lent_w = sum(each.record.lent_w for each in self.given if _may_hold(each, now_ms))
+        lent_w = sum(each.record.lent_w for each in self.given if each.id in doubted or _may_hold(each, now_ms))
         borrowed_w = max(0, watts - max(0, share_w - lent_w))
         why = f"its share of {self.feeder}, {share_w:,} W"
         if all(member.key != self.key for member in roster.record.members):
@@ -154,6 +157,10 @@ class Member:
             why += f", {lent_w:,} W of it lent"
         if borrowed_w:
             why += f", and {borrowed_w:,} W borrowed"
+        if doubted:
+            why += (
+                "; it has just started, so leases from before count against it, as if the clock had been set meanwhile"
+            )
         if now_ms < self.forgot_until_ms:
             watts = min(watts, borrowed_w)
             minutes = -(-(self.forgot_until_ms - now_ms) // 60_000)

@@ -179,6 +179,8 @@ class Ven:
         except OddError as error:
             raise VtnError(str(error)) from None
         remarks += odd
+        if any(one.schedule.event.program not in (self._programs or {}) for one in kept.values()):
+            self._programs_at_s = -inf  # its program is looked for with the next question
         if len(kept) > EVENTS_MAX:
             raise VtnError(f"it has more than {EVENTS_MAX} events")
         missing = [id_ for id_ in before if id_ not in kept]

@@ -46,7 +46,7 @@ def understood(
 ) -> tuple[dict[str, Kept], list[str]]:
     """The events by their ids, and what was not understood, in words: an event that has turned into nonsense stays as it was.
 
-    `programs`: None while they cannot be read. Raises `OddError` if the events have too many intervals.
+    `programs`: those that could be read, by their ids; None: none yet. Raises `OddError` if the events have too many intervals.
     """
     kept: dict[str, Kept] = {}
     remarks: list[str] = []
@@ -98,11 +98,13 @@ def _understood(
     given = raw if isinstance(raw, dict) else {}
     id_ = given.get("id")
     known = before.get(id_) if isinstance(id_, str) else None
+    program = (programs or {}).get(str(given.get("programID")))
     descriptors: Mapping[str, Any]
-    if programs is None:
-        descriptors = known.program if known else UNREAD
+    if program is not None:
+        descriptors = {"payloadDescriptors": program.get("payloadDescriptors")}
     else:
-        descriptors = {"payloadDescriptors": programs.get(str(given.get("programID")), {}).get("payloadDescriptors")}
+        same_program = known and known.raw.get("programID") == given.get("programID")
+        descriptors = known.program if known and same_program else UNREAD
     if known and known.raw == raw and known.program == descriptors:
         return known
     event = event_of(raw, descriptors)

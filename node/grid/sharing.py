@@ -24,11 +24,11 @@ from ...protocol.messages import FEEDER_PROTOCOL, FeederReply, FeederRequest, de
 from ...protocol.names import profile_key
 from ...protocol.published import decode_profiles_untrusted
 from ..log import EventLog, wall_ms
-from ..machine import beside, boot_ms, chance
+from ..machine import beside, boot_ms, chance, wait_until
 from ..network.seam import Network, Stream
 from ..questions import answer_each
 from .ledger import GIVEN, HELD, ROSTER, Ledger
-from .member import Allowance, Member
+from .member import LEASE_MS, Allowance, Member
 
 ROUND_S: Final = 20.0
 """Between two rounds, give or take a quarter: four questions at most, again and again to those that have nothing to spare."""
@@ -42,6 +42,8 @@ LOOK_S: Final = 10.0
 """A member looks so often what it may draw, and whenever time alone changes it."""
 GOOD_S: Final = 30.0
 """So long what was found counts, if nobody looks again."""
+DOUBT_MS: Final = LEASE_MS + 2 * SKEW_MS
+"""After a start: by then every lease from before is over by any clock, whoever set this one meanwhile."""
 REQUESTS_MAX: Final = 64
 """On one stream."""
 FILE_BYTES_MAX: Final = RECORD_BYTES_MAX
@@ -68,6 +70,9 @@ class Sharing:
         self._file_fault = ""
         """Why there is no roster in it."""
         self._reserve_w = reserve_w
+        self._doubted = frozenset(each.id for each in (*member.given, *member.held))
+        """Leases from before the start, of which it is not known how late it is by the clock by which they were signed."""
+        self._doubts_until_ms = boot_ms() + DOUBT_MS
         self._stored = {lease.id for lease in member.given}
         """Of the leases that it gave, those that others may see."""
         self._silent: dict[bytes, float] = {}
@@ -98,6 +103,10 @@ class Sharing:
             found = replace(
                 found, why=f"{found.why}; its clock was set, so it lends and borrows no more until that is over"
             )
+        if doubted := self._doubted_now():
+            least = self.member.allowance(now_ms, doubted)
+            if least.watts < found.watts:
+                found = least
         if self._file_fault and not self.member.rosters:
             found = replace(found, why=f"{found.why}: {self._file_fault}")
         self._tell(found)
@@ -106,6 +115,9 @@ class Sharing:
     def _times(self) -> tuple[int, int]:
         """Now, by the wall clock as it is and as it was."""
         return wall_ms(), boot_ms() + self._ahead_ms
+
+    def _doubted_now(self) -> frozenset[bytes]:
+        return self._doubted if boot_ms() < self._doubts_until_ms else frozenset()
 
     def _is_set(self) -> bool:
         """Whether the wall clock was set, while there were leases, by more than any clock may be wrong."""
@@ -117,17 +129,18 @@ class Sharing:
             self.look()
             changes_ms = self.member.changes_ms(wall_ms())
             left_s = LOOK_S if changes_ms is None else (changes_ms - wall_ms()) / 1000
-            await trio.sleep(max(0.001, min(LOOK_S, left_s)))
+            await wait_until(boot_ms() + max(1, min(LOOK_S, left_s) * 1000), trio.Event())
 
     async def _round(self) -> None:
         member = self.member
         over_ms = min(self._times())
-        member.forget(over_ms)
+        if not self._doubted_now():
+            member.forget(over_ms)
+            with suppress(StoreError):  # it is said when something has to be stored
+                await beside(partial(self._ledger.forget, over_ms))
         if not member.given and not member.held:
             self._ahead_ms = wall_ms() - boot_ms()
         self._stored &= {lease.id for lease in member.given}
-        with suppress(StoreError):  # it is said when something has to be stored
-            await beside(partial(self._ledger.forget, over_ms))
         await self._read_file()
         asked = False
         lenders = member.lenders(wall_ms())
@@ -212,11 +225,9 @@ class Sharing:
             return
         try:
             envelope = await beside(partial(_read, self._file))
-            if envelope == self._file_was:
-                return
-            self._file_was = envelope
-            found = self.member.take_roster_untrusted(envelope, wall_ms())
-            self._file_fault = ""
+            known = envelope == self._file_was
+            found = None if known else self.member.take_roster_untrusted(envelope, wall_ms())
+            self._file_was, self._file_fault = envelope, ""
             if found is not None:
                 self.look()
                 await self._keep(ROSTER, found.id, envelope, found.record.expires_ms)

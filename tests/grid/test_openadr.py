@@ -162,6 +162,26 @@ async def test_without_programs_a_limit_stops_for_its_unit_is_not_known(vtn: Vtn
     assert (again.asked.stops, again.asked.imports[0][0]) == ((), 700), "what was understood before still is"
 
 
+async def test_a_limit_of_a_program_that_is_newer_than_what_was_read_stops_until_it_is_read(
+    vtn: Vtn, tmp_path: Path
+) -> None:
+    followed = Followed(tmp_path, vtn)
+    await followed.poll()
+    row = {"objectType": "EVENT_PAYLOAD_DESCRIPTOR", "payloadType": "IMPORT_CAPACITY_LIMIT", "units": "W"}
+    vtn.programs.append(program("p3", "Newer", payloadDescriptors=[row]))
+    vtn.put("e1", [interval(("IMPORT_CAPACITY_LIMIT", 700))], "p3", intervalPeriod=NOW)
+    vtn.refuses["/programs"] = 503
+    for _ in range(2):
+        await followed.poll()
+        assert "of a program that cannot be read" in followed.asked.stops[0], "it might be 700 W or 700 MW"
+    vtn.refuses.clear()
+    await followed.poll()
+    assert (followed.asked.stops, followed.asked.imports[0][0]) == ((), 700), "an hour is not waited for"
+    vtn.put("e1", [interval(("IMPORT_CAPACITY_LIMIT", 700))], "p4", intervalPeriod=NOW)
+    await followed.poll()
+    assert "of a program that cannot be read" in followed.asked.stops[0], "another program's units are not this one's"
+
+
 async def test_of_named_programs_that_were_never_read_nothing_can_be_asked(vtn: Vtn, tmp_path: Path) -> None:
     followed = Followed(tmp_path, vtn, programs=("Shed",))
     vtn.refuses["/programs"] = 503

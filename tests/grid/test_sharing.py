@@ -1,6 +1,7 @@
 """Members of a feeder tell each other what they know, over the network's seam; what they lent outlives them."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
@@ -15,7 +16,7 @@ from fallow.node.grid.ledger import FORGOT_MS, GIVEN, HELD, LEDGER, ROSTER, SET_
 from fallow.node.grid.member import FORGET_MS, Allowance, Member
 from fallow.node.grid.sharing import Sharing
 from fallow.node.log import EventLog
-from fallow.node.machine import boot_ms, wall_ms
+from fallow.node.machine import HERE, boot_ms, wall_ms
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, NetworkError, StoreError
 from fallow.protocol.feeders import lenders
@@ -182,6 +183,38 @@ async def test_setting_the_clock_gives_nothing_back_that_is_lent(
         assert "its clock" not in str(each.look())
 
 
+@pytest.mark.spec("G-27")
+@pytest.mark.parametrize("minutes", [-60, -10, 10, 60])
+async def test_setting_the_clock_across_a_restart_gives_nothing_back_that_is_lent(tmp_path: Path, minutes: int) -> None:
+    ahead_ms = {"wall": 0, "boot": 0}
+    HERE.set(
+        replace(
+            HERE.get(),
+            wall_ns=lambda: time.time_ns() + ahead_ms["wall"] * 1_000_000,
+            boot_ns=lambda: time.monotonic_ns() + ahead_ms["boot"] * 1_000_000,
+        )
+    )
+    street, paper = Street(tmp_path), roster(wall_ms() - 24 * 60_000 - 3_600_000)
+    borrower, *others = [street.add(key, paper) for key in KEYS]
+    street.wants = {borrower.member.key: 2 * SHARE_W}
+    await borrower._round()
+    lent_w = {each.member.key: SHARE_W - each.look().watts for each in others}
+    assert sum(lent_w.values()) > 0 and borrower.look().watts > SHARE_W
+    ahead_ms["wall"], street.wants = minutes * 60_000, {}
+    again = [street.add(key, paper) for key in KEYS]
+    for each in again:
+        await each._round()
+        assert each.look().watts == SHARE_W - lent_w.get(each.member.key, 0), "and what it borrowed counts for nothing"
+    if abs(minutes) == 60:  # else the leases may hold by the new clock, too
+        assert any("it has just started" in str(each.look()) for each in again[1:])
+    for clock in ahead_ms:
+        ahead_ms[clock] += sharing.DOUBT_MS + 3_600_000
+    for each in again:
+        await each._round()
+        assert each.look().watts == SHARE_W
+        assert "just started" not in str(each.look())
+
+
 async def test_many_leases_at_a_time_are_all_stored(tmp_path: Path) -> None:
     street, paper = Street(tmp_path), roster(wall_ms() - 3 * SKEW_MS)
     here = street.add(KEYS[0], paper)
@@ -299,6 +332,28 @@ async def test_a_roster_comes_from_a_file_and_goes_from_member_to_member(tmp_pat
         del street.there[other.member.key]
         await other._ask(first.member.key, bytes(32), 0)
         assert list(other.member.rosters) == [paper.id, following.id]
+
+
+async def test_a_roster_file_that_was_refused_once_is_tried_again_and_a_fault_that_is_over_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    street, file, now_ms = Street(tmp_path), tmp_path / "roster", wall_ms()
+    early, paper = roster(now_ms - 2 * 86_400_000), roster(now_ms - 3 * SKEW_MS)
+    file.write_bytes(paper.envelope)
+    here = street.add(KEYS[0], file=file)
+    clash = replace(paper.record, cap_w=paper.record.cap_w + 1)
+    here.member.take_roster_untrusted(sign(clash, GRID).envelope, now_ms)
+    await here._round()
+    assert here._file_fault and paper.id not in here.member.rosters
+    here.member.rosters = {early.id: early}  # what was in its way is over
+    await here._round()
+    assert not here._file_fault and paper.id in here.member.rosters
+    file.rename(tmp_path / "away")
+    await here._round()
+    assert "No such file" in here._file_fault
+    (tmp_path / "away").rename(file)
+    await here._round()
+    assert not here._file_fault
 
 
 # --- Simulated: the real members on the simulated network

@@ -130,7 +130,7 @@ class World:
         def boot_ns() -> int:
             return round(trio.current_time() * 1e9)
 
-        return Machine(wall_ns, chance, at_once, lambda task: task(), lambda: THREADS, boot_ns)
+        return Machine(wall_ns, chance, at_once, lambda task: task(), lambda: THREADS, boot_ns, sleeps=False)
 
 
 class MachineLog(EventLog):
