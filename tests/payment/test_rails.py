@@ -681,6 +681,33 @@ def test_a_purse_of_the_first_form_pays_nothing_twice_and_loses_nothing(tmp_path
         assert db.execute("SELECT spent FROM proofs").fetchall() == [(begun,)]
 
 
+@pytest.mark.parametrize("done", [0, 1])
+def test_what_the_first_form_of_a_purse_had_begun_is_finished(tmp_path: Path, mint: str, done: int) -> None:
+    """The mint has swapped; the purse did not learn of it, or died before it wrote down what it had paid."""
+    pair = purses(tmp_path, mint)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 13 * UNIT_UCR)
+
+    def dies(id: str) -> None:
+        raise SystemError("the machine is off")
+
+    payer._finish, whole = dies, payer._finish
+    with pytest.raises(SystemError):
+        payer.pay(invoice(payee, 5))
+    id, path, body, outputs, *_ = payer._db.execute("SELECT * FROM asked").fetchone()
+    whole(id) if done else payer._ask(path, json.loads(body))
+    payer._db.executescript(FIRST_FORM + "DELETE FROM asked; DELETE FROM payments;")
+    payer._db.execute("INSERT INTO requests VALUES ('pay November', ?, ?, ?, ?)", (path, body, outputs, done))
+    payer._db.execute("UPDATE proofs SET spent = 'pay November' WHERE spent = ?", (id,))
+    payer = pair.restart("payer")
+    means = payer.pay(invoice(payee, 5))
+    assert payer.pay(invoice(payee, 5)) == means
+    assert payee.take(means).ucr == 5 * UNIT_UCR
+    assert (payer.balance, payee.balance) == (9, 4)
+    for rail in pair.opened.values():
+        rail.close()
+
+
 def test_nothing_is_locked_to_what_is_no_key(tmp_path: Path) -> None:
     """A payee says its address itself; what is locked to nonsense is nobody's."""
     purse = Cashu(tmp_path / "purse.sqlite", "http://127.0.0.1:1", b"\x01" * 32, UNIT_UCR)
