@@ -8,6 +8,7 @@ locked. What cannot be seen does not count.
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -64,7 +65,7 @@ class Deposits:
             with self._purse() as purse:
                 for deposit in self._named:
                     self._look_at(purse, deposit, found, counted)
-        except FallowError as error:
+        except (FallowError, sqlite3.Error) as error:
             logging.getLogger(__name__).warning("deposits do not count: %s", error)
         self._until_ms = found
 

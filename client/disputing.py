@@ -19,7 +19,7 @@ from ..protocol.checks import Finding, Standing, Verdict
 from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.grounds import ENOUGH, Judged, check_judged, committee, ground_id
-from ..protocol.identity import EXECUTOR, Mandate, peer_key_untrusted
+from ..protocol.identity import EXECUTOR, Mandate, content_hash, peer_key_untrusted
 from ..protocol.messages import (
     VERDICT_PROTOCOL,
     GroundRequest,
@@ -81,7 +81,11 @@ async def _judged(
 ) -> Judged | None:
     """The first refuted receipt for which enough of the judges drawn have signed the verdict; None if there is none."""
     for order, receipt in _refuted(finding, channel, proof.records):
-        drawn = committee(verdict.record, order, receipt.id, channel.channel.record.payout_owner)
+        try:
+            drawn = committee(verdict.record, order, receipt.id, channel.channel.record.payout_owner)
+        except Refused as refused:  # the node had agreed to fewer than make a committee
+            _log("nobody can judge a receipt: %s", refused)
+            continue
         request = encode_message(VerdictRequest(verdict.id, proof.file(openings=True)))
         answers: list[tuple[Signed[Verdict], Signed[Mandate]]] = []
         async with trio.open_nursery() as nursery:
@@ -164,7 +168,8 @@ async def _forfeit(desk: Desk, node: Node | None, channel: ChannelState, judged:
         tuple(mandate.envelope for mandate in judged.mandates),
     )
     most_ucr, where = channel.held_ucr(desk.now_ms()), node.addresses if node else ()
-    telling = Telling(ground.id, ground, channel.channel.id, most_ucr, encode_message(request), tuple(where))
+    matter = content_hash(ground.id + channel.channel.id)  # one verdict may refute several nodes
+    telling = Telling(matter, ground, channel.channel.id, most_ucr, encode_message(request), tuple(where))
     told = await tell(desk, telling)
     return Forfeited(channel.channel.record.payee, told.ucr, len(judged.verdicts), told.arrived)
 

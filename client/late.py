@@ -80,12 +80,15 @@ class Late:
             await self._news.wait()
             self._news = trio.Event()
             while self._owners or self._disputes:
-                if self._disputes:
-                    verdict, proof, nodes = self._disputes.pop(0)
-                    self.forfeited += await settle_disputes(team.desk, verifiers, nodes, verdict, proof)
-                else:
-                    await self._look_at(team, bundles, self._owners[0])
-                    del self._owners[0]
+                try:
+                    if self._disputes:
+                        verdict, proof, nodes = self._disputes.pop(0)
+                        self.forfeited += await settle_disputes(team.desk, verifiers, nodes, verdict, proof)
+                    else:
+                        await self._look_at(team, bundles, self._owners.pop(0))
+                except* FallowError as group:  # of a file: what is on it stays, and is gone on with after a restart
+                    for error in group.exceptions:
+                        logging.getLogger(__name__).warning("a look back was broken off: %s", error)
             self._idle.set()
 
     async def _look_at(self, team: Team, bundles: Bundles, owner: bytes) -> None:

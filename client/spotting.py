@@ -22,7 +22,7 @@ from ..node.machine import chance
 from ..protocol.checks import Attestation, Outcome
 from ..protocol.errors import FallowError
 from ..protocol.identity import CHECKER
-from ..protocol.policy import ADAPTIVE, Policy
+from ..protocol.policy import ADAPTIVE, Policy, check_commitment
 from ..protocol.work import Work
 from ..verifier.audits import MILLION, spot_ppm
 from ..verifier.compare import choice_disagreement, values_disagreement
@@ -76,12 +76,14 @@ class Trap:
     def request(self) -> Request:
         """As any check of the window would be ordered; the receipt that it names is nobody's."""
         work, random = Work((self.tokens,), len(self.sample.values)), chance()
+        nonce, policy = random.randbytes(32), str(self.sample.claim.policy)
         return replace(
             self.sample.claim.request,
             work=work,
             planned_tokens=work.claimed,
-            check_commitment=random.randbytes(32),
+            check_commitment=check_commitment(nonce, policy),
             checks=random.randbytes(32),
+            opens=(nonce, policy),
         )
 
 
@@ -187,10 +189,19 @@ class Spots:
             pass  # it could not be had now: nothing is held against it
 
     async def _stands(self, team: Team, sample: Sample, tried: Node) -> bool:
-        """Whether two owners more have checked the sample, and borne it out. It tries nobody any more; if they outvote those
-        who confirmed it, these and its executor are at fault."""
+        """Whether two owners more have checked the sample, and borne it out; not if they could not be had. It tries nobody any
+        more."""
         if sample in self._samples:
             self._samples.remove(sample)
+        stands = False
+        try:
+            stands = await self._borne_out(team, sample, tried)
+        except* FallowError as group:
+            logging.getLogger(__name__).info("a window in doubt cannot be checked now: %s", group.exceptions[0])
+        return stands
+
+    async def _borne_out(self, team: Team, sample: Sample, tried: Node) -> bool:
+        """If two owners more outvote those who confirmed the sample, these and its executor are at fault."""
         claim = sample.claim
         need = need_of(claim)
         need = replace(need, avoid_owners=need.avoid_owners | sample.seen_by | {tried.owner})

@@ -6,6 +6,7 @@ It is on disk before it is tried, and tried again until the node has it on disk,
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import trio
 from ..node.machine import beside
 from ..protocol.channel import ChannelState
 from ..protocol.disputes import Decided, decision_id, dues_of, matter_id, read_decided_untrusted, reference_of
-from ..protocol.errors import FallowError, LocalProtocolError
+from ..protocol.errors import FallowError, LocalProtocolError, StoreError
 from ..protocol.messages import (
     DISPUTE_PROTOCOL,
     GROUND_PROTOCOL,
@@ -57,27 +58,40 @@ class Told:
 
 
 async def tell(desk: Desk, telling: Telling) -> Told:
-    """Up to so much of what is held on the channel is forfeited, on disk, and the node was told, or will be."""
-    kept = await desk.wallet.keep_telling(telling)
-    return Told(kept.ucr or 0, True) if kept.told else await _carry_out(desk, kept)
+    """Up to so much of what is held on the channel is forfeited, on disk, and the node was told, or will be.
+
+    Raises `StoreError` if the wallet cannot be written.
+    """
+    await desk.wallet.keep_telling(telling)
+    return await _carry_out(desk, telling.matter)
 
 
 async def keep_telling(desk: Desk) -> None:
     """Tells again what is due, until cancelled."""
     while True:
-        await tell_again(desk)
+        try:
+            await tell_again(desk)
+        except StoreError as error:  # another process has the file, or the disk is full: it is all there the next time
+            logging.getLogger(__name__).warning("nobody is told for now: %s", error)
         await trio.sleep(LOOK_S)
 
 
 async def tell_again(desk: Desk) -> list[Told]:
-    """Everything that is due was tried once."""
-    return [await _carry_out(desk, telling) for telling in await desk.wallet.tellings(desk.now_ms())]
+    """Everything that is due was tried once. Raises `StoreError` if the wallet cannot be written."""
+    return [await _carry_out(desk, telling.matter) for telling in await desk.wallet.tellings(desk.now_ms())]
 
 
-async def _carry_out(desk: Desk, telling: Telling) -> Told:
-    channel = await desk.wallet.state_of(telling.channel, desk.now_ms())
-    if channel is None:
-        return Told(0, False)  # another process of this client has it, and does it
+async def _carry_out(desk: Desk, matter: bytes) -> Told:
+    """One try at a time, each at what the one before has left on disk."""
+    async with desk.wallet.telling:
+        telling = await desk.wallet.telling_of(matter)
+        channel = await desk.wallet.state_of(telling.channel, desk.now_ms()) if telling else None
+        if telling is None or channel is None:
+            return Told(0, False)  # the channel has ended, or another process of this client has it, and does it
+        return Told(telling.ucr or 0, True) if telling.told else await _try(desk, channel, telling)
+
+
+async def _try(desk: Desk, channel: ChannelState, telling: Telling) -> Told:
     telling = await _forfeited(desk, channel, telling)
     ucr, where = telling.ucr or 0, telling.addresses
     if telling.tries:  # there it was not to be had
@@ -86,7 +100,7 @@ async def _carry_out(desk: Desk, telling: Telling) -> Told:
         if telling.tries and telling.voucher is not None:
             await _bring(desk, channel, telling.voucher, where)
         told = await _told(desk, channel, telling, where)
-    except (FallowError, trio.TooSlowError) as error:
+    except (FallowError, trio.TooSlowError, sqlite3.Error) as error:  # SQLite's: of the ledger, which others hold, too
         logging.getLogger(__name__).info("node %s was not told: %s", channel.channel.record.payee.hex()[:8], error)
         told = False
     wait_ms = NEVER_MS if telling.tries >= TRIES_MAX else min(MOST_MS, FIRST_MS << min(telling.tries, 16))

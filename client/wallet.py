@@ -75,6 +75,8 @@ class Wallet:
         self._key = key
         self._money = trio.Lock()
         """Held from reading a channel's counters to having the new ones on disk."""
+        self.telling = trio.Lock()
+        """Held from reading what is to be told to having on disk what came of it."""
         self._writer = trio.CapacityLimiter(1)
         self._channels: dict[bytes, ChannelState] = {}
         """By node, the one that is used."""
@@ -229,9 +231,9 @@ class Wallet:
         rows = self._database.execute("SELECT envelope FROM vouchers WHERE receipt = ?", (receipt,)).fetchall()
         return [bytes(row[0]) for row in rows]
 
-    async def keep_telling(self, telling: Telling) -> Telling:
-        """It is on disk, as something of which its node does not know yet. As it is there: of one matter, the first one
-        stands, and the latest addresses."""
+    async def keep_telling(self, telling: Telling) -> None:
+        """It is on disk, as something of which its node does not know yet. Of one matter, the first one stands, and the latest
+        addresses."""
         ground = telling.ground
         row = (
             telling.matter,
@@ -245,12 +247,20 @@ class Wallet:
         columns = "matter, kind, ground, channel, most_ucr, request, addresses"
         again = "ON CONFLICT (matter) DO UPDATE SET addresses = excluded.addresses WHERE excluded.addresses != ''"
         await self._write((f"INSERT INTO telling ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?) {again}", row))
-        (kept,) = await self._tellings("matter = ?", telling.matter)
-        return kept
+
+    async def telling_of(self, matter: bytes) -> Telling | None:
+        """As it is on disk now; None once it is nothing any more."""
+        found = await self._tellings("matter = ?", matter)
+        return found[0] if found else None
 
     async def tellings(self, now_ms: int) -> list[Telling]:
-        """Those that are due for another try, oldest first."""
-        return await self._tellings("NOT told AND next_ms <= ?", now_ms)
+        """Those on channels that are this process's, or of one that has ended, which are due for another try, oldest first. Of
+        channels whose grace is over nothing is told any more, and nothing is kept."""
+        await self._in_thread(partial(self._adopt, now_ms))
+        over = "DELETE FROM telling WHERE channel IN (SELECT id FROM channels WHERE ends_ms <= ?)"
+        await self._write((over, (now_ms,)))
+        ours = "channel IN (SELECT id FROM channels WHERE process = ? AND payer = ?)"
+        return await self._tellings(f"NOT told AND next_ms <= ? AND {ours}", now_ms, self._tenure.process, self.payer)
 
     async def note_telling(self, telling: Telling, next_ms: int) -> None:
         """What it has come to is on disk, and when it is tried again."""
@@ -259,10 +269,10 @@ class Wallet:
             ("UPDATE telling SET ucr = ?, voucher = ?, tries = ?, told = ?, next_ms = ? WHERE matter = ?", row)
         )
 
-    async def _tellings(self, which: str, of: bytes | int) -> list[Telling]:
+    async def _tellings(self, which: str, *of: bytes | int) -> list[Telling]:
         columns = "matter, kind, ground, channel, most_ucr, request, addresses, ucr, voucher, tries, told"
         query = f"SELECT {columns} FROM telling WHERE {which} ORDER BY rowid"
-        rows = await self._in_thread(lambda: self._database.execute(query, (of,)).fetchall())
+        rows = await self._in_thread(lambda: self._database.execute(query, of).fetchall())
         return [
             Telling(
                 matter, Ground(kind, id), channel, most, request, tuple(where.split()), ucr, voucher, tries, bool(told)

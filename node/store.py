@@ -87,12 +87,11 @@ CREATE INDEX orders_channel ON orders (channel);
 """Version 5 has these beside what version 3 had."""
 
 _FROM_4 = f"""
-ALTER TABLE fees RENAME TO old_fees;
+DROP TABLE fees;
 {_FEES}
-INSERT INTO fees SELECT decision, payer, ucr, told_ms FROM old_fees;
-DROP TABLE old_fees;
 """
-"""In version 4 a fee was one that a payer owed."""
+"""In version 4 a fee was known by its decision, not by its matter: kept, it would be booked twice when it is told again. (No
+release has written that version.)"""
 
 _LATEST_FIRST = "due_ucr + held_ucr + forfeited_ucr DESC, due_ucr + forfeited_ucr DESC, release_at_ms"
 """Of a channel's vouchers, each follows those after it."""

@@ -11,8 +11,8 @@ import re
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException
@@ -53,6 +53,10 @@ CREATE TABLE IF NOT EXISTS done (id TEXT PRIMARY KEY, fee INTEGER NOT NULL) STRI
 CREATE TABLE IF NOT EXISTS payments (id TEXT PRIMARY KEY, means BLOB NOT NULL) STRICT;
 """
 # `asked`: until the mint's answer is here; the `proofs` that it spends are set aside so long. `done`: what came to us.
+_PAID_BEFORE: Final = "pay "
+"""In the first form of the purse a payment was known by its reference alone: so it is until it is asked for again."""
+_MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What comes of reading an answer that is not as the protocol has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Cashu:
         for setting in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"):
             self._db.execute(setting)
         self._db.executescript(_SCHEMA)
+        _carry_over(self._db)
         self._keyset = ""
         self._fee_ppk = 0
         self._keys: dict[str, dict[int, str]] = {}
@@ -105,12 +110,14 @@ class Cashu:
 
     def quote(self, amount: int) -> str:
         """What is to be paid, by Lightning, for so much ecash."""
-        return str(self._ask("/v1/mint/quote/bolt11", {"amount": amount, "unit": "sat"})["quote"])
+        with self._reading():
+            return str(self._ask("/v1/mint/quote/bolt11", {"amount": amount, "unit": "sat"})["quote"])
 
     def pay(self, invoice: Invoice, *, until_s: int = 0) -> bytes:
         """In tokens locked to the payee's key. With `until_s` they are a deposit: from then on they are ours again if the payee
         has not taken them."""
         amount, id = -(-invoice.ucr // self._ucr_per_unit), invoice_id(self.name, invoice)
+        self._adopt(id, invoice)
         means = self._paid(id) or self._pay(id, invoice, amount, until_s)
         check_paid(means, invoice, amount * self._ucr_per_unit)
         locks = {lock_of(each["secret"]) for each in json.loads(read_means(means, self.name).body)["proofs"]}
@@ -143,15 +150,16 @@ class Cashu:
         nobody has spent them."""
         found = read_means(means, self.name)
         proofs = self._locked_to_us(found)
-        for each in json.loads(found.body)["proofs"]:
-            key, proof = self._keys_of(str(each["id"])).get(int(each["amount"])), each.get("dleq")
-            if key is None or not isinstance(proof, dict):
-                raise RemoteProtocolError(Code.BAD_SIGNATURE, "Nothing shows that the mint has signed the tokens.")
-            check_token(str(each["secret"]), str(each["C"]), proof, key)
-        points = [_point(each) for each in proofs]
-        states = self._ask("/v1/checkstate", {"Ys": points}).get("states", [])
-        if len(states) != len(points) or any(each.get("state") != "UNSPENT" for each in states):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The deposit is spent.")
+        with self._reading():
+            for each in json.loads(found.body)["proofs"]:
+                key, proof = self._keys_of(str(each["id"])).get(int(each["amount"])), each.get("dleq")
+                if key is None or not isinstance(proof, dict):
+                    raise RemoteProtocolError(Code.BAD_SIGNATURE, "Nothing shows that the mint has signed the tokens.")
+                check_token(str(each["secret"]), str(each["C"]), proof, key)
+            points = [_point(each) for each in proofs]
+            states = self._ask("/v1/checkstate", {"Ys": points}).get("states", [])
+            if len(states) != len(points) or any(each.get("state") != "UNSPENT" for each in states):
+                raise RemoteProtocolError(Code.BAD_RECORD, "The deposit is spent.")
         return min((until_s for each in proofs if (until_s := lock_of(each["secret"])[1])), default=0)
 
     def tokens(self, means: bytes) -> frozenset[str]:
@@ -193,6 +201,25 @@ class Cashu:
         assert means is not None, "what was asked for is paid"
         return means
 
+    def _adopt(self, id: str, invoice: Invoice) -> None:
+        """What the purse's first form paid, or asked for, under this reference and locked to this payee, is this payment."""
+        before = _PAID_BEFORE + invoice.reference
+        if means := self._paid(before):
+            found = read_means(means, self.name)
+            secrets = [each["secret"] for each in json.loads(found.body)["proofs"]]
+            ours = found.payer == invoice.payer
+        elif row := self._one("SELECT outputs FROM asked WHERE id = ?", before):
+            secrets = [secret for _, _, secret, _, kept in json.loads(row[0]) if not kept]
+            ours = True
+        else:
+            return
+        if not ours or {lock_of(secret)[0] for secret in secrets} != {invoice.address}:
+            return  # it went to somebody else
+        with transaction(self._db):
+            self._db.execute("UPDATE OR IGNORE payments SET id = ? WHERE id = ?", (id, before))
+            self._db.execute("UPDATE asked SET id = ?, payer = ? WHERE id = ?", (id, invoice.payer, before))
+            self._db.execute("UPDATE proofs SET spent = ? WHERE spent = ?", (id, before))
+
     def _paid(self, id: str) -> bytes | None:
         row = self._one("SELECT means FROM payments WHERE id = ?", id)
         return bytes(row[0]) if row else None
@@ -223,7 +250,8 @@ class Cashu:
 
     def _make_room(self) -> None:
         """One more may be asked for. Raises `NetworkError` if the oldest of too many has no answer yet; refused, it is gone."""
-        waiting = self._db.execute("SELECT id FROM asked ORDER BY rowid").fetchall()
+        adopted = "id NOT LIKE ? ORDER BY rowid"  # whose payer is known
+        waiting = self._db.execute(f"SELECT id FROM asked WHERE {adopted}", (f"{_PAID_BEFORE}%",)).fetchall()
         if len(waiting) >= ASKED_MAX:
             with suppress(RemoteProtocolError):
                 self._finish(waiting[0][0])
@@ -264,6 +292,24 @@ class Cashu:
         assert row is not None, "it is on disk before it is asked"
         path, body, outputs, payer, reference, fee = row
         asked, kept = json.loads(body), json.loads(outputs)
+        with self._reading():
+            own, given = self._answered(id, path, asked, kept)
+        with transaction(self._db):
+            self._db.executemany("INSERT OR IGNORE INTO proofs VALUES (?, ?, ?, ?, '')", own)
+            self._db.execute("DELETE FROM proofs WHERE spent = ?", (id,))
+            if given:
+                ucr = sum(each["amount"] for each in given) * self._ucr_per_unit
+                content = json.dumps({"mint": self._mint, "proofs": given}).encode()
+                means = Means(self.name, payer, reference, ucr, content).encode()
+                self._db.execute("INSERT OR IGNORE INTO payments VALUES (?, ?)", (id, means))
+            else:
+                self._db.execute("INSERT OR IGNORE INTO done VALUES (?, ?)", (id, fee))
+            self._db.execute("DELETE FROM asked WHERE id = ?", (id,))
+
+    def _answered(
+        self, id: str, path: str, asked: dict[str, Any], kept: list[Any]
+    ) -> tuple[list[tuple[str, int, str, str]], list[dict[str, Any]]]:
+        """The tokens that the mint has signed: those that are ours, as their rows, and those to be given away."""
         restored = self._ask("/v1/restore", {"outputs": asked["outputs"]})
         answer = restored if len(restored.get("signatures", [])) == len(kept) else self._sent(id, path, asked)
         own, given = [], []
@@ -278,17 +324,7 @@ class Cashu:
             given.append({"amount": amount, "id": keyset, "secret": secret, "C": opened})
             if proof:  # whoever gets the token can see by itself that the mint has signed it
                 given[-1]["dleq"] = {"e": proof["e"], "s": proof["s"], "r": factor}
-        with transaction(self._db):
-            self._db.executemany("INSERT OR IGNORE INTO proofs VALUES (?, ?, ?, ?, '')", own)
-            self._db.execute("DELETE FROM proofs WHERE spent = ?", (id,))
-            if given:
-                ucr = sum(each["amount"] for each in given) * self._ucr_per_unit
-                content = json.dumps({"mint": self._mint, "proofs": given}).encode()
-                means = Means(self.name, payer, reference, ucr, content).encode()
-                self._db.execute("INSERT OR IGNORE INTO payments VALUES (?, ?)", (id, means))
-            else:
-                self._db.execute("INSERT OR IGNORE INTO done VALUES (?, ?)", (id, fee))
-            self._db.execute("DELETE FROM asked WHERE id = ?", (id,))
+        return own, given
 
     def _sent(self, id: str, path: str, asked: dict[str, Any]) -> dict[str, Any]:
         """The mint's answer. Refused by it, nothing was signed: the inputs are free again, and the mint's keys, which it may
@@ -303,20 +339,34 @@ class Cashu:
             raise
 
     def _load_keys(self) -> None:
-        if not self._keyset:
-            for keyset in self._ask("/v1/keys")["keysets"]:
-                self._keys[keyset["id"]] = {int(amount): key for amount, key in keyset["keys"].items()}
+        if self._keyset:
+            return
+        with self._reading():
+            self._learn(self._ask("/v1/keys")["keysets"])
             for keyset in self._ask("/v1/keysets")["keysets"]:
                 if keyset["unit"] == "sat" and keyset["active"]:
-                    self._keyset, self._fee_ppk = keyset["id"], int(keyset.get("input_fee_ppk", 0))
+                    self._keyset, self._fee_ppk = str(keyset["id"]), int(keyset.get("input_fee_ppk", 0))
 
     def _keys_of(self, keyset: str) -> dict[int, str]:
         """By amount; none of a keyset that the mint does not have. It signs with one, and stands by those before it."""
         self._load_keys()
         if keyset not in self._keys and _HEX.fullmatch(keyset):
-            for each in self._ask(f"/v1/keys/{keyset}").get("keysets", []):
-                self._keys[each["id"]] = {int(amount): key for amount, key in each["keys"].items()}
+            with self._reading():
+                self._learn(self._ask(f"/v1/keys/{keyset}").get("keysets", []))
         return self._keys.get(keyset, {})
+
+    def _learn(self, keysets: Sequence[dict[str, Any]]) -> None:
+        for each in keysets:
+            self._keys[each["id"]] = {int(amount): str(key) for amount, key in each["keys"].items()}
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What the mint has answered, if it is as the protocol has it. Raises `NetworkError`, for then it is none."""
+        try:
+            yield
+        except _MALFORMED as error:
+            message = f"The mint {self._mint} answered with something else than was asked ({type(error).__name__})."
+            raise NetworkError(Code.PEER_UNREACHABLE, message) from None
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The mint's answer. Raises `NetworkError` if there is none, so that nobody knows what the mint has done, and
@@ -333,13 +383,48 @@ class Cashu:
                 message = f"The mint {self._mint} did not answer: {error.code} {detail[:200]}."
                 raise NetworkError(Code.PEER_UNREACHABLE, message) from None
             raise RemoteProtocolError(Code.BAD_RECORD, f"The mint refused: {detail[:200]}") from None
-        except (OSError, ValueError, HTTPException) as error:
+        except (OSError, ValueError, HTTPException, RecursionError) as error:
             raise NetworkError(Code.PEER_UNREACHABLE, f"The mint {self._mint} did not answer: {error}.") from None
         if not isinstance(found, dict):
             raise NetworkError(
                 Code.PEER_UNREACHABLE, f"The mint {self._mint} answered with something else than was asked."
             )
         return found
+
+
+def _carry_over(database: sqlite3.Connection) -> None:
+    """What the first form of the purse (`requests`, `paid`) had asked for and paid is in the tables of this one."""
+    before = "SELECT 1 FROM sqlite_schema WHERE name = 'requests'"
+    if not database.execute(before).fetchone():
+        return
+    with transaction(database):
+        if not database.execute(before).fetchone():
+            return  # another process has done it meanwhile
+        database.execute("INSERT INTO payments SELECT ? || reference, means FROM paid", (_PAID_BEFORE,))
+        rows = database.execute("SELECT id, path, body, outputs, done FROM requests").fetchall()
+        for id, path, body, outputs, done in rows:
+            _carry_request(database, id, path, body, outputs, bool(done))
+        database.execute("DROP TABLE requests")
+        database.execute("DROP TABLE paid")
+
+
+def _carry_request(database: sqlite3.Connection, id: str, path: str, body: str, outputs: str, done: bool) -> None:
+    asked, kept = json.loads(body), json.loads(outputs)
+    if id.startswith(_PAID_BEFORE):
+        if database.execute("SELECT 1 FROM payments WHERE id = ?", (id,)).fetchone():
+            return
+        if done:  # the change is in the purse, or was spent; what was to be given away is still to be had from the mint
+            pairs = [(out, one) for out, one in zip(asked["outputs"], kept, strict=True) if not one[-1]]
+            asked["outputs"], kept = [out for out, _ in pairs], [one for _, one in pairs]
+        reference, fee = id.removeprefix(_PAID_BEFORE), 0
+    else:
+        given = sum(each["amount"] for each in asked.get("inputs", ()))
+        reference, fee = "", max(0, given - sum(amount for amount, *_ in kept))
+        if done:
+            database.execute("INSERT INTO done VALUES (?, ?)", (id, fee))
+            return
+    row = (id, path, json.dumps(asked), json.dumps(kept), b"", reference, fee)
+    database.execute("INSERT INTO asked VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def _proof(given: dict[str, Any]) -> dict[str, Any]:

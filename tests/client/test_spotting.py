@@ -20,7 +20,8 @@ from fallow.client.team import Team
 from fallow.protocol.bundle import Tolerance
 from fallow.protocol.checks import TEACHER_FORCED, Attestation, Outcome
 from fallow.protocol.envelope import Signed
-from fallow.protocol.policy import Policy
+from fallow.protocol.errors import Code, Refused
+from fallow.protocol.policy import Policy, check_commitment
 from fallow.protocol.receipts import OPEN, Receipt
 from fallow.protocol.work import Parameters
 from fallow.verifier.quorum import Check, Member
@@ -74,6 +75,8 @@ def test_one_claimed_token_is_changed_for_another_of_the_text(tokens: tuple[int,
     assert request.work.sequences == (trap.tokens,)
     assert request.checks not in (trap.request.checks, trap.sample.claim.receipt.id)
     assert request.check_commitment != trap.sample.claim.check_commitment
+    assert request.opens is not None
+    assert check_commitment(*request.opens) == request.check_commitment  # else the order is lost before judges
 
 
 def test_who_falls_into_it() -> None:
@@ -135,3 +138,18 @@ async def test_who_is_due_is_tried_once_though_two_ask_for_it() -> None:
         await trio.testing.wait_all_tasks_blocked()
         spots.go.set()
     assert spots.begun == [node.key for node in nodes]
+
+
+class _Alone(Spots):
+    """Nobody can be had to check a window again."""
+
+    async def _borne_out(self, team: Team, sample: Sample, tried: Node) -> bool:
+        raise Refused(Code.NO_EXECUTOR, "Nobody is there.")
+
+
+async def test_who_is_tried_by_a_sample_that_nobody_can_check_again_is_not_at_fault_by_it() -> None:
+    """And is paid: what its trial was left to ends with no, not with an error."""
+    spots, doubted = _Alone(cast(Auditor, None), Random(0)), sample((1, 2, 3), (-100, -200))
+    spots._samples.append(doubted)
+    assert not await spots._stands(cast(Team, None), doubted, cast(Node, None))
+    assert not spots._samples

@@ -212,18 +212,38 @@ async def test_what_a_node_is_to_be_told_outlasts_its_process(tmp_path: Path, op
     first = opened(tmp_path)
     channel = await first.channel(A, OWNER, 0, 0)
     telling = Telling(B, Ground("decision", A), channel.channel.id, 7, b"a request", ("/one", "/two"))
-    assert await first.keep_telling(telling) == telling
-    assert await first.keep_telling(replace(telling, most_ucr=9, addresses=())) == telling  # the first one stands
+    await first.keep_telling(telling)
+    await first.keep_telling(replace(telling, most_ucr=9, addresses=()))
+    assert await first.telling_of(B) == telling  # the first one stands
     moved = replace(telling, addresses=("/three",))
-    assert await first.keep_telling(moved) == moved
+    await first.keep_telling(moved)
+    assert await first.telling_of(B) == moved
     tried = replace(moved, ucr=5, voucher=b"a voucher", tries=1)
     await first.note_telling(tried, 100)
     second = opened(tmp_path)
-    assert await second.tellings(99) == []
-    assert await second.tellings(100) == [tried]
+    assert await second.tellings(100) == []
     assert await second.state_of(channel.channel.id, 1) is None  # the first one lives
+    assert await first.tellings(99) == []
+    assert await first.tellings(100) == [tried]
     first.close()
+    assert await second.tellings(100) == [tried]
     assert (await second.state_of(channel.channel.id, 1)) == channel
     await second.note_telling(replace(tried, told=True), 100)
     assert await second.tellings(100) == []
-    assert (await second.keep_telling(telling)).told
+    kept = await second.telling_of(B)
+    assert kept is not None
+    assert kept.told
+
+
+async def test_what_is_to_be_told_ends_with_its_channel(tmp_path: Path, opened: Opened) -> None:
+    wallet = opened(tmp_path)
+    channel = await wallet.channel(A, OWNER, 0, 0)
+    for matter, told in ((A, True), (B, False)):
+        telling = Telling(matter, Ground("verdict", matter), channel.channel.id, 7, b"a request", (), told=told)
+        await wallet.keep_telling(telling)
+        await wallet.note_telling(telling, 0)
+    ends_ms = CHANNEL_MS + CLOSE_GRACE_MS
+    assert [one.matter for one in await wallet.tellings(ends_ms - 1)] == [B]
+    assert await wallet.telling_of(A) is not None
+    assert await wallet.tellings(ends_ms) == []
+    assert [await wallet.telling_of(matter) for matter in (A, B)] == [None, None]

@@ -508,7 +508,7 @@ def test_a_journal_of_the_version_before_goes_on(tmp_path: Path) -> None:
     assert [debt.open_ucr for debt in debts(tmp_path)] == [-5]
 
 
-def test_fees_of_a_journal_of_version_4_are_still_owed(tmp_path: Path) -> None:
+def test_a_fee_of_a_journal_of_version_4_is_booked_once_when_it_is_told_again(tmp_path: Path) -> None:
     payer = bytes(PAYER.verify_key)
     Journal(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / JOURNAL)) as db, db:
@@ -520,8 +520,10 @@ def test_fees_of_a_journal_of_version_4_are_still_owed(tmp_path: Path) -> None:
         )
         db.execute("INSERT INTO fees VALUES (?, ?, 9, ?)", (bytes(32), payer, NOW))
     assert fees(tmp_path) == []
-    Journal(tmp_path).close()
-    assert fees(tmp_path) == [Fee(bytes(32), payer, 9, NOW)]
+    with closing(Journal(tmp_path)) as journal:
+        journal.add_fees(bytes([1]) * 32, {payer: 9}, NOW)
+        assert journal.fees_ucr(payer) == 9
+    assert fees(tmp_path) == [Fee(bytes([1]) * 32, payer, 9, NOW)]
 
 
 def test_what_judges_say_is_booked_once_for_each_party(tmp_path: Path) -> None:

@@ -7,20 +7,23 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from xml.etree import ElementTree
 
 import pytest
+from coincurve import PrivateKey
 from nacl.signing import SigningKey
 
 from fallow.client.deposits import Deposits
@@ -29,7 +32,7 @@ from fallow.node.rails.bank import Account, Bank
 from fallow.node.rails.cashu import Cashu
 from fallow.node.rails.cashu_crypto import check_dleq, lock_of, locked
 from fallow.node.rails.ledger import Ledger
-from fallow.node.rails.rail import Invoice, Rail, read_means
+from fallow.node.rails.rail import Invoice, Rail, invoice_id, read_means
 from fallow.node.store import Journal
 from fallow.node.trust import Deposit, TrustList
 from fallow.protocol.codec import encode
@@ -555,6 +558,152 @@ def test_tokens_that_no_mint_signed_fill_no_disk_while_the_mint_is_away(
             payee.take(altered(means, secret=locked(payee.address)))
     assert waiting() == 2
     assert payee.take(means).ucr == 8 * UNIT_UCR
+    for rail in pair.opened.values():
+        rail.close()
+
+
+class Answering(BaseHTTPRequestHandler):
+    """A mint that answers as it likes."""
+
+    answers: ClassVar[dict[str, bytes]] = {}
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        content = self.answers.get(self.path, b"{}")
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing is said of a request."""
+
+
+@contextmanager
+def answering(answers: dict[str, bytes]) -> Iterator[str]:
+    handler = type("Handler", (Answering,), {"answers": answers})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+KEYSET = "00" * 8
+KEYS_TOLD = json.dumps({"keysets": [{"id": KEYSET, "keys": {"1": "02" + "11" * 32}}]}).encode()
+ACTIVE = {"id": KEYSET, "unit": "sat", "active": True}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {},
+        {"/v1/keys": b"[]"},
+        {"/v1/keys": b"[" * 100_000},
+        {"/v1/keys": b'{"keysets": [5]}'},
+        {"/v1/keys": b'{"keysets": [{"id": [], "keys": {}}]}'},
+        {"/v1/keys": b'{"keysets": [{"id": "00", "keys": {"one": "02"}}]}'},
+        {"/v1/keys": KEYS_TOLD, "/v1/keysets": b'{"keysets": [{}]}'},
+        {
+            "/v1/keys": KEYS_TOLD,
+            "/v1/keysets": json.dumps({"keysets": [{**ACTIVE, "input_fee_ppk": float("inf")}]}).encode(),
+        },
+        {
+            "/v1/keys": KEYS_TOLD,
+            "/v1/keysets": json.dumps({"keysets": [ACTIVE]}).encode(),
+            "/v1/restore": b'{"signatures": [5]}',
+        },
+        {
+            "/v1/keys": KEYS_TOLD,
+            "/v1/keysets": json.dumps({"keysets": [ACTIVE]}).encode(),
+            "/v1/restore": b'{"signatures": [{"C_": 5}]}',
+        },
+    ],
+)
+def test_a_mint_that_answers_with_something_else_has_not_answered(tmp_path: Path, answers: dict[str, bytes]) -> None:
+    with answering(answers) as mint, closing(Cashu(tmp_path / "purse.sqlite", mint, PAYEE, UNIT_UCR)) as purse:
+        body = {"mint": mint, "proofs": [{"amount": 1, "id": KEYSET, "secret": locked(purse.address), "C": "02" * 33}]}
+        means = Means("cashu", PAYER, "November", UNIT_UCR, json.dumps(body).encode()).encode()
+        for told in (partial(purse.quote, 1), partial(purse.fill, 1, "a quote"), partial(purse.take, means)):
+            with pytest.raises((NetworkError, RemoteProtocolError)) as caught:
+                told()
+            assert caught.value.code is not Code.BAD_ENCODING
+        with pytest.raises((NetworkError, RemoteProtocolError)):
+            purse.locked_until_s(means)
+
+
+FIRST_FORM = """
+CREATE TABLE requests (
+    id TEXT PRIMARY KEY, path TEXT NOT NULL, body TEXT NOT NULL, outputs TEXT NOT NULL, done INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE paid (reference TEXT PRIMARY KEY, means BLOB NOT NULL) STRICT;
+"""
+
+
+def test_a_purse_of_the_first_form_pays_nothing_twice_and_loses_nothing(tmp_path: Path) -> None:
+    path, mint = tmp_path / "purse.sqlite", "http://127.0.0.1:1"
+    address = PrivateKey(PAYEE).public_key.format().hex()
+    body = {"mint": mint, "proofs": [{"amount": 2, "id": KEYSET, "secret": locked(address), "C": "02" * 33}]}
+    paid = Means("cashu", PAYER, "paid", 2 * UNIT_UCR, json.dumps(body).encode()).encode()
+    inputs = [{"amount": 4, "id": KEYSET, "secret": "spent", "C": "02" * 33}]
+    outputs = [[2, KEYSET, locked(address), "01" * 32, False], [1, KEYSET, "change", "01" * 32, True]]
+    asked = [{"amount": amount, "id": KEYSET, "B_": f"point {amount}"} for amount, *_ in outputs]
+    swap = json.dumps({"inputs": inputs, "outputs": asked})
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(cashu._SCHEMA.split("CREATE TABLE IF NOT EXISTS asked")[0] + FIRST_FORM)
+        db.execute("INSERT INTO proofs VALUES ('spent', 4, ?, 'C', 'pay begun')", (KEYSET,))
+        db.execute("INSERT INTO paid VALUES ('paid', ?)", (paid,))
+        for id, done in (("pay paid", 1), ("pay begun", 0), ("pay half", 1), ("ab" * 32, 1), ("cd" * 32, 0)):
+            db.execute("INSERT INTO requests VALUES (?, '/v1/swap', ?, ?, ?)", (id, swap, json.dumps(outputs), done))
+    for _ in range(2):
+        with closing(Cashu(path, mint, KEYS["payer"], UNIT_UCR)) as purse:
+            assert purse.pay(Invoice(PAYER, PAYEE, address, 2 * UNIT_UCR, "paid")) == paid
+            with pytest.raises(Refused, match="another reference"):
+                purse.pay(Invoice(PAYER, PAYEE, address, 3 * UNIT_UCR, "paid"))
+            with pytest.raises(NetworkError):  # what was begun goes on, as it was asked for then
+                purse.pay(Invoice(PAYER, PAYEE, address, 2 * UNIT_UCR, "begun"))
+            with pytest.raises(NetworkError):  # it has paid somebody else
+                purse.pay(Invoice(PAYER, bytes(32), purse.address, 2 * UNIT_UCR, "paid"))
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT * FROM done").fetchall() == [("ab" * 32, 1)]
+        found = {id: (payer, named, fee, len(json.loads(kept))) for id, _, _, kept, payer, named, fee in
+                 db.execute("SELECT * FROM asked")}  # fmt: skip
+        begun = invoice_id("cashu", Invoice(PAYER, PAYEE, address, 2 * UNIT_UCR, "begun"))
+        assert found == {
+            begun: (PAYER, "begun", 0, 2),
+            "pay half": (b"", "half", 0, 1),
+            "cd" * 32: (b"", "", 1, 2),
+        }
+        assert db.execute("SELECT spent FROM proofs").fetchall() == [(begun,)]
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_what_the_first_form_of_a_purse_had_begun_is_finished(tmp_path: Path, mint: str, done: int) -> None:
+    """The mint has swapped; the purse did not learn of it, or died before it wrote down what it had paid."""
+    pair = purses(tmp_path, mint)
+    payer, payee = pair["payer"], pair["payee"]
+    pair.fund(payer, payee, 13 * UNIT_UCR)
+
+    def dies(id: str) -> None:
+        raise SystemError("the machine is off")
+
+    payer._finish, whole = dies, payer._finish
+    with pytest.raises(SystemError):
+        payer.pay(invoice(payee, 5))
+    id, path, body, outputs, *_ = payer._db.execute("SELECT * FROM asked").fetchone()
+    whole(id) if done else payer._ask(path, json.loads(body))
+    payer._db.executescript(FIRST_FORM + "DELETE FROM asked; DELETE FROM payments;")
+    payer._db.execute("INSERT INTO requests VALUES ('pay November', ?, ?, ?, ?)", (path, body, outputs, done))
+    payer._db.execute("UPDATE proofs SET spent = 'pay November' WHERE spent = ?", (id,))
+    payer = pair.restart("payer")
+    means = payer.pay(invoice(payee, 5))
+    assert payer.pay(invoice(payee, 5)) == means
+    assert payee.take(means).ucr == 5 * UNIT_UCR
+    assert (payer.balance, payee.balance) == (9, 4)
     for rail in pair.opened.values():
         rail.close()
 

@@ -1,0 +1,200 @@
+"""What judges have found is told to each node that it is about: once, whoever tries, and whatever goes wrong meanwhile."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import trio
+from nacl.signing import SigningKey
+
+from fallow.client.answers import Proof
+from fallow.client.bundles import Bundles
+from fallow.client.disputing import _forfeit
+from fallow.client.execution import Desk
+from fallow.client.history import History
+from fallow.client.late import Late
+from fallow.client.settling import Settler
+from fallow.client.team import Team
+from fallow.client.telling import keep_telling, tell, tell_again
+from fallow.client.wallet import Telling, Wallet
+from fallow.node.log import wall_ms
+from fallow.node.network.mesh import open_network
+from fallow.node.network.seam import Stream
+from fallow.node.network.table_rules import profile_rules
+from fallow.protocol.channel import ChannelState, Ground
+from fallow.protocol.checks import Finding, Outcome, Standing, Verdict
+from fallow.protocol.claims import Claim
+from fallow.protocol.envelope import sign, verify_untrusted
+from fallow.protocol.grounds import Judged, ground_id
+from fallow.protocol.identity import EXECUTOR
+from fallow.protocol.messages import (
+    GROUND_PROTOCOL,
+    GroundReply,
+    GroundRequest,
+    decode_message_untrusted,
+    encode_message,
+)
+from fallow.protocol.orders import JobOrder
+from fallow.protocol.receipts import Receipt
+from fallow.protocol.work import Parameters
+
+KEY, OWNER = SigningKey(b"\x01" * 32), b"\x0c" * 32
+HOUR_MS = 3_600_000
+
+
+@dataclass
+class Party:
+    """A node that keeps what it is told, and the client's channel to it, on which 6 ucr are held."""
+
+    channel: ChannelState
+    addresses: tuple[str, ...]
+    told: list[GroundRequest] = field(default_factory=list)
+    heard: trio.Event = field(default_factory=trio.Event)
+
+    async def hear(self, stream: Stream) -> None:
+        request = decode_message_untrusted(await stream.receive())
+        assert isinstance(request, GroundRequest)
+        self.told.append(request)
+        self.heard.set()
+        await stream.send(encode_message(GroundReply(ground_of(request))))
+
+
+@dataclass
+class Scene:
+    """A client and two nodes."""
+
+    desk: Desk
+    wallet: Path
+    nodes: list[Party]
+
+
+def ground_of(request: GroundRequest) -> bytes:
+    """Of these tests' verdicts: they are all the same."""
+    return ground_id(verify_untrusted(Verdict, request.verdicts[0], signer=bytes(KEY.verify_key)).record)
+
+
+@asynccontextmanager
+async def scene(folder: Path) -> AsyncIterator[Scene]:
+    rules, now_ms = profile_rules(wall_ms), wall_ms()
+    with trio.fail_after(60), closing(Wallet(folder / "wallet.db", KEY)) as wallet:
+        async with AsyncExitStack() as stack:
+            network = await stack.enter_async_context(open_network(b"\x0f" * 32, [], [], rules, mode="client"))
+            parties = []
+            for number in range(2, 4):
+                key = SigningKey(bytes([number]) * 32)
+                node = await stack.enter_async_context(open_network(bytes(key), ["/ip4/127.0.0.1/tcp/0"], [], rules))
+                channel = await wallet.channel(bytes(key.verify_key), OWNER, 0, now_ms)
+                for count in range(2):
+                    paid = sign(Receipt(bytes([count]) * 32, 0, None, 0, 1, OWNER, (-1,), "c", 3, "final"), key)
+                    await wallet.pay(channel, paid, Claim(3, 3, now_ms + HOUR_MS), now_ms)
+                assert channel.held_ucr(now_ms) == 6
+                party = Party(channel, node.addresses())
+                node.serve(GROUND_PROTOCOL, party.hear)
+                parties.append(party)
+            yield Scene(Desk(network, wallet, Settler(network), KEY, wall_ms), folder / "wallet.db", parties)
+
+
+def judged(channel: ChannelState) -> Judged:
+    """A committee's word; whether it holds was looked at before."""
+    finding = Finding(OWNER, OWNER, EXECUTOR, Standing.REFUTED.value, "", (), (), 0, 0)
+    verdict = sign(Verdict(OWNER, OWNER, "none", OWNER, (), Outcome.REJECTED.value, (finding,)), KEY)
+    anything: Any = channel.channel
+    return Judged(channel.channel, anything, anything, (verdict,), (anything,))
+
+
+async def test_each_of_two_nodes_that_one_verdict_refutes_forfeits(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        for party in at.nodes:
+            node: Any = party  # of which only the addresses are used
+            done = await _forfeit(at.desk, node, party.channel, judged(party.channel))
+            assert (done.ucr, done.told) == (6, True)
+        for party in at.nodes:
+            assert [request.ucr for request in party.told] == [6]
+            assert party.channel.held_ucr(wall_ms()) == 0
+
+
+def telling(party: Party) -> Telling:
+    made = judged(party.channel)
+    ground = Ground("verdict", ground_id(made.verdicts[0].record))
+    envelope = party.channel.channel.envelope
+    request = GroundRequest(envelope, envelope, envelope, 0, (made.verdicts[0].envelope,), (envelope,))
+    return Telling(b"\x01" * 32, ground, party.channel.channel.id, 6, encode_message(request), party.addresses)
+
+
+async def test_who_tries_at_the_same_time_tells_it_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        party, found = at.nodes[0], []
+
+        async def once() -> None:
+            found.append(await tell(at.desk, telling(party)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(once)
+                nursery.start_soon(tell_again, at.desk)
+        assert {(told.ucr, told.arrived) for told in found} == {(6, True)}
+        assert [request.ucr for request in party.told] == [6]
+
+
+async def test_a_wallet_that_another_holds_ends_nobody_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fallow.client.telling.LOOK_S", 0)
+    async with scene(tmp_path) as at:
+        party, looks = at.nodes[0], 0
+        await at.desk.wallet.keep_telling(telling(party))
+        at.desk.wallet._database.execute("PRAGMA busy_timeout = 0")
+        with closing(sqlite3.connect(at.wallet, isolation_level=None)) as other:
+
+            def now_ms() -> int:
+                nonlocal looks
+                looks += 1
+                if looks == 3:
+                    other.execute("ROLLBACK")
+                return wall_ms()
+
+            other.execute("BEGIN IMMEDIATE")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(keep_telling, replace(at.desk, now_ms=now_ms))
+                await party.heard.wait()
+                nursery.cancel_scope.cancel()
+        assert caplog.text.count("nobody is told for now") == 2
+        assert [request.ucr for request in party.told] == [6]
+
+
+async def test_what_cannot_be_judged_or_looked_at_ends_nobody(tmp_path: Path) -> None:
+    """A node agreed to two candidates, of whom no committee can be drawn; and the history cannot be read."""
+    async with scene(tmp_path) as at:
+        channel = at.nodes[0].channel
+        node = channel.channel.record.payee
+        order = sign(
+            JobOrder(
+                OWNER, "generate", Parameters(64), 1, 5, 64, OWNER, node, OWNER, OWNER, channel.channel.id, 500, wall_ms(),
+                bytes(16), 1000, 1000, OWNER, 10**6, HOUR_MS, (b"\x21" * 32, b"\x22" * 32), None, None,
+            ),
+            KEY,
+        )  # fmt: skip
+        record = Receipt(order.id, 0, None, 0, 1, OWNER, (-1,), "c", 3, "final")
+        receipt = sign(record, SigningKey(b"\x02" * 32))
+        refuted = Finding(node, OWNER, EXECUTOR, Standing.REFUTED.value, "", (receipt.id,), (), 0, 3)
+        verdict = sign(Verdict(order.id, OWNER, "none", OWNER, (), Outcome.REJECTED.value, (refuted,)), KEY)
+        with closing(History(tmp_path / "history.sqlite")) as history:
+            late = Late(history)
+            late.dispute(verdict, Proof((order, receipt)), {})
+            async with trio.open_nursery() as nursery:
+                team, bundles = cast(Team, SimpleNamespace(desk=at.desk)), cast(Bundles, None)
+                nursery.start_soon(late.run, team, bundles, {})
+                await late.idle()
+                history._db.execute("ALTER TABLE kept RENAME TO lost")
+                late.suspect(OWNER)
+                await late.idle()
+                nursery.cancel_scope.cancel()
+        assert late.forfeited == []
+        assert channel.held_ucr(wall_ms()) == 6
