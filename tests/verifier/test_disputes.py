@@ -368,23 +368,40 @@ def test_two_of_the_three_judges_bind_both_sides() -> None:
         assert forfeited_ucr_max(lost.dispute.record, decision) == decision.withheld_ucr
 
 
-@pytest.mark.spec("P-30")
-def test_who_was_not_drawn_is_owed_nothing_however_much_it_signs() -> None:
+@pytest.mark.spec("P-29", "P-30")
+def test_each_judge_drawn_is_owed_its_part_and_nobody_else_may_sign() -> None:
     scene = Scene(Kind.UNPAID, says=ANSWERS).opened()
     decision = decided(scene, "")
     honest = bound(scene, [decision, decision])
-    strangers = [SigningKey(bytes([number]) * 32) for number in (90, 91)]
-    twice = sign(replace(decision, reason="again"), verifier_of(sorted(judges(scene.writer.order, OWNER))[0])[0])
-    more = replace(
-        honest,
-        decisions=(*(sign(decision, key) for key in strangers), *honest.decisions, twice),
-    )
     payer, payee = bytes(CLIENT.verify_key), bytes(PAYEE.verify_key)
+    assert check_decided(honest, NOW_MS) == decision_id(decision)
     parts = {signed.signer: -FEE // DRAWN for signed in honest.decisions}
-    for each in (honest, more):
-        assert check_decided(each, NOW_MS) == decision_id(decision)
-        assert dues_of(each, payee, 0, NOW_MS) == {payer: FEE, **parts}
-        assert dues_of(each, payer, 0, NOW_MS) == {payee: -FEE}
+    assert dues_of(honest, payee, 0, NOW_MS) == {payer: FEE, **parts}
+    assert dues_of(honest, payer, 0, NOW_MS) == {payee: -FEE}
+
+    owner = sorted(judges(scene.writer.order, OWNER))[0]
+    key, paper = verifier_of(owner)
+    stranger = SigningKey(b"\x5a" * 32)
+    another = sign(replace(paper.record, node=bytes(stranger.verify_key)), owner_key(JUDGES[owner]))
+    twice = sign(replace(decision, reason="again"), key)
+    for more, papers in ((sign(decision, stranger), ()), (sign(decision, stranger), (another,)), (twice, ())):
+        given_ = replace(honest, decisions=(*honest.decisions, more), mandates=(*honest.mandates, *papers))
+        with pytest.raises(RemoteProtocolError) as caught:
+            check_decided(given_, NOW_MS)
+        assert caught.value.code is Code.BAD_RECORD
+
+
+@pytest.mark.spec("P-29")
+def test_one_verifier_of_two_owners_is_one_judge() -> None:
+    scene = Scene(Kind.WRONG).opened()
+    decision = decided(scene, "its figures differ")
+    one, other = sorted(judges(scene.writer.order, OWNER))[:2]
+    _, paper = verifier_of(one)
+    lent = sign(replace(paper.record, owner=other), owner_key(JUDGES[other]))
+    given_ = replace(bound(scene, [decision]), mandates=(paper, lent))
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_decided(given_, NOW_MS)
+    assert caught.value.code is Code.UNSATISFIABLE_ASSURANCE
 
 
 @pytest.mark.spec("P-29")
