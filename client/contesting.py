@@ -141,7 +141,7 @@ async def tell(network: Network, addresses: Sequence[str], decided: Decided) -> 
     """Whether the payee has on disk what was decided. Raises `NetworkError`."""
     request = encode_message(_told_by(decided))
     frame = await network.request(decided.channel.record.payee, DISPUTE_PROTOCOL, request, addresses)
-    return decode_message_untrusted(frame) == DecidedReply(decision_id(decided.decisions[0].record))
+    return decode_message_untrusted(frame) == DecidedReply(decision_id(decided.decisions[0].record), 0)
 
 
 async def take_off(desk: Desk, addresses: Sequence[str], decided: Decided) -> Told:
