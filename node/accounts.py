@@ -197,7 +197,7 @@ class Accounts:
             self._credit.promised(account.payer, 0 if known else -ucr)
 
     def released(self, account: Account, ground: Ground, ucr: int) -> bool:
-        """Whether so much was held once, as far as we have heard, and has fallen due: this ground cannot forfeit it any more."""
+        """Whether so much was held once, as far as we have heard, and has fallen due: the ground cannot forfeit it now."""
         state = account.state
         if state.latest is None or ground in state.grounds:
             return False
@@ -208,8 +208,8 @@ class Accounts:
     async def decided(
         self, account: Account, ground: Ground, ucr: int, matter: bytes, dues: Mapping[bytes, int]
     ) -> dict[bytes, int]:
-        """What judges have decided is on disk in one piece: what is forfeited, as by `forfeit`, and what each party owes us, or we
-        owe it. Gives what is said of that: what was said first stands. Raises as `forfeit` does, with nothing written."""
+        """What judges have decided is on disk in one piece: what is forfeited, as by `forfeit`, and what each party owes us, or
+        we owe it. Gives what is said of that: what was said first stands. Raises as `forfeit` does, with nothing written."""
         state = account.state
         async with self._honouring:
             now_ms = self._clock()

@@ -77,8 +77,8 @@ class Disputes:
         return PleaReply(sign(Plea(dispute.id, says, content_hash(b""), None, None), self._key).envelope)
 
     async def _take_untrusted(self, request: DecidedRequest) -> DecidedReply:
-        """The decision counts, and that is on disk: what is held is forfeited, and who owes a fee to whom is in the books. What was
-        released before this arrived is not taken: then all of the fee is owed."""
+        """The decision counts, and that is on disk: what is held is forfeited, and who owes a fee to whom is in the books.
+        What was released before this arrived is not taken: then all of the fee is owed."""
         decided = read_decided_untrusted(request)
         channel, order, dispute = decided.channel, decided.order, decided.dispute
         check_claim(channel, self._node, self._owner, wall_ms())
@@ -90,10 +90,8 @@ class Disputes:
         with account.in_use():
             async with self._turn:
                 taken_ucr = 0 if self._accounts.released(account, ground, request.ucr) else request.ucr
-                dues, booked = (
-                    dues_of(decided, self._node, taken_ucr, wall_ms()),
-                    await self._accounts.booked(matter),
-                )
+                dues = dues_of(decided, self._node, taken_ucr, wall_ms())
+                booked = await self._accounts.booked(matter)
                 if booked and booked[payer] != dues[payer]:
                     raise RemoteProtocolError(Code.UNPAID, "Another part of the fee was taken off before.")
                 said = await self._accounts.decided(account, ground, taken_ucr, matter, dues)

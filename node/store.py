@@ -326,8 +326,8 @@ class Journal:
     def add_decided(
         self, channel: bytes, ground: Ground, ucr: int, matter: bytes, dues: Mapping[bytes, int], now_ms: int
     ) -> tuple[dict[bytes, int], dict[bytes, int]]:
-        """The forfeit, if any, and what each party owes us for the matter are on disk, or neither is. What was said of the matter
-        before stands, whole: what of it is new, and what is said now."""
+        """The forfeit, if any, and what each party owes us for the matter are on disk, or neither is. What was said of the
+        matter before stands, whole. Gives what of it is new, and what is said now."""
         with _explained(self.path), transaction(self._db):
             if ucr:
                 row = (ground.id, ground.kind, channel, ucr, now_ms)

@@ -38,6 +38,8 @@ from fallow.protocol.grounds import DRAWN
 from fallow.protocol.limits import HOLD_MS_MAX, SKEW_MS
 from fallow.protocol.opening import Opening
 from fallow.protocol.payment import Voucher
+from fallow.protocol.prices import Price, price_list_id
+from fallow.protocol.profiles import CapabilityProfile, ServedBundle
 from fallow.protocol.receipts import FINAL, Receipt
 from fallow.protocol.work import Parameters, Piece
 from fallow.verifier.case import gather
@@ -315,6 +317,52 @@ def test_a_plea_of_somebody_else_is_none() -> None:
     plea = sign(Plea(scene.dispute.id, DENIES, HASH, None, None), CLIENT)
     with pytest.raises(RemoteProtocolError):
         matter_of(scene.dispute, Shown(scene.claimed), plea, Shown())
+
+
+@pytest.mark.spec("A-30")
+def test_a_receipt_for_more_than_the_price_list_gives_is_decided_by_nobody_who_sees_the_list() -> None:
+    prices = (Price(MANIFEST.id, "generate", 10, 1, 4, 2),)
+    scene = Scene(Kind.UNPAID, says=ANSWERS)
+    scene.writer = scene.job.text(10, channel=CHANNEL.id, price_list=price_list_id(prices))
+    scene.writer.write(0, 16)
+    honest = scene.receipt = scene.writer.receipt(FINAL)
+    scene.claimed = [*scene.job.records, CHANNEL]
+    scene.opened()
+    listed = profile_of(prices)
+    dearer = sign(replace(honest.record, amount_ucr=honest.record.amount_ucr + 1), PAYEE)
+    for receipt, shown_, fits in ((honest, [listed], True), (dearer, [], True), (dearer, [listed], False)):
+        scene.receipt, scene.answered = receipt, list(shown_)
+        scene.claimed = [receipt if one.id in (honest.id, dearer.id) else one for one in scene.claimed]
+        if fits:
+            came_to(decided(scene, ""), scene, UPHELD, due=True)
+        else:
+            with pytest.raises(RemoteProtocolError) as caught:
+                decided(scene, "")
+            assert caught.value.code is Code.BAD_RECORD
+    scene.answered = [profile_of((replace(prices[0], call_ucr=11),))]  # of another list: it says nothing of this order
+    came_to(decided(scene, ""), scene, UPHELD, due=True)
+
+
+def profile_of(prices: tuple[Price, ...]) -> Signed[CapabilityProfile]:
+    served = (ServedBundle(MANIFEST.id, ("generate",), "class", 1, 1, 1),)
+    record = CapabilityProfile(
+        bytes(PAYEE.verify_key),
+        HASH,
+        1,
+        NOW_MS,
+        NOW_MS + 1000,
+        None,
+        "",
+        ("executor",),
+        (),
+        served,
+        prices,
+        1,
+        0,
+        0,
+        (),
+    )
+    return sign(record, PAYEE)
 
 
 SAYS = st.sampled_from([None, OWNS, DENIES, ANSWERS])
