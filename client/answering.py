@@ -51,7 +51,10 @@ async def _answer(desk: Desk, address: str, dispute: Signed[Dispute]) -> bool:
         logging.getLogger(__name__).warning("a dispute about order %s cannot be answered", record.order.hex()[:8])
         return False
     nonce, policy, opening = kept or (None, None, b"")
-    proof = ProofFile((dispute.envelope, *vouchers), (opening,) if opening else ()).encode()
+    # The price list that the order names is in what the node last said of itself, unless its prices have changed since.
+    profile = desk.book.profile(dispute.signer)
+    prices = (profile.capability,) if profile else ()
+    proof = ProofFile((dispute.envelope, *vouchers, *prices), (opening,) if opening else ()).encode()
     plea = answer(dispute.id, proof, desk.key, nonce=nonce, policy=policy)
     try:
         reply = await exchange(desk.network, address, DisputeRequest(dispute.envelope, plea.envelope, proof, ()))

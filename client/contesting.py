@@ -29,7 +29,7 @@ from ..protocol.disputes import (
 )
 from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
 from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
-from ..protocol.grounds import ENOUGH
+from ..protocol.grounds import ENOUGH, is_verifier
 from ..protocol.identity import Mandate, content_hash, peer_key_untrusted
 from ..protocol.messages import (
     DISPUTE_PROTOCOL,
@@ -113,7 +113,7 @@ async def bring(
     refusals: list[Refused] = []
     async with trio.open_nursery() as nursery:
         for owner in drawn & verifiers.keys():
-            nursery.start_soon(_ask, network, verifiers[owner], request, dispute, answers, refusals)
+            nursery.start_soon(_ask, network, owner, verifiers[owner], request, dispute, now_ms, answers, refusals)
     alike: dict[bytes, list[tuple[Signed[Decision], Signed[Mandate]]]] = defaultdict(list)
     for decision, mandate in answers:
         alike[decision_id(decision.record)].append((decision, mandate))
@@ -141,7 +141,7 @@ async def tell(network: Network, addresses: Sequence[str], decided: Decided) -> 
     """Whether the payee has on disk what was decided. Raises `NetworkError`."""
     request = encode_message(_told_by(decided))
     frame = await network.request(decided.channel.record.payee, DISPUTE_PROTOCOL, request, addresses)
-    return decode_message_untrusted(frame) == DecidedReply(decision_id(decided.decisions[0].record))
+    return decode_message_untrusted(frame) == DecidedReply(decision_id(decided.decisions[0].record), 0)
 
 
 async def take_off(desk: Desk, addresses: Sequence[str], decided: Decided) -> Told:
@@ -169,9 +169,11 @@ def _told_by(decided: Decided) -> DecidedRequest:
 
 async def _ask(
     network: Network,
+    owner: bytes,
     address: str,
     request: DisputeRequest,
     dispute: Signed[Dispute],
+    now_ms: int,
     answers: list[tuple[Signed[Decision], Signed[Mandate]]],
     refusals: list[Refused],
 ) -> None:
@@ -184,6 +186,8 @@ async def _ask(
         mandate = verify_untrusted(Mandate, reply.mandate, signer=claimed_signer_untrusted(reply.mandate))
         if decision.record.dispute != dispute.id:
             raise RemoteProtocolError(Code.BAD_RECORD, "The judge has decided something else.")
+        if mandate.record.owner != owner or not is_verifier(mandate, key, now_ms):
+            raise RemoteProtocolError(Code.BAD_MANDATE, "The judge does not show that it is its owner's.")
         answers.append((decision, mandate))
     except Refused as refused:
         refusals.append(refused)

@@ -146,9 +146,11 @@ async def _told(desk: Desk, channel: ChannelState, telling: Telling, where: Sequ
             request = replace(request, ucr=telling.ucr or 0)
             reply = await _ask(desk, channel, DISPUTE_PROTOCOL, encode_message(request), where)
             decided = read_decided_untrusted(request)
-            if decode_message_untrusted(reply) != DecidedReply(decision_id(decided.decisions[0].record)):
+            answer, id = decode_message_untrusted(reply), decision_id(decided.decisions[0].record)
+            if answer not in (DecidedReply(id, request.ucr), DecidedReply(id, 0)):
                 return False
-            await _settle(desk, channel, decided, request.ucr, where)
+            assert isinstance(answer, DecidedReply)
+            await _settle(desk, channel, decided, answer.ucr, where)
             return True
         case _:
             raise AssertionError("nothing else is kept")

@@ -18,6 +18,7 @@ from ..node.engine.sealing import seal_input
 from ..node.machine import beside
 from ..node.network.seam import Network, Stream
 from ..protocol.disputes import (
+    Decision,
     Dispute,
     Kind,
     Plea,
@@ -107,7 +108,8 @@ class Tribunal:
         the time that it has; `unpaid` for a claimant that owes a fee here, or offers too small a one."""
         request = decode_message_untrusted(frame)
         if isinstance(request, DisputesRequest):
-            return DisputesReply(self.docket.against(request.accused))
+            accused = request.accused
+            return DisputesReply(await self._at_desk(lambda: self.docket.against(accused)))
         if not isinstance(request, DisputeRequest):
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
         dispute = verify_untrusted(Dispute, request.dispute, signer=claimed_signer_untrusted(request.dispute))
@@ -133,6 +135,7 @@ class Tribunal:
             finally:
                 self._turns.release()
         assert entry.decision is not None
+        await self._charge(dispute, entry.decision)
         return DecisionReply(entry.decision, self.mandate.envelope)
 
     async def _at_desk(self, work: Callable[[], T]) -> T:
@@ -178,14 +181,19 @@ class Tribunal:
         if decision is None:
             left_ms = entry.until_ms - self.now_ms()
             raise Refused(Code.TIMED_OUT, f"The accused has {left_ms // 1000 + 1} s left to answer.", max(1, left_ms))
-        if part_ucr := share_ucr(decision.fee_ucr):
-            about = matter_id(dispute.record)
-            await self.accounts.book(about, {dispute.signer: part_ucr})
-            await self.owe(dispute.signer, reference_of(about), part_ucr)
         await self._at_desk(lambda: self.docket.decide(sign(decision, self.key)))
         decided = await self._at_desk(lambda: self.docket.entry(dispute.id))
         assert decided is not None
         return decided
+
+    async def _charge(self, dispute: Signed[Dispute], envelope: bytes) -> None:
+        """What the claimant owes for the decision that the docket holds is in the books, whichever of several came first, and
+        wherever a process before this one ended."""
+        decision = verify_untrusted(Decision, envelope, signer=bytes(self.key.verify_key)).record
+        if part_ucr := share_ucr(decision.fee_ucr):
+            matter = matter_id(dispute.record)
+            await self.accounts.book(matter, {dispute.signer: part_ucr})
+            await self.owe(dispute.signer, reference_of(matter), part_ucr)
 
     async def _ask(self, dispute: Signed[Dispute], addresses: Sequence[str]) -> Entry | None:
         """What the accused node said, where the claimant says that it is, or it itself; None if it was not heard."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import trio
 
-from ..protocol.channel import ChannelState, Ground, Party
+from ..protocol.channel import ChannelState, Ground, Party, held_of
 from ..protocol.claims import Claims, claim_of
 from ..protocol.envelope import Signed, verify_untrusted
 from ..protocol.errors import Code, Refused, RemoteProtocolError
@@ -196,6 +196,35 @@ class Accounts:
             self._credit.claimed(account.payer, 0 if known else -ucr, now_ms)
             self._credit.promised(account.payer, 0 if known else -ucr)
 
+    def released(self, account: Account, ground: Ground, ucr: int) -> bool:
+        """Whether so much was held once, as far as we have heard, and has fallen due: the ground cannot forfeit it now."""
+        state = account.state
+        if state.latest is None or ground in state.grounds:
+            return False
+        record = state.latest.record
+        was_held_ucr = held_of(record, sum(state.grounds.values()), record.release_at_ms - 1)
+        return state.held_ucr(self._clock()) < ucr <= was_held_ucr
+
+    async def decided(
+        self, account: Account, ground: Ground, ucr: int, matter: bytes, dues: Mapping[bytes, int]
+    ) -> dict[bytes, int]:
+        """What judges have decided is on disk in one piece: what is forfeited, as by `forfeit`, and what each party owes us, or
+        we owe it. Gives what is said of that: what was said first stands. Raises as `forfeit` does, with nothing written."""
+        state = account.state
+        async with self._honouring:
+            now_ms = self._clock()
+            if ucr:
+                state.check_forfeit(ground, ucr, now_ms)
+            new, said = await self._write(
+                lambda: self._journal.add_decided(state.channel.id, ground, ucr, matter, dues, now_ms)
+            )
+            if ucr and ground not in state.grounds:
+                state.forfeit(ground, ucr, now_ms)
+                self._credit.claimed(account.payer, -ucr, now_ms)
+                self._credit.promised(account.payer, -ucr)
+            self._count(new)
+        return said
+
     def deals_with(self, key: bytes) -> bool:
         """Whether the key is a payer of an account at hand."""
         return any(account.payer == key for account in self._accounts.values())
@@ -206,8 +235,10 @@ class Accounts:
 
     async def book(self, matter: bytes, dues: Mapping[bytes, int]) -> None:
         """What judges say that each party owes us, or we owe it, is on disk, and counts as promised; again is no change."""
-        new = await self._write(lambda: self._journal.add_fees(matter, dues, self._clock()))
-        for party, ucr in new.items():
+        self._count(await self._write(lambda: self._journal.add_fees(matter, dues, self._clock())))
+
+    def _count(self, fees: Mapping[bytes, int]) -> None:
+        for party, ucr in fees.items():
             if ucr > 0 and party in self._credit.debtors:
                 self._credit.claimed(party, ucr, self._clock())
                 self._credit.promised(party, ucr)

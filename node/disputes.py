@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import trio
 from nacl.signing import SigningKey
 
 from ..protocol.channel import Ground
@@ -48,6 +49,8 @@ class Disputes:
         self._owner = owner
         self._accounts = accounts
         self._owe = owe
+        self._turn = trio.Lock()
+        """Each decision is taken by what was taken before it."""
 
     async def answer(self, stream: Stream) -> None:
         """Each question has its answer. Raises `FallowError` for a dispute that is not this node's, or a decision that does not
@@ -74,24 +77,25 @@ class Disputes:
         return PleaReply(sign(Plea(dispute.id, says, content_hash(b""), None, None), self._key).envelope)
 
     async def _take_untrusted(self, request: DecidedRequest) -> DecidedReply:
-        """The decision counts, and that is on disk: what is held is forfeited, and who owes a fee to whom is in the books."""
+        """The decision counts, and that is on disk: what is held is forfeited, and who owes a fee to whom is in the books.
+        What was released before this arrived is not taken: then all of the fee is owed."""
         decided = read_decided_untrusted(request)
         channel, order, dispute = decided.channel, decided.order, decided.dispute
         check_claim(channel, self._node, self._owner, wall_ms())
         id, decision = check_decided(decided, wall_ms()), decided.decisions[0].record
         if request.ucr > forfeited_ucr_max(dispute.record, decision):
             raise RemoteProtocolError(Code.UNPAID, "The decision lets the payer take off less than that.")
-        matter, dues = matter_id(dispute.record), dues_of(decided, self._node, request.ucr, wall_ms())
-        booked, payer = await self._accounts.booked(matter), channel.record.payer
-        if booked and booked[payer] != dues[payer]:
-            raise RemoteProtocolError(Code.UNPAID, "Another part of the fee was taken off before.")
+        matter, ground, payer = matter_id(dispute.record), Ground("decision", order.id), channel.record.payer
         account = await self._accounts.open(channel)
         with account.in_use():
-            if request.ucr:
-                await self._accounts.forfeit(account, Ground("decision", order.id), request.ucr)
-            dues = booked or dues  # whichever judges are named when it is told again
-            await self._accounts.book(matter, dues)
-            for party, ucr in dues.items():
-                if ucr:
-                    await self._owe(party, reference_of(matter), ucr)
-        return DecidedReply(id)
+            async with self._turn:
+                taken_ucr = 0 if self._accounts.released(account, ground, request.ucr) else request.ucr
+                dues = dues_of(decided, self._node, taken_ucr, wall_ms())
+                booked = await self._accounts.booked(matter)
+                if booked and booked[payer] != dues[payer]:
+                    raise RemoteProtocolError(Code.UNPAID, "Another part of the fee was taken off before.")
+                said = await self._accounts.decided(account, ground, taken_ucr, matter, dues)
+                for party, ucr in said.items():
+                    if ucr:
+                        await self._owe(party, reference_of(matter), ucr)
+        return DecidedReply(id, taken_ucr)

@@ -322,6 +322,21 @@ class Journal:
                     new[party] = ucr
         return new
 
+    def add_decided(
+        self, channel: bytes, ground: Ground, ucr: int, matter: bytes, dues: Mapping[bytes, int], now_ms: int
+    ) -> tuple[dict[bytes, int], dict[bytes, int]]:
+        """The forfeit, if any, and what each party owes us for the matter are on disk, or neither is. What was said of the
+        matter before stands, whole. Gives what of it is new, and what is said now."""
+        with _explained(self.path), transaction(self._db):
+            if ucr:
+                row = (ground.id, ground.kind, channel, ucr, now_ms)
+                self._db.execute("INSERT OR IGNORE INTO grounds VALUES (?, ?, ?, ?, ?)", row)
+            if before := self.fees_of(matter):
+                return {}, before
+            rows = [(matter, party, due_ucr, now_ms) for party, due_ucr in dues.items()]
+            self._db.executemany("INSERT INTO fees VALUES (?, ?, ?, ?)", rows)
+        return dict(dues), dict(dues)
+
     def fees_of(self, matter: bytes) -> dict[bytes, int]:
         """What each party owes us for the matter, or we owe it; nothing if nothing was said of it yet."""
         with _explained(self.path):

@@ -248,13 +248,24 @@ def dues_of(decided: Decided, side: bytes, taken_ucr: int, now_ms: int) -> dict[
 
 
 def _judged(decided: Decided, now_ms: int) -> dict[bytes, bytes]:
-    """Whose verifiers, of the judges drawn, have signed: one for each owner. Whoever else has signed counts for nothing."""
+    """Whose verifiers, of the judges drawn, have signed: a key for each owner, an owner for each key.
+
+    Raises `RemoteProtocolError(bad_record)` if anybody else has signed, too: each signature is a debt to its signer.
+    """
     drawn = judges(decided.order, decided.channel.record.payout_owner)
     found: dict[bytes, bytes] = {}
     for signed in decided.decisions:
-        for mandate in decided.mandates:
-            if mandate.record.owner in drawn and is_verifier(mandate, signed.signer, now_ms):
-                found.setdefault(mandate.record.owner, signed.signer)
+        owner = next(
+            (
+                mandate.record.owner
+                for mandate in decided.mandates
+                if mandate.record.owner in drawn - found.keys() and is_verifier(mandate, signed.signer, now_ms)
+            ),
+            None,
+        )
+        if owner is None or signed.signer in found.values():
+            raise RemoteProtocolError(Code.BAD_RECORD, "Somebody has signed who was not drawn to judge it, or twice.")
+        found[owner] = signed.signer
     return found
 
 

@@ -468,6 +468,8 @@ class DecidedReply:
     KIND: ClassVar[str] = "decided"
     decision: Hash
     """The decision's id."""
+    ucr: Ucr
+    """What is forfeited: as was said, or 0 if that had been released before."""
 
 
 @dataclass(frozen=True, slots=True)

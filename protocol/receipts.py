@@ -57,6 +57,15 @@ class Receipt:
             raise ValueError(f"a window does not end {self.end!r}")
 
 
+def priced_ucr(price: Price, order: JobOrder, tokens: int, end: str, *, empty: bool) -> int:
+    """What a receipt says by which so many tokens were delivered in all. `empty`: it is not the first, and adds none."""
+    delivered = {"checked_tokens": tokens} if order.entry == "score" else {"output_tokens": tokens}
+    usage = Usage(order.calls, order.input_tokens, **delivered)
+    # What is paid at least for a cancelled job goes with tokens that can be checked, or is all that is paid.
+    counted = YIELDED if end == CANCELLED and empty else end
+    return amount_ucr(price, usage, planned_tokens=order.planned_tokens, end=counted)
+
+
 @dataclass(slots=True)
 class Delivery:
     """What was delivered under one order so far. Executor and client each keep one and must come to the same receipts."""
@@ -95,11 +104,7 @@ class Delivery:
     def next_receipt(self, end: str) -> Receipt:
         """The receipt that is due now if the window ends as `end` says."""
         order = self.order.record
-        delivered = {"checked_tokens": self.tokens} if order.entry == "score" else {"output_tokens": self.tokens}
-        usage = Usage(order.calls, order.input_tokens, **delivered)
         empty = bool(self.receipts) and self.tokens == self._window_start
-        # What is paid at least for a cancelled job goes with tokens that can be checked, or is all that is paid.
-        counted = YIELDED if end == CANCELLED and empty else end
         return Receipt(
             order=self.order.id,
             sequence=len(self.receipts),
@@ -109,7 +114,7 @@ class Delivery:
             transcript=self.transcript if self.pieces else self.order.id,
             values_micro=tuple(self.values),
             numerics_class=narrowed(self.numerics_class, self.ran),
-            amount_ucr=amount_ucr(self.price, usage, planned_tokens=order.planned_tokens, end=counted),
+            amount_ucr=priced_ucr(self.price, order, self.tokens, end, empty=empty),
             end=end,
         )
 

@@ -6,7 +6,7 @@ answer in time, where an answer is owed, has lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -28,7 +28,9 @@ from ..protocol.opening import Opening
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, Voucher
 from ..protocol.policy import check_commitment
-from ..protocol.receipts import Receipt
+from ..protocol.prices import find_price, price_list_id
+from ..protocol.profiles import CapabilityProfile
+from ..protocol.receipts import Receipt, priced_ucr
 from .case import Part, part_of, referred
 from .compare import beyond, figures_apart
 from .rerun import Run, run_of
@@ -103,7 +105,8 @@ class Rule:
 
 def matter_of(dispute: Signed[Dispute], claimed: Shown, plea: Signed[Plea] | None, answered: Shown) -> Matter:
     """The matter that the records make. Raises `RemoteProtocolError`: `bad_record` if channel, order, receipt or what stands
-    before it is missing, or the plea is another's; `unknown_bundle` without the manifest."""
+    before it is missing, the plea is another's, or the receipt's amount is not what the order's price list gives, if either
+    side shows that; `unknown_bundle` without the manifest."""
     records = {signed.id: signed for signed in (*claimed.records, *answered.records)}
     order, receipt = records.get(dispute.record.order), records.get(dispute.record.receipt)
     if order is None or not isinstance(order.record, JobOrder):
@@ -129,7 +132,24 @@ def matter_of(dispute: Signed[Dispute], claimed: Shown, plea: Signed[Plea] | Non
     part = part_of(order, upto, openings)
     if receipt.id not in {one.id for one in part.receipts}:
         raise RemoteProtocolError(Code.BAD_RECORD, "The receipt does not end an unbroken chain of its order's.")
+    _check_amount(order.record, receipt.record, records.values())
     return Matter(dispute, channel, order, receipt, manifest.record.tolerance, part, plea, records, openings)
+
+
+def _check_amount(order: JobOrder, receipt: Receipt, records: Iterable[Signed[Any]]) -> None:
+    """The order names its price list by hash: whoever shows a profile that holds it shows the price, whosever it is."""
+    for one in records:
+        if not isinstance(one.record, CapabilityProfile) or price_list_id(one.record.prices) != order.price_list:
+            continue
+        price, empty = (
+            find_price(one.record.prices, order.bundle, order.entry),
+            receipt.sequence > 0 and not receipt.tokens,
+        )
+        tokens = receipt.first_token + receipt.tokens
+        if receipt.amount_ucr != priced_ucr(price, order, tokens, receipt.end, empty=empty):
+            raise RemoteProtocolError(
+                Code.BAD_RECORD, "The receipt's amount does not follow from the order's price list."
+            )
 
 
 def run_wanted(matter: Matter) -> Run | None:

@@ -29,7 +29,7 @@ from fallow.protocol.identity import peer_key_untrusted
 from fallow.protocol.messages import VERDICT_PROTOCOL, VerdictRequest, encode_message
 from fallow.protocol.opening import Opening
 
-from .court import FEE, Court, court, earned, eventually, said, waiting
+from .court import FEE, SILENT_MS, Court, court, earned, eventually, said, waiting
 from .test_policies import EVEN, MOODY, NEVER, ODD, ask
 
 NOWHERE = "/ip4/127.0.0.1/tcp/1/p2p/"
@@ -152,8 +152,7 @@ async def what_the_payer_says_of_the_payee(at: Court) -> None:
     given = await ask(at.mesh, ODD, [away], NEVER, 20)
     contested, records = at.records(given, away)
     nowhere = (NOWHERE + away.peer_id,)
-    _, again = await at.claim(Kind.DISOWNED, contested, shown(records), away, FEE, nowhere)
-    await waiting(again)
+    _, again = await at.claim(Kind.DISOWNED, contested, shown(records), away, FEE, nowhere, answer_ms=SILENT_MS)
     decision = said(await eventually(again))
     assert (decision.outcome, decision.fee_ucr, decision.due_ucr) == (DISMISSED, 0, 0)
 
@@ -210,7 +209,7 @@ async def a_payer_that_has_lost_owes_the_fee(at: Court) -> None:
     assert (found["outcome"], found["loser"]) == (DISMISSED, contested.order.record.executor.hex())
 
     # Who never answers has lost, and owes the node its fee; the node owes it to the judges.
-    _, again = await at.claim(Kind.MISMATCHED, contested, shown(own), node, FEE)
+    _, again = await at.claim(Kind.MISMATCHED, contested, shown(own), node, FEE, answer_ms=SILENT_MS)
     decided = await eventually(again)
     assert said(decided).reason == "the accused has not answered in time"
     for _ in range(2):

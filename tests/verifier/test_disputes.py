@@ -38,6 +38,8 @@ from fallow.protocol.grounds import DRAWN
 from fallow.protocol.limits import HOLD_MS_MAX, SKEW_MS
 from fallow.protocol.opening import Opening
 from fallow.protocol.payment import Voucher
+from fallow.protocol.prices import Price, price_list_id
+from fallow.protocol.profiles import CapabilityProfile, ServedBundle
 from fallow.protocol.receipts import FINAL, Receipt
 from fallow.protocol.work import Parameters, Piece
 from fallow.verifier.case import gather
@@ -317,6 +319,52 @@ def test_a_plea_of_somebody_else_is_none() -> None:
         matter_of(scene.dispute, Shown(scene.claimed), plea, Shown())
 
 
+@pytest.mark.spec("A-30")
+def test_a_receipt_for_more_than_the_price_list_gives_is_decided_by_nobody_who_sees_the_list() -> None:
+    prices = (Price(MANIFEST.id, "generate", 10, 1, 4, 2),)
+    scene = Scene(Kind.UNPAID, says=ANSWERS)
+    scene.writer = scene.job.text(10, channel=CHANNEL.id, price_list=price_list_id(prices))
+    scene.writer.write(0, 16)
+    honest = scene.receipt = scene.writer.receipt(FINAL)
+    scene.claimed = [*scene.job.records, CHANNEL]
+    scene.opened()
+    listed = profile_of(prices)
+    dearer = sign(replace(honest.record, amount_ucr=honest.record.amount_ucr + 1), PAYEE)
+    for receipt, shown_, fits in ((honest, [listed], True), (dearer, [], True), (dearer, [listed], False)):
+        scene.receipt, scene.answered = receipt, list(shown_)
+        scene.claimed = [receipt if one.id in (honest.id, dearer.id) else one for one in scene.claimed]
+        if fits:
+            came_to(decided(scene, ""), scene, UPHELD, due=True)
+        else:
+            with pytest.raises(RemoteProtocolError) as caught:
+                decided(scene, "")
+            assert caught.value.code is Code.BAD_RECORD
+    scene.answered = [profile_of((replace(prices[0], call_ucr=11),))]  # of another list: it says nothing of this order
+    came_to(decided(scene, ""), scene, UPHELD, due=True)
+
+
+def profile_of(prices: tuple[Price, ...]) -> Signed[CapabilityProfile]:
+    served = (ServedBundle(MANIFEST.id, ("generate",), "class", 1, 1, 1),)
+    record = CapabilityProfile(
+        bytes(PAYEE.verify_key),
+        HASH,
+        1,
+        NOW_MS,
+        NOW_MS + 1000,
+        None,
+        "",
+        ("executor",),
+        (),
+        served,
+        prices,
+        1,
+        0,
+        0,
+        (),
+    )
+    return sign(record, PAYEE)
+
+
 SAYS = st.sampled_from([None, OWNS, DENIES, ANSWERS])
 
 
@@ -368,23 +416,40 @@ def test_two_of_the_three_judges_bind_both_sides() -> None:
         assert forfeited_ucr_max(lost.dispute.record, decision) == decision.withheld_ucr
 
 
-@pytest.mark.spec("P-30")
-def test_who_was_not_drawn_is_owed_nothing_however_much_it_signs() -> None:
+@pytest.mark.spec("P-29", "P-30")
+def test_each_judge_drawn_is_owed_its_part_and_nobody_else_may_sign() -> None:
     scene = Scene(Kind.UNPAID, says=ANSWERS).opened()
     decision = decided(scene, "")
     honest = bound(scene, [decision, decision])
-    strangers = [SigningKey(bytes([number]) * 32) for number in (90, 91)]
-    twice = sign(replace(decision, reason="again"), verifier_of(sorted(judges(scene.writer.order, OWNER))[0])[0])
-    more = replace(
-        honest,
-        decisions=(*(sign(decision, key) for key in strangers), *honest.decisions, twice),
-    )
     payer, payee = bytes(CLIENT.verify_key), bytes(PAYEE.verify_key)
+    assert check_decided(honest, NOW_MS) == decision_id(decision)
     parts = {signed.signer: -FEE // DRAWN for signed in honest.decisions}
-    for each in (honest, more):
-        assert check_decided(each, NOW_MS) == decision_id(decision)
-        assert dues_of(each, payee, 0, NOW_MS) == {payer: FEE, **parts}
-        assert dues_of(each, payer, 0, NOW_MS) == {payee: -FEE}
+    assert dues_of(honest, payee, 0, NOW_MS) == {payer: FEE, **parts}
+    assert dues_of(honest, payer, 0, NOW_MS) == {payee: -FEE}
+
+    owner = sorted(judges(scene.writer.order, OWNER))[0]
+    key, paper = verifier_of(owner)
+    stranger = SigningKey(b"\x5a" * 32)
+    another = sign(replace(paper.record, node=bytes(stranger.verify_key)), owner_key(JUDGES[owner]))
+    twice = sign(replace(decision, reason="again"), key)
+    for more, papers in ((sign(decision, stranger), ()), (sign(decision, stranger), (another,)), (twice, ())):
+        given_ = replace(honest, decisions=(*honest.decisions, more), mandates=(*honest.mandates, *papers))
+        with pytest.raises(RemoteProtocolError) as caught:
+            check_decided(given_, NOW_MS)
+        assert caught.value.code is Code.BAD_RECORD
+
+
+@pytest.mark.spec("P-29")
+def test_one_verifier_of_two_owners_is_one_judge() -> None:
+    scene = Scene(Kind.WRONG).opened()
+    decision = decided(scene, "its figures differ")
+    one, other = sorted(judges(scene.writer.order, OWNER))[:2]
+    _, paper = verifier_of(one)
+    lent = sign(replace(paper.record, owner=other), owner_key(JUDGES[other]))
+    given_ = replace(bound(scene, [decision]), mandates=(paper, lent))
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_decided(given_, NOW_MS)
+    assert caught.value.code is Code.UNSATISFIABLE_ASSURANCE
 
 
 @pytest.mark.spec("P-29")

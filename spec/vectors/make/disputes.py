@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import world
+from .cbor import encode
 from .cose import Envelope, Signer, hashed
 from .notation import Case, refused
-from .work import NODES, NONCE, OWNERS, Part, Work, opening_of
+from .work import BUNDLE, NODES, NONCE, OWNERS, PROMPT, Part, Work, opening_of
 from .world import CLIENT, HASH, NOW_MS, Fields
 
 _POLICY, _FEE, _AMOUNT = "adaptive:1", 12, 50
@@ -31,12 +32,19 @@ class _Matter:
     openings: list[bytes] = field(default_factory=list)
     says: Fields | None = None
     changes: Fields = field(default_factory=dict)
+    prices: list[Fields] = field(default_factory=list)
+    """The order's list, which is shown; else nobody shows it."""
 
     def __post_init__(self) -> None:
         self.channel = _channel(1)
-        self.part = self.work.text(1, channel=self.channel.id)
+        listed = {"price_list": hashed(encode(self.prices))} if self.prices else {}
+        self.part = self.work.text(1, channel=self.channel.id, **listed)
         self.window = self.receipt = self.work.window(self.part, 0, 3, "final", _AMOUNT)
         self.work.records.append(self.channel)
+        if self.prices:
+            self.answered.append(
+                NODES[1].sign("capability-profile", world.capability(node=NODES[1].key, prices=self.prices))
+            )
 
     def opened(self, *parts: Part, **changes: Any) -> _Matter:
         self.openings += [opening_of(part, **changes) for part in parts or (self.part,)]
@@ -182,6 +190,17 @@ def _of_the_payee() -> Iterator[Case]:
 
 
 def _none() -> Iterator[Case]:
+    start = _AMOUNT - PROMPT - 3 * 4
+    for words, call in (("priced", start), ("dearer", start - 1)):
+        listed = world.price(bundle=BUNDLE.id, call_ucr=call)
+        matter = _Matter("unpaid", says={}, prices=[listed]).opened()
+        about = (
+            f"The payer shows the price list of its order: {call} + {PROMPT} + 3 * 4, and the receipt says {_AMOUNT}."
+        )
+        if call == start:
+            yield Case(words, about, matter.given(""), matter.decided("upheld", _AMOUNT, 0))
+        else:
+            yield refused(words, about, matter.given(""), "bad_record")
     for record in ("channel", "order", "receipt"):
         matter = _Matter("wrong").opened()
         lost = {"channel": matter.channel, "order": matter.part.order, "receipt": matter.receipt}[record]

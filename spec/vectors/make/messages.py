@@ -60,7 +60,7 @@ MESSAGES: dict[str, Fields] = {
         "channel": _SHORT, "order": _SHORT, "receipt": _SHORT, "dispute": _SHORT, "ucr": 7, "decisions": [_SHORT],
         "mandates": [_SHORT],
     },
-    "decided": {"decision": HASH},
+    "decided": {"decision": HASH, "ucr": 7},
     "evidence": {"evidence": _SHORT},
     "noted": {"evidence": HASH},
     "rails-request": {},

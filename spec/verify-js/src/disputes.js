@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { equal, hex } from './bytes.js'
 import { lonePart } from './cases.js'
 import { HOLD_MS_MAX, SKEW_MS } from './limits.js'
+import { amountUcr, priceListId } from './prices.js'
 import { demand } from './refusal.js'
 import { checkCommitment } from './transcript.js'
 
@@ -41,7 +42,24 @@ export function matterOf(dispute, records, openings, plea) {
   const part = lonePart(order, upto, openings)
   const ends = part.receipts.some(({ id }) => equal(id, receipt.id))
   demand(ends, 'bad_record', 'the receipt does not end an unbroken chain')
+  checkAmount(order.fields, receipt.fields, all)
   return { dispute, order, receipt, plea, part, all, openings, tolerance: manifest.fields.tolerance }
+}
+
+/** Whoever shows the profile that holds the order's price list shows the price. */
+function checkAmount(order, receipt, all) {
+  const profiles = all.filter(({ record }) => record === 'capability-profile')
+  for (const { fields } of profiles.filter(({ fields }) => equal(priceListId(fields.prices), order.price_list))) {
+    const price = fields.prices.find(({ bundle, entry }) => equal(bundle, order.bundle) && entry === order.entry)
+    demand(price !== undefined, 'unknown_bundle', 'the price list has no price for it')
+    const tokens = BigInt(receipt.first_token) + BigInt(receipt.tokens)
+    const empty = BigInt(receipt.sequence) > 0n && BigInt(receipt.tokens) === 0n
+    const usage = { calls: order.calls, input_tokens: order.input_tokens }
+    usage[order.entry === 'score' ? 'checked_tokens' : 'output_tokens'] = tokens
+    const end = receipt.end === 'cancelled' && empty ? 'yielded' : receipt.end
+    const amount = BigInt(amountUcr(price, usage, order.planned_tokens, end))
+    demand(amount === BigInt(receipt.amount_ucr), 'bad_record', "the amount is not by the order's price list")
+  }
 }
 
 /** Whose claim it may be, and when. @param {any} matter @param {number} now_ms */
