@@ -22,7 +22,7 @@ from fallow.client.history import History
 from fallow.client.late import Late
 from fallow.client.settling import Settler
 from fallow.client.team import Team
-from fallow.client.telling import keep_telling, tell, tell_again
+from fallow.client.telling import Told, keep_telling, tell, tell_again
 from fallow.client.wallet import Telling, Wallet
 from fallow.node.log import wall_ms
 from fallow.node.network.mesh import open_network
@@ -141,6 +141,16 @@ async def test_who_tries_at_the_same_time_tells_it_once(tmp_path: Path) -> None:
                 nursery.start_soon(tell_again, at.desk)
         assert {(told.ucr, told.arrived) for told in found} == {(6, True)}
         assert [request.ucr for request in party.told] == [6]
+
+
+async def test_what_another_process_of_the_client_has_told_is_told(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        with closing(Wallet(at.wallet, KEY)) as wallet:
+            other, made = replace(at.desk, wallet=wallet), telling(at.nodes[0])
+            assert await tell(other, made) == Told(0, False)  # whose the channel is tells it
+            assert await tell_again(other) == []
+            assert await tell_again(at.desk) == [Told(6, True)]
+            assert await tell(other, made) == Told(6, True)
 
 
 async def test_a_wallet_that_another_holds_ends_nobody_and_loses_nothing(
