@@ -205,6 +205,10 @@ async def test_what_cannot_be_judged_or_looked_at_ends_nobody(tmp_path: Path) ->
                 history._db.execute("ALTER TABLE kept RENAME TO lost")
                 late.suspect(OWNER)
                 await late.idle()
+                again = Late(history)
+                again.suspect(OWNER)
+                nursery.start_soon(again.run, team, bundles, {})
+                await again.idle()
                 nursery.cancel_scope.cancel()
         assert late.forfeited == []
         assert channel.held_ucr(wall_ms()) == 6
