@@ -74,8 +74,11 @@ class Late:
 
     async def run(self, team: Team, bundles: Bundles, verifiers: Mapping[bytes, str]) -> None:
         """Looks until cancelled; first at what a process before this one left."""
-        for owner in self.history.owners_at_fault(team.desk.now_ms()):
-            self.suspect(owner)
+        try:
+            for owner in self.history.owners_at_fault(team.desk.now_ms()):
+                self.suspect(owner)
+        except FallowError as error:
+            logging.getLogger(__name__).warning("nobody is looked back at for now: %s", error)
         while True:
             await self._news.wait()
             self._news = trio.Event()
@@ -87,8 +90,8 @@ class Late:
                     else:
                         await self._look_at(team, bundles, self._owners.pop(0))
                 except* FallowError as group:  # of a file: what is on it stays, and is gone on with after a restart
-                    for error in group.exceptions:
-                        logging.getLogger(__name__).warning("a look back was broken off: %s", error)
+                    for each in group.exceptions:
+                        logging.getLogger(__name__).warning("a look back was broken off: %s", each)
             self._idle.set()
 
     async def _look_at(self, team: Team, bundles: Bundles, owner: bytes) -> None:

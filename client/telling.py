@@ -85,10 +85,14 @@ async def _carry_out(desk: Desk, matter: bytes) -> Told:
     """One try at a time, each at what the one before has left on disk."""
     async with desk.wallet.telling:
         telling = await desk.wallet.telling_of(matter)
-        channel = await desk.wallet.state_of(telling.channel, desk.now_ms()) if telling else None
-        if telling is None or channel is None:
-            return Told(0, False)  # the channel has ended, or another process of this client has it, and does it
-        return Told(telling.ucr or 0, True) if telling.told else await _try(desk, channel, telling)
+        if telling is None:
+            return Told(0, False)  # its channel is over
+        if telling.told:
+            return Told(telling.ucr or 0, True)
+        channel = await desk.wallet.state_of(telling.channel, desk.now_ms())
+        if channel is None:
+            return Told(0, False)  # its grace is over, or another process of this client has it, and does it
+        return await _try(desk, channel, telling)
 
 
 async def _try(desk: Desk, channel: ChannelState, telling: Telling) -> Told:

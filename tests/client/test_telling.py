@@ -22,7 +22,7 @@ from fallow.client.history import History
 from fallow.client.late import Late
 from fallow.client.settling import Settler
 from fallow.client.team import Team
-from fallow.client.telling import keep_telling, tell, tell_again
+from fallow.client.telling import Told, keep_telling, tell, tell_again
 from fallow.client.wallet import Telling, Wallet
 from fallow.node.log import wall_ms
 from fallow.node.network.mesh import open_network
@@ -143,6 +143,16 @@ async def test_who_tries_at_the_same_time_tells_it_once(tmp_path: Path) -> None:
         assert [request.ucr for request in party.told] == [6]
 
 
+async def test_what_another_process_of_the_client_has_told_is_told(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        with closing(Wallet(at.wallet, KEY)) as wallet:
+            other, made = replace(at.desk, wallet=wallet), telling(at.nodes[0])
+            assert await tell(other, made) == Told(0, False)  # whose the channel is tells it
+            assert await tell_again(other) == []
+            assert await tell_again(at.desk) == [Told(6, True)]
+            assert await tell(other, made) == Told(6, True)
+
+
 async def test_a_wallet_that_another_holds_ends_nobody_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -195,6 +205,10 @@ async def test_what_cannot_be_judged_or_looked_at_ends_nobody(tmp_path: Path) ->
                 history._db.execute("ALTER TABLE kept RENAME TO lost")
                 late.suspect(OWNER)
                 await late.idle()
+                again = Late(history)
+                again.suspect(OWNER)
+                nursery.start_soon(again.run, team, bundles, {})
+                await again.idle()
                 nursery.cancel_scope.cancel()
         assert late.forfeited == []
         assert channel.held_ucr(wall_ms()) == 6
