@@ -20,7 +20,7 @@ from fallow.node.engine.bundles import BundleStore
 from fallow.node.engine.cgroup import CGROUP
 from fallow.node.engine.confinement import LANDLOCK, LIMITS, MEASURES, MEMORY, SEALED, SECCOMP, memory_bytes
 from fallow.node.engine.engine import Engine, open_engine
-from fallow.node.engine.kept import SPEED
+from fallow.node.engine.kept import RATES, SPEED
 from fallow.node.engine.process import WorkerProcess
 from fallow.node.engine.sandbox import BUBBLEWRAP, Box, Policy, bubblewrap
 from fallow.node.engine.trial import ATTEMPTS, try_out
@@ -102,7 +102,8 @@ async def test_a_sandbox_changes_no_bit_of_an_answer(engine: Engine, tiny: Tiny,
 async def test_what_was_compiled_outside_is_used_and_not_written(bwrap: str, tiny: Tiny, tmp_path: Path) -> None:
     async with open_engine(tiny.store, [tiny.chat], log_path=tmp_path / "log") as engine:
         await sealed(engine)
-        assert [path.name for path in tiny.store.worker_cache([tiny.chat]).iterdir()] == [SPEED]
+        measured = {SPEED, RATES + tiny.store.open(tiny.chat).hash.hex()}
+        assert {path.name for path in tiny.store.worker_cache([tiny.chat]).iterdir()} == measured
 
 
 async def test_a_worker_that_is_never_idle_is_sealed_too_and_tries_no_write_from_then_on(
