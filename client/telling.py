@@ -17,7 +17,15 @@ import trio
 
 from ..node.machine import beside
 from ..protocol.channel import ChannelState
-from ..protocol.disputes import Decided, decision_id, dues_of, matter_id, read_decided_untrusted, reference_of
+from ..protocol.disputes import (
+    Decided,
+    decision_id,
+    dues_of,
+    matter_id,
+    read_decided_untrusted,
+    reference_of,
+    still_counted,
+)
 from ..protocol.errors import FallowError, LocalProtocolError, StoreError
 from ..protocol.messages import (
     DISPUTE_PROTOCOL,
@@ -147,9 +155,14 @@ async def _told(desk: Desk, channel: ChannelState, telling: Telling, where: Sequ
             reply = await _ask(desk, channel, GROUND_PROTOCOL, frame, where)
             return decode_message_untrusted(reply) == GroundReply(telling.ground.id)
         case DecidedRequest() as request:
-            request = replace(request, ucr=telling.ucr or 0)
+            decided = still_counted(read_decided_untrusted(request), desk.now_ms())
+            request = replace(
+                request,
+                ucr=telling.ucr or 0,
+                decisions=tuple(one.envelope for one in decided.decisions),
+                mandates=tuple(one.envelope for one in decided.mandates),
+            )
             reply = await _ask(desk, channel, DISPUTE_PROTOCOL, encode_message(request), where)
-            decided = read_decided_untrusted(request)
             answer, id = decode_message_untrusted(reply), decision_id(decided.decisions[0].record)
             if answer not in (DecidedReply(id, request.ucr), DecidedReply(id, 0)):
                 return False

@@ -222,6 +222,15 @@ def check_decided(decided: Decided, now_ms: int) -> bytes:
     return decision_id(decision)
 
 
+def still_counted(decided: Decided, now_ms: int) -> Decided:
+    """The same, less those whose mandate has lapsed since, if enough are left: one judge's does not spoil the others' word."""
+    drawn = judges(decided.order, decided.channel.record.payout_owner)
+    held = [one for one in decided.mandates if one.record.owner in drawn and is_verifier(one, one.record.node, now_ms)]
+    nodes = {one.record.node for one in held}
+    left = tuple(one for one in decided.decisions if one.signer in nodes)
+    return replace(decided, decisions=left, mandates=tuple(held)) if len(left) >= ENOUGH else decided
+
+
 def reimbursed_ucr(dispute: Dispute, decision: Decision) -> int:
     """What the accused owes the claimant, who owes the judges their fee: all of it, if the accused has lost."""
     return decision.fee_ucr if decision.loser == dispute.accused else 0

@@ -87,7 +87,7 @@ MESSAGES = (
     ShedExchange(bytes(32), (bytes(32),), (E,)),
     FeederRequest((bytes(32),), bytes(32), 7), FeederReply((E,), (E,)),
     DisputeRequest(E, E, b"proof", ("/ip4/192.0.2.1/tcp/4001",)), PleaReply(E), DecisionReply(E, E),
-    DisputesRequest(bytes(32)), DisputesReply((E,)), DecidedRequest(E, E, E, E, 7, (E,), (E,)), DecidedReply(bytes(32)),
+    DisputesRequest(bytes(32)), DisputesReply((E,)), DecidedRequest(E, E, E, E, 7, (E,), (E,)), DecidedReply(bytes(32), 7),
     EvidenceMessage(E), NotedMessage(bytes(32)), RailsRequest(),
     RailsReply(("ledger",), ("where",)), MeansRequest(b"means"), MeansReply(bytes(32), 7),
 )  # fmt: skip

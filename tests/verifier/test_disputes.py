@@ -31,6 +31,7 @@ from fallow.protocol.disputes import (
     forfeited_ucr_max,
     judges,
     reimbursed_ucr,
+    still_counted,
 )
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, FallowError, RemoteProtocolError
@@ -450,6 +451,20 @@ def test_one_verifier_of_two_owners_is_one_judge() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         check_decided(given_, NOW_MS)
     assert caught.value.code is Code.UNSATISFIABLE_ASSURANCE
+
+
+def test_a_mandate_that_has_lapsed_does_not_spoil_what_the_others_have_signed() -> None:
+    scene = Scene(Kind.WRONG).opened()
+    three = bound(scene, [decided(scene, "its figures differ")] * 3)
+    lapsed = three.mandates[2]
+    short = sign(replace(lapsed.record, expires_ms=NOW_MS + 1), owner_key(JUDGES[lapsed.record.owner]))
+    later = replace(three, mandates=(*three.mandates[:2], short))
+    assert still_counted(three, NOW_MS).decisions == three.decisions
+    with pytest.raises(RemoteProtocolError):
+        check_decided(later, NOW_MS + SKEW_MS + 2)
+    left = still_counted(later, NOW_MS + SKEW_MS + 2)
+    assert left.decisions == three.decisions[:2]
+    check_decided(left, NOW_MS + SKEW_MS + 2)
 
 
 @pytest.mark.spec("P-29")
