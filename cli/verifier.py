@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import trio
 from cyclopts import Parameter
@@ -27,6 +27,8 @@ from .output import needing, print_json, progress, remark
 
 LOG = "worker.log"
 DOCKET = "docket.sqlite"
+RENEW_S: Final = 3600.0
+"""Between two looks whether the judge's mandate nears its end: it lasts for a week, and is renewed a day before."""
 
 
 async def run(
@@ -65,7 +67,8 @@ async def run(
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     key, trust = load_or_create(settings.state / "node.key"), TrustList.load(settings.home)
     authority = Authority.load(settings, wall_ms())
-    mandate = current_mandate(replace(settings, roles=(VERIFIER,)), bytes(key.verify_key), authority, wall_ms())
+    judging = replace(settings, roles=(VERIFIER,))
+    mandate = current_mandate(judging, bytes(key.verify_key), authority, wall_ms())
     cids = [trust.resolve(name).cid for name in settings.bundles]
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)
@@ -95,4 +98,6 @@ async def run(
         else:
             for address in addresses:
                 remark(f"judging at {address}, for owner {owner}; Ctrl-C ends it")
-        await trio.sleep_forever()
+        while True:
+            await trio.sleep(RENEW_S)
+            arbiter.mandate = tribunal.mandate = current_mandate(judging, bytes(key.verify_key), authority, wall_ms())
