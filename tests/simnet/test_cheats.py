@@ -128,7 +128,7 @@ def test_whoever_has_a_record_is_looked_at_less_often(calm: Scenario) -> None:
 def test_a_liar_with_a_record_is_found_and_looked_back_at(calm: Scenario, tmp_path: Path) -> None:
     turned = Faults(liars=0.34, lies_after_jobs=10)
     few = replace(calm, nodes=6, load=TEXTS, duration_h=0.08, assurance=ADAPTIVE, faults=turned)
-    objected, lines = _run(few, tmp_path / "trace", 3)
+    objected, lines = _run(few, tmp_path / "trace", 4)
     assert objected == set()
     late = [line[2:] for line in lines if line[1] == "late"]
     assert sum(int(looked_at) for looked_at, _ in late) > 0
@@ -172,7 +172,7 @@ def test_two_of_one_mind_cannot_have_an_honest_checker_blamed(
 ) -> None:
     """The two confirm each other's windows, and others are tried by these: whoever has other figures for them is right."""
     blamed: list[tuple[bytes, str]] = []
-    failed, seed = Auditor.failed, 5  # in which one is tried by such a window
+    failed, seed = Auditor.failed, 3  # in which one is tried by such a window
 
     async def noting(self: Auditor, node: bytes, owner: bytes, reason: str) -> None:
         blamed.append((node, reason))

@@ -251,11 +251,16 @@ def _demand(world: World, feeder: Feeder, member: Member) -> int:
 def _draw(feeder: Feeder, member: Member) -> None:
     """It draws what it wants, as far as it may."""
     cap_w = zone_cap_w(member.orders, ZONE, wall_ms())
-    member.wants_w = member.demand_w if cap_w is None else min(member.demand_w, cap_w)
+    member.wants_w = _heeding(cap_w, member.demand_w)
     member.drawn_w = min(member.wants_w, member.allowed_w)
     feeder.note()
     if cap_w is not None:
         member.over_cap_w = max(member.over_cap_w, member.drawn_w - cap_w)
+
+
+def _heeding(cap_w: int | None, demand_w: int) -> int:
+    """What the utility lets it want."""
+    return demand_w if cap_w is None else min(demand_w, cap_w)
 
 
 def _shed(world: World, feeder: Feeder, member: Member, random: Random) -> None:
