@@ -391,7 +391,7 @@ async def test_a_program_that_is_not_listed_for_a_moment_takes_no_stop_with_it(v
 async def test_a_disk_that_hangs_keeps_no_question_from_being_asked(
     vtn: Vtn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openadr, "SAVE_S", 0.05, raising=False)
+    monkeypatch.setattr(openadr, "SAVE_S", 0.05)
     hangs, written = threading.Event(), openadr.save
 
     def save(*all_of_it: Any) -> None:
@@ -418,7 +418,7 @@ async def test_a_disk_that_hangs_keeps_no_question_from_being_asked(
 async def test_reports_that_nobody_takes_are_given_up_together(
     vtn: Vtn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openadr, "ANSWER_S", 0.2, raising=False)
+    monkeypatch.setattr(openadr, "ANSWER_S", 0.2)
     followed = Followed(tmp_path, vtn, reports=("USAGE",))
     vtn.date_s = 1_795_885_200.0
     for number in range(3):
