@@ -8,19 +8,22 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 MODELS := smollm2-135m-instruct minilm-l6 silero-vad text-direction
 
-.PHONY: demo test check bench spec install bundles clean
+.PHONY: demo test ready check bench spec install bundles clean
 .DEFAULT_GOAL := demo
 
 demo: install
 	@$(BIN)/fallow demo
 
-# Without a model (no network, say) the tests that need it are skipped, and say so.
-test: install
-	@for name in $(MODELS); do \
-	    $(BIN)/fallow bundle build $$name || echo "make test: going on without $$name; the reason stands above"; \
-	done
-	@tools/cashu.sh build/cashu || echo "make test: going on without an ecash mint; the reason stands above"
+test: ready
 	@tools/test.sh $(BIN)
+
+# Models and a mint, side by side. Without one of them (no network, say) the tests that need it are skipped, and say so.
+ready: install
+	@{ tools/cashu.sh build/cashu || echo "make: going on without an ecash mint; the reason stands above"; } & \
+	for name in $(MODELS); do \
+	    $(BIN)/fallow bundle build $$name || echo "make: going on without $$name; the reason stands above"; \
+	done; \
+	wait
 
 check: install
 	@tools/check.sh $(BIN)

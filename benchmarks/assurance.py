@@ -2,13 +2,14 @@
 
     python benchmarks/assurance.py [NAME]     a text bundle built on this machine (smollm2-135m-instruct)
     python benchmarks/assurance.py --policies     without the engine: adversaries and the bound alone
-    python benchmarks/assurance.py --costs [--rounds N]     the engine alone
+    python benchmarks/assurance.py --costs [--rounds N] [--chat]     the engine alone
+    python benchmarks/assurance.py --rates     how many windows are checked, alone
     python benchmarks/assurance.py --only "one window in 100"     these adversaries alone
 
 Costs, in processor time of the worker: whole answers of the two named workloads at 1, 8 and 16 streams side by side, and the
 check of each window by itself, of a client whom the checker has not met (no prefix is kept), through the engine. Rates: six
-honest nodes that are all new to the client, twenty answers a day each; half of the pay is held for a week. Adversaries:
-`adversaries.py`.
+honest nodes that are all new to the client, twenty answers a day each; half of the pay is held for a week, in parts.
+Adversaries: `adversaries.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -27,6 +29,7 @@ import table
 import trio
 from adversaries import Cheat, Told, World, refuted
 
+from fallow.client.wallet import CHANNEL_MS
 from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.engine.engine import Engine, open_engine
 from fallow.node.engine.messages import EngineJob
@@ -38,11 +41,16 @@ from fallow.verifier.audits import FLOOR_PPM, MILLION, Deterrence, audit_ppm, he
 STREAMS = (1, 8, 16)
 ROUNDS = 3
 NODES, ANSWERS, A_DAY = 6, 200, 20
-"""Of the rates: nodes, answers of each as a newcomer (and as many after them), and answers a day of each."""
+"""Of the rates: nodes, answers of each as a newcomer, and answers a day of each."""
 STEADY_AIM, NEW_AIM = 1.05, 1.3
+FIRST, AFTER = "first 200 answers of a newcomer", "in the quarter of a year after them"
 CROWD, DISHONEST, ASKED = 10, 2, 150
 """Of the adversaries: nodes, those of them that cheat (each of an owner of its own), and answers in one history."""
+SPARE = (0, 32, 100, 200, 1000)
+"""Tokens that a text does without: as many as it has, or five times as many."""
 DAY_MS = 24 * 3600 * 1000
+LIFE = A_DAY * CHANNEL_MS // DAY_MS
+"""Answers of each node while one channel lasts: so many come after the first, so that its beginning is among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +79,17 @@ def main() -> None:
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--policies", action="store_true", help="adversaries and the bound alone")
     part.add_argument("--costs", action="store_true", help="executor time alone")
+    part.add_argument("--rates", action="store_true", help="windows checked, without the engine")
     part.add_argument("--only", help="adversaries whose names have these words, alone")
+    parser.add_argument("--chat", action="store_true", help="of the costs, the first workload alone")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each cost")
     parser.add_argument("--histories", type=int, default=1000, help="simulated histories of each adversary")
     options = parser.parse_args()
+    if options.rates:
+        return checked()
     if not options.policies and options.only is None:
         store, bundle = jobs.installed(options.name)
-        trio.run(overhead, store, bundle, options.rounds)
+        trio.run(overhead, store, bundle, (CHAT,) if options.chat else (CHAT, LONG), options.rounds)
     if not options.costs:
         adversaries(options.histories, options.only or "")
     if not options.costs and options.only is None:
@@ -87,14 +99,15 @@ def main() -> None:
 # --- what it costs ---
 
 
-async def overhead(store: BundleStore, bundle: Bundle, rounds: int) -> None:
+async def overhead(store: BundleStore, bundle: Bundle, works: Sequence[Workload], rounds: int) -> None:
     """Prints executor time with checks over executor time without, by workload and streams."""
     table.head()
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch, "worker.log")
         async with open_engine(store, [bundle.cid], log_path=log, max_jobs=max(STREAMS)) as engine:
             await jobs.all_loaded(bundle, log)
-            for work in (CHAT, LONG):
+            await jobs.chores_done(engine)
+            for work in works:
                 await _workload(engine, bundle, work, rounds)
 
 
@@ -123,7 +136,7 @@ async def _workload(engine: Engine, bundle: Bundle, work: Workload, rounds: int)
     for streams in STREAMS:
         answer_s = median(whole[streams])
         table.row(f"- B={streams}: executor time of one answer", table.s(whole[streams]))
-        for when, found, aim in (("first 200 answers of a newcomer", new, NEW_AIM), ("after them", steady, STEADY_AIM)):
+        for when, found, aim in ((FIRST, new, NEW_AIM), (AFTER, steady, STEADY_AIM)):
             extra = sum(share * cost for share, cost in zip(found, check_s, strict=True)) / answer_s
             checked = sum(found) / len(found)
             table.row(
@@ -154,23 +167,35 @@ def worker_s() -> float:
     return float(sum(each.user + each.system for each in times))
 
 
-def rates(work: Workload) -> tuple[list[float], list[float]]:
-    """Checks of each window of an answer, on average: among the first answers of newcomers, and after them."""
+def checked() -> None:
+    """Prints how many windows are checked by the policy's code, as a share and by answer, with texts that end early, too."""
+    table.head("workload, tokens left unwritten", FIRST, AFTER, "checks of an answer: first", "after", "of its end")
+    for work in (CHAT, LONG):
+        for spare in SPARE:
+            new, steady = rates(work, spare)
+            shares = (f"{sum(found) / len(found):.2%}" for found in (new, steady))
+            checks = (f"{each:.3f}" for each in (sum(new), sum(steady), steady[-1]))
+            table.cells(f"{work.name}, {spare}", *shares, *checks)
+
+
+def rates(work: Workload, spare: int = 0) -> tuple[list[float], list[float]]:
+    """Checks of each window of an answer, on average: among the first answers of newcomers, and after them. Each text ends by
+    itself, `spare` tokens before it would have to."""
     windows, histories = len(work.ends), 5
     found: list[list[float]] = []
     for _ in range(2):
         found.append([0.0] * windows)
     for seed in range(histories):
-        world = World(Cheat("nobody", lambda _served, _random: False), seed, NODES, 0, windows, work.price_ucr)
+        world = World(Cheat("nobody", lambda _served, _random: False), seed, NODES, 0, windows, work.price_ucr, spare)
         before: list[float] = [0.0] * windows
-        for phase in range(2):
-            for _ in range(ANSWERS * NODES):
+        for phase, answers in enumerate((ANSWERS, LIFE)):
+            for _ in range(answers * NODES):
                 world.answer(DAY_MS // (A_DAY * NODES))
             told = world.told
             spots = told.spots / windows
             now = [told.checks[place] + spots for place in range(windows)]
             for place in range(windows):
-                found[phase][place] += (now[place] - before[place]) / (ANSWERS * NODES * histories)
+                found[phase][place] += (now[place] - before[place]) / (answers * NODES * histories)
             before = now
         assert world.told.honest_blamed == 0
     return found[0], found[1]
@@ -191,6 +216,12 @@ CHEATS = (
     _after(50),
     _after(10, 1 / 20),
     _after(10, 1 / 100),
+    Cheat("honest for 10 windows, then stops every answer at its beginning", lambda served, random: served >= 10,
+          stops=True),
+    Cheat("honest for 50 windows, then stops every answer at its beginning", lambda served, random: served >= 50,
+          stops=True),
+    Cheat("honest for 10 windows, then stops one answer in ten or so", lambda served, random: served >= 10
+          and random.random() < 1 / 70, stops=True),
     Cheat("a ring of a fifth of all owners: honest for 10 windows, then always", lambda served, _: served >= 10, friends=True),
     Cheat("the same ring: honest for 10 windows, then one window in 20",
           lambda served, random: served >= 10 and random.random() < 1 / 20, friends=True),
@@ -199,6 +230,13 @@ CHECKERS = (
     Cheat("a checker that agrees with everything", lambda _served, _random: False, agrees=True),
     Cheat("a checker that objects to everything", lambda _served, _random: False, objects=True),
 )
+LEAVERS = (
+    Cheat("yields every text after four tokens", lambda _began, _random: True, leaves=True),
+    Cheat("yields every other text", lambda _began, random: random.random() < 1 / 2, leaves=True),
+    Cheat("honest for 10 texts, then yields every one", lambda began, _random: began >= 10, leaves=True),
+)
+MET = 10
+"""Answers after which a client knows whom it deals with."""
 
 
 def adversaries(histories: int, words: str = "") -> None:
@@ -233,6 +271,21 @@ def adversaries(histories: int, words: str = "") -> None:
             f"{mean(after):.1f}, {after[len(after) * 99 // 100]}",
             f"{len(after)} of {DISHONEST * histories}",
             str(sum(one.honest_blamed for one in told)),
+        )
+    print()
+    table.head("executor", f"texts that each gave back: of the first {MET}, of the others", "paid for them, each text")
+    for cheat in (cheat for cheat in LEAVERS if words in cheat.name):
+        told = [history(cheat, seed) for seed in range(histories)]
+        left = [answer for one in told for answer in one.left]
+        first = sum(answer < MET for answer in left)
+        shares = (
+            count / (DISHONEST * histories * of) for count, of in ((first, MET), (len(left) - first, ASKED - MET))
+        )
+        paid_ucr = sum(one.paid_ucr for one in told) / len(left)
+        table.cells(
+            cheat.name,
+            ", ".join(f"{share:.2%}" for share in shares),
+            f"{paid_ucr:.0f} of {CHAT.prompt + 4 * CHAT.answer} ucr",
         )
 
 

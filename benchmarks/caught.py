@@ -1,11 +1,15 @@
 """Real adversaries on a real mesh: what a client that has never met them accepts, pays, and how soon it finds them.
 
-    python benchmarks/caught.py [--runs N]     needs tiny-chat (`fallow bundle build tiny-chat`)
+    python benchmarks/caught.py [--runs N] [--only ROW]     needs tiny-chat (`fallow bundle build tiny-chat`)
 
 Seven nodes of seven owners: four are honest, one lies (`testnet.adversaries.turncoat`), one is of its mind where that is
 said, and one runs int8 weights. The policy is `adaptive`. Each run is a client with a new key, which remembers nothing.
 `turned`: the node first gives it honest answers, so that it has a record and something to lose, and lies from then on;
 `newcomer`: from its first word. A run ends when the node is not dealt with any more.
+
+Then six nodes, three of which write nothing false and do not finish what they take (`closer`, `deserter`,
+`deserter-at-once`): no fault of theirs is ever proven. Each run is a new client that asks for thirty texts of whomever it
+chooses.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import jobs
 import table
@@ -44,6 +48,9 @@ RECORD = 4
 ASKED_MAX = 30
 """Answers of a node that is not found."""
 RUN_S = 300.0
+FIRST = 10
+"""Answers of one client after which it knows whom it deals with."""
+LEAVING = ("closer", "deserter", "deserter-at-once")
 PROMPTS = tuple(f"Go on with number {number}." for number in range(8))
 
 
@@ -75,20 +82,21 @@ class Told:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=18, help="of each row")
-    runs = parser.parse_args().runs
+    parser.add_argument("--only", default="", help="rows that begin with these words, alone: `liar-truncates, turned`")
+    options = parser.parse_args()
+    runs = options.runs
     jobs.installed(BUNDLE)
     began = time.perf_counter()
-    table.head(
-        "adversary", "runs, found, broken off", "windows with a lie: signed, paid when they came, that stand at the end",
-        "wrong answers accepted", "answers with a lie until found: mean, most",
-        "paid for lies, held of its pay when found", "honest nodes blamed",
-    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        trio.run(_all, Path(folder), runs)
+        leaving = any(name.startswith(options.only) for name in LEAVING)
+        if not options.only or not leaving:
+            trio.run(_all, Path(folder), runs, options.only)
+        if leaving:
+            trio.run(_leaving, Path(folder), runs)
     print(f"\nIn {time.perf_counter() - began:.0f} s.")
 
 
-async def _all(folder: Path, runs: int) -> None:
+async def _all(folder: Path, runs: int, only: str) -> None:
     owners = [bytes(load_or_create(folder / "net" / f"{n}-host" / "owner.key").verify_key) for n in range(HONEST + 3)]
     judges = {"arbiters": [owner.hex() for owner in owners[:HONEST]]}
     turncoat = {**judges, "worker_command": WORKER}
@@ -101,18 +109,82 @@ async def _all(folder: Path, runs: int) -> None:
     plans.append(NodePlan(f"{HONEST + 2}-host", "host", "quantiser", settings=judges))
     async with Testnet.start(folder / "net", plan=Plan(tuple(plans), (BUNDLE,))) as net:
         honest, (bad, _friend, quantiser) = net.nodes[:HONEST], net.nodes[HONEST:]
+        table.head(
+            "adversary", "runs, found, broken off",
+            "windows with a lie: signed, paid when they came, that stand at the end", "wrong answers accepted",
+            "answers with a lie until found: mean, most", "paid for lies, held of its pay when found",
+            "honest nodes blamed",
+        )  # fmt: skip
         clients = _Clients(folder, owners[:HONEST], net)
         true = await _true_texts(clients, honest[0])
-        for name in NAMES:
-            for honest_first in (0, RECORD):
-                told = Told()
-                for _ in range(runs):
-                    await _try(told, _run(clients, bad, seed_of(name), honest_first, true, honest, told))
-                _show(f"{name}, {'turned' if honest_first else 'newcomer'}", told)
-        told = Told()
+        rows = [(name, bad, seed_of(name), first) for name in NAMES for first in (0, RECORD)]
+        for name, node, seed, honest_first in (*rows, ("quantiser", quantiser, 0, 0)):
+            row, told = f"{name}, {'turned' if honest_first else 'newcomer'}", Told()
+            if not row.startswith(only):
+                continue
+            for _ in range(runs):
+                await _try(told, _run(clients, node, seed, honest_first, true, honest, told))
+            _show(row, told)
+
+
+@dataclass
+class Begun:
+    """What one node, or each honest one, had of all texts."""
+
+    name: str
+    first: int = 0
+    """Texts that it began, of the first of each client."""
+    later: int = 0
+    tokens: int = 0
+    paid_ucr: int = 0
+    gaps_ms: list[int] = field(default_factory=list)
+    """That readers waited when it had left, between two tokens."""
+
+
+async def _leaving(folder: Path, runs: int) -> None:
+    plans = [NodePlan(f"{n}-host", "host") for n in range(HONEST - 1)]
+    plans += [NodePlan(f"{HONEST - 1 + n}-host", "host", name) for n, name in enumerate(LEAVING)]
+    async with Testnet.start(folder / "leaving", plan=Plan(tuple(plans), (BUNDLE,))) as net:
+        clients, honest = _Clients(folder / "leaving", [], net), Begun("each of 3 honest nodes")
+        told = {node.peer_id: Begun(node.adversary) if node.adversary else honest for node in net.nodes}
+        true, wrong, broken = await _true_texts(clients, net.nodes[0]), 0, 0
         for _ in range(runs):
-            await _try(told, _run(clients, quantiser, 0, 0, true, honest, told))
-        _show("quantiser, newcomer", told)
+            async with connect(clients.bootstrap, home=clients.home()) as mesh:
+                for number in range(ASKED_MAX):
+                    prompt = PROMPTS[number % len(PROMPTS)]
+                    try:
+                        answer = await mesh.generate(BUNDLE, prompt, max_tokens=TOKENS, assurance="adaptive")
+                    except FallowError as error:
+                        print(f"a text broke: {error}", file=sys.stderr)
+                        broken += 1
+                        continue
+                    wrong += answer.text != true[prompt]
+                    _note(answer, told, number < FIRST)
+    shown = [honest, *(each for each in told.values() if each is not honest)]
+    print(f"\n{runs} clients, {ASKED_MAX} texts each: {wrong} wrong, {broken} broken off.\n")
+    table.head("node", f"texts begun: of the first {FIRST}, of the others", "tokens written, paid for each",
+               "its readers waited, median")  # fmt: skip
+    for each in shown:
+        nodes = HONEST - 1 if each is honest else 1
+        table.cells(
+            each.name,
+            f"{each.first / nodes / runs / FIRST:.1%}, {each.later / nodes / runs / (ASKED_MAX - FIRST):.1%}",
+            f"{each.tokens / nodes:.0f}, {each.paid_ucr / max(each.tokens, 1):.2f} ucr",
+            f"{median(each.gaps_ms):.0f} ms" if each.gaps_ms else "-",
+        )
+
+
+def _note(answer: Answer, told: dict[str, Begun], early: bool) -> None:
+    """Who began the text, who wrote what of it, and who was waited for."""
+    written = [receipt for receipt in answer.receipts if receipt.role == EXECUTOR]
+    began = told[answer.handovers[0].from_node if answer.handovers else written[0].executor]
+    began.first += early
+    began.later += not early
+    for receipt in written:
+        told[receipt.executor].tokens += receipt.tokens
+        told[receipt.executor].paid_ucr += receipt.paid_ucr
+    for handover in answer.handovers:
+        told[handover.from_node].gaps_ms.append(handover.gap_ms)
 
 
 class _Clients:
@@ -170,7 +242,7 @@ async def _run(
 ) -> None:
     key = peer_key_untrusted(node.peer_id)
     lies: dict[bytes, int] = {}
-    ends_early = seed == seed_of("liar-truncates")  # what it wrote before is true
+    ends_early = seed in (seed_of("liar-truncates"), seed_of("liar-stops"))  # what it wrote before is true
     with trio.fail_after(RUN_S):
         async with connect(clients.bootstrap, home=clients.home()) as mesh:
             wallet = mesh._team.desk.wallet

@@ -29,7 +29,7 @@ from fallow.node.network.seam import Provider, Stream, Validator
 from fallow.protocol.bundle import Manifest, Program, Tensor, Tolerance
 from fallow.protocol.envelope import sign
 from fallow.protocol.limits import CHUNK_BYTES
-from fallow.protocol.messages import BLOB_PROTOCOL
+from fallow.protocol.streams import BLOB_PROTOCOL
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 VALIDATOR = Validator(lambda key, value: None, lambda key, values: 0)

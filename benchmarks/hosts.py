@@ -42,9 +42,9 @@ from fallow.protocol.bundle import GENERATE, SCORE
 from fallow.protocol.envelope import sign
 from fallow.protocol.identity import WorkerKey
 from fallow.protocol.limits import WORKER_KEY_MS_MAX
-from fallow.protocol.messages import PROBE_PROTOCOL, PROFILE_PROTOCOL
 from fallow.protocol.prices import Price
 from fallow.protocol.profiles import ServedBundle
+from fallow.protocol.streams import PROBE_PROTOCOL, PROFILE_PROTOCOL
 
 BUNDLE: Final = sha256(b"a bundle that hosts only talk about").digest()
 LOOPBACK: Final = "/ip4/127.0.0.1/tcp/0"

@@ -14,6 +14,7 @@ import trio
 
 from fallow.node.config import default_home
 from fallow.node.engine.bundles import Bundle, BundleStore
+from fallow.node.engine.confinement import SEALED, SECCOMP
 from fallow.node.engine.engine import Engine
 from fallow.node.engine.messages import EngineJob
 from fallow.node.engine.sealing import PieceSealer, seal_input
@@ -109,5 +110,15 @@ async def all_loaded(bundle: Bundle, log: Path, *, starts: int = 1) -> None:
         while True:
             said = await trio.Path(log).read_text(errors="replace")
             if all(said.count(f": {each.name} in ") >= starts for each in bundle.manifest.programs):
+                return
+            await trio.sleep(0.1)
+
+
+async def chores_done(engine: Engine) -> None:
+    """The worker has nothing of its own left to do: its processor time is its jobs' from now on. (Where it is not confined,
+    nobody can tell.)"""
+    with trio.fail_after(LOADED_S_MAX):
+        while True:
+            if SEALED in engine.measures or SECCOMP not in engine.measures:
                 return
             await trio.sleep(0.1)

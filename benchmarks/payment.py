@@ -21,12 +21,14 @@ from nacl.signing import SigningKey
 
 from fallow.client.wallet import Wallet
 from fallow.node.accounts import Accounts
-from fallow.node.store import Journal
+from fallow.node.journal import Journal
 from fallow.protocol.channel import ChannelState, Party
-from fallow.protocol.claims import Claim
+from fallow.protocol.claims import Claim, claim_of
 from fallow.protocol.envelope import Signed, sign, verify_untrusted
+from fallow.protocol.limits import HELD_MAX, HOLD_MS_MAX
 from fallow.protocol.orders import JobOrder
-from fallow.protocol.payment import Voucher
+from fallow.protocol.payment import Channel, Voucher
+from fallow.protocol.prices import Price
 from fallow.protocol.receipts import OPEN, Receipt
 from fallow.protocol.work import Parameters
 from fallow.verifier.case import gather
@@ -64,8 +66,9 @@ async def _both_sides(folder: Path) -> None:
     account = await accounts.open(state.channel)
     order = sign(
         JobOrder(
-            H, "generate", Parameters(max_tokens=4096), 1, 5, 4096, H, NODE_KEY, H, H, state.channel.id, 10**6,
-            _wall_ms(), bytes(16), 1000, 1000, H, 0, 0, (), None, None,
+            H, "generate", Parameters(max_tokens=4096), 1, 5, 4096, H, NODE_KEY, H,
+            Price(H, "generate", 0, 1, 4, 0), state.channel.id, 10**6, _wall_ms(), bytes(16), 1000,
+            1000, H, 0, 0, (), None, None,
         ),
         CLIENT,
     )  # fmt: skip
@@ -95,6 +98,28 @@ async def _both_sides(folder: Path) -> None:
     await row("node: voucher checked, written and counted", lambda n: accounts.honour(account, vouchers[n]))
     wallet.close()
     journal.close()
+    await _rolling(state.channel, [receipt.id for receipt in receipts])
+
+
+async def _rolling(channel: Signed[Channel], receipts: list[bytes]) -> None:
+    """The same in memory alone where half of the pay is held for a week, ten receipts a day."""
+    payer, payee, began_ms = ChannelState(Party.PAYER, channel), ChannelState(Party.PAYEE, channel), _wall_ms()
+    vouchers: list[Signed[Voucher]] = []
+
+    def claim(number: int) -> tuple[Claim, int]:
+        now_ms = began_ms + number * HOLD_MS_MAX // 70
+        return claim_of(2, 500_000, HOLD_MS_MAX, now_ms), now_ms
+
+    async def signed(number: int) -> None:
+        vouchers.append(sign(payer.pay(receipts[number], *claim(number)), CLIENT))
+        payer.paid(vouchers[-1], claim(number)[0])
+
+    async def taken(number: int) -> None:
+        payee.receive(verify_untrusted(Voucher, vouchers[number].envelope, signer=CLIENT_KEY), *claim(number))
+
+    await row("client: voucher in seven parts counted and signed", signed)
+    await row("node: voucher in seven parts verified, checked and counted", taken)
+    assert len(vouchers[-1].record.held) == HELD_MAX - 1 and payee.latest == vouchers[-1]
 
 
 async def row(what: str, step: Step) -> None:

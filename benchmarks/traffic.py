@@ -30,8 +30,10 @@ from fallow.node.network.idle import IDLE_S, PASSING_S
 from fallow.node.network.mesh import open_network
 from fallow.node.network.table_rules import profile_rules
 from fallow.node.network.walk import FANOUT
-from fallow.protocol.messages import PROBE_PROTOCOL, PROFILE_PROTOCOL, Probe, ProfileRequest, encode_message
+from fallow.protocol.messages.codec import encode_message
+from fallow.protocol.messages.discovery import Probe, ProfileRequest
 from fallow.protocol.names import profile_key, provider_key
+from fallow.protocol.streams import PROBE_PROTOCOL, PROFILE_PROTOCOL
 from fallow.testnet.simnet.events.searching import sampled
 from fallow.testnet.simnet.traffic import INDEX_SHARE, KEYS, PARKED, RELAYS, Bytes, Expected
 
@@ -109,7 +111,7 @@ async def measured() -> Bytes:
         presence, survey = hosts.make_presence(scratch, key, node, {"announced": 0})
         server.serve(PROBE_PROTOCOL, survey.probing.answer)
         server.serve(PROFILE_PROTOCOL, presence.answer)
-        value, profile = presence._profiles.encode(), encode_message(ProfileRequest())
+        value, profile = presence._published().encode(), encode_message(ProfileRequest())
         other, bundle = profile_key(bytes(32)), provider_key(bytes(32))
         await node.get(other)
 

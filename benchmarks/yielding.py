@@ -45,7 +45,7 @@ from fallow.node.log import wall_ms
 from fallow.node.network.mesh import open_network
 from fallow.node.network.table_rules import profile_rules
 from fallow.protocol.errors import FallowError
-from fallow.protocol.messages import YieldMessage
+from fallow.protocol.messages.jobs import YieldMessage
 from fallow.protocol.work import Work
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -10,6 +10,7 @@ from cyclopts import Parameter, validators
 
 from ..protocol.codec import INTEGER_MAX
 from ..protocol.errors import Code, ConfigError
+from ..protocol.limits import PRICE_MAX_UCR
 from .environment import AsJson, Bootstrap, joined
 from .output import Json, line, print_json, printable, progress, remark, stdout
 from .proof import Keep, Openings, ReceiptsFolder, receipts_json, rejection_shown, show_proof, verdict_json
@@ -30,6 +31,14 @@ WORDS = (
     " +hedge:N has N executors race"
 )
 Assurance = Annotated[str, Parameter(help=f"How the result is checked: {WORDS}.")]
+PriceCap = Annotated[
+    int,
+    Parameter(
+        help="What an order may cost at the most, in micro-credits: the work is one, and each check of it. Of nodes that are "
+        "dearer nothing is asked. `fallow prices` says what is usual.",
+        validator=validators.Number(gte=0, lte=INTEGER_MAX),
+    ),
+]
 
 
 async def generate(
@@ -42,6 +51,7 @@ async def generate(
     top_p: Annotated[float, Parameter(help="Choose among the likeliest tokens that make up this share.")] = 1.0,
     seed: Seed = None,
     assurance: Assurance = ASSURANCE,
+    max_price: PriceCap = PRICE_MAX_UCR,
     receipts: ReceiptsFolder = None,
     openings: Openings = False,
     bootstrap: Bootstrap = None,
@@ -61,6 +71,7 @@ async def generate(
                 top_p=top_p,
                 seed=seed,
                 assurance=assurance,
+                price_max_ucr=max_price,
             )
             if json:
                 async for _ in stream:
@@ -73,7 +84,7 @@ async def generate(
     else:
         for handover in answer.handovers:
             remark(f"went on at {handover.to_node[-8:]} after {handover.gap_ms} ms: {handover.reason}")
-        show_proof(answer.verdict, answer.receipts)
+        show_proof(answer.verdict, answer.receipts, answer.notices)
     keep.save(answer.proof)
 
 
@@ -83,6 +94,7 @@ async def embed(
     /,
     *,
     assurance: Assurance = ASSURANCE,
+    max_price: PriceCap = PRICE_MAX_UCR,
     receipts: ReceiptsFolder = None,
     openings: Openings = False,
     bootstrap: Bootstrap = None,
@@ -95,7 +107,7 @@ async def embed(
     keep.prepare()
     with rejection_shown(keep, json), progress("asking the mesh"):
         async with joined(bootstrap) as mesh:
-            vectors = await mesh.embed(bundle, texts, assurance=assurance)
+            vectors = await mesh.embed(bundle, texts, assurance=assurance, price_max_ucr=max_price)
     if json:
         print_json(
             {
@@ -160,6 +172,11 @@ def _answer_json(answer: Answer, assurance: str) -> Json:
             "prompt_tokens": answer.usage.prompt_tokens,
             "completion_tokens": answer.usage.completion_tokens,
         },
+        "unpaid_ucr": answer.unpaid_ucr,
+        "notices": [
+            {"code": n.code, "message": n.message, "node": n.node, "tokens": n.tokens, "unpaid_ucr": n.unpaid_ucr}
+            for n in answer.notices
+        ],
         "handovers": [
             {"from": h.from_node, "to": h.to_node, "reason": h.reason, "gap_ms": h.gap_ms} for h in answer.handovers
         ],

@@ -37,9 +37,10 @@ def calibrate(
 ) -> int:
     """Honest windows, and those of every adversary, are judged by the bundle's tolerance; exit code 1 if it does not separate.
 
-    Honest answers are decoded, then scored in windows, by other programs than those that wrote them. The adversaries: other
-    weights sold as these (bfloat16, int8, int4, fine-tuned), the text of the int4 model scored by the full one, a truncated
-    context, another seed, temperature or top-p, the output of another prompt, a few tokens flipped, an early stop.
+    Honest answers are decoded, alone and side by side, then scored in windows, by other programs than those that wrote them.
+    The adversaries: other weights sold as these (bfloat16, int8, int4, fine-tuned), a smaller model, the text of the int4
+    model scored by the full one, a truncated context, another seed, temperature or top-p, the output of another prompt, a
+    few tokens flipped, an early stop.
     """
     with needing("models"):
         from ..models.calibrating import calibrated, republished

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..protocol.errors import Code, ConfigError
-from ..protocol.limits import CALL_INPUTS_MAX
+from ..protocol.limits import CALL_INPUTS_MAX, PRICE_MAX_UCR
 from . import array_files
-from .ask import ASSURANCE, Assurance
+from .ask import ASSURANCE, Assurance, PriceCap
 from .environment import AsJson, Bootstrap, joined
 from .output import line, print_json, progress, remark
 from .proof import Keep, Openings, ReceiptsFolder, receipts_json, rejection_shown, show_proof, verdict_json
@@ -48,6 +48,7 @@ async def call(
         ),
     ] = None,
     assurance: Assurance = ASSURANCE,
+    max_price: PriceCap = PRICE_MAX_UCR,
     receipts: ReceiptsFolder = None,
     openings: Openings = False,
     bootstrap: Bootstrap = None,
@@ -63,9 +64,11 @@ async def call(
         async with joined(bootstrap) as mesh:
             inputs = _rows(await mesh.manifest(bundle), given)
             if checkpoint is not None or len(inputs) > CALL_INPUTS_MAX:
-                batch = await mesh.batch(bundle, inputs, checkpoint=checkpoint, assurance=assurance)
+                batch = await mesh.batch(
+                    bundle, inputs, checkpoint=checkpoint, assurance=assurance, price_max_ucr=max_price
+                )
                 return _show_batch(batch, assurance, out, json=json)
-            outputs = await mesh.call(bundle, inputs, assurance=assurance)
+            outputs = await mesh.call(bundle, inputs, assurance=assurance, price_max_ucr=max_price)
     if json:
         print_json(
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,12 @@ MIB = 1024 * 1024
 
 async def chaos(
     *,
-    directory: Annotated[Path, Parameter(name="--dir", help="The run's folder, which must not have one yet.")],
+    directory: Annotated[
+        Path | None,
+        Parameter(
+            name="--dir", help="The run's folder, which must not have one yet; unless said, chaos-SEED-TIME here."
+        ),
+    ] = None,
     minutes: Annotated[float, Parameter(help="How long faults come and clients ask.")] = 10.0,
     seed: Annotated[int, Parameter(help="Of the faults, and of what is asked.")] = 0,
     rate: Annotated[float, Parameter(help="Faults a minute.")] = RATE_PER_MINUTE,
@@ -60,7 +66,7 @@ async def chaos(
     json: AsJson = False,
 ) -> int:
     """0 if nothing came out that must not: no job lost, no wrong result accepted, no credit gone, no node ended."""
-    faults = None
+    faults, directory = None, directory or Path(f"chaos-{seed}-{datetime.now():%Y-%m-%d-%H%M%S}")
     if replay:
         options, faults = running.Options.load(replay), running.recorded(replay)
     else:

@@ -99,6 +99,48 @@ COMMANDS: Final = (
         "fallow pay /ip4/192.0.2.1/tcp/4001/p2p/12D3K... 250000 --rail cashu --reference november",
     ),
     Command(
+        "balance",
+        "balance:balance",
+        "Show who owes you what, and whom you owe, by vouchers, decisions and payments.",
+        "fallow balance --state ~/car",
+    ),
+    Command(
+        "purse show",
+        "purse:show",
+        "Show the ecash at hand, its mint, and the key to which others lock yours.",
+        "fallow purse show",
+    ),
+    Command(
+        "purse fill",
+        "purse:fill",
+        "Get ecash for a Lightning payment.",
+        "fallow purse fill 5000",
+    ),
+    Command(
+        "deposit make",
+        "deposit:make",
+        "Lock ecash to a node, so that it lends you more, or to a client, so that it relies on your nodes.",
+        "fallow deposit make /ip4/192.0.2.1/tcp/4001/p2p/12D3K... 250000 --for 30d --reference spring",
+    ),
+    Command(
+        "deposit list",
+        "deposit:list_",
+        "Show deposits: how much, whose, until when, and what became of each.",
+        "fallow deposit list --state ~/car",
+    ),
+    Command(
+        "deposit back",
+        "deposit:back",
+        "Take back a deposit whose time is over.",
+        "fallow deposit back spring",
+    ),
+    Command(
+        "deposit rely",
+        "relying:rely",
+        "Rely on an owner who has locked ecash to you.",
+        "fallow deposit rely theirs.means --owner 5f0c... --least 100000",
+    ),
+    Command(
         "settle",
         "settle:settle",
         "Show who owes a node's owner what, and write down what has come in.",
@@ -359,6 +401,8 @@ GROUPS: Final = {
     "owner": "The key that is paid.",
     "node": "Lend this machine.",
     "grid": "Ask machines to draw less.",
+    "purse": "Ecash to pay with.",
+    "deposit": "Ecash that is locked until a time, as security.",
     "verifier": "Judge what others dispute.",
     "testnet": "A network of real nodes on this machine.",
 }

@@ -12,16 +12,18 @@ from cyclopts import Parameter
 from nacl.signing import SigningKey
 
 from ..client.wallet_file import channel_and_vouchers
+from ..node import private
 from ..node.config import default_home
+from ..node.durable import put
+from ..node.journal import of_receipt
 from ..node.keys import load_or_create
 from ..node.log import wall_ms
 from ..node.rails.opening import FOLDER as RAILS
 from ..node.rails.opening import open_ledger
-from ..node.store import of_receipt
 from ..node.trust import TrustList
 from ..protocol.disputes import BY_PAYER, Decided, Dispute, Kind, decision_id, share_ucr
-from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
-from ..protocol.errors import Code, ConfigError
+from ..protocol.envelope import Signed, verify_any_signer_untrusted
+from ..protocol.errors import Code, ConfigError, NetworkError, Refused
 from ..protocol.grounds import DRAWN
 from ..protocol.identity import short
 from ..protocol.orders import JobOrder
@@ -29,7 +31,7 @@ from ..protocol.payment import Channel
 from ..protocol.proofs import PROOF_BYTES_MAX, ProofFile, decode_proof_untrusted
 from ..protocol.receipts import Receipt
 from ..protocol.records import identify_untrusted
-from .environment import AsJson, Bootstrap, bootstrap_addresses, hex_of_32, usable
+from .environment import AsJson, Bootstrap, bootstrap_addresses, hex_of_32, state_given, usable
 from .output import line, needing, print_json, printable, progress, remark
 
 if TYPE_CHECKING:
@@ -52,7 +54,9 @@ async def dispute(
     proof: Annotated[
         Path | None, Parameter(help="Of a client: the proof of the answer, kept by `--receipts NAME.proof --openings`.")
     ] = None,
-    state: Annotated[Path | None, Parameter(help="Of a node's owner: the node's state directory.")] = None,
+    state: Annotated[
+        Path | None, Parameter(help="Of a node's owner: the node's state directory, or its folder.")
+    ] = None,
     fee: Annotated[
         int, Parameter(help="For three judges, in micro-credits, a third each: whoever is wrong bears it.")
     ] = 0,
@@ -72,8 +76,7 @@ async def dispute(
     still answer, the command says for how long: repeat it then.
     """
     with needing("node"):
-        from ..client.contesting import bring, claim, tell
-        from ..client.telling import Told
+        from ..client.contesting import bring, claim
         from ..node.network.mesh import open_network
         from ..node.network.table_rules import profile_rules
     if fee % DRAWN:
@@ -88,6 +91,7 @@ async def dispute(
         contested, records, openings = _of_proof(proof, id, home)
     else:
         assert state is not None
+        state = state_given(state)
         key = load_or_create(state / "node.key")
         contested, records, openings = _of_journal(state, id, home)
     whole = ProofFile(tuple(one.envelope for one in records.values()), openings).encode()
@@ -101,24 +105,38 @@ async def dispute(
     with progress("before the judges"):
         async with open_network(secrets.token_bytes(32), [], join, profile_rules(wall_ms), mode="client") as network:
             verifiers, where = TrustList.load(home).verifiers, tuple(at or ())
-            decided = await bring(network, verifiers, contested, made, whole, wall_ms(), addresses=where)
+            decided = await bring(network, verifiers, contested, made, whole, key, wall_ms(), addresses=where)
             for signed in decided.decisions:
                 _keep(home, f"decision-{signed.id.hex()}.cose", signed.envelope)
+            why_not = ""
             if proof is not None:
                 told = await _take_off(home, key, network, where, decided)
             else:
-                told = Told(0, bool(at) and await tell(network, where, decided))
-    _say(decided, told, as_json=json)
+                told, why_not = await _tell(network, where, decided)
+    _say(decided, told, why_not, as_json=json)
+
+
+async def _tell(network: Network, where: tuple[str, ...], decided: Decided) -> tuple[Told, str]:
+    """Whether the node has on disk what was decided, and why not: that takes nothing from the decision."""
+    from ..client.contesting import tell
+    from ..client.telling import Told
+
+    try:
+        return Told(0, bool(where) and await tell(network, where, decided)), ""
+    except (Refused, NetworkError) as error:
+        return Told(0, False), error.message
 
 
 async def _take_off(home: Path, key: SigningKey, network: Network, where: tuple[str, ...], decided: Decided) -> Told:
     """What the payer may take off what it holds is forfeited, by this process unless another one has the channel now."""
     from ..client.contesting import take_off
-    from ..client.execution import Desk
+    from ..client.desk import Desk
     from ..client.settling import Settler
     from ..client.wallet import Wallet
+    from ..client.wallet_books import wallet_books
 
-    with closing(Wallet(home / "wallet.db", key)) as wallet, closing(open_ledger(home / RAILS, key)) as ledger:
+    books = wallet_books(home / "wallet.db", bytes(key.verify_key))
+    with closing(Wallet(home / "wallet.db", key)) as wallet, closing(open_ledger(home / RAILS, key, books)) as ledger:
         desk = Desk(network, wallet, Settler(network, wallet.confirmed), key, wall_ms, ledger=ledger)
         told = await take_off(desk, where, decided)
         await desk.settler.flush()
@@ -132,14 +150,14 @@ def _begun(home: Path, kind: str, id: bytes, whole: bytes) -> tuple[bytes, Signe
         envelope, whole = path.read_bytes(), path.with_suffix(".proof").read_bytes()
     except OSError:
         return None
-    return whole, verify_untrusted(Dispute, envelope, signer=claimed_signer_untrusted(envelope))
+    return whole, verify_any_signer_untrusted(Dispute, envelope)
 
 
 def _keep(home: Path, name: str, content: bytes) -> None:
     folder = home / FOLDER
     with usable("FALLOW_HOME", folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / name).write_bytes(content)
+        private.folder(folder)
+        put(folder / name, content)
 
 
 def _of_proof(path: Path, receipt: bytes, home: Path) -> _Claim:
@@ -183,7 +201,7 @@ def _contested(records: Mapping[bytes, Signed[Any]], receipt: bytes) -> Conteste
     return Contested(channel, order, records[receipt])
 
 
-def _say(decided: Decided, told: Told, *, as_json: bool) -> None:
+def _say(decided: Decided, told: Told, why_not: str, *, as_json: bool) -> None:
     decision = decided.decisions[0].record
     part_ucr = share_ucr(decision.fee_ucr)
     if as_json:
@@ -200,6 +218,7 @@ def _say(decided: Decided, told: Told, *, as_json: bool) -> None:
                 "forfeited_ucr": told.ucr,
                 "each_judge_ucr": part_ucr,
                 "told": told.arrived,
+                "why_not_told": why_not,
             }
         )
         return
@@ -212,7 +231,9 @@ def _say(decided: Decided, told: Told, *, as_json: bool) -> None:
     if part_ucr:
         judges = ", ".join(short(signed.signer) for signed in decided.decisions)
         remark(f"You owe {part_ucr} ucr to each judge ({judges}): `fallow pay`.")
-    if not told.arrived:
+    if why_not:
+        remark(f"The node has not taken it: {printable(why_not)} Repeat the command to tell it again.")
+    elif not told.arrived:
         remark(
             "The node does not know it yet: say where it is with `--at ADDRESS`. A client that runs tells it again by itself."
         )

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
-from ..node import store, whatif
+from ..node import whatif
+from ..node.earnings import Earning
+from ..node.earnings import earnings as earned
 from ..node.income import Income, by_day, by_month, local_day, total
 from ..node.log import wall_ms
-from ..node.store import Earning
 from ..node.whatif import Answer
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import cid
-from .environment import AsJson, state_of
+from .environment import AsJson, State, state_given
 from .output import Json, line, print_json, remark, table
 
 DAYS_MAX: Final = 3660
@@ -25,7 +25,7 @@ WHAT_IF_DAYS: Final = 31
 
 def earnings(
     *,
-    state: Annotated[Path, Parameter(help="The node's state directory.")],
+    state: State,
     by: Annotated[Literal["receipt", "day", "month"], Parameter(help="What each line is of.")] = "receipt",
     what_if: Annotated[
         tuple[str, ...],
@@ -43,9 +43,7 @@ def earnings(
 
     With `--what-if`, the readings that the node has kept go through the policy again, under other preferences.
     """
-    if not state.is_dir():
-        raise ConfigError(Code.BAD_CONFIG, f"There is no state directory {state}; `state` in node.toml names it.")
-    state = state_of(state)
+    state = state_given(state)
     if days is not None and not 0 < days <= DAYS_MAX:
         raise ConfigError(Code.BAD_CONFIG, f"--days: say one to {DAYS_MAX} days.")
     today = local_day(wall_ms())
@@ -53,7 +51,7 @@ def earnings(
         found = whatif.ask(state, whatif.parsed(what_if), today + 1 - (days or WHAT_IF_DAYS))
         print_json(_asked_json(found)) if json else _print_answer(found)
     elif by == "receipt" and days is None:
-        _print_receipts(store.earnings(state), json)
+        _print_receipts(earned(state), json)
     else:
         sums = by_day(state, 0 if days is None else today + 1 - days)
         _print_sums(by_month(sums) if by == "month" else sums, json)

@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import trio
 from cyclopts import Parameter
@@ -114,6 +114,18 @@ def _names_a_peer(address: str) -> bool:
     except RemoteProtocolError:
         return False
     return bool(found) and where.startswith("/")
+
+
+State: TypeAlias = Annotated[
+    Path, Parameter(help="The node's state directory, or its folder, as `fallow node init` makes both.")
+]
+
+
+def state_given(folder: Path) -> Path:
+    """The node's state directory, as a person names it. Raises `ConfigError(bad_config)` if there is none."""
+    if not folder.is_dir():
+        raise ConfigError(Code.BAD_CONFIG, f"There is no state directory {folder}; `state` in node.toml names it.")
+    return state_of(folder)
 
 
 def state_of(folder: Path) -> Path:

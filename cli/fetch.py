@@ -86,13 +86,13 @@ class _Shown:
 
     def __call__(self, now: Progress) -> None:
         if not now.bytes_total or now.stage != "fetching":
-            self.show(f"{self._name}: {now.stage}", None)
+            self.show(f"{self._name}: {now.stage}{now.waits}", None)
             return
         self.done_mib = now.bytes_done / MIB
         self._began = self._began or (time.monotonic(), self.done_mib)
         rate = (self.done_mib - self._began[1]) / max(1e-3, time.monotonic() - self._began[0])
         wrong = f", {now.wrong_chunks} wrong chunks" if now.wrong_chunks else ""
-        said = f"{self.done_mib:.1f} of {now.bytes_total / MIB:.1f} MiB, {rate:.1f} MiB/s from {now.sources}{wrong}"
+        said = f"{self.done_mib:.1f} of {now.bytes_total / MIB:.1f} MiB, {rate:.1f} MiB/s from {now.sources}{wrong}{now.waits}"
         self.show(f"{self._name}: {said}", now.bytes_done / now.bytes_total)
 
 

@@ -7,9 +7,11 @@ from functools import partial
 from typing import Annotated
 
 import trio
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
+from ..protocol.codec import INTEGER_MAX
 from ..protocol.errors import Code, ConfigError
+from ..protocol.limits import PRICE_MAX_UCR
 from .ask import ASSURANCE, WORDS
 from .environment import Bootstrap, cancel_when_terminated, joined
 from .output import print_json, progress, remark
@@ -21,6 +23,13 @@ async def gateway(
     assurance: Annotated[
         str, Parameter(help=f"For requests without an X-Fallow-Assurance header: {WORDS}.")
     ] = ASSURANCE,
+    max_price: Annotated[
+        int,
+        Parameter(
+            help="What an order may cost at the most, in micro-credits. An X-Fallow-Max-Price header may lower it.",
+            validator=validators.Number(gte=0, lte=INTEGER_MAX),
+        ),
+    ] = PRICE_MAX_UCR,
     bootstrap: Bootstrap = None,
     json: Annotated[bool, Parameter(help="When it serves, print one JSON object with its URL.")] = False,
 ) -> None:
@@ -38,7 +47,9 @@ async def gateway(
         nursery.start_soon(cancel_when_terminated, nursery.cancel_scope)
         with progress("joining the mesh"):
             mesh = await stack.enter_async_context(joined(bootstrap))
-        urls: list[str] = await nursery.start(partial(serve, mesh, listener, assurance=default))
+        urls: list[str] = await nursery.start(
+            partial(serve, mesh, listener, assurance=default, price_max_ucr=max_price)
+        )
         if json:
             print_json({"url": f"{urls[0]}/v1"})
         else:

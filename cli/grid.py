@@ -16,7 +16,7 @@ from ..node.config import default_home
 from ..node.grid.gossip import publish
 from ..node.keys import load
 from ..node.log import wall_ms
-from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from ..protocol.envelope import Signed, sign, verify_any_signer_untrusted
 from ..protocol.errors import Code, ConfigError
 from ..protocol.grid import ShedOrder
 from ..protocol.limits import SHED_BYTES_MAX, WATTS_MAX
@@ -79,8 +79,8 @@ async def publish_file(
     """The order is with those who trust its key: it may have been signed on a machine that has no network."""
     with usable("ORDER", order), order.open("rb") as stream:
         envelope = stream.read(SHED_BYTES_MAX + 1)
-    signer = claimed_signer_untrusted(envelope, bytes_max=SHED_BYTES_MAX)
-    return await _told(verify_untrusted(ShedOrder, envelope, signer=signer), bootstrap, json)
+    signed = verify_any_signer_untrusted(ShedOrder, envelope, bytes_max=SHED_BYTES_MAX)
+    return await _told(signed, bootstrap, json)
 
 
 async def _told(order: Signed[ShedOrder], bootstrap: str | None, as_json: bool) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..node.books import Credit, Statement
-from ..node.store import Fee, Payment
+from ..node.paid import Fee, Payment
 from ..protocol.identity import cid
 
 COMMODITY = "FCR"

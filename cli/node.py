@@ -13,10 +13,8 @@ from ..node import control
 from ..node.page.shortcut import shortcut
 from ..node.wish import PAUSE_S_MAX
 from ..protocol.errors import Code, ConfigError
-from .environment import AsJson, state_of
+from .environment import AsJson, State, state_of
 from .output import Json, line, needing, print_json
-
-State = Annotated[Path, Parameter(help="The node's state directory.")]
 
 
 def run(

@@ -12,13 +12,13 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from ..protocol.checks import Standing
-from ..protocol.errors import Code, ConfigError
+from ..protocol.errors import REGISTRY, Code, ConfigError
 from ..protocol.identity import peer_id, short
 from .environment import usable
-from .output import Json, print_json, printable, remark, stderr
+from .output import Json, line, print_json, printable, remark, stderr
 
 if TYPE_CHECKING:
-    from ..client import PaidReceipt, Proof
+    from ..client import Notice, PaidReceipt, Proof
     from ..protocol.checks import Verdict
 
 ReceiptsFolder = Annotated[
@@ -39,8 +39,8 @@ Openings = Annotated[
 ]
 
 
-def show_proof(verdict: Verdict | None, receipts: Sequence[PaidReceipt]) -> None:
-    """Verdict, objections and receipts are on stderr."""
+def show_proof(verdict: Verdict | None, receipts: Sequence[PaidReceipt], notices: Sequence[Notice] = ()) -> None:
+    """Verdict, objections, receipts and what the user should know are on stderr."""
     if verdict is None:
         remark("not checked (assurance none)")
     else:
@@ -59,6 +59,9 @@ def show_proof(verdict: Verdict | None, receipts: Sequence[PaidReceipt]) -> None
             f"receipt {paid.signed.id.hex()[:8]}  {paid.role:<8} {paid.executor[-8:]}  owner {paid.owner[:8]}  "
             f"{paid.entry} {paid.tokens} tokens, paid {paid.paid_ucr} of {paid.amount_ucr} ucr"
         )
+    for notice in notices:
+        line(f"notice: {notice.message} [{notice.code}]", console=stderr)
+        line(f"  {REGISTRY[notice.code].advice}", console=stderr)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,16 @@ from typing import Annotated
 from blake3 import blake3
 from cyclopts import Parameter
 
+from ..node.debts import Debt, debts
+from ..node.journal import Journal
 from ..node.keys import load
+from ..node.paid import Payment
 from ..node.rails.bank import transfer_id
-from ..node.rails.opening import BANK
-from ..node.store import Debt, Journal, Payment, debts
+from ..node.rails.opening import BANK, LEDGER
 from ..protocol.codec import encode
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import short
-from .environment import AsJson, hex_of_32
+from .environment import AsJson, State, hex_of_32, state_given
 from .output import Json, line, print_json, remark, table
 
 MANUAL = "manual"
@@ -29,7 +31,7 @@ def settle(
     ucr: int = 0,
     /,
     *,
-    state: Annotated[Path, Parameter(help="The node's state directory.")],
+    state: State,
     reference: Annotated[
         str, Parameter(help="What names the payment for you, as on the bank's statement: counted once.")
     ] = "",
@@ -38,8 +40,7 @@ def settle(
     json: AsJson = False,
 ) -> None:
     """Without a payer, what each owes; with one, so many micro-credits have come in from them. The node may be running."""
-    if not state.is_dir():
-        raise ConfigError(Code.BAD_CONFIG, f"There is no state directory {state}; `state` in node.toml names it.")
+    state = state_given(state)
     if payer is not None:
         _take(
             state,
@@ -64,6 +65,8 @@ def _take(state: Path, payer: bytes, ucr: int, reference: str, rail: str, fee: i
         raise ConfigError(
             Code.BAD_CONFIG, "A payment is of at least one micro-credit, and its fee no more than all of it."
         )
+    if rail == LEDGER:
+        raise ConfigError(Code.BAD_CONFIG, "A set-off is counted when it is taken (`fallow pay`), and never by hand.")
     if not reference.strip():
         raise ConfigError(Code.BAD_CONFIG, "Say by `--reference` which payment this is: the same one is counted once.")
     if not any(row.payer == payer for row in debts(state)):

@@ -13,12 +13,12 @@ from cyclopts import Parameter
 
 from ..node.books import Credit, Statement, as_map, period_of
 from ..node.books import statement as read
-from ..node.store import Fee, Payment
+from ..node.paid import Fee, Payment
 from ..protocol.disputes import reference_of
 from ..protocol.errors import Code, ConfigError
 from ..protocol.identity import cid, short
 from . import ledger_text, tax
-from .environment import AsJson
+from .environment import AsJson, State, state_given
 from .output import Json, line, print_json, remark, table
 
 COLUMNS = (
@@ -30,7 +30,7 @@ WATT_HOURS_MAX = 10**12
 
 def statement(
     *,
-    state: Annotated[Path, Parameter(help="The node's state directory.")],
+    state: State,
     month: Annotated[str | None, Parameter(help="As 2026-11, in UTC.")] = None,
     year: Annotated[str | None, Parameter(help="As 2026, in UTC: one row for each payer.")] = None,
     energy_wh: Annotated[
@@ -48,8 +48,7 @@ def statement(
     running."""
     if (month is None) == (year is None) or sum((csv, hledger, beancount, json, columns is not None)) > 1:
         raise ConfigError(Code.BAD_CONFIG, "Say --month or --year, and one form of what is to come out.")
-    if not state.is_dir():
-        raise ConfigError(Code.BAD_CONFIG, f"There is no state directory {state}; `state` in node.toml names it.")
+    state = state_given(state)
     if (columns is None) != (out is None) or (columns is not None and year is None):
         raise ConfigError(Code.BAD_CONFIG, "A tax form is of a --year, and needs --columns and --out.")
     found = read(state, period_of(month or year or ""), _energy_ucr(energy_wh, kwh_ucr))

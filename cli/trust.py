@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..node.config import default_home
-from ..node.trust import FILE_NAME, TrustList
+from ..node.trust import TrustList, extend
 from ..protocol.errors import Code, ConfigError, RemoteProtocolError
 from ..protocol.identity import cid_hash_untrusted
 from .environment import AsJson, usable_home
@@ -78,13 +78,14 @@ def _append(name: str, text: str) -> Path:
     """The entry of this name stands at the list's end."""
     if not name or len(name.encode()) > 64 or not name.isprintable():
         raise ConfigError(Code.BAD_CONFIG, "--name must be 1 to 64 printable characters.")
-    path = default_home() / FILE_NAME
-    TrustList.load(default_home())  # do not write behind what cannot be read
+    home = default_home()
+
+    def entry() -> str:
+        TrustList.load(home)  # do not write behind what cannot be read
+        return text
+
     with usable_home():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
-    return path
+        return extend(home, entry)
 
 
 def _require_cid(cid: str) -> None:

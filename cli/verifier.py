@@ -5,30 +5,31 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import trio
 from cyclopts import Parameter
 
+from ..node import private
 from ..node.accounts import Accounts
 from ..node.config import load
+from ..node.journal import Journal
 from ..node.keys import load_or_create
 from ..node.log import wall_ms
-from ..node.mandates import Authority, current_mandate
+from ..node.mandates import Authority, current_mandate, keep_current
 from ..node.paying import Paying
+from ..node.rails.journal_books import journal_books
 from ..node.rails.opening import FOLDER, open_rails
-from ..node.store import Journal
 from ..node.trust import TrustList
+from ..protocol.envelope import Signed
 from ..protocol.errors import Code, ConfigError
-from ..protocol.identity import VERIFIER, cid_hash_untrusted
-from ..protocol.messages import DISPUTE_PROTOCOL, MEANS_PROTOCOL, VERDICT_PROTOCOL
+from ..protocol.identity import VERIFIER, Mandate, cid_hash_untrusted
+from ..protocol.streams import DISPUTE_PROTOCOL, MEANS_PROTOCOL, VERDICT_PROTOCOL
 from .environment import cancel_when_terminated
 from .output import needing, print_json, progress, remark
 
 LOG = "worker.log"
 DOCKET = "docket.sqlite"
-RENEW_S: Final = 3600.0
-"""Between two looks whether the judge's mandate nears its end: it lasts for a week, and is renewed a day before."""
 
 
 async def run(
@@ -64,7 +65,8 @@ async def run(
         raise ConfigError(
             Code.BAD_CONFIG, "Setting `bundles`: a verifier runs work again, and needs the bundles for it."
         )
-    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private.from_now_on()
+    private.folder(settings.state)
     key, trust = load_or_create(settings.state / "node.key"), TrustList.load(settings.home)
     authority = Authority.load(settings, wall_ms())
     judging = replace(settings, roles=(VERIFIER,))
@@ -86,7 +88,8 @@ async def run(
         stack.callback(journal.close)
         accounts = Accounts(journal, wall_ms)
         rails = stack.enter_context(ExitStack())
-        paying = Paying(open_rails(settings.rails, settings.state / FOLDER, key, rails), accounts)
+        books = journal_books(settings.state)
+        paying = Paying(open_rails(settings.rails, settings.state / FOLDER, key, rails, books), accounts)
         network.serve(MEANS_PROTOCOL, paying.answer)
         tribunal = Tribunal(
             key, mandate, engine, arbiter.bundles, docket, network, wall_ms, accounts, paying.owe, answer_s * 1000, fee
@@ -98,6 +101,8 @@ async def run(
         else:
             for address in addresses:
                 remark(f"judging at {address}, for owner {owner}; Ctrl-C ends it")
-        while True:
-            await trio.sleep(RENEW_S)
-            arbiter.mandate = tribunal.mandate = current_mandate(judging, bytes(key.verify_key), authority, wall_ms())
+
+        def give(mandate: Signed[Mandate]) -> None:
+            arbiter.mandate = tribunal.mandate = mandate
+
+        await keep_current(judging, bytes(key.verify_key), authority, wall_ms, give)

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from ..protocol.checks import Verdict
 from ..protocol.envelope import Signed
-from ..protocol.errors import Code, FallowError, RemoteProtocolError, StoreError
+from ..protocol.errors import Code, ConfigError, FallowError, RemoteProtocolError, StoreError
 from ..protocol.evidence import Evidence
 from ..protocol.identity import cid, peer_id
 from ..protocol.limits import MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX
@@ -80,7 +80,11 @@ def verify(
     if recheck:
         from .recheck import recheck as run_again
 
-        reruns = run_again(known.values(), openings)
+        try:
+            reruns = run_again(known.values(), openings)
+        except ConfigError:
+            if all(one.problem is None for one in checked):
+                raise  # else what is wrong with the files is what to say: it is why there is nothing to run
     valid = all(c.problem is None for c in checked) and not any(again.objection for again in reruns)
     if json:
         said: dict[str, Json] = {"valid": valid, "files": [_as_json(c) for c in checked]}

@@ -3,8 +3,23 @@
 Importing this loads neither jax nor numpy nor, until it connects, libp2p.
 """
 
-from .answers import Answer, Batch, Chunk, Embeddings, Handover, NodeView, Outputs, PaidReceipt, Proof, Rejected, Usage
-from .mesh import Mesh, TextStream, connect
+from .answers import (
+    Answer,
+    Batch,
+    Chunk,
+    Embeddings,
+    Handover,
+    NodeView,
+    Notice,
+    Outputs,
+    PaidReceipt,
+    Proof,
+    Rejected,
+    Usage,
+)
+from .joining import connect
+from .mesh import Mesh
+from .stream import TextStream
 from .tokenizer import ChatMessage
 
 __all__ = [
@@ -16,6 +31,7 @@ __all__ = [
     "Handover",
     "Mesh",
     "NodeView",
+    "Notice",
     "Outputs",
     "PaidReceipt",
     "Proof",

@@ -67,6 +67,22 @@ class Handover:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the user of a result should know, though the result is there."""
+
+    code: Code
+    """Stable, as that of an error."""
+    message: str
+    """For people."""
+    node: str
+    """Peer id of the node that it is about."""
+    tokens: int
+    """Of the text, those that it is about."""
+    unpaid_ucr: int
+    """What they come to at the order's price: not paid, and not owed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """Every signed record behind a result."""
 
@@ -127,6 +143,13 @@ class Answer:
     """Of up to 32 tokens each, for which an executor signed; 0 with assurance `none`."""
     checked: int = 0
     """Those of them that were checked by other owners."""
+    notices: tuple[Notice, ...] = ()
+    """With assurance `none`: whose tokens of the text no receipt covers."""
+
+    @property
+    def unpaid_ucr(self) -> int:
+        """What the tokens of the text that no receipt covers come to: not paid, and not owed."""
+        return sum(notice.unpaid_ucr for notice in self.notices)
 
     def save(self, folder: Path | str, *, openings: bool = False) -> list[Path]:
         """As `Proof.save`."""

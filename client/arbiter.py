@@ -22,15 +22,9 @@ from ..protocol.envelope import Signed, sign
 from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.grounds import committee
 from ..protocol.identity import EXECUTOR, Mandate
-from ..protocol.limits import TEXT_BYTES_MAX
-from ..protocol.messages import (
-    Message,
-    RefuseMessage,
-    VerdictReply,
-    VerdictRequest,
-    decode_message_untrusted,
-    encode_message,
-)
+from ..protocol.messages.assurance import VerdictReply, VerdictRequest
+from ..protocol.messages.codec import Message, decode_message_untrusted, encode_message
+from ..protocol.messages.refusals import refusal
 from ..protocol.opening import Opening, decode_opening_untrusted
 from ..protocol.policy import Policy
 from ..protocol.proofs import decode_proof_untrusted
@@ -73,8 +67,7 @@ class Arbiter:
             self.signed += 1
         except FallowError as error:
             self.refused += 1
-            retry_ms = error.retry_after_ms if isinstance(error, Refused) else 0
-            reply = RefuseMessage(str(error.code), error.message[: TEXT_BYTES_MAX // 4], retry_ms)
+            reply = refusal(error)
         await stream.send(encode_message(reply))
 
     async def answer_untrusted(self, frame: bytes) -> VerdictReply:

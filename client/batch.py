@@ -17,6 +17,7 @@ import trio
 from blake3 import blake3
 
 from ..node.machine import beside
+from ..node.private import database
 from ..node.transaction import transaction
 from ..protocol.bundle import Manifest
 from ..protocol.codec import encode
@@ -75,10 +76,7 @@ class Done:
         if self.path is None:
             return
         try:
-            new = not self.path.exists()
-            with closing(sqlite3.connect(self.path, isolation_level=None)) as db:
-                if new:
-                    self.path.chmod(0o600)  # results are the caller's own
+            with closing(database(self.path)) as db:  # results are the caller's own
                 db.execute("CREATE TABLE IF NOT EXISTS batch (identity BLOB PRIMARY KEY) STRICT")
                 db.execute("CREATE TABLE IF NOT EXISTS parts (first INTEGER PRIMARY KEY, piece BLOB NOT NULL) STRICT")
                 known = [identity for (identity,) in db.execute("SELECT identity FROM batch")]
@@ -102,7 +100,7 @@ class Done:
         """The part is done, and in the file. Raises `StoreError`."""
         if self.path is not None:
             try:
-                with closing(sqlite3.connect(self.path, isolation_level=None)) as db, transaction(db):
+                with closing(database(self.path)) as db, transaction(db):
                     db.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (part.first, piece.encode()))
             except sqlite3.Error as error:
                 raise StoreError(Code.STORE_FULL, f"The checkpoint {self.path} cannot be written: {error}.") from None

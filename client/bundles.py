@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import trio
 
@@ -19,7 +20,9 @@ from ..protocol.envelope import Signed, verify_untrusted
 from ..protocol.errors import Code, NetworkError, Refused, RemoteProtocolError, StoreError
 from ..protocol.identity import cid_hash_untrusted, content_hash
 from ..protocol.limits import MANIFEST_BYTES_MAX
-from ..protocol.messages import BLOB_PROTOCOL, BlobReply, BlobRequest, decode_message_untrusted, encode_message
+from ..protocol.messages.codec import decode_message_untrusted, encode_message
+from ..protocol.messages.discovery import BlobReply, BlobRequest
+from ..protocol.streams import BLOB_PROTOCOL
 from .discovery import Node
 from .tokenizer import Tokenizer
 
@@ -134,7 +137,15 @@ class Bundles:
         return content if content and content_hash(content) == wanted else None
 
     def _keep(self, wanted: bytes, content: bytes) -> None:
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        partial = self._blobs / f"{wanted.hex()}.{os.getpid()}"
-        partial.write_bytes(content)
-        partial.rename(self._blobs / wanted.hex())
+        """It is here the next time, unless the disk takes no more: then it is fetched again."""
+        with suppress(OSError):
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            # A name of its own: jobs side by side, and other processes, may be keeping the same just now.
+            with NamedTemporaryFile(dir=self._blobs, delete=False) as scratch:
+                path = Path(scratch.name)
+                try:
+                    scratch.write(content)
+                    scratch.flush()
+                    path.replace(self._blobs / wanted.hex())
+                finally:
+                    path.unlink(missing_ok=True)

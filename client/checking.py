@@ -12,7 +12,7 @@ from ..protocol.policy import COMMITTEE, Policy, draw
 from ..protocol.receipts import Receipt
 from ..protocol.work import Parameters, Work
 from ..verifier.quorum import Check, Judgement, Member, Standings, Window, judge_window
-from .execution import Request
+from .ordering import Request
 from .panel import Panel, Place, open_panel
 from .scheduler import Need
 from .team import Team

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
@@ -19,40 +19,42 @@ from ..protocol.disputes import (
     Decided,
     Decision,
     Dispute,
+    Hearing,
     Kind,
     Plea,
     check_decided,
+    contradict,
     decision_id,
     forfeited_ucr_max,
     judges,
     matter_id,
+    plea_untrusted,
 )
-from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from ..protocol.envelope import Signed, sign, verify_any_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.grounds import ENOUGH, is_verifier
 from ..protocol.identity import Mandate, content_hash, peer_key_untrusted
-from ..protocol.messages import (
-    DISPUTE_PROTOCOL,
+from ..protocol.messages.assurance import (
     DecidedReply,
     DecidedRequest,
     DecisionReply,
     DisputeRequest,
     DisputesReply,
     DisputesRequest,
-    Message,
-    RefuseMessage,
-    decode_message_untrusted,
-    encode_message,
+    PleaReply,
 )
+from ..protocol.messages.codec import Message, decode_message_untrusted, encode_message
+from ..protocol.messages.refusals import RefuseMessage, refused
 from ..protocol.opening import Opening
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel
 from ..protocol.proofs import ProofFile
 from ..protocol.receipts import Receipt
+from ..protocol.streams import DISPUTE_PROTOCOL
 from . import telling
-from .execution import Desk
+from .desk import Desk
 from .telling import Told
-from .wallet import Telling
+from .wallet_tellings import Telling
 
 JUDGE_S: Final = 60.0
 """For a judge's answer: it runs the work again, beside whatever else it does."""
@@ -97,36 +99,118 @@ async def bring(
     contested: Contested,
     dispute: Signed[Dispute],
     proof: bytes,
+    key: SigningKey,
     now_ms: int,
     *,
-    plea: Signed[Plea] | None = None,
     addresses: Sequence[str] = (),
 ) -> Decided:
-    """What enough of the judges drawn have decided, countersigned by each. The accused brings its plea the same way.
+    """What enough of the judges drawn have decided, countersigned by each. `key` is the claimant's.
+
+    Where an answer is owed, each judge says first what it has heard of the accused; all of it is then shown to each. No judge
+    is asked to decide, and to be paid for it, before enough of them will decide alike: they have heard the same, or the accused
+    has signed two answers.
 
     `verifiers` are addresses by owner; `addresses` are the accused's. Raises `Refused`: `timed_out` while the accused may still
     answer, and whatever else most judges say; `unsatisfiable_assurance` if too few of them can be had, or decide the same.
     """
     drawn = judges(contested.order, contested.channel.record.payout_owner)
-    request = DisputeRequest(dispute.envelope, plea.envelope if plea else None, proof, tuple(addresses))
-    answers: list[tuple[Signed[Decision], Signed[Mandate]]] = []
-    refusals: list[Refused] = []
-    async with trio.open_nursery() as nursery:
-        for owner in drawn & verifiers.keys():
-            nursery.start_soon(_ask, network, owner, verifiers[owner], request, dispute, now_ms, answers, refusals)
-    alike: dict[bytes, list[tuple[Signed[Decision], Signed[Mandate]]]] = defaultdict(list)
-    for decision, mandate in answers:
-        alike[decision_id(decision.record)].append((decision, mandate))
-    for pairs in alike.values():
-        if len(pairs) >= ENOUGH:
-            decisions, mandates = zip(*pairs, strict=True)
-            decided = Decided(contested.channel, contested.order, contested.receipt, dispute, decisions, mandates)
-            check_decided(decided, now_ms)
-            return decided
-    if refusals and len(answers) + len(refusals) >= ENOUGH:
-        raise max(refusals, key=lambda error: sum(error.code == other.code for other in refusals))
-    message = f"{len(answers)} of the {len(drawn)} judges drawn decided, and not enough of them the same."
-    raise Refused(Code.UNSATISFIABLE_ASSURANCE, message)
+    bench = _Bench(network, {owner: verifiers[owner] for owner in sorted(drawn & verifiers.keys())}, dispute, now_ms)
+    await bench.ask(bench.addresses, DisputeRequest(dispute.envelope, None, proof, tuple(addresses), None))
+    if wanted := bench.wanted:
+        pleas = {plea.record: plea.envelope for plea in bench.heard.values() if plea}
+        hearing = sign(Hearing(dispute.id, tuple(pleas.values())), key).envelope
+        await bench.ask(wanted, DisputeRequest(dispute.envelope, None, b"", (), hearing))
+    if pairs := bench.agreed:
+        decisions, mandates = zip(*pairs, strict=True)
+        decided = Decided(contested.channel, contested.order, contested.receipt, dispute, decisions, mandates)
+        check_decided(decided, now_ms)
+        return decided
+    raise bench.why_not()
+
+
+@dataclass
+class _Bench:
+    """The judges drawn that can be asked, by owner, and what each has said so far."""
+
+    network: Network
+    addresses: Mapping[bytes, str]
+    dispute: Signed[Dispute]
+    now_ms: int
+    heard: dict[bytes, Signed[Plea] | None] = field(default_factory=dict)
+    """What of the accused; None: that it has not answered in time."""
+    decided: dict[bytes, tuple[Signed[Decision], Signed[Mandate]]] = field(default_factory=dict)
+    refused: dict[bytes, Refused] = field(default_factory=dict)
+
+    @property
+    def agreed(self) -> list[tuple[Signed[Decision], Signed[Mandate]]]:
+        """What enough of the judges have decided the same; empty while they have not."""
+        same: dict[bytes, list[tuple[Signed[Decision], Signed[Mandate]]]] = defaultdict(list)
+        for decision, mandate in self.decided.values():
+            same[decision_id(decision.record)].append((decision, mandate))
+        return next((pairs for pairs in same.values() if len(pairs) >= ENOUGH), [])
+
+    @property
+    def wanted(self) -> set[bytes]:
+        """Who is to be asked for the decision: those who will decide alike, as they have heard the same, or as the accused has
+        signed two answers. Nobody while they are too few, or once enough have decided the same: whoever is left would be paid
+        for nothing. It is asked where those have decided otherwise each."""
+        if self.agreed:
+            return set()
+        undecided = self.heard.keys() - self.decided.keys()
+        if contradict(plea for plea in self.heard.values() if plea):
+            return undecided
+        by_answer: dict[Plea | None, set[bytes]] = defaultdict(set)
+        for owner, plea in self.heard.items():
+            by_answer[plea.record if plea else None].add(owner)
+        alike = max(by_answer.values(), key=len, default=set())
+        return (alike & undecided or undecided) if len(alike) >= ENOUGH else set()
+
+    async def ask(self, owners: Iterable[bytes], request: DisputeRequest) -> None:
+        """Each of these has answered, or could not be had."""
+        async with trio.open_nursery() as nursery:
+            for owner in sorted(owners):
+                nursery.start_soon(self._ask, owner, request)
+
+    async def _ask(self, owner: bytes, request: DisputeRequest) -> None:
+        address = self.addresses[owner]
+        self.refused.pop(owner, None)
+        try:
+            key = peer_key_untrusted(address.rpartition("/")[2])
+            reply = await exchange(self.network, address, request)
+            if not isinstance(reply, PleaReply | DecisionReply):
+                raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A judge says what it has heard, decides, or refuses.")
+            plea = plea_untrusted(reply.plea, self.dispute) if reply.plea else None
+            if isinstance(reply, DecisionReply):
+                self.decided[owner] = self._read_untrusted(owner, key, reply)
+            self.heard[owner] = plea
+        except Refused as refused:
+            self.refused[owner] = refused
+        except (FallowError, trio.TooSlowError) as error:
+            logging.getLogger(__name__).info("a judge did not decide: %s", error)
+
+    def _read_untrusted(
+        self, owner: bytes, key: bytes, reply: DecisionReply
+    ) -> tuple[Signed[Decision], Signed[Mandate]]:
+        decision = verify_untrusted(Decision, reply.decision, signer=key)
+        mandate = verify_any_signer_untrusted(Mandate, reply.mandate)
+        if decision.record.dispute != self.dispute.id:
+            raise RemoteProtocolError(Code.BAD_RECORD, "The judge has decided something else.")
+        if mandate.record.owner != owner or not is_verifier(mandate, key, self.now_ms):
+            raise RemoteProtocolError(Code.BAD_MANDATE, "The judge does not show that it is its owner's.")
+        return decision, mandate
+
+    def why_not(self) -> Refused:
+        """What most of those say who refuse, if enough have said anything."""
+        refusals = list(self.refused.values())
+        if refusals and len(self.heard.keys() | self.refused.keys()) >= ENOUGH:
+            return max(refusals, key=lambda error: sum(error.code == other.code for other in refusals))
+        if len(self.heard) >= ENOUGH and not self.decided and not self.wanted:
+            message = (
+                "One judge has heard the accused, and another has not: it takes the third, which cannot be had now."
+            )
+            return Refused(Code.UNSATISFIABLE_ASSURANCE, message)
+        message = f"{len(self.decided)} of the judges drawn decided, and not enough of them the same."
+        return Refused(Code.UNSATISFIABLE_ASSURANCE, message)
 
 
 async def to_answer(network: Network, address: str, accused: bytes) -> list[Signed[Dispute]]:
@@ -134,27 +218,32 @@ async def to_answer(network: Network, address: str, accused: bytes) -> list[Sign
     reply = await exchange(network, address, DisputesRequest(accused))
     if not isinstance(reply, DisputesReply):
         raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A judge answers with disputes.")
-    return [verify_untrusted(Dispute, one, signer=claimed_signer_untrusted(one)) for one in reply.disputes]
+    return [verify_any_signer_untrusted(Dispute, one) for one in reply.disputes]
 
 
 async def tell(network: Network, addresses: Sequence[str], decided: Decided) -> bool:
-    """Whether the payee has on disk what was decided. Raises `NetworkError`."""
-    request = encode_message(_told_by(decided))
+    """Whether the payee has on disk what was decided. Raises `Refused` as the payee does, `NetworkError`."""
+    request = encode_message(told_by(decided))
     frame = await network.request(decided.channel.record.payee, DISPUTE_PROTOCOL, request, addresses)
-    return decode_message_untrusted(frame) == DecidedReply(decision_id(decided.decisions[0].record), 0)
+    reply = decode_message_untrusted(frame)
+    if isinstance(reply, RefuseMessage):
+        raise refused(reply)
+    return reply == DecidedReply(decision_id(decided.decisions[0].record), 0)
 
 
 async def take_off(desk: Desk, addresses: Sequence[str], decided: Decided) -> Told:
     """The payer's part of a decision is done: what it lets it take off what it holds is forfeited, and the node was told, or is
-    told again; what the node owes beyond that is set off."""
+    told again; what the node owes beyond that is set off. The judges are owed their parts, whatever comes of that. Raises
+    `StoreError` if the wallet or the ledger cannot be written."""
     dispute, order = decided.dispute.record, decided.order.id
     most_ucr = forfeited_ucr_max(dispute, decided.decisions[0].record)
-    request = encode_message(_told_by(decided))
+    await telling.owe_judges(desk, decided)
+    request = encode_message(told_by(decided))
     ground, channel = Ground("decision", order), decided.channel.id
     return await telling.tell(desk, Telling(matter_id(dispute), ground, channel, most_ucr, request, tuple(addresses)))
 
 
-def _told_by(decided: Decided) -> DecidedRequest:
+def told_by(decided: Decided) -> DecidedRequest:
     """The message that tells it, with nothing taken off."""
     return DecidedRequest(
         decided.channel.envelope,
@@ -167,34 +256,6 @@ def _told_by(decided: Decided) -> DecidedRequest:
     )
 
 
-async def _ask(
-    network: Network,
-    owner: bytes,
-    address: str,
-    request: DisputeRequest,
-    dispute: Signed[Dispute],
-    now_ms: int,
-    answers: list[tuple[Signed[Decision], Signed[Mandate]]],
-    refusals: list[Refused],
-) -> None:
-    try:
-        key = peer_key_untrusted(address.rpartition("/")[2])
-        reply = await exchange(network, address, request)
-        if not isinstance(reply, DecisionReply):
-            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A judge answers with a decision, or refuses.")
-        decision = verify_untrusted(Decision, reply.decision, signer=key)
-        mandate = verify_untrusted(Mandate, reply.mandate, signer=claimed_signer_untrusted(reply.mandate))
-        if decision.record.dispute != dispute.id:
-            raise RemoteProtocolError(Code.BAD_RECORD, "The judge has decided something else.")
-        if mandate.record.owner != owner or not is_verifier(mandate, key, now_ms):
-            raise RemoteProtocolError(Code.BAD_MANDATE, "The judge does not show that it is its owner's.")
-        answers.append((decision, mandate))
-    except Refused as refused:
-        refusals.append(refused)
-    except (FallowError, trio.TooSlowError) as error:
-        logging.getLogger(__name__).info("a judge did not decide: %s", error)
-
-
 async def exchange(network: Network, address: str, request: Message) -> Message:
     """A judge's answer. Raises `Refused` with its reason, `NetworkError`, `RemoteProtocolError`, `trio.TooSlowError`."""
     key = peer_key_untrusted(address.rpartition("/")[2])
@@ -204,6 +265,5 @@ async def exchange(network: Network, address: str, request: Message) -> Message:
         message = decode_message_untrusted(await stream.receive())
         await stream.close()
     if isinstance(message, RefuseMessage):
-        code = Code(message.code) if message.code in Code.__members__.values() else Code.BAD_RECORD
-        raise Refused(code, message.detail, message.retry_after_ms)
+        raise refused(message)
     return message

@@ -11,20 +11,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from statistics import median_high
+from typing import Any
 
 import trio
 
 from ..node.book import Book, Profile
 from ..node.machine import chance
 from ..node.network.seam import Network, Provider
-from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
+from ..protocol.envelope import Signed, verify_any_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, NetworkError, RemoteProtocolError
+from ..protocol.evidence import prove
 from ..protocol.identity import Issuer, Mandate, WorkerKey, check_current, check_epoch, check_issued, check_mandate
-from ..protocol.messages import PROFILE_PROTOCOL, ProfileReply, ProfileRequest, decode_message_untrusted, encode_message
+from ..protocol.messages.codec import decode_message_untrusted, encode_message
+from ..protocol.messages.discovery import ProfileReply, ProfileRequest
 from ..protocol.names import profile_key, provider_key
-from ..protocol.prices import price_list_id
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, check_profile
 from ..protocol.published import decode_profiles_untrusted
+from ..protocol.streams import PROFILE_PROTOCOL
 from ..protocol.witness import Witness, believed, heard_untrusted
 from .inquiry import Inquiry
 from .sampling import Sampler
@@ -104,10 +107,6 @@ class Node:
     def owner(self) -> bytes:
         return self.mandate.record.owner
 
-    @property
-    def price_list(self) -> bytes:
-        return price_list_id(self.capability.prices)
-
 
 Enough = Callable[[Sequence[Node]], bool]
 """Whether the nodes known so far will do."""
@@ -135,9 +134,16 @@ class Discovery:
     """The nodes that this client knows to be there."""
 
     def __init__(
-        self, network: Network, now_ms: Callable[[], int], nursery: trio.Nursery, book: Book | None = None
+        self,
+        network: Network,
+        now_ms: Callable[[], int],
+        nursery: trio.Nursery,
+        book: Book | None = None,
+        accuse: Callable[[Sequence[Signed[Any]]], None] = lambda records: None,
     ) -> None:
-        """Without a book, nothing is known from before, and nothing is kept."""
+        """Without a book, nothing is known from before, and nothing is kept. `accuse` is called with what a node has shown at
+        two times if that proves a fault."""
+        self._accuse = accuse
         self._book = Book() if book is None else book
         self._epochs = Epochs(self._book)
         self._network = network
@@ -154,7 +160,7 @@ class Discovery:
     def known(self, bundle: bytes) -> list[Node]:
         """Nodes whose answer is fresh and whose connection stands: to be used at once."""
         self._used_at = now = trio.current_time()
-        connected = set(self._network.peers())
+        connected = self._connected()
         return [n for n in self._serving(bundle) if n.key in connected and now - n.asked_at < FRESH_S]
 
     async def find(self, bundle: bytes, enough: Enough) -> list[Node]:
@@ -170,7 +176,7 @@ class Discovery:
             search.runs = True
             inquiry.begin()
             self._nursery.start_soon(self._search, bundle, search)
-        connected = set(self._network.peers())
+        connected = self._connected()
         with inquiry.looking(lambda: enough(self._serving(bundle))):
             known = [Provider(node.key, node.addresses) for node in self._serving(bundle)]
             known += [Provider(met.key, met.addresses) for met in self._book.serving(bundle)[:ASKED_AT_ONCE]]
@@ -219,7 +225,7 @@ class Discovery:
 
     def _new_search(self) -> _Search:
         random = chance()
-        inquiry = Inquiry(self._nursery, self._ask_well, self._seek, self._tell, random)
+        inquiry = Inquiry(self._nursery, self._ask_well, self._seek, self._tell, random, self._connected)
         return _Search(Sampler(random), inquiry)
 
     async def _search(self, bundle: bytes, search: _Search) -> None:
@@ -262,6 +268,9 @@ class Discovery:
             addresses = () if set(found) <= set(provider.addresses) else found  # else they have failed
             return bool(addresses) and await self.ask(provider.peer, addresses) is not None
 
+    def _connected(self) -> set[bytes]:
+        return set(self._network.peers())
+
     def _tell(self) -> None:
         self._news.set()
         self._news = trio.Event()
@@ -280,6 +289,7 @@ class Discovery:
         where, took_s = connectivity.record.addresses or addresses, trio.current_time() - began
         bundles = [served.bundle for served in capability.record.served]
         profile = Profile(reply.mandate, reply.capability, reply.connectivity)
+        self._compare(key, profile, (mandate, capability, connectivity))
         self._book.answered(key, where, bundles, round(took_s * 1_000_000), profile)
         return Node(
             key,
@@ -297,6 +307,16 @@ class Discovery:
             self._own_rtts(key, took_s, stood),
         )
 
+    def _compare(self, key: bytes, profile: Profile, shown: Sequence[Signed[Any]]) -> None:
+        """A node that says otherwise now what it may say but once is found out, if we had asked it before."""
+        if (before := self._book.profile(key)) is None or before == profile:
+            return
+        with suppress(RemoteProtocolError):  # a file that somebody has changed proves nothing
+            pairs = list(zip(_signed_untrusted(key, before), shown, strict=True))
+            for records in (*pairs, (*pairs[0], *pairs[1])):
+                if prove(records):
+                    self._accuse(records)
+
     def _own_rtts(self, key: bytes, took_s: float, stood: bool) -> tuple[int, ...]:
         before = known.own_rtts_us if (known := self.nodes.get(key)) else ()
         return (*before, round(took_s * 1_000_000))[-OWN_RTTS:] if stood else before
@@ -306,7 +326,7 @@ class Discovery:
 
         It pins the owner from here on. Which roles it gives is for who asks.
         """
-        mandate = verify_untrusted(Mandate, envelope, signer=claimed_signer_untrusted(envelope))
+        mandate = verify_any_signer_untrusted(Mandate, envelope)
         if mandate.id != profile.mandate:
             raise RemoteProtocolError(Code.BAD_MANDATE, "The node shows another mandate than its profile names.")
         check_mandate(mandate, profile.node, mandate.record.roles[0], now_ms)
@@ -314,6 +334,14 @@ class Discovery:
             self._epochs.see(mandate.record.owner, issuer)
         self._epochs.see(profile.node, mandate.record)
         return mandate
+
+
+def _signed_untrusted(key: bytes, profile: Profile) -> tuple[Signed[Any], Signed[Any], Signed[Any]]:
+    return (
+        verify_any_signer_untrusted(Mandate, profile.mandate),
+        verify_untrusted(CapabilityProfile, profile.capability, signer=key),
+        verify_untrusted(ConnectivityProfile, profile.connectivity, signer=key),
+    )
 
 
 @dataclass(slots=True)

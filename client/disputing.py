@@ -16,26 +16,22 @@ import trio
 from ..node.network.seam import Stream
 from ..protocol.channel import ChannelState, Ground
 from ..protocol.checks import Finding, Standing, Verdict
-from ..protocol.envelope import Signed, claimed_signer_untrusted, verify_untrusted
+from ..protocol.envelope import Signed, verify_any_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.grounds import ENOUGH, Judged, check_judged, committee, ground_id
 from ..protocol.identity import EXECUTOR, Mandate, content_hash, peer_key_untrusted
-from ..protocol.messages import (
-    VERDICT_PROTOCOL,
-    GroundRequest,
-    RefuseMessage,
-    VerdictReply,
-    VerdictRequest,
-    decode_message_untrusted,
-    encode_message,
-)
+from ..protocol.messages.assurance import VerdictReply, VerdictRequest
+from ..protocol.messages.codec import decode_message_untrusted, encode_message
+from ..protocol.messages.payment import GroundRequest
+from ..protocol.messages.refusals import RefuseMessage, refused
 from ..protocol.orders import JobOrder
 from ..protocol.receipts import Receipt
+from ..protocol.streams import VERDICT_PROTOCOL
 from .answers import Proof
+from .desk import Desk
 from .discovery import Node
-from .execution import Desk
 from .telling import tell
-from .wallet import Telling
+from .wallet_tellings import Telling
 
 ASK_S: Final = 60.0
 """For a judge's answer: it runs the work again, beside whatever else it does."""
@@ -61,14 +57,22 @@ async def settle_disputes(
     """
     found = []
     for finding in verdict.record.findings:
-        channel = desk.wallet.channel_to(finding.node)
-        guilty = (finding.role, finding.standing) == (EXECUTOR, Standing.REFUTED)
-        if not guilty or channel is None or not channel.held_ucr(desk.now_ms()):
+        if (finding.role, finding.standing) != (EXECUTOR, Standing.REFUTED):
             continue
-        judged = await _judged(desk, verifiers, verdict, finding, channel, proof)
-        if judged is not None:
-            found.append(await _forfeit(desk, nodes.get(finding.node), channel, judged))
+        for id in _channels(finding, proof.records):
+            channel = await desk.wallet.state_of(id, desk.now_ms())
+            if channel is None or not channel.held_ucr(desk.now_ms()):
+                continue
+            judged = await _judged(desk, verifiers, verdict, finding, channel, proof)
+            if judged is not None:
+                found.append(await _forfeit(desk, nodes.get(finding.node), channel, judged))
     return found
+
+
+def _channels(finding: Finding, records: Iterable[Signed[Any]]) -> list[bytes]:
+    """Those on which the node's work was ordered: by now there may be a new one to it."""
+    orders = [signed.record for signed in records if isinstance(signed.record, JobOrder)]
+    return sorted({order.channel for order in orders if order.executor == finding.node})
 
 
 async def _judged(
@@ -89,7 +93,7 @@ async def _judged(
         request = encode_message(VerdictRequest(verdict.id, proof.file(openings=True)))
         answers: list[tuple[Signed[Verdict], Signed[Mandate]]] = []
         async with trio.open_nursery() as nursery:
-            for owner in drawn & verifiers.keys():
+            for owner in sorted(drawn & verifiers.keys()):
                 nursery.start_soon(_ask, desk, verifiers[owner], request, verdict.record, answers)
         judged = Judged(
             channel.channel, order, receipt, tuple(v for v, _ in answers), tuple(mandate for _, mandate in answers)
@@ -138,7 +142,7 @@ async def _ask(
             reply = await read_reply(stream)
             await stream.close()
         signed = verify_untrusted(Verdict, reply.verdict, signer=key)
-        mandate = verify_untrusted(Mandate, reply.mandate, signer=claimed_signer_untrusted(reply.mandate))
+        mandate = verify_any_signer_untrusted(Mandate, reply.mandate)
         if ground_id(signed.record) != ground_id(verdict):
             raise RemoteProtocolError(Code.BAD_RECORD, "The judge has signed another verdict than it was asked about.")
     except (FallowError, trio.TooSlowError) as error:
@@ -150,8 +154,7 @@ async def read_reply(stream: Stream) -> VerdictReply:
     """What the verifier came to. Raises `Refused` with its reason, `NetworkError`, `RemoteProtocolError`."""
     message = decode_message_untrusted(await stream.receive())
     if isinstance(message, RefuseMessage):
-        code = Code(message.code) if message.code in Code.__members__.values() else Code.BAD_RECORD
-        raise Refused(code, message.detail, message.retry_after_ms)
+        raise refused(message)
     if not isinstance(message, VerdictReply):
         raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A verifier answers with a verdict, or refuses.")
     return message

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..node.private import database
 from ..node.transaction import transaction
 from ..protocol.disputes import Decision, Dispute, Plea, matter_id
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, Refused, StoreError
 from ..protocol.limits import DISPUTES_MAX, HOLD_MS_MAX, SKEW_MS
 
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY_S: Final = 5.0
 """For another process that holds the file, for milliseconds."""
 OPEN_MAX: Final = 256
@@ -37,7 +38,8 @@ _SCHEMA = """
 CREATE TABLE disputes (
     id BLOB PRIMARY KEY, matter BLOB NOT NULL UNIQUE, envelope BLOB NOT NULL, claimant BLOB NOT NULL, accused BLOB NOT NULL,
     stranger INTEGER NOT NULL, opened_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL, claimed BLOB NOT NULL, plea BLOB,
-    answered BLOB NOT NULL DEFAULT x'', decision BLOB) STRICT;
+    answered BLOB NOT NULL DEFAULT x'', decision BLOB,
+    closed INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX disputes_accused ON disputes (accused) WHERE decision IS NULL;
 CREATE INDEX disputes_open ON disputes (claimant) WHERE decision IS NULL;
 CREATE INDEX disputes_opened ON disputes (opened_ms);
@@ -65,7 +67,7 @@ class Docket:
         """Opened, or begun anew. Raises `StoreError(corrupt_store)`."""
         self._path = path
         with self._explained():
-            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            self._db = database(path, BUSY_S)
             for setting in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"):
                 self._db.execute(setting)
             self._check()
@@ -110,19 +112,26 @@ class Docket:
         return Entry(until_ms, claimed, None, b"", None)
 
     def answer(self, plea: Signed[Plea], answered: bytes) -> None:
-        """The first plea is on disk; a later one changes nothing."""
+        """The first plea is on disk; a later one, or one after the hearing was closed, changes nothing."""
         with self._explained():
             self._db.execute(
-                "UPDATE disputes SET plea = ?, answered = ? WHERE id = ? AND plea IS NULL AND decision IS NULL",
+                "UPDATE disputes SET plea = ?, answered = ? WHERE id = ? AND plea IS NULL AND decision IS NULL"
+                " AND NOT closed",
                 (plea.envelope, answered, plea.record.dispute),
             )
 
-    def decide(self, decision: Signed[Decision]) -> None:
-        """The decision is on disk, and what was shown is not any more."""
+    def close_hearing(self, dispute: bytes) -> None:
+        """No plea is taken any more: whoever is told that there was none is told so for good."""
+        with self._explained():
+            self._db.execute("UPDATE disputes SET closed = 1 WHERE id = ? AND NOT closed", (dispute,))
+
+    def decide(self, decision: Signed[Decision], plea: bytes | None) -> None:
+        """The decision is on disk, and what was shown is not any more; no change if there was one, or the plea is not this."""
         with self._explained():
             self._db.execute(
-                "UPDATE disputes SET decision = ?, claimed = x'', answered = x'' WHERE id = ? AND decision IS NULL",
-                (decision.envelope, decision.record.dispute),
+                "UPDATE disputes SET decision = ?, claimed = x'', answered = x''"
+                " WHERE id = ? AND decision IS NULL AND plea IS ?",
+                (decision.envelope, decision.record.dispute, plea),
             )
 
     def against(self, accused: bytes) -> tuple[bytes, ...]:

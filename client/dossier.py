@@ -63,6 +63,12 @@ class Dossier:
     def paid(self, receipt: Signed[Receipt], node: Node, role: str, entry: str, amount_ucr: int, paid_ucr: int) -> None:
         """The receipt came, and so much was paid for it."""
         self.keep(receipt)
+        self.paid_beside(receipt, node, role, entry, amount_ucr, paid_ucr)
+
+    def paid_beside(
+        self, receipt: Signed[Receipt], node: Node, role: str, entry: str, amount_ucr: int, paid_ucr: int
+    ) -> None:
+        """As `paid`, for what is no part of the work: no verdict rests on it. Who was outrun is paid so."""
         self.receipts.append(PaidReceipt(receipt, node.owner.hex(), role, entry, amount_ucr, paid_ucr))
 
     async def close(self, wallet: Wallet, now_ms: int) -> Verdict | None:

@@ -51,6 +51,10 @@ class Draft:
         """The model's own end, or the number of tokens asked for."""
         return len(self.tokens) == self._max_tokens or bool(self.tokens and self.tokens[-1] in self._ends)
 
+    def ends_at(self, position: int) -> bool:
+        """Whether the token before this position is one that ends a text."""
+        return 0 < position <= len(self.tokens) and self.tokens[position - 1] in self._ends
+
     @property
     def finish_reason(self) -> str | None:
         """`stop` or `length`; None while the text goes on."""

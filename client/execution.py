@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any
 
 import trio
-from nacl.signing import SigningKey
 
-from ..node.book import Book
-from ..node.engine.sealing import PieceSealer, seal_input
+from ..node.engine.sealing import PieceSealer
 from ..node.machine import chance
-from ..node.network.seam import Network, Stream
-from ..node.rails.ledger import Ledger
-from ..protocol.bundle import CALL, GENERATE, SCORE, Manifest
+from ..node.network.seam import Stream
+from ..protocol.bundle import CALL, GENERATE, SCORE
 from ..protocol.channel import ChannelState
 from ..protocol.checks import Attestation
 from ..protocol.claims import Claim, claim_of
 from ..protocol.envelope import Signed, sign, verify_untrusted
 from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
+from ..protocol.evidence import prove
 from ..protocol.job import Event, Job, JobState, Role
-from ..protocol.limits import CANDIDATES_MAX, HOLD_MS_MAX, SILENCE_MS_MAX, WINDOW_TOKENS, YIELD_MS_MAX
-from ..protocol.messages import (
-    JOB_PROTOCOL,
+from ..protocol.limits import SILENCE_MS_MAX, WINDOW_TOKENS, YIELD_MS_MAX
+from ..protocol.messages.codec import Message, decode_message_untrusted, encode_message
+from ..protocol.messages.jobs import (
     AcceptMessage,
     AttestationMessage,
     CancelMessage,
@@ -32,141 +30,42 @@ from ..protocol.messages import (
     DeclineMessage,
     FailedMessage,
     HeartbeatMessage,
-    Message,
     OrderMessage,
     ReceiptMessage,
-    RefuseMessage,
     VoucherMessage,
     YieldMessage,
-    decode_message_untrusted,
-    encode_message,
 )
+from ..protocol.messages.refusals import RefuseMessage, code_of
 from ..protocol.numerics import is_within
 from ..protocol.opening import Opening
-from ..protocol.orders import Accept, Continuation, JobOrder
+from ..protocol.orders import Accept, JobOrder
 from ..protocol.payment import Voucher
 from ..protocol.prices import amount_ucr_max, find_price
 from ..protocol.receipts import CANCELLED, FINAL, OPEN, Delivery, Receipt
+from ..protocol.streams import JOB_PROTOCOL
 from ..protocol.work import (
     Input,
-    Parameters,
     Piece,
-    Work,
     decode_piece_untrusted,
     transcript_next,
     transcript_start,
 )
 from .arrays import columns_of
+from .desk import Desk
 from .discovery import Node
-from .settling import Settler
-from .wallet import Wallet
+from .events import Attested, Broken, Delivered, ExecutionEvent, Receipted
+from .ordering import Request, order_of
 
 CONNECT_S = 4.0
 """To a job stream on a node: a dial and a round trip on a bad link."""
-FIRST_CHUNK_MS_MAX = 60_000
-"""A long prompt on a slow, shared processor; a node that is gone is noticed by its silence, long before."""
-RESULT_MS_MAX = 15_000
-"""For a check or a call: a text's executor waits for its voucher meanwhile, and gives up after 20 s."""
-GAP_MS_MAX = 15_000
 GRACE_S = 0.05
 """After a deadline, time for what has already arrived: a loop that was held up hears late, and that is not silence."""
-HELD_PPM = 500_000
-"""Of each receipt's pay, half is held back where a committee could forfeit it and the node agrees: enough to deter within some
-hundred windows, and the owner sees half at once."""
-HOLD_MS = HOLD_MS_MAX
-"""For a week, if the node agrees: held work can be looked at as long (`client.history`)."""
 ORDER_S = 10.0
 """For an order to go out, as long as a node waits for it: 4 MiB at 3.5 Mbit/s."""
-COMMITTEE_MIN = 3
-"""Candidates below whom there is no committee: two of three decide, and a third breaks a tie."""
 LEAVE_S = 1.0
 """For a node to say, by ending the stream, that it has the last voucher: a round trip and a commit."""
 EVENTS_SPARE = 64
 """Room for everything but pieces in one execution's events: receipts, a yield, the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be computed, whoever does it."""
-
-    bundle: bytes
-    manifest: Manifest
-    entry: str
-    work: Work
-    parameters: Parameters
-    planned_tokens: int
-    check_commitment: bytes
-    continues: Continuation | None = None
-    checks: bytes | None = None
-    opens: tuple[bytes, str] | None = None
-    """Nonce and policy that open `check_commitment` before judges."""
-
-    @property
-    def calls(self) -> int:
-        return self.work.calls
-
-    @property
-    def bounds_ms(self) -> tuple[int, int]:
-        """For the first chunk, and between two."""
-        return (FIRST_CHUNK_MS_MAX if self.entry == GENERATE else RESULT_MS_MAX), GAP_MS_MAX
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """A piece of the result."""
-
-    piece: Piece
-
-
-@dataclass(frozen=True, slots=True)
-class Receipted:
-    """The executor's receipt for what was delivered since the last; it matches what arrived, and is on disk."""
-
-    receipt: Signed[Receipt]
-    added_ucr: int
-    reason: str
-    """Why the executor leaves, if it does."""
-    arrived_ms: int
-    """By our wall clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attested:
-    """A checker's finding; it precedes its receipt."""
-
-    attestation: Signed[Attestation]
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The execution ended without a final receipt. The last event."""
-
-    error: FallowError
-
-
-ExecutionEvent: TypeAlias = Delivered | Receipted | Attested | Broken
-
-
-@dataclass(frozen=True)
-class Desk:
-    """What every execution of this client shares."""
-
-    network: Network
-    wallet: Wallet
-    settler: Settler
-    key: SigningKey
-    now_ms: Callable[[], int]
-    """Wall clock, for what is signed; durations are counted on trio's own."""
-    book: Book = field(default_factory=Book)
-    judges: frozenset[bytes] = frozenset()
-    """Owners whom this client trusts and can ask what there is to answer: those whom a node accepts, too, are candidates for a
-    committee. Before any other it would lose by silence."""
-    seal: Callable[[bytes, bytes, bytes], bytes] = seal_input
-    """An input to the worker with a key, for an order."""
-    trusted: frozenset[bytes] = frozenset()
-    """Owners to rely on by name, judges or not."""
-    ledger: Ledger | None = None
-    """Of what this client and others owe each other beside vouchers: fees of disputes."""
 
 
 @dataclass
@@ -193,9 +92,11 @@ class Execution:
     """Encoded, as they came."""
     _leaving: str = ""
     _piece: Piece | None = None
-    _attested: bool = False
+    _attestation: Signed[Attestation] | None = None
     _unpaid: list[Signed[Receipt]] = field(default_factory=list)
     """Kept, and not answered."""
+    _keeping: bool = False
+    """A receipt has come, and is told once it is on disk."""
 
     def opening(self) -> Opening:
         """What was asked and answered, in plain: it fits the order's digest and the receipts' transcripts."""
@@ -217,6 +118,11 @@ class Execution:
         if self.job.state is JobState.CLOSING:
             await self._send(Event.DECLINE, DeclineMessage(reason[:200]))
         else:
+            await self.cancel(reason)
+
+    async def cancel(self, reason: str) -> None:
+        """The executor is asked to stop, for no fault of its own: of a final receipt that is here nothing is said yet."""
+        if self.job.state is not JobState.CLOSING:
             await self._send(Event.CANCEL, CancelMessage(reason[:200]))
 
     async def _pay_the_rest(self) -> None:
@@ -224,13 +130,19 @@ class Execution:
 
         Unless our caller had a receipt and left it unpaid: then that was why it left.
         """
-        with trio.move_on_after(YIELD_MS_MAX / 1000):
-            while not self.job.ended:
+        deadline = trio.current_time() + YIELD_MS_MAX / 1000
+        while not self.job.ended:
+            event = None
+            with trio.move_on_at(deadline):
                 event = await self.events.receive()
-                if isinstance(event, Receipted):
-                    if self._unpaid[0] is not event.receipt:
-                        return
-                    await self.pay(event)
+            if event is None and self._keeping:  # it came in time
+                event = await self.events.receive()
+            if event is None:
+                return
+            if isinstance(event, Receipted):
+                if self._unpaid[0] is not event.receipt:
+                    return
+                await self.pay(event)
 
     async def _begin(self, order: OrderMessage) -> None:
         """The order has gone out, and the job's time counts from here. If the stream is lost, `events` tell why."""
@@ -278,7 +190,10 @@ class Execution:
             await trio.sleep_until(self.job.deadline_ms() / 1000)
             if self.job.deadline_ms() > _now():
                 continue
+            busy = self._keeping
             await trio.sleep(GRACE_S)
+            if busy or self._keeping:
+                continue  # we have not listened: a disk that is slow is not the node's silence
             try:
                 self.job.expire(_now())
             except RemoteProtocolError as error:
@@ -309,7 +224,6 @@ class Execution:
             case ReceiptMessage(envelope):
                 await self._on_receipt(envelope)
             case AttestationMessage(envelope):
-                self.job.receive(Event.ATTESTATION, _now())
                 self._on_attestation(envelope)
             case AcceptMessage(envelope):
                 self._on_accept(envelope)
@@ -318,16 +232,19 @@ class Execution:
                 self._leaving = reason or "the owner needs the machine"
             case RefuseMessage(code, detail, retry_after_ms):
                 self.job.receive(Event.REFUSE, _now())
-                raise Refused(_code(code), f"Node {self.node.key.hex()[:8]} refused: {detail}", retry_after_ms)
+                if code_of(code) is Code.CREDIT_EXHAUSTED:
+                    await self.desk.wallet.leave(self.channel)
+                raise Refused(code_of(code), f"Node {self.node.key.hex()[:8]} refused: {detail}", retry_after_ms)
             case FailedMessage(code, detail):
                 self.job.receive(Event.FAILED, _now())
-                raise Refused(_code(code), f"Node {self.node.key.hex()[:8]} gave up: {detail}")
+                raise Refused(code_of(code), f"Node {self.node.key.hex()[:8]} gave up: {detail}")
             case _:
                 raise RemoteProtocolError(Code.ILLEGAL_MOVE, f"An executor does not send a {message.KIND}.")
 
     def _on_accept(self, envelope: bytes) -> None:
-        self.job.receive(Event.ACCEPT, _now())
         accept = verify_untrusted(Accept, envelope, signer=self.node.key)
+        self._compare(self.accept, accept)
+        self.job.receive(Event.ACCEPT, _now())
         if accept.record.order != self.order.id:
             raise RemoteProtocolError(Code.BAD_RECORD, "The node accepted another order than ours.")
         if accept.record.mandate != self.node.mandate.id:
@@ -356,19 +273,21 @@ class Execution:
 
     def _on_attestation(self, envelope: bytes) -> None:
         attestation = verify_untrusted(Attestation, envelope, signer=self.node.key)
+        self._compare(self._attestation, attestation)
+        self.job.receive(Event.ATTESTATION, _now())
         record, piece = attestation.record, self._piece
-        if self._attested or (record.order, record.subject) != (self.order.id, self.request.checks):
+        if self._attestation or (record.order, record.subject) != (self.order.id, self.request.checks):
             raise RemoteProtocolError(Code.BAD_RECORD, "The attestation is not about what was to be checked.")
         if not is_within(record.numerics_class, self.delivery.numerics_class) or piece is None:
             raise RemoteProtocolError(Code.BAD_RECORD, "The attestation is of another class than was agreed.")
         found = (record.values_micro, record.gaps_micro, record.masses_ppm)
         if found != (piece.values_micro, piece.gaps_micro, piece.masses_ppm):
             raise RemoteProtocolError(Code.BAD_RECORD, "The attestation says something else than the checker's result.")
-        self._attested = True
+        self._attestation = attestation
         self._tell(Attested(attestation))
 
     async def _on_receipt(self, envelope: bytes) -> None:
-        receipt = verify_untrusted(Receipt, envelope, signer=self.node.key)
+        receipt = self._compared_untrusted(envelope)
         if receipt.record.end == OPEN and receipt.record.tokens < WINDOW_TOKENS:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node asks for a voucher before the window is full.")
         if receipt.record.end == CANCELLED and self.job.state is JobState.RUNNING:
@@ -379,9 +298,33 @@ class Execution:
         if receipt.record.end == FINAL:
             self._check_complete()
         told = Receipted(receipt, receipt.record.amount_ucr - before, self._leaving, self.desk.now_ms())
-        await self.desk.wallet.keep_receipt(receipt, self.node.owner, self.channel, self._claim(told))
+        self._keeping = True
+        try:
+            await self.desk.wallet.keep_receipt(receipt, self.node.owner, self.channel, self._claim(told))
+        finally:
+            self._keeping = False
         self._unpaid.append(receipt)
         self._tell(told)
+
+    def _compared_untrusted(self, envelope: bytes) -> Signed[Receipt]:
+        receipt, known = verify_untrusted(Receipt, envelope, signer=self.node.key), self.delivery.receipts
+        if receipt.record.sequence < len(known):
+            self._compare(known[receipt.record.sequence], receipt)
+        return receipt
+
+    def _compare(self, one: Signed[Any] | None, other: Signed[Any]) -> None:
+        """Raises `RemoteProtocolError(contradiction)`, and everybody hears of it, if the node may sign but one of them."""
+        if one is not None and prove((one, other)):
+            self.desk.accuse((one, other))
+            kind = other.record.RECORD
+            message = f"Node {self.node.key.hex()[:8]} has signed two of the record {kind} where it may sign one."
+            raise RemoteProtocolError(Code.CONTRADICTION, message)
+
+    def hear_out_untrusted(self, frame: bytes) -> None:
+        """What comes after the last voucher changes nothing, unless it contradicts what came before."""
+        with suppress(RemoteProtocolError):
+            if isinstance(message := decode_message_untrusted(frame), ReceiptMessage):
+                self._compared_untrusted(message.receipt)
 
     def _claim(self, receipted: Receipted) -> Claim:
         order = self.order.record
@@ -391,7 +334,9 @@ class Execution:
         """A call has its one piece; a check all claimed tokens; a text that ends early must end by itself (`text`)."""
         if self.request.entry == CALL and len(self._pieces) != 1:
             raise RemoteProtocolError(Code.BAD_RECORD, "The node wants its call paid without one result.")
-        if self.request.entry == SCORE and not (self._attested and self.delivery.tokens == self.request.planned_tokens):
+        if self.request.entry == SCORE and not (
+            self._attestation and self.delivery.tokens == self.request.planned_tokens
+        ):
             raise RemoteProtocolError(Code.BAD_RECORD, "The node checked fewer tokens than it was asked to.")
 
 
@@ -405,7 +350,7 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
     needed = amount_ucr_max(price, request.calls, request.work.input_tokens, request.planned_tokens)
     channel = await desk.wallet.channel(node.key, node.owner, needed, desk.now_ms())
     work = Input(chance().randbytes(32), chance().randbytes(32), request.work.encode())
-    order = sign(_order(desk, node, request, channel, work.digest), desk.key)
+    order = sign(order_of(desk, node, request, channel, work.digest), desk.key)
     assert node.worker_key is not None
     sealed = desk.seal(node.worker_key.record.hpke_key, order.id, work.encode())
     stream = await _open(desk, node)
@@ -438,25 +383,30 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
             except FallowError as error:
                 failure = error  # raised below, so that the nursery does not wrap it
             if not execution.job.ended:
-                await execution.stop("the client has left")
+                leave = execution.cancel if execution._keeping and failure is None else execution.stop
+                await leave("the client has left")
                 if failure is None:
                     await execution._pay_the_rest()
             # A heartbeat cut off half-way would reset the stream, and a voucher under way with it.
+            # Free again afterwards: a window may be judged, and paid, when we have left.
             with trio.move_on_after(SILENCE_MS_MAX / 1000):
-                await execution._lock.acquire()
+                async with execution._lock:
+                    nursery.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
         # Whoever is cut off has decided nothing: what is unpaid then, the next process pays.
         await desk.wallet.refuse(execution._unpaid)
         if failure:
             raise failure
     finally:
+        if execution._lock.statistics().owner is trio.lowlevel.current_task():
+            execution._lock.release()  # a receipt that is judged later is paid later
         confirmed = False
         with trio.CancelScope(shield=True), trio.move_on_after(LEAVE_S):
             confirmed = await _leave(execution)
         # Whoever cannot answer before them has lost, and that its caller has gone is no answer.
         if order.record.candidates:
             with trio.CancelScope(shield=True):  # as long as a commit takes
-                await desk.wallet.keep_answer(execution.opening(), request.opens, desk.now_ms())
+                await desk.wallet.keep_answer(order, execution.opening(), request.opens, desk.now_ms())
         if (voucher := execution.paid_on_stream) and confirmed:
             desk.wallet.confirmed(channel.channel.id, voucher.id)
         elif voucher:
@@ -474,7 +424,7 @@ async def _leave(execution: Execution) -> bool:
     settled = execution.job.state is JobState.SETTLED
     with suppress(NetworkError):
         while settled:
-            await execution.stream.receive()
+            execution.hear_out_untrusted(await execution.stream.receive())
     with suppress(NetworkError):
         await (execution.stream.close() if settled else execution.stream.reset())
     return settled and execution.node.key in execution.desk.network.peers()
@@ -488,39 +438,6 @@ async def _open(desk: Desk, node: Node) -> Stream:
         raise NetworkError(Code.PEER_UNREACHABLE, f"Node {node.key.hex()[:8]} did not answer in time.") from None
 
 
-def _order(desk: Desk, node: Node, request: Request, channel: ChannelState, digest: bytes) -> JobOrder:
-    price = find_price(node.capability.prices, request.bundle, request.entry)
-    first_chunk_ms_max, gap_ms_max = request.bounds_ms
-    assert node.worker_key is not None
-    # The same under every policy: an executor learns nothing from it. What no committee could forfeit is not held either.
-    candidates = tuple(sorted(desk.judges & set(node.capability.arbiters) - {node.key, node.owner}))[:CANDIDATES_MAX]
-    holds = len(candidates) >= COMMITTEE_MIN
-    return JobOrder(
-        bundle=request.bundle,
-        entry=request.entry,
-        parameters=request.parameters,
-        calls=request.calls,
-        input_tokens=request.work.input_tokens,
-        planned_tokens=request.planned_tokens,
-        input_digest=digest,
-        executor=node.key,
-        worker_key=node.worker_key.id,
-        price_list=node.price_list,
-        channel=channel.channel.id,
-        amount_ucr_max=amount_ucr_max(price, request.calls, request.work.input_tokens, request.planned_tokens),
-        created_ms=desk.now_ms(),
-        nonce=chance().randbytes(16),
-        first_chunk_ms_max=first_chunk_ms_max,
-        gap_ms_max=gap_ms_max,
-        check_commitment=request.check_commitment,
-        held_ppm=min(HELD_PPM, node.capability.held_ppm_max) if holds else 0,
-        hold_ms=min(HOLD_MS, node.capability.hold_ms_max) if holds else 0,
-        candidates=candidates,
-        continues=request.continues,
-        checks=request.checks,
-    )
-
-
 def way_broke(error: FallowError) -> bool:
     """Whether the way to the node may be what failed, a relay on it say: the node may be reached by another one."""
     return isinstance(error, NetworkError) and error.code in _OF_THE_WAY
@@ -532,8 +449,3 @@ _OF_THE_WAY = frozenset({Code.STREAM_CLOSED, Code.PEER_UNREACHABLE, Code.TIMED_O
 def _now() -> int:
     """Milliseconds on trio's own clock, for the job's durations."""
     return int(trio.current_time() * 1000)
-
-
-def _code(word: str) -> Code:
-    """A code from a peer; one that this version does not know counts as a broken record."""
-    return Code(word) if word in Code.__members__.values() else Code.BAD_RECORD

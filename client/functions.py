@@ -24,8 +24,8 @@ from .auditing import subject_of
 from .bundles import ClientBundle
 from .checking import SECOND_OPINIONS
 from .dossier import Dossier
-from .execution import Request
 from .history import Kept
+from .ordering import Request
 from .panel import Panel, Place, open_panel
 from .scheduler import Need
 from .team import WAIT_S, Team
@@ -161,6 +161,7 @@ class CallJob:
             self.dossier.ordered(execution)
         for place in panel.places:
             self._note(place, EXECUTOR)
+        self._note_outrun(panel, EXECUTOR)
         return await self._conclude(judgement)
 
     async def _audit(self, panel: Panel) -> FunctionJudgement:
@@ -170,12 +171,11 @@ class CallJob:
             return FunctionJudgement(Outcome.INCONCLUSIVE, ())
         (place,) = panel.places
         assert place.final is not None
-        if policy.kind != COMMITTEE and not auditor.wants(
-            policy, self.dossier.nonce, place.node, bundle.hash, place.final
-        ):
+        assert place.execution is not None
+        order = place.execution.order.record
+        if policy.kind != COMMITTEE and not auditor.wants(policy, self.dossier.nonce, place.node, order, place.final):
             self._keep(place)
             return FunctionJudgement(Outcome.ACCEPTED, ("",), place.piece)
-        assert place.execution is not None
         call = CheckedCall(
             bundle.hash,
             bundle.manifest,
@@ -195,7 +195,11 @@ class CallJob:
             self._note(check, CHECKER)
             if judgement.outcome is Outcome.ACCEPTED:
                 await self._count(check, objection, CHECKER)
+        self._note_outrun(checks, CHECKER)
         if judgement.outcome is Outcome.ACCEPTED:
+            alone = {one.node.owner for one, objection in zip(checks.places, objections, strict=True) if not objection}
+            if not judgement.objections[0] and len(alone) == 1:
+                self._keep(place, alone.pop())  # before it counts: what counts can be looked at again
             await self._count(place, judgement.objections[0], EXECUTOR)
         return judgement
 
@@ -210,8 +214,8 @@ class CallJob:
         await auditor.failed(place.node.key, place.node.owner, objection)
         self._team.late.suspect(place.node.owner)
 
-    def _keep(self, place: Place) -> None:
-        """What was taken unchecked can be looked at later."""
+    def _keep(self, place: Place, vouched_by: bytes | None = None) -> None:
+        """What was taken unchecked, or on one checker's word, can be looked at later."""
         assert place.final is not None
         assert place.piece is not None
         auditor, receipt = self._team.auditor, place.final.receipt
@@ -229,7 +233,7 @@ class CallJob:
             self.dossier.nonce,
             self._team.desk.now_ms(),
         )
-        auditor.history.keep(kept, receipt.id)
+        auditor.history.keep(kept, receipt.id, vouched_by)
 
     async def _judge(self, panel: Panel) -> FunctionJudgement:
         """By what has come so far. Beside the event loop: the largest results take seconds, and silence breaks jobs."""
@@ -244,6 +248,12 @@ class CallJob:
         if place.final is not None:
             receipt = place.final.receipt
             self.dossier.paid(receipt, place.node, role, CALL, place.asked_ucr, place.paid_ucr)
+
+    def _note_outrun(self, panel: Panel, role: str) -> None:
+        for place in panel.outrun:
+            if place.final is not None:
+                receipt = place.final.receipt
+                self.dossier.paid_beside(receipt, place.node, role, CALL, place.asked_ucr, place.paid_ucr)
 
     async def _conclude(self, judgement: FunctionJudgement) -> tuple[Piece, Verdict | None]:
         desk, policy = self._team.desk, self._request.policy

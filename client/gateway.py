@@ -27,15 +27,17 @@ from ..protocol.errors import Code, FallowError, Refused
 from . import gateway_responses as responses
 from .assurance import Assurance, read_assurance
 from .gateway_http import EventStream, Working, is_loopback, on_error, read_json
-from .gateway_requests import ApiError, ChatRequest, parse_chat, parse_embeddings
+from .gateway_requests import ApiError, ChatRequest, parse_chat, parse_embeddings, parse_max_price
 from .gateway_text import SettledText
-from .mesh import Mesh, TextStream
+from .mesh import Mesh
+from .stream import TextStream
 
 JOBS_MAX = 32
 """Requests at work at once; one client's share of a mesh is smaller than that."""
 CLOSE_S = 2.0
 """To tell the executors that nobody reads on."""
 ASSURANCE_HEADER = "x-fallow-assurance"
+MAX_PRICE_HEADER = "x-fallow-max-price"
 
 
 async def serve(
@@ -43,13 +45,15 @@ async def serve(
     listener: socket.socket,
     *,
     assurance: Assurance,
+    price_max_ucr: int,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves on `listener` (of `gateway_http.listening`), which it takes over, until cancelled.
 
-    `assurance` is for requests that name none. `task_status` is given the URLs.
+    `assurance` is for requests that name none; no order costs more than `price_max_ucr`, and no more than its request says.
+    `task_status` is given the URLs.
     """
-    gateway = Gateway(mesh, assurance, local_only=is_loopback(listener))
+    gateway = Gateway(mesh, assurance, price_max_ucr, local_only=is_loopback(listener))
     config = Config()
     config.accesslog = None
     config.loglevel = "WARNING"
@@ -62,9 +66,10 @@ async def serve(
 class Gateway:
     """The application. `local_only` refuses requests that do not call this machine by a name of its own."""
 
-    def __init__(self, mesh: Mesh, assurance: Assurance, *, local_only: bool) -> None:
+    def __init__(self, mesh: Mesh, assurance: Assurance, price_max_ucr: int, *, local_only: bool) -> None:
         self._mesh = mesh
         self._default = assurance
+        self._price_max_ucr = price_max_ucr
         self._local_only = local_only
         self._free = trio.Semaphore(JOBS_MAX)
         self.app = Starlette(
@@ -91,10 +96,10 @@ class Gateway:
 
     async def chat(self, request: Request) -> Response:
         asked = parse_chat(await read_json(request, local_only=self._local_only))
-        assurance = self._assurance(request)
+        assurance, price_max_ucr = self._assurance(request), self._cap_ucr(request)
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
-            async with _reading(self._mesh, asked, assurance) as stream:
+            async with _reading(self._mesh, asked, assurance, price_max_ucr) as stream:
                 if asked.stream:
                     await send_events(stream, asked, assurance, send)
                 else:
@@ -107,10 +112,10 @@ class Gateway:
 
     async def embeddings(self, request: Request) -> Response:
         asked = parse_embeddings(await read_json(request, local_only=self._local_only))
-        assurance = self._assurance(request)
+        assurance, price_max_ucr = self._assurance(request), self._cap_ucr(request)
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
-            vectors = await self._mesh.embed(asked.model, asked.texts, assurance=assurance)
+            vectors = await self._mesh.embed(asked.model, asked.texts, assurance=assurance, price_max_ucr=price_max_ucr)
             body = responses.embeddings(asked.model, assurance, vectors, as_base64=asked.base64)
             await JSONResponse(body)(scope, receive, send)
 
@@ -123,9 +128,14 @@ class Gateway:
         except Refused as error:
             raise ApiError(400, error.message, error.code) from None
 
+    def _cap_ucr(self, request: Request) -> int:
+        """Whoever asks may lower what the user of this gateway allows, not raise it."""
+        text = request.headers.get(MAX_PRICE_HEADER)
+        return self._price_max_ucr if text is None else min(parse_max_price(text), self._price_max_ucr)
+
 
 @asynccontextmanager
-async def _reading(mesh: Mesh, asked: ChatRequest, assurance: str) -> AsyncIterator[TextStream]:
+async def _reading(mesh: Mesh, asked: ChatRequest, assurance: str, price_max_ucr: int) -> AsyncIterator[TextStream]:
     """The text under way; the job ends with the block, also when that is cancelled because its reader has gone."""
     stream = mesh.stream(
         asked.model,
@@ -136,6 +146,7 @@ async def _reading(mesh: Mesh, asked: ChatRequest, assurance: str) -> AsyncItera
         seed=asked.seed,
         stop=asked.stop,
         assurance=assurance,
+        price_max_ucr=price_max_ucr,
     )
     try:
         yield stream

@@ -6,6 +6,7 @@ What changes an answer and is not supported is refused, never silently ignored; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -104,6 +105,13 @@ def parse_embeddings(body: object) -> EmbeddingsRequest:
     if encoding not in ("float", "base64"):
         raise _bad("encoding_format", "must be float or base64")
     return EmbeddingsRequest(_text(table, "model"), tuple(texts), encoding == "base64")
+
+
+def parse_max_price(text: str) -> int:
+    """Micro-credits, from a header. Raises `ApiError(400)`."""
+    if not re.fullmatch(r"[0-9]{1,16}", text):
+        raise _bad("X-Fallow-Max-Price", "must be a whole number of micro-credits of at most 16 digits")
+    return int(text)
 
 
 def _bad(name: str, problem: str, code: str = "invalid_parameter") -> ApiError:

@@ -1,6 +1,7 @@
 """What OpenAI clients are told, and where our errors have their place in HTTP. Pure.
 
-Every answer carries one field of its own, `fallow`: how it was checked, by whom it was computed, how many receipts.
+Every answer carries one field of its own, `fallow`: how it was checked, by whom it was computed, how many receipts; and
+of a text, whose tokens no receipt covers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
-from ..protocol.errors import Code, FallowError, Refused
+from ..protocol.errors import REGISTRY, Code, FallowError, Refused
 from .answers import Answer, Embeddings, PaidReceipt, Usage
 from .gateway_requests import ApiError
 
@@ -88,7 +89,7 @@ def completion(job_id: str, created_s: int, name: str, assurance: str, answer: A
         "model": name,
         "choices": [{"index": 0, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}],
         "usage": _usage(answer.usage),
-        "fallow": _checked(answer, assurance),
+        "fallow": _checked_text(answer, assurance),
     }
 
 
@@ -109,7 +110,7 @@ class CompletionChunks:
 
     def last(self, assurance: str, answer: Answer) -> bytes:
         """Why it ended and how it was checked; what it used, if that was asked for; and the end of the stream."""
-        ended = self._chunk({}, answer.finish_reason, {"fallow": _checked(answer, assurance)})
+        ended = self._chunk({}, answer.finish_reason, {"fallow": _checked_text(answer, assurance)})
         usage = sse({**self._shared, "choices": [], "usage": _usage(answer.usage)}) if self._include_usage else b""
         return ended + usage + b"data: [DONE]\n\n"
 
@@ -146,6 +147,21 @@ def _usage(usage: Usage) -> Body:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
+
+
+def _checked_text(answer: Answer, assurance: str) -> Body:
+    """Of a text, what no receipt covers, too."""
+    notices: list[Body] = [
+        {
+            "code": each.code,
+            "message": f"{each.message} {REGISTRY[each.code].advice}",
+            "node": each.node,
+            "tokens": each.tokens,
+            "unpaid_ucr": each.unpaid_ucr,
+        }
+        for each in answer.notices
+    ]
+    return {**_checked(answer, assurance), "unpaid_ucr": answer.unpaid_ucr, "notices": notices}
 
 
 def _checked(result: Answer | Embeddings, assurance: str) -> Body:

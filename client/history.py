@@ -3,17 +3,22 @@
 It is read where it lies, so that several processes of one home see the same, and written before anything follows from it:
 a process that is killed has lost nothing that it acted on. What is lost with the power (some seconds) is at worst a node's
 last good results, which are then checked once more.
+
+The wallet is another file, and no write is in both. So a result is kept before it counts, and counts before it is paid; and a
+fault is here before the wallet refuses to deal with the node, which follows from it whenever a client begins (`Auditor`).
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..node.private import database, folder
+from ..node.transaction import transaction
 from ..protocol.errors import Code, StoreError
 from ..protocol.identity import EXECUTOR
 from ..protocol.limits import HOLD_MS_MAX
@@ -26,7 +31,7 @@ STANDINGS_MAX: Final = 65_536
 KEPT_MAX: Final = 4096
 """Unchecked results that could still be looked at: what was held of them deters for as long."""
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Of them all: prompts and answers of some thousand jobs. The oldest give way."""
+"""Of them all: prompts and answers of some thousand jobs. The oldest give way, and of what a checker has confirmed first."""
 KEPT_MS: Final = HOLD_MS_MAX
 """After a week nothing of a result is held any more; and prompts should not lie around."""
 ANCHOR: Final = 50
@@ -51,6 +56,8 @@ CREATE TABLE IF NOT EXISTS kept (
     policy TEXT NOT NULL, nonce BLOB NOT NULL, at_ms INTEGER NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS kept_owner ON kept (owner);
 CREATE INDEX IF NOT EXISTS kept_at ON kept (at_ms);
+CREATE TABLE IF NOT EXISTS vouched (receipt BLOB PRIMARY KEY, owner BLOB NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS vouched_owner ON vouched (owner);
 """
 _COUNT = """
 INSERT INTO standings VALUES (:node, :bundle, :precision, :role, :owner, :results, :results, :at_ms)
@@ -58,11 +65,14 @@ ON CONFLICT (node, bundle, precision, role) DO UPDATE SET
     valid = iif(owner = excluded.owner, valid, 0) + :results, checked = checked + :results,
     owner = excluded.owner, at_ms = excluded.at_ms
 """
+_RESTS = "coalesce((SELECT owner FROM vouched WHERE vouched.receipt = kept.receipt), kept.owner)"
+"""Whose word a kept result rests on: its executor's, or that of the one checker who confirmed it."""
 _GIVE_WAY = """
 DELETE FROM kept WHERE receipt IN (
     SELECT receipt FROM (
         SELECT receipt, row_number() OVER recent AS place, sum(length(work) + length(piece) + length(envelope)) OVER recent
-            AS bytes FROM kept WINDOW recent AS (ORDER BY at_ms DESC, receipt)
+            AS bytes FROM kept WINDOW recent AS (
+            ORDER BY receipt IN (SELECT receipt FROM vouched), at_ms DESC, receipt)
     ) WHERE place > ? OR bytes > ?)
 """
 
@@ -79,7 +89,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A result that was taken unchecked, with all that it takes to check it still."""
+    """A result that rests on one owner's word, with all that it takes to check it still."""
 
     subject: Subject
     entry: str
@@ -120,10 +130,8 @@ class History:
         """Raises `StoreError(corrupt_store)` for a file that cannot be used: to forget faults would be to trust anew."""
         try:
             if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # prompts lie in it
-            name = path or ":memory:"
-            self._db = sqlite3.connect(name, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+                folder(path.parent)
+            self._db = database(path, BUSY_S)  # prompts lie in it
             self._db.executescript(_SCHEMA)
         except (sqlite3.DatabaseError, OSError) as error:
             raise StoreError(
@@ -150,16 +158,25 @@ class History:
             "node": subject.node, "bundle": subject.bundle, "precision": subject.precision, "role": role,
             "owner": subject.owner, "results": results, "at_ms": now_ms,
         }  # fmt: skip
-        self._write(_COUNT, values)
-        self._write(
-            "DELETE FROM standings WHERE rowid IN (SELECT rowid FROM standings ORDER BY at_ms DESC LIMIT -1 OFFSET ?)",
-            (STANDINGS_MAX,),
-        )
+        with self._whole():
+            self._write(_COUNT, values)
+            self._write(
+                "DELETE FROM standings WHERE rowid IN (SELECT rowid FROM standings ORDER BY at_ms DESC LIMIT -1 OFFSET ?)",
+                (STANDINGS_MAX,),
+            )
 
-    def failed(self, owner: bytes, node: bytes, reason: str, now_ms: int) -> None:
-        """A fault was proven: every node of this owner is a newcomer again."""
-        self._write("INSERT INTO faults VALUES (?, ?, ?, ?)", (owner, node, reason, now_ms))
-        self._write("UPDATE standings SET valid = 0 WHERE owner = ?", (owner,))
+    def failed(self, owner: bytes, node: bytes, reason: str, now_ms: int, receipt: bytes | None = None) -> None:
+        """A fault was proven: every node of this owner is a newcomer again. `receipt`: the kept result that has proven it,
+        which is not looked at any more."""
+        with self._whole():
+            self._write("INSERT INTO faults VALUES (?, ?, ?, ?)", (owner, node, reason, now_ms))
+            self._write("UPDATE standings SET valid = 0 WHERE owner = ?", (owner,))
+            if receipt is not None:
+                self._forget(receipt)
+
+    def at_fault(self, node: bytes, reason: str) -> bool:
+        """Whether that was noted of the node."""
+        return self._one("SELECT 1 FROM faults WHERE node = ? AND reason = ?", node, reason) is not None
 
     def faults(self, owner: bytes) -> int:
         """How many were proven of this owner."""
@@ -194,38 +211,57 @@ class History:
         )
         return [Standing(Subject(*row[:4]), *row[4:]) for row in rows]
 
-    def keep(self, kept: Kept, receipt: bytes) -> None:
-        """The result under this receipt's id can be looked at later."""
+    def keep(self, kept: Kept, receipt: bytes, vouched_by: bytes | None = None) -> None:
+        """The result under this receipt's id can be looked at later. `vouched_by`: owner of the one checker who has confirmed
+        it; None: it was taken unchecked."""
         subject = kept.subject
-        self._write(
-            "INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                receipt, subject.node, subject.owner, subject.bundle, subject.precision, kept.entry, kept.receipt,
-                kept.parameters, kept.work, kept.piece, kept.policy, kept.nonce, kept.at_ms,
-            ),
+        row = (
+            receipt, subject.node, subject.owner, subject.bundle, subject.precision, kept.entry, kept.receipt,
+            kept.parameters, kept.work, kept.piece, kept.policy, kept.nonce, kept.at_ms,
         )  # fmt: skip
-        self._write("DELETE FROM kept WHERE at_ms < ?", (kept.at_ms - KEPT_MS,))
-        self._write(_GIVE_WAY, (KEPT_MAX, KEPT_BYTES_MAX))
+        with self._whole():
+            if vouched_by is not None:
+                self._write("INSERT OR REPLACE INTO vouched VALUES (?, ?)", (receipt, vouched_by))
+            self._write("INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._write("DELETE FROM kept WHERE at_ms < ?", (kept.at_ms - KEPT_MS,))
+            self._write(_GIVE_WAY, (KEPT_MAX, KEPT_BYTES_MAX))
+            self._write("DELETE FROM vouched WHERE receipt NOT IN (SELECT receipt FROM kept)", ())
 
     def kept(self, owner: bytes, now_ms: int) -> list[tuple[bytes, Kept]]:
-        """What of this owner's was taken unchecked, by the receipt's id: the newest first, for audits go backwards."""
+        """What rests on this owner's word, by the receipt's id: the newest first, for audits go backwards. Its nodes wrote it
+        and it was taken unchecked, or one of them alone confirmed it."""
         rows = self._all(
             "SELECT receipt, node, owner, bundle, precision, entry, envelope, parameters, work, piece, policy, nonce, at_ms"
-            " FROM kept WHERE owner = ? AND at_ms >= ? ORDER BY at_ms DESC, receipt",
+            f" FROM kept WHERE {_RESTS} = ? AND at_ms >= ? ORDER BY at_ms DESC, receipt",
             owner, now_ms - KEPT_MS,
         )  # fmt: skip
         return [(row[0], Kept(Subject(*row[1:5]), *row[5:])) for row in rows]
 
     def looked_at(self, receipt: bytes) -> None:
         """The result has been checked by now, or cannot be any more."""
-        self._write("DELETE FROM kept WHERE receipt = ?", (receipt,))
+        with self._whole():
+            self._forget(receipt)
 
     def owners_at_fault(self, now_ms: int) -> list[bytes]:
-        """Owners with a proven fault of whom there is unchecked work still to be looked at, as after a crash."""
+        """Owners with a proven fault on whose word something rests that is still to be looked at, as after a crash."""
         rows = self._all(
-            "SELECT DISTINCT kept.owner FROM kept JOIN faults USING (owner) WHERE kept.at_ms >= ?", now_ms - KEPT_MS
+            f"SELECT DISTINCT {_RESTS} AS rests FROM kept WHERE at_ms >= ? AND rests IN (SELECT owner FROM faults)",
+            now_ms - KEPT_MS,
         )
         return [row[0] for row in rows]
+
+    def _forget(self, receipt: bytes) -> None:
+        self._write("DELETE FROM kept WHERE receipt = ?", (receipt,))
+        self._write("DELETE FROM vouched WHERE receipt = ?", (receipt,))
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """All that is written inside is on disk, or none of it is, wherever the process ends."""
+        try:
+            with transaction(self._db):
+                yield
+        except sqlite3.DatabaseError as error:
+            raise _broken(error) from None
 
     def _one(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         rows = self._all(statement, *values)

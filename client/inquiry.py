@@ -1,14 +1,14 @@
 """Which of the nodes that were named for a bundle are asked now: a few, since each one not met before costs two handshakes.
 
 A wave goes out. Who fails in it, or is late, is replaced at once, and who has answered is not: ten nodes are found for
-fourteen handshakes, whether twenty were named or four hundred. The next wave goes when all of this one have had their time
+some ten handshakes, whether twenty were named or four hundred. The next wave goes when all of this one have had their time
 and somebody still looks. At the very end it is asked for other addresses of those whom nobody found where they were named:
 most of them are gone, and looking for one costs as much as the whole search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Final
@@ -17,8 +17,11 @@ import trio
 
 from ..node.network.seam import Provider
 
-WAVE: Final = 14
-"""Ten that live, where a quarter is dead."""
+WAVE: Final = 10
+"""As many as are looked for. Each handshake more that is under way takes its share of the processor from those that will do."""
+NEAR_MAX: Final = 7
+"""Of those named, so many are asked for a connection that stands, whether the wave is full or not: it costs no handshake. Fewer
+than a wave: whoever is near a key in the table, or has dialled us, is not to be all that we find."""
 LATE_S: Final = 0.3
 """After so long somebody else is asked as well, as in the table's searches: a frozen machine holds no place in the wave."""
 SOUGHT_AT_ONCE: Final = 4
@@ -31,13 +34,25 @@ Ask = Callable[[Provider], Awaitable[bool]]
 class Inquiry:
     """The nodes of one bundle."""
 
-    def __init__(self, nursery: trio.Nursery, ask: Ask, seek: Ask, told: Callable[[], None], random: Random) -> None:
-        """`seek` asks a node where it says itself that it is; `told` is called after each answer, and each failure."""
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        ask: Ask,
+        seek: Ask,
+        told: Callable[[], None],
+        random: Random,
+        connected: Callable[[], Collection[bytes]] = frozenset,
+    ) -> None:
+        """`seek` asks a node where it says itself that it is; `told` is called after each answer, and each failure;
+        `connected` are those to whom a connection stands."""
         self._nursery = nursery
         self._ask = ask
         self._seek = seek
         self._told = told
         self._random = random
+        self._connected = connected
+        self._near = 0
+        """Asked for being connected, since the search began."""
         self._named: dict[bytes, Provider] = {}
         """Whom to ask."""
         self._lost: dict[bytes, Provider] = {}
@@ -65,6 +80,7 @@ class Inquiry:
         self._named.clear()
         self._lost.clear()
         self._answered.clear()
+        self._near = 0
 
     @contextmanager
     def looking(self, enough: Callable[[], bool]) -> Iterator[None]:
@@ -98,6 +114,10 @@ class Inquiry:
             return
         if not self.waits:
             self._in_wave = 0
+        connected = self._connected() if self._named and self._near < NEAR_MAX else ()
+        for peer in [peer for peer in self._named if peer in connected][: NEAR_MAX - self._near]:
+            self._near += 1
+            self._begin(self._named.pop(peer), self._ask)
         while self._named and len(self._under_way) - len(self._late) + self._in_wave < WAVE:
             self._begin(self._named.pop(self._random.choice(list(self._named))), self._ask)
         while self._lost and not self._named and len(self._under_way) - len(self._late) < SOUGHT_AT_ONCE:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -24,7 +24,8 @@ from .checking import Claim, check_window
 from .discovery import Node
 from .dossier import Dossier
 from .draft import Draft, TextRequest
-from .execution import Execution, Receipted
+from .events import Receipted
+from .execution import Execution
 from .history import Kept
 from .panel import Panel
 from .team import Team
@@ -55,6 +56,12 @@ class Attempt:
     """Its stream has ended."""
     outrun: bool = False
     """Another executor of a hedge was quicker."""
+    written: int = 0
+    """Tokens that it has put into the text."""
+    signed: int = 0
+    """Those of them for which it gave a receipt that was not refused."""
+    paid_ucr: int = 0
+    """By vouchers, for all its receipts."""
 
     @property
     def member(self) -> Member:
@@ -63,10 +70,11 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Taken:
-    """A window of the text that was taken unchecked."""
+    """A window of the text that rests on one owner's word: its writer's, or that of the one checker who confirmed it."""
 
     attempt: Attempt
     receipted: Receipted
+    rests_on: bytes
 
     @property
     def start(self) -> int:
@@ -94,6 +102,8 @@ class Judge:
         """(end, id) of the receipts for what now stands in the draft, in the order in which they came."""
         self._taken: list[Taken] = []
         """Of what now stands, in the same order."""
+        self._doubted: list[bytes] = []
+        """Owners at fault on whose word something may rest that was not looked at yet."""
         self.windows = 0
         self.checked = 0
         """Windows with tokens that were dealt with, and those of them that were checked."""
@@ -105,6 +115,7 @@ class Judge:
     def submit(self, attempt: Attempt, receipted: Receipted) -> None:
         """A receipt to be dealt with. There are no more of them than windows in the order."""
         attempt.unjudged += 1
+        attempt.signed += receipted.receipt.record.tokens
         self._open += 1
         if receipted.receipt.record.tokens and not attempt.discarded:
             self._standing.append((_end(attempt, receipted), receipted.receipt.id))
@@ -124,7 +135,10 @@ class Judge:
         """Deals with receipts until cancelled."""
         async for attempt, receipted in self._waiting:
             try:
-                await self._deal_with(attempt, receipted)
+                try:
+                    await self._deal_with(attempt, receipted)
+                finally:
+                    await self._look_back_at_doubted(attempt)
             except FallowError as error:
                 self.undecided = error
                 await self._withdraw(attempt)
@@ -155,16 +169,28 @@ class Judge:
 
     def _wanted(self, attempt: Attempt, receipted: Receipted) -> bool:
         """Drawn by its receipt; or tokens lead to it for which nobody signed, and whose writer nobody can hold to them."""
-        start = attempt.start + receipted.receipt.record.first_token
+        record = receipted.receipt.record
         auditor, dossier = self._team.auditor, self.dossier
-        return start > self._draft.verified or auditor.wants(
-            dossier.policy, dossier.nonce, attempt.node, self._request.bundle.hash, receipted
+        assert attempt.execution is not None
+        order = attempt.execution.order.record
+        written = record.first_token + record.tokens
+        # The text says whether it ended, not the receipt: its writer chooses what that calls the end.
+        unwritten = order.planned_tokens - written if self._draft.ends_at(attempt.start + written) else 0
+        return attempt.start + record.first_token > self._draft.verified or auditor.wants(
+            dossier.policy, dossier.nonce, attempt.node, order, receipted, unwritten
         )
 
     async def _take(self, attempt: Attempt, receipted: Receipted, end: int) -> None:
         """Not drawn: the window stands as it is, and can be looked at later."""
-        taken, record = Taken(attempt, receipted), receipted.receipt.record
-        claim = self._claim(attempt, receipted, end, record.tokens, ())
+        self._taken.append(Taken(attempt, receipted, attempt.node.owner))
+        self._keep(attempt, receipted, end, None)
+        await self._pay(attempt, receipted)
+        self._draft.verified = end
+        self._on_verified(attempt.node.key)
+
+    def _keep(self, attempt: Attempt, receipted: Receipted, end: int, vouched_by: bytes | None) -> None:
+        """The window can be looked at once who wrote it, or who alone confirmed it, is at fault."""
+        claim = self._claim(attempt, receipted, end, receipted.receipt.record.tokens, ())
         subject = subject_of(attempt.node, claim.bundle, receipted)
         kept = Kept(
             subject,
@@ -177,11 +203,7 @@ class Judge:
             claim.nonce,
             self._team.desk.now_ms(),
         )
-        self._team.auditor.history.keep(kept, receipted.receipt.id)
-        self._taken.append(taken)
-        await self._pay(attempt, receipted)
-        self._draft.verified = end
-        self._on_verified(attempt.node.key)
+        self._team.auditor.history.keep(kept, receipted.receipt.id, vouched_by)
 
     def _claim(
         self, attempt: Attempt, receipted: Receipted, end: int, claimed: int, carried_values: tuple[int, ...]
@@ -210,6 +232,9 @@ class Judge:
         judgement, panel = await check_window(self._team, claim)
         await self._note_checkers(judgement, panel)
         if judgement.outcome is Outcome.ACCEPTED:
+            if panel.alone is not None:  # before it counts: what counts can be looked at again
+                self._taken.append(Taken(attempt, receipted, panel.alone))
+                self._keep(attempt, receipted, end, panel.alone)
             self._team.auditor.passed(attempt.node, claim.bundle, receipted)
             self._team.spots.learn(claim, judgement, panel)
             await self._pay(attempt, receipted)
@@ -219,36 +244,63 @@ class Judge:
             else:
                 await self._withdraw(attempt)
         elif judgement.outcome is Outcome.REJECTED:
-            reason = judgement.reasons[attempt.node.key]
             self._unpaid(attempt, receipted)
-            await self._team.auditor.failed(attempt.node.key, attempt.node.owner, reason)
-            attempt.guilty = attempt.discarded = True
-            attempt.error = Refused(Code.REJECTED, f"A window was rejected: {reason}.")
-            if attempt.execution is not None:
-                await attempt.execution.stop("a window of it was rejected")
-            await self._look_back(attempt.node.owner)
-            await self._withdraw(attempt)
-            self._team.late.suspect(attempt.node.owner)
+            await self._convict(attempt, judgement)
+            try:
+                await self._look_back(attempt.node.owner)
+                await self._withdraw(attempt)
+            finally:
+                self._team.late.suspect(attempt.node.owner)
         else:
             self._unpaid(attempt, receipted)
             raise Refused(
                 Code.REJECTED, "Too few nodes gave a finding that agrees with any other; nothing was accepted."
             )
 
+    async def _convict(self, attempt: Attempt, judgement: Judgement) -> None:
+        """Who wrote it is not dealt with any more, and nothing more of it is paid."""
+        reason, node = judgement.reasons[attempt.node.key], attempt.node
+        await self._team.auditor.failed(node.key, node.owner, reason)
+        attempt.guilty = attempt.discarded = True
+        attempt.error = Refused(Code.REJECTED, f"A window was rejected: {reason}.")
+        if attempt.execution is not None:
+            await attempt.execution.stop("a window of it was rejected")
+
+    async def _look_back_at_doubted(self, attempt: Attempt) -> None:
+        """What rests on the word of checkers that were refuted has been checked; what does not stand is withdrawn."""
+        stood = self._draft.verified
+        try:
+            while self._doubted:
+                await self._look_back(self._doubted[0])
+                self._team.late.suspect(self._doubted.pop(0))
+        finally:
+            while self._doubted:  # it broke off: what could not be looked at here is looked at there
+                self._team.late.suspect(self._doubted.pop(0))
+        if self._draft.verified < stood:
+            await self._withdraw(attempt)
+
     async def _look_back(self, owner: bytes) -> None:
-        """The windows of this owner that were taken unchecked have been checked: the text stands up to the first wrong one."""
-        for taken in [one for one in self._taken if one.attempt.node.owner == owner]:
+        """The windows that rest on this owner's word have been checked: the text stands up to the first wrong one."""
+        for taken in [one for one in self._taken if one.rests_on == owner]:
             record, start = taken.receipted.receipt.record, taken.start
             claim = self._claim(taken.attempt, taken.receipted, start + record.tokens, record.tokens, ())
             judgement, panel = await check_window(self._team, claim)
             await self._note_checkers(judgement, panel)
             self.checked += 1
-            self._taken.remove(taken)
+            at = self._taken.index(taken)
+            if judgement.outcome is Outcome.ACCEPTED and panel.alone is not None:
+                self._taken[at] = replace(taken, rests_on=panel.alone)
+                self._keep(taken.attempt, taken.receipted, start + record.tokens, panel.alone)
+                continue
+            del self._taken[at]
             if judgement.outcome is Outcome.ACCEPTED:
                 self._team.auditor.history.looked_at(taken.receipted.receipt.id)
                 continue
-            # What nobody could bear out goes, too: its writer is known to have lied.
-            self._draft.verified = start
+            if judgement.outcome is Outcome.REJECTED and not taken.attempt.guilty:
+                await self._convict(taken.attempt, judgement)
+                self._doubted.append(taken.attempt.node.owner)
+            # What nobody could bear out goes, too: who stood for it is known to have lied.
+            self._draft.verified = min(self._draft.verified, start)
             return
 
     async def _note_checkers(self, judgement: Judgement, panel: Panel) -> None:
@@ -260,11 +312,16 @@ class Judge:
                 # Known at once, so that the next window is not given to it; the verdict says the same in the end.
                 if objection := judgement.fault(place.node.key):
                     await self._team.auditor.failed(place.node.key, place.node.owner, objection)
+                    self._doubted.append(place.node.owner)
             if place.final is not None:
                 receipt = place.final.receipt
                 if place.believed:
                     self._team.auditor.passed(place.node, self._request.bundle.hash, place.final, CHECKER)
                 self.dossier.paid(receipt, place.node, CHECKER, SCORE, place.asked_ucr, place.paid_ucr)
+        for place in panel.outrun:
+            if place.final is not None:
+                receipt = place.final.receipt
+                self.dossier.paid_beside(receipt, place.node, CHECKER, SCORE, place.asked_ucr, place.paid_ucr)
 
     async def _withdraw(self, attempt: Attempt) -> None:
         """What is not verified is withdrawn, and whoever writes on top of it stops."""
@@ -280,6 +337,7 @@ class Judge:
     async def _pay(self, attempt: Attempt, receipted: Receipted) -> None:
         assert attempt.execution is not None
         await attempt.execution.pay(receipted)
+        attempt.paid_ucr += receipted.added_ucr
         self._note(attempt, receipted, receipted.added_ucr)
 
     def _unpaid(self, attempt: Attempt, receipted: Receipted) -> None:

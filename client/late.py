@@ -1,6 +1,8 @@
-"""Audits backwards: once an owner is found at fault, what was taken of it unchecked is looked at, the newest first.
+"""Audits backwards: once an owner is found at fault, what rests on its word alone is looked at, the newest first: what its
+nodes wrote and was taken unchecked, and what one of them alone confirmed.
 
-It goes on in the background, and after a restart where it was broken off: what is still to be looked at lies on disk.
+It goes on in the background, and after a restart where it was broken off: what is still to be looked at lies on disk, and what
+is found wrong goes from there with the fault that it proves.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ from ..protocol.bundle import GENERATE
 from ..protocol.checks import Outcome, Standing, Verdict
 from ..protocol.envelope import Signed, verify_untrusted
 from ..protocol.errors import FallowError
-from ..protocol.identity import EXECUTOR, cid
-from ..protocol.limits import MESSAGE_BYTES_MAX
+from ..protocol.identity import CHECKER, EXECUTOR, cid
+from ..protocol.limits import MESSAGE_BYTES_MAX, PRICE_MAX_UCR
 from ..protocol.policy import Policy, check_commitment
 from ..protocol.reading import read_untrusted
 from ..protocol.receipts import Receipt
 from ..protocol.work import Parameters, decode_piece_untrusted, decode_work_untrusted
-from ..verifier.quorum import Member, Result
+from ..verifier.quorum import Judgement, Member, Result
 from .answers import Proof
 from .bundles import Bundles, ClientBundle
 from .checking import Claim, check_window
@@ -29,12 +31,11 @@ from .discovery import Node
 from .disputing import Forfeited, settle_disputes
 from .functions import CheckedCall, check_call
 from .history import History, Kept
+from .panel import Panel
 from .team import Team
 
 DISPUTES_MAX = 16
 """Verdicts waiting for their judges, each with its proof in memory."""
-PRICE_MAX_UCR = 10_000_000
-"""What one late check may cost: as one order does unless a caller says otherwise."""
 
 
 @dataclass
@@ -98,25 +99,55 @@ class Late:
         for receipt, kept in self.history.kept(owner, team.desk.now_ms()):
             try:
                 bundle = await bundles.open(cid(kept.subject.bundle), team.discovery.known(kept.subject.bundle))
-                outcome = await _check(team, bundle, kept)
+                found = await _check(team, bundle, kept)
             except FallowError as error:
                 logging.getLogger(__name__).info("work taken unchecked cannot be looked at now: %s", error)
                 continue  # it stays on the disk, for the next time
             self.looked_at += 1
-            if outcome is Outcome.INCONCLUSIVE:
+            for other in await _count(team, kept.subject.bundle, found):
+                self.suspect(other)
+            if found.outcome is Outcome.INCONCLUSIVE:
                 continue
-            self.history.looked_at(receipt)
-            if outcome is Outcome.REJECTED:
-                self.wrong.append(receipt)
-                subject = kept.subject
-                why = "work of it that had been taken unchecked is wrong"
-                self.history.failed(subject.owner, subject.node, why, team.desk.now_ms())
-                logging.getLogger(__name__).warning("receipt %s of node %s: %s", receipt.hex()[:8],
-                                                    subject.node.hex()[:8], why)  # fmt: skip
+            if found.outcome is Outcome.ACCEPTED and found.panel.alone is not None:
+                self.history.keep(kept, receipt, found.panel.alone)
+                continue
+            if found.outcome is Outcome.ACCEPTED:
+                self.history.looked_at(receipt)
+                continue
+            self.wrong.append(receipt)
+            subject = kept.subject
+            why = "work of it that had been taken unchecked, or on one checker's word, is wrong"
+            await team.auditor.failed(subject.node, subject.owner, why, receipt)
+            if subject.owner != owner:
+                self.suspect(subject.owner)
+            logging.getLogger(__name__).warning("receipt %s of node %s: %s", receipt.hex()[:8],
+                                                subject.node.hex()[:8], why)  # fmt: skip
 
 
-async def _check(team: Team, bundle: ClientBundle, kept: Kept) -> Outcome:
-    """The outcome of a check that belongs to the same work as the receipt."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What came of a check."""
+
+    outcome: Outcome
+    panel: Panel
+    faults: Mapping[bytes, str]
+    """Checkers against whom it speaks, by node, and why."""
+
+
+async def _count(team: Team, bundle: bytes, found: _Found) -> list[bytes]:
+    """The checkers' own part is in their records; comes to the owners of those who are at fault."""
+    doubted = []
+    for place in found.panel.places:
+        if (why := found.faults.get(place.node.key)) and place.final is not None:
+            await team.auditor.failed(place.node.key, place.node.owner, why)
+            doubted.append(place.node.owner)
+        elif place.believed and place.final is not None:
+            team.auditor.passed(place.node, bundle, place.final, CHECKER)
+    return doubted
+
+
+async def _check(team: Team, bundle: ClientBundle, kept: Kept) -> _Found:
+    """A check that belongs to the same work as the receipt."""
     subject, policy = kept.subject, Policy.parse(kept.policy)
     receipt = verify_untrusted(Receipt, kept.receipt, signer=subject.node)
     work, member = decode_work_untrusted(kept.work), Member(subject.node, subject.owner)
@@ -127,11 +158,18 @@ async def _check(team: Team, bundle: ClientBundle, kept: Kept) -> Outcome:
             bundle.hash, bundle.manifest, parameters, work.sequences[0], work.claimed, receipt, member, "", (), policy,
             kept.nonce, commitment, PRICE_MAX_UCR,
         )  # fmt: skip
-        judgement, _ = await check_window(team, claim)
-        return judgement.outcome
+        judgement, panel = await check_window(team, claim)
+        return _Found(judgement.outcome, panel, _faults(judgement, panel))
     own = Result(member, receipt, decode_piece_untrusted(kept.piece))
     checked = CheckedCall(bundle.hash, bundle.manifest, work, policy, kept.nonce, commitment, PRICE_MAX_UCR, "", ())
-    found, _ = await check_call(team, checked, own)
+    found, panel = await check_call(team, checked, own)
     if found.outcome is not Outcome.ACCEPTED:
-        return Outcome.INCONCLUSIVE
-    return Outcome.REJECTED if found.objections[0] else Outcome.ACCEPTED
+        return _Found(Outcome.INCONCLUSIVE, panel, {})
+    outcome = Outcome.REJECTED if found.objections[0] else Outcome.ACCEPTED
+    objections = zip(panel.places, found.objections[1:], strict=True)
+    return _Found(outcome, panel, {place.node.key: why for place, why in objections if why})
+
+
+def _faults(judgement: Judgement, panel: Panel) -> dict[bytes, str]:
+    nodes = [place.node.key for place in panel.places if place.attestation is not None]
+    return {node: why for node in nodes if (why := judgement.fault(node))}

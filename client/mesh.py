@@ -1,64 +1,39 @@
-"""The client: `connect` joins the mesh, `Mesh` asks it for work."""
+"""`Mesh`: what a client that has joined (`joining.connect`) can ask for."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import trio
 
-from ..node.book import BOOK, Book, Met
-from ..node.gossip import FAULTS, Gossip
-from ..node.keys import load_or_create
-from ..node.machine import chance, wall_ms
-from ..node.network.seam import CIRCUIT
-from ..node.network.table_rules import profile_rules
-from ..node.rails.opening import FOLDER, open_ledger
 from ..node.trust import TrustList
 from ..protocol.bundle import CALL, GENERATE, Manifest
 from ..protocol.checks import Verdict
-from ..protocol.errors import Code, FallowError, NetworkError, Refused
-from ..protocol.identity import cid, cid_hash_untrusted, peer_id, peer_key_untrusted
-from ..protocol.limits import CALL_INPUTS_MAX, OUTPUT_TOKENS_MAX, STOP_STRINGS_MAX
-from ..protocol.messages import EVIDENCE_PROTOCOL
-from ..protocol.work import Parameters, Piece, Work
+from ..protocol.errors import Code, FallowError, Refused
+from ..protocol.identity import cid_hash_untrusted
+from ..protocol.limits import CALL_INPUTS_MAX, PRICE_MAX_UCR
+from ..protocol.work import Piece, Work
 from ..verifier.compare import numbers_of
-from .answering import answer_disputes
 from .answers import Answer, Batch, Chunk, Embeddings, NodeView, Outputs, Usage
 from .arrays import Given, outputs_of, rows_of, work_of
 from .assurance import DEFAULT, read_assurance
-from .auditing import Auditor
 from .batch import Done, check_count, identity_of, run_batch
 from .bundles import Bundles, ClientBundle
-from .deposits import Deposits, open_cashu
-from .discovery import Discovery, Node
 from .draft import TextRequest
-from .execution import Desk
-from .functions import CallJob, CallRequest
-from .history import HISTORY, History, Standing
-from .late import Late
-from .scheduler import Experience
-from .settling import Settler
-from .spotting import Spots
+from .functions import CallJob
+from .history import Standing
+from .requesting import Sampling, Terms, call_request, one_input, text_input, text_request
+from .stream import TextStream
 from .team import Team
-from .telling import keep_telling
 from .text import TextJob
 from .tokenizer import Prompt
-from .wallet import Wallet
+from .ungrouping import one_error
+from .views import view_of
 
 ASSURANCE = DEFAULT
 """What is asked for unless the caller says otherwise."""
-PRICE_MAX_UCR = 10_000_000
-"""What one order may cost unless the caller says otherwise: ten credits."""
-SEEDS = 2**62
-"""So many seeds there are to choose from; an order's seed is a 63-bit integer."""
-LEAVE_S = 3.0
-"""For paying what streams that were left early delivered, before a client leaves."""
 
 
 class Mesh:
@@ -86,9 +61,9 @@ class Mesh:
         executors: Sequence[str] = (),
     ) -> Answer:
         """The whole answer. `executors` are peer ids to be preferred, in order. Raises `FallowError` subclasses."""
-        request = await self._text_request(
-            bundle, prompt, max_tokens, temperature, top_p, seed, stop, assurance, price_max_ucr, executors
-        )
+        terms = Terms(read_assurance(assurance), price_max_ucr, executors)
+        sampling = Sampling(max_tokens, temperature, top_p, seed, stop)
+        request = await self._text_request(bundle, prompt, sampling, terms)
         with one_error():
             return await TextJob(self._team, request, lambda chunk: None).run()
 
@@ -109,10 +84,9 @@ class Mesh:
         """The answer as it comes; errors are raised where it is iterated."""
 
         async def begin(emit: Callable[[Chunk], None]) -> TextJob:
-            request = await self._text_request(
-                bundle, prompt, max_tokens, temperature, top_p, seed, stop, assurance, price_max_ucr, executors
-            )
-            return TextJob(self._team, request, emit)
+            terms = Terms(read_assurance(assurance), price_max_ucr, executors)
+            sampling = Sampling(max_tokens, temperature, top_p, seed, stop)
+            return TextJob(self._team, await self._text_request(bundle, prompt, sampling, terms), emit)
 
         stream = TextStream(begin, self._nursery)
         self._streams = {other for other in self._streams if not other.done.is_set()} | {stream}
@@ -131,7 +105,7 @@ class Mesh:
         if not 1 <= len(texts) <= CALL_INPUTS_MAX:
             raise Refused(Code.TOO_LARGE, f"One call takes 1 to {CALL_INPUTS_MAX} texts, not {len(texts)}.")
         opened = await self._open(bundle, CALL)
-        sequences = tuple(self._text_input(opened, text) for text in texts)
+        sequences = tuple(text_input(opened, text) for text in texts)
         job, piece, verdict = await self._call(opened, Work(sequences), assurance, price_max_ucr, executors)
         rows = numbers_of(piece)
         assert rows is not None, "a result without rows is never accepted"
@@ -183,7 +157,7 @@ class Mesh:
         check_count(inputs)
         opened = await self._open(bundle, CALL)
         manifest = opened.manifest
-        works = [self._one_input(opened, each) for each in inputs]
+        works = [one_input(opened, each) for each in inputs]
         jobs: list[tuple[CallJob, Verdict | None]] = []
 
         async def ask(work: Work) -> Piece:
@@ -216,7 +190,7 @@ class Mesh:
         wanted = {self._hash(name) for name in names}
         known = {self._hash(name): name for name in self.bundles()}
         return [
-            self._view(node, known)
+            view_of(node, self._team.desk, known)
             for node in sorted(self._team.discovery.nodes.values(), key=lambda node: node.rtt_ms)
             if any(node.capability.served_bundle(one) for one in wanted)
         ]
@@ -259,68 +233,17 @@ class Mesh:
         await self._team.late.idle()
         await self._team.desk.settler.drain()
 
-    async def _text_request(
-        self,
-        bundle: str,
-        prompt: Prompt,
-        max_tokens: int,
-        temperature: float,
-        top_p: float,
-        seed: int | None,
-        stop: Sequence[str],
-        assurance: str,
-        price_max_ucr: int,
-        executors: Sequence[str],
-    ) -> TextRequest:
-        asked = read_assurance(assurance)
-        if not 1 <= max_tokens <= OUTPUT_TOKENS_MAX:
-            raise Refused(Code.TOO_LARGE, f"max_tokens is from 1 to {OUTPUT_TOKENS_MAX}, not {max_tokens}.")
-        if not (0.0 <= temperature <= 10.0 and 0.0 < top_p <= 1.0):
-            raise Refused(Code.BAD_CONFIG, "The temperature is from 0 to 10, and top_p above 0 and at most 1.")
-        if seed is not None and not 0 <= seed < SEEDS:
-            raise Refused(Code.BAD_CONFIG, f"The seed is from 0 to {SEEDS - 1}, not {seed}.")
-        if len(stop) > STOP_STRINGS_MAX or not all(stop):
-            raise Refused(Code.BAD_CONFIG, f"There may be up to {STOP_STRINGS_MAX} stop strings, none of them empty.")
-        opened = await self._open(bundle, GENERATE)
-        tokens = opened.tokenizer.prompt(prompt)
-        room = opened.manifest.context_tokens_max - len(tokens)
-        if room < 1:
-            raise Refused(
-                Code.INPUT_TOO_LONG,
-                f"The prompt has {len(tokens)} tokens; {bundle} takes {opened.manifest.context_tokens_max} with the answer.",
-            )
-        parameters = Parameters(
-            max_tokens=min(max_tokens, room),
-            temperature_milli=round(temperature * 1000),
-            top_p_ppm=round(top_p * 1_000_000),
-            seed=chance().randrange(SEEDS) if seed is None and temperature > 0 else (seed or 0),
-        )
-        return TextRequest(
-            opened, tokens, parameters, tuple(stop), asked.policy, price_max_ucr, _keys(executors), asked.hedge
-        )
+    async def _text_request(self, bundle: str, prompt: Prompt, sampling: Sampling, terms: Terms) -> TextRequest:
+        sampling.check()
+        return text_request(await self._open(bundle, GENERATE), prompt, sampling, terms)
 
     async def _call(
         self, opened: ClientBundle, work: Work, assurance: str, price_max_ucr: int, executors: Sequence[str]
     ) -> tuple[CallJob, Piece, Verdict | None]:
-        asked = read_assurance(assurance)
-        request = CallRequest(opened, work, asked.policy, price_max_ucr, _keys(executors), asked.hedge)
-        job = CallJob(self._team, request)
+        terms = Terms(read_assurance(assurance), price_max_ucr, executors)
+        job = CallJob(self._team, call_request(opened, work, terms))
         with one_error():
             return job, *await job.run()
-
-    def _one_input(self, opened: ClientBundle, given: Mapping[str, Given] | str) -> Work:
-        if isinstance(given, str):
-            return Work((self._text_input(opened, given),))
-        return work_of(opened.manifest, [given])
-
-    def _text_input(self, opened: ClientBundle, text: str) -> tuple[int, ...]:
-        """Raises `Refused`: `unknown_entry` for a function of arrays, `input_too_long`."""
-        if opened.manifest.inputs:
-            raise Refused(Code.UNKNOWN_ENTRY, f"{opened.name} is a function of arrays, not of texts: use `call`.")
-        sequence = opened.tokenizer.text(text)
-        if len(sequence) > (most := opened.manifest.context_tokens_max):
-            raise Refused(Code.INPUT_TOO_LONG, f"A text of {len(sequence)} tokens; {opened.name} takes {most}.")
-        return sequence
 
     async def _open(self, name: str, entry: str | None = None) -> ClientBundle:
         """Raises `Refused(unknown_entry)` if the bundle has not this entry."""
@@ -334,192 +257,3 @@ class Mesh:
 
     def _hash(self, name: str) -> bytes:
         return cid_hash_untrusted(self._bundles.resolve(name).cid)
-
-    def _view(self, node: Node, known: dict[bytes, str]) -> NodeView:
-        network, met = self._team.desk.network, self._team.desk.book.get(node.key) or Met(node.key)
-        direct_or_not = "relayed" if network.relayed(node.key) else "direct"
-        return NodeView(
-            peer_id(node.key),
-            node.owner.hex(),
-            node.capability.kind,
-            node.capability.region,
-            node.state,
-            node.reasons,
-            tuple(known.get(served.bundle, cid(served.bundle)) for served in node.capability.served),
-            round(node.rtt_ms, 1),
-            node.interactive,
-            node.addresses,
-            node.jobs_running,
-            node.key in self._team.desk.wallet.distrusted,
-            node.capability,
-            node.connectivity,
-            trio.current_time() - node.asked_at,
-            all(CIRCUIT in address for address in node.addresses),
-            direct_or_not if node.key in network.peers() else "",
-            met.tries,
-            met.answers,
-            met.jobs_done,
-            met.jobs_failed,
-            len(node.witnesses),
-        )
-
-
-class TextWork(Protocol):
-    """A text under way, as `TextJob` is."""
-
-    async def run(self) -> Answer:
-        """The finished answer."""
-
-    def abandon(self) -> None:
-        """The reader has left."""
-
-
-class TextStream:
-    """Chunks as they come, then `answer`. Iterate it once; left early, `aclose` it, or use it as a context manager."""
-
-    def __init__(self, begin: Callable[[Callable[[Chunk], None]], Awaitable[TextWork]], nursery: trio.Nursery) -> None:
-        self._begin = begin
-        self._job: TextWork | None = None
-        self._left = False
-        self._nursery: trio.Nursery | None = nursery
-        # Bounded by the answer's own length: one chunk for each token, and rewrites.
-        self._send, self._chunks = trio.open_memory_channel[Chunk](8 * OUTPUT_TOKENS_MAX)
-        self._answer: Answer | None = None
-        self._failure: Exception | None = None
-        self.done = trio.Event()
-        """Everything is judged and paid."""
-
-    @property
-    def answer(self) -> Answer:
-        """The finished answer, once the iteration has ended."""
-        if self._answer is None:
-            raise RuntimeError("the stream has not been read to its end")
-        return self._answer
-
-    def __aiter__(self) -> TextStream:
-        return self
-
-    async def __anext__(self) -> Chunk:
-        """The next chunk. Raises the `FallowError` that says why there is no answer."""
-        if self._nursery is not None:
-            self._nursery.start_soon(self._work)
-            self._nursery = None
-        try:
-            return await self._chunks.receive()
-        except trio.EndOfChannel:
-            if self._failure:
-                raise self._failure from None
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> TextStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Nothing more is asked for. What was delivered by then is judged and paid in the background."""
-        self._left = True
-        if self._job is not None:
-            self._job.abandon()
-        if self._nursery is not None:  # never begun
-            self._nursery = None
-            self._send.close()
-            self.done.set()
-        await trio.lowlevel.checkpoint()
-
-    async def _work(self) -> None:
-        with self._send:
-            try:
-                self._job = await self._begin(self._send.send_nowait)
-                if not self._left:
-                    self._answer = await self._job.run()
-            except Exception as error:  # noqa: BLE001 - a job's own task: its reader gets it, the other jobs go on
-                self._failure = ungrouped(error)
-            finally:
-                self.done.set()
-
-
-@asynccontextmanager
-async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -> AsyncIterator[Mesh]:
-    """A client that has joined by one of the addresses or, if none of them answers, by nodes that it met before.
-
-    State is kept in `home` (FALLOW_HOME, or ~/.fallow). Raises `NetworkError(bootstrap_unreachable)` if nobody answers,
-    `StoreError` if the wallet cannot be read.
-    """
-    from ..node.network.mesh import open_network
-
-    folder = Path(home or os.environ.get("FALLOW_HOME") or Path.home() / ".fallow")
-    key = load_or_create(folder / "keys" / "client")
-    trust = TrustList.load(folder)
-    with (
-        closing(Wallet(folder / "wallet.db", key)) as wallet,
-        closing(Book(folder / BOOK, wall_ms)) as book,
-        closing(History(folder / HISTORY)) as history,
-        closing(open_ledger(folder / FOLDER, key)) as ledger,
-    ):
-        given, known = list(bootstrap), book.ways_in()
-        if not given and not known:
-            raise NetworkError(
-                Code.BOOTSTRAP_UNREACHABLE, "No bootstrap address was given, and no node was met before."
-            )
-        rules = profile_rules(wall_ms)
-        async with open_network(chance().randbytes(32), [], given, rules, mode="client", known=known) as network:
-            settler, judges = Settler(network, wallet.confirmed), frozenset(trust.verifiers)
-            trusted = frozenset(trust.owners.values())
-            desk = Desk(network, wallet, settler, key, wall_ms, book, judges, trusted=trusted, ledger=ledger)
-            for channel in await wallet.take_over(wall_ms()):
-                desk.settler.add((book.get(channel.channel.record.payee) or Met(b"")).addresses, channel)
-            failure: Exception | None = None
-            async with trio.open_nursery() as nursery:
-                discovery = Discovery(network, desk.now_ms, nursery, book)
-                experience = Experience(met=book.get)
-                bundles = Bundles(folder, trust, network, lambda node: experience.failed(node, trio.current_time()))
-                deposits = Deposits(trust.deposits, partial(open_cashu, folder, key))
-                auditor, late = Auditor(desk, history, deposits), Late(history)
-                nursery.start_soon(deposits.run)
-                spots = Spots(auditor, chance())
-                team = Team(desk, discovery, experience, chance(), auditor, spots, late)
-                gossip = Gossip(
-                    network, folder / FAULTS, chance(), lambda proven: wallet.distrusted.add(proven.accused)
-                )
-                network.serve(EVIDENCE_PROTOCOL, gossip.serve)
-                mesh = Mesh(team, bundles, trust, nursery)
-                nursery.start_soon(gossip.run)
-                nursery.start_soon(spots.run, team)
-                nursery.start_soon(late.run, team, bundles, trust.verifiers)
-                nursery.start_soon(partial(answer_disputes, desk, trust.verifiers))
-                nursery.start_soon(keep_telling, desk)
-                nursery.start_soon(discovery.keep_fresh)
-                nursery.start_soon(desk.settler.run)
-                nursery.start_soon(book.keep, network)
-                try:
-                    yield mesh
-                except Exception as error:  # noqa: BLE001 - the caller's: raised below, without the nursery's group
-                    failure = error
-                with trio.move_on_after(LEAVE_S):
-                    await mesh.leave()
-                book.look(network)
-                nursery.cancel_scope.cancel()
-            if failure:
-                raise failure
-
-
-@contextmanager
-def one_error() -> Iterator[None]:
-    """What nurseries inside raise leaves without their groups around it: callers know single errors only."""
-    try:
-        yield
-    except ExceptionGroup as group:
-        raise ungrouped(group) from group
-
-
-def ungrouped(error: Exception) -> Exception:
-    """The first error in a group of groups; the error itself if it is not one."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _keys(peer_ids: Sequence[str]) -> tuple[bytes, ...]:
-    return tuple(map(peer_key_untrusted, peer_ids))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import trio
 
+from ..node.machine import beside
 from ..protocol.checks import Attestation
 from ..protocol.envelope import Signed
-from ..protocol.errors import Code, FallowError, Refused
+from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
+from ..protocol.job import JobState
+from ..protocol.limits import YIELD_MS_MAX
 from ..protocol.receipts import FINAL
 from ..protocol.work import Piece
+from ..verifier.compare import alike
 from ..verifier.quorum import Member
 from .discovery import Node
-from .execution import Attested, Broken, Delivered, Execution, Receipted, Request, execute, way_broke
+from .events import Attested, Broken, Delivered, Receipted
+from .execution import Execution, execute, way_broke
+from .ordering import Request
 from .scheduler import Need
 from .team import Team
 
@@ -23,9 +29,11 @@ REPLACEMENTS_MAX = 4
 """For one place, nodes tried before it stays empty."""
 PATIENCE_S = 0.5
 """Once the others decide the matter, a place has as long again as they took, and at least so long."""
+LET_GO_S = YIELD_MS_MAX / 1000 + 0.1
+"""For who is let go to say what it has done: a little longer than it has by its job's own bounds."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Place:
     """One node's part: what it delivered, and whether it is to be paid."""
 
@@ -36,6 +44,12 @@ class Place:
     believed: bool = False
     execution: Execution | None = None
     """The one that brought it."""
+    error: FallowError | None = None
+    """Why it brought nothing."""
+    over: trio.Event = field(default_factory=trio.Event)
+    """It has delivered, or never will."""
+    waiting: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """Around the wait for its result: once cancelled, nobody waits for it any more, and it is paid for what it has done."""
 
     @property
     def member(self) -> Member:
@@ -64,11 +78,18 @@ class Panel:
         self._doubted: set[bytes] = set()
         """Nodes whose way broke once: if they answer again, they may be asked again."""
         self._decided = trio.Event()
-        self._spare: list[Place] = []
-        """Who came second in a race by a hair: paid, and not used."""
         self.places: list[Place] = []
+        self.outrun: list[Place] = []
+        """Who was let go, or came second in a race by a hair: paid for what they did, and not used. What that comes to is known
+        once the panel's block has been left."""
         self.executions: list[Execution] = []
         """Of every node that was asked, whether it delivered or not."""
+
+    @property
+    def alone(self) -> bytes | None:
+        """Owner on whose word alone the decision rests; None if there are more, or none."""
+        owners = {place.node.owner for place in self.places if place.believed}
+        return owners.pop() if len(owners) == 1 else None
 
     async def ask(
         self,
@@ -94,13 +115,9 @@ class Panel:
 
             for index in range(count):
                 asking.start_soon(fill, index)
-        delivered = {place.node.key for place in self.places}
-        for key in [key for key in self._asked if key not in delivered]:
-            late = Refused(Code.TIMED_OUT, "The others had decided the matter twice over by then.")
-            self._team.failed(self._asked.pop(key), late)
 
     async def race(self, count: int, preferred: Sequence[bytes]) -> None:
-        """One place is filled, by whoever of so many nodes delivers first; the others are stopped. Or it stays empty."""
+        """One place is filled, by whoever of so many nodes delivers first; the others are let go. Or it stays empty."""
         async with trio.open_nursery() as asking:
 
             async def fill(index: int) -> None:
@@ -110,17 +127,16 @@ class Panel:
 
             for index in range(count):
                 asking.start_soon(fill, index)
-        self._spare, self.places = self.places[1:], self.places[:1]
+        self.outrun += self.places[1:]
+        self.places = self.places[:1]
         ran = {place.node.key for place in self.places}
         self._asked = {key: node for key, node in self._asked.items() if key in ran}
         self.executions = [place.execution for place in self.places if place.execution]
 
     def decide(self, believed: Collection[bytes]) -> None:
-        """These nodes are paid, and no others."""
+        """Of those who filled a place these are paid, and no others."""
         for place in self.places:
             place.believed = place.node.key in believed
-        for place in self._spare:
-            place.believed = True
         self._decided.set()
 
     async def _fill(self, preferred: Sequence[bytes], wished: frozenset[bytes]) -> None:
@@ -141,25 +157,39 @@ class Panel:
                 continue  # another place took this owner while we looked
             self._asked[node.key] = node
             place = Place(node)
-            error: FallowError | None = await self._nursery.start(self._work, place)
-            if error is None:
-                self.places.append(place)
+            await self._nursery.start(self._work, place)
+            try:
+                await place.over.wait()
+            finally:
+                place.waiting.cancel()
+            if place.error is None:
                 return
-            self._team.failed(node, error)
-            if not way_broke(error) or node.key in self._doubted:
+            self._team.failed(node, place.error)
+            if not way_broke(place.error) or node.key in self._doubted:
                 self._need = replace(self._need, avoid_nodes=self._need.avoid_nodes | {node.key})
             self._doubted.add(node.key)
             del self._asked[node.key]
 
-    async def _work(self, place: Place, task_status: trio.TaskStatus[FallowError | None]) -> None:
-        """Started once the result is there (None) or cannot be had (why). Then waits for the decision, and pays or not."""
+    async def _work(self, place: Place, task_status: trio.TaskStatus[None]) -> None:
+        """Started once the order is out, or cannot be had. Who has delivered waits for the decision, and is paid or not."""
         try:
             async with execute(self._team.desk, place.node, self._request) as execution:
                 self.executions.append(execution)
                 place.execution = execution
-                place.final = await collect(execution, place)
-                task_status.started(None)
+                task_status.started()
+                in_time = False
+                with place.waiting:
+                    place.final = await collect(execution, place)
+                    in_time = not place.waiting.cancel_called  # else the others are judged without it already
+                    if in_time:
+                        self.places.append(place)
+                if not in_time and not await self._let_go(place, execution):
+                    return
+                assert place.final is not None, "what it delivered is complete"
+                place.over.set()
                 await self._decided.wait()
+                if place in self.outrun:
+                    place.believed = await self._as_believed(place)
                 if place.believed:
                     await execution.pay(place.final)
                 else:
@@ -169,7 +199,45 @@ class Panel:
                 raise
             if error.code is Code.OWNER_NEEDS_MACHINE and self._accepted(place.node):
                 self._team.left(place.node, 0, 1)
-            task_status.started(error)
+            place.error = error
+            if place.execution is None:
+                task_status.started()
+        finally:
+            place.over.set()
+
+    async def _let_go(self, place: Place, execution: Execution) -> bool:
+        """Others were quicker, which is no failure of the node's: it is stopped, and paid for what it had done when it heard.
+
+        Whether its complete result crossed that, and is yet to be paid. To break off then, or not to answer, is a failure.
+        """
+        self.outrun.append(place)
+        if place.final is not None:
+            return True
+        await execution.cancel("others were quicker")
+        event: Receipted | Broken | None = None
+        with trio.move_on_after(LET_GO_S):
+            event = await _last_word(execution, place)
+        if event is None and execution.job.state is JobState.CLOSING:  # it came in time, and is told once it is on disk
+            event = await _last_word(execution, place)
+        match event:
+            case Receipted(receipt):
+                place.final = event
+                if receipt.record.end == FINAL:
+                    return True
+                await execution.pay(event)
+                place.believed = True
+            case Broken(error):
+                self._team.failed(place.node, error)
+            case None if execution.accept is not None:
+                late = RemoteProtocolError(Code.TIMED_OUT, "The last receipt did not come in time.")
+                self._team.failed(place.node, late)
+        return False
+
+    async def _as_believed(self, place: Place) -> bool:
+        """Whether its result is that of somebody who is believed: else to be late would be a way never to be looked at."""
+        given, believed = place.piece, [other.piece for other in self.places if other.believed and other.piece]
+        tolerance = self._request.manifest.tolerance
+        return given is not None and await beside(lambda: any(alike(given, one, tolerance) for one in believed))
 
     def _accepted(self, node: Node) -> bool:
         return any(execution.accept for execution in self.executions if execution.node.key == node.key)
@@ -198,4 +266,15 @@ async def collect(execution: Execution, place: Place) -> Receipted:
                 raise Refused(Code.OWNER_NEEDS_MACHINE, f"The node left: {reason}.")
             case Broken(error):
                 raise error
+    raise AssertionError("an execution's events end with a final receipt or with what broke it")
+
+
+async def _last_word(execution: Execution, place: Place) -> Receipted | Broken:
+    """The receipt with which the node stops, or what broke the execution before."""
+    async for event in execution.events:
+        match event:
+            case Delivered(piece):
+                place.piece = piece
+            case Receipted() | Broken():
+                return event
     raise AssertionError("an execution's events end with a final receipt or with what broke it")

@@ -114,11 +114,16 @@ class Experience:
         return (NEWCOMER_FAILURES + failed) / (NEWCOMER_JOBS + jobs)
 
 
+def at_fault(node: Node, distrusted: Collection[bytes]) -> bool:
+    """Whether the node is not dealt with: for what it did, or for what its owner, or its owner's issuer, has signed."""
+    return not {node.key, node.owner, node.mandate.signer}.isdisjoint(distrusted)
+
+
 def unsuitable(node: Node, need: Need, distrusted: Collection[bytes]) -> str | None:
     """Why the node cannot get this work, however long one waits, or None."""
     served = node.capability.served_bundle(need.bundle)
-    if node.key in distrusted:
-        return "found at fault by a verdict of ours"
+    if at_fault(node, distrusted):
+        return "found at fault"
     if node.key in need.avoid_nodes:
         return "already tried"
     if need.only_owners is not None and node.owner not in need.only_owners:

@@ -14,14 +14,10 @@ from ..node.network.seam import Network
 from ..protocol.channel import ChannelState
 from ..protocol.envelope import Signed
 from ..protocol.errors import NetworkError, RemoteProtocolError
-from ..protocol.messages import (
-    VOUCHER_PROTOCOL,
-    VoucherReply,
-    VoucherRequest,
-    decode_message_untrusted,
-    encode_message,
-)
+from ..protocol.messages.codec import decode_message_untrusted, encode_message
+from ..protocol.messages.payment import VoucherReply, VoucherRequest
 from ..protocol.payment import Channel, Voucher
+from ..protocol.streams import VOUCHER_PROTOCOL
 
 TRY_S = 2.0
 """For one try: a dial and a round trip on a bad link."""

@@ -30,7 +30,8 @@ from ..verifier.quorum import Check, Judgement, Standings, judge_window
 from .auditing import Auditor, subject_of
 from .checking import FIND_CHECKER_S, SECOND_OPINIONS, Claim, need_of
 from .discovery import Node
-from .execution import Request, execute
+from .execution import execute
+from .ordering import Request
 from .panel import Panel, Place, collect, open_panel
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ class Spots:
                 elif await self._stands(team, sample, node):
                     self.caught += 1
                     await self._at_fault(node.key, node.owner, why)
+                    team.late.suspect(node.owner)
                     await execution.stop(why)
                     return
                 await execution.pay(place.final)

@@ -15,10 +15,12 @@ from ..node.network.table_rules import profile_rules
 from ..protocol.envelope import verify_untrusted
 from ..protocol.errors import Code, NetworkError, RemoteProtocolError
 from ..protocol.identity import peer_id
-from ..protocol.messages import PROFILE_PROTOCOL, ProfileReply, ProfileRequest, decode_message_untrusted, encode_message
+from ..protocol.messages.codec import decode_message_untrusted, encode_message
+from ..protocol.messages.discovery import ProfileReply, ProfileRequest
 from ..protocol.names import profile_key
 from ..protocol.profiles import CapabilityProfile
 from ..protocol.published import Profiles, decode_profiles_untrusted
+from ..protocol.streams import PROFILE_PROTOCOL
 
 FIND_S = 5.0
 """For the DHT's answer, dead index nodes included."""

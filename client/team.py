@@ -12,8 +12,9 @@ import trio
 from ..protocol.errors import Code, FallowError, LocalProtocolError, Refused
 from ..protocol.policy import Policy
 from .auditing import Auditor
+from .desk import Desk
 from .discovery import Discovery, Node, busier
-from .execution import Desk, way_broke
+from .execution import way_broke
 from .scheduler import Experience, Need, choose, ineligible, unsuitable, why_nobody
 
 if TYPE_CHECKING:

@@ -25,8 +25,11 @@ from ..protocol.work import Work
 from .answers import Answer, Chunk, Handover, Rejected, Usage
 from .dossier import Dossier
 from .draft import Draft, TextRequest
-from .execution import Broken, Delivered, Receipted, Request, execute, way_broke
+from .events import Broken, Delivered, Receipted
+from .execution import execute, way_broke
 from .judging import Attempt, Judge
+from .notices import unsigned
+from .ordering import Request
 from .scheduler import Need
 from .team import WAIT_S, Team
 
@@ -59,6 +62,8 @@ class TextJob:
         self._contenders: list[Attempt] = []
         """Executors of a hedge, until one of them has delivered."""
         self._outrun: list[Attempt] = []
+        self._attempts: list[Attempt] = []
+        """Those that have ended, without the outrun."""
 
     async def run(self) -> Answer:
         """The answer, complete and, if the policy checks, accepted. Raises the `FallowError` that says why there is none."""
@@ -101,6 +106,7 @@ class TextJob:
             self._dossier.proof(),
             self._judge.windows,
             self._judge.checked,
+            () if self._request.policy.checked else unsigned(self._attempts),
         )
 
     async def _write(self, nursery: trio.Nursery) -> None:
@@ -168,10 +174,11 @@ class TextJob:
             other.over.set()
             self._outrun.append(other)
             if other.execution is not None:
-                self._nursery.start_soon(other.execution.stop, "another executor was quicker")
+                self._nursery.start_soon(other.execution.cancel, "another executor was quicker")
 
     def _ended(self, attempt: Attempt) -> None:
         """Why the attempt delivers no more is remembered for the choice of the next node."""
+        self._attempts.append(attempt)
         node = attempt.node
         if attempt.error or attempt.leaving:
             self._left = (node.key, attempt.leaving or (attempt.error.message if attempt.error else ""))
@@ -220,13 +227,16 @@ class TextJob:
                     if self._draft.ended:
                         raise Refused(Code.ILLEGAL_MOVE, "The node went on after the text's end.")
                     self._draft.add(piece.tokens, piece.values_micro)
+                    attempt.written += len(piece.tokens)
                     await self._on_tokens(attempt)
                 case Receipted(receipt, _, reason):
                     end = receipt.record.end
                     if attempt.outrun:
                         return await self._pay_outrun(attempt, event)
-                    if end == FINAL and not self._draft.ended and not attempt.discarded:
-                        raise Refused(Code.ILLEGAL_MOVE, "The node ended the text before its end.")
+                    if not attempt.discarded and (wrong := self._misplaced(end)):
+                        if not self._request.policy.checked:  # else its tokens are written again, or checked
+                            attempt.dossier.paid(receipt, attempt.node, EXECUTOR, GENERATE, event.added_ucr, 0)
+                        raise Refused(Code.ILLEGAL_MOVE, wrong)
                     self._judge.submit(attempt, event)
                     if end != OPEN:
                         attempt.leaving = reason if end == YIELDED else ""
@@ -236,6 +246,14 @@ class TextJob:
                     return
                 case _:
                     pass
+
+    def _misplaced(self, end: str) -> str:
+        """What is wrong with a receipt that ends so, as the text stands; empty if nothing is."""
+        if end == FINAL and not self._draft.ended:
+            return "The node ended the text before its end."
+        if end == OPEN and self._draft.ended:
+            return "The node signed as unfinished a text that has ended."
+        return ""
 
     async def _pay_outrun(self, attempt: Attempt, receipted: Receipted) -> None:
         """Whoever was outrun is paid for what it had delivered by then, but for no more than a window."""
@@ -247,7 +265,7 @@ class TextJob:
         if paid:
             await execution.pay(receipted)
         due = receipted.added_ucr if paid else 0
-        self._dossier.paid(receipted.receipt, attempt.node, EXECUTOR, GENERATE, receipted.added_ucr, due)
+        self._dossier.paid_beside(receipted.receipt, attempt.node, EXECUTOR, GENERATE, receipted.added_ucr, due)
 
     async def _on_tokens(self, attempt: Attempt) -> None:
         now_s = trio.current_time()
@@ -261,7 +279,7 @@ class TextJob:
         self._last_token_s = now_s
         self._show(attempt.node.key)
         if self._draft.finish_reason == "stop" and not self._draft.ended and attempt.execution is not None:
-            await attempt.execution.stop("a stop string was reached")
+            await attempt.execution.cancel("a stop string was reached")
 
     def abandon(self) -> None:
         """The reader has left: the text ends where it is, and what was delivered is still judged and paid."""

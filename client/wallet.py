@@ -2,69 +2,62 @@
 
 Written before it is sent: a voucher that a node holds is always known here too. One thread writes. What a process that
 died left behind is taken over by the next: its channels, the receipts that it had not answered yet, and the vouchers of
-which it does not know that they arrived.
+which it does not know that they arrived. How each of them is written and read stands by itself: `wallet_channels`,
+`wallet_answers`, `wallet_tellings`.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
 
 import trio
 from nacl.signing import SigningKey
 
-from ..node.machine import beside, chance
+from ..node.machine import chance
 from ..node.transaction import transaction
 from ..protocol.channel import ChannelState, Ground, Party
 from ..protocol.checks import Verdict
-from ..protocol.claims import Claim, Claims
+from ..protocol.claims import Claim
+from ..protocol.disputes import Plea
 from ..protocol.envelope import Signed, sign, verify_untrusted
-from ..protocol.errors import Code, LocalProtocolError, Refused, StoreError
+from ..protocol.errors import Code, LocalProtocolError, Refused
 from ..protocol.limits import HOLD_MS_MAX
 from ..protocol.opening import Opening
+from ..protocol.orders import JobOrder
 from ..protocol.payment import LEDGER, Channel, Voucher
 from ..protocol.receipts import Receipt
-from .wallet_file import Tenure, open_file
-
-T = TypeVar("T")
-Statement: TypeAlias = tuple[str, tuple[bytes | int | str | None, ...]]
+from .wallet_answers import Answerable, answer_kept, answer_to, plea_kept, plea_to
+from .wallet_channels import (
+    Channels,
+    forfeit_kept,
+    forfeit_taken,
+    open_receipts,
+    receipt_kept,
+    serves,
+    voucher_kept,
+)
+from .wallet_disk import Disk
+from .wallet_file import Tenure
+from .wallet_tellings import (
+    Telling,
+    telling_kept,
+    telling_noted,
+    telling_of,
+    telling_taken,
+    tellings_due,
+    tellings_over,
+)
 
 CREDIT_LIMIT_UCR = 100_000_000
 """Of one channel: what this process may come to owe one node, and more than a day of one node's work at default prices."""
-CHANNEL_MS = HOLD_MS_MAX
-"""As long as pay is held, which is what a lie is weighed against: what is held on one channel cannot be forfeited for a lie on
-another, so with a new channel each day a node had nothing to lose each morning, and its next windows were all checked."""
+CHANNEL_MS = 13 * HOLD_MS_MAX
+"""A quarter of a year. What is held on one channel cannot be forfeited for a lie on another, so with each new channel a node
+has nothing to lose at first, and its next windows are all checked; what is held on this one rolls. Both sides keep each receipt
+of a channel at hand, so that it does not last for ever."""
 CLOSE_GRACE_MS = 7 * 24 * 3600 * 1000
-
-ANSWERABLE_MS: Final = 2 * HOLD_MS_MAX
-"""An order may be taken before judges for a week, and the answer be asked for another one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """What judges have found, which is to be told to the node of a channel."""
-
-    matter: bytes
-    """By which it is known: it is told once."""
-    ground: Ground
-    channel: bytes
-    most_ucr: int
-    """What may be forfeited."""
-    request: bytes
-    """The message that tells it, encoded, with the amount left open."""
-    addresses: tuple[str, ...]
-    """Where the node was last."""
-    ucr: int | None = None
-    """What is forfeited; None: that is not decided yet."""
-    voucher: bytes | None = None
-    """The channel's latest before the forfeit: it holds what is forfeited, and has to be there first."""
-    tries: int = 0
-    told: bool = False
-    """The node has it on disk."""
 
 
 class Wallet:
@@ -77,15 +70,14 @@ class Wallet:
         """Held from reading a channel's counters to having the new ones on disk."""
         self.telling = trio.Lock()
         """Held from reading what is to be told to having on disk what came of it."""
-        self._writer = trio.CapacityLimiter(1)
-        self._channels: dict[bytes, ChannelState] = {}
-        """By node, the one that is used."""
-        self._states: dict[bytes, ChannelState] = {}
-        """By id: there is one set of counters of each channel."""
+        self._used: dict[bytes, ChannelState] = {}
+        """By node, the channel on which it is paid."""
         self._confirmed: dict[bytes, bytes] = {}
         """Channel -> the voucher that its node has said to have; not on disk yet."""
-        self._database = open_file(path)
+        self._disk = Disk(path)
+        self._database = self._disk.database
         self._tenure = Tenure(path)
+        self._channels = Channels(self._database, self._tenure, self.payer)
         rows = self._database.execute("SELECT node FROM faults").fetchall()
         self.distrusted: set[bytes] = {row[0] for row in rows}
         """Nodes that a verdict of ours found at fault: not picked again."""
@@ -113,9 +105,10 @@ class Wallet:
                 Code.CREDIT_EXHAUSTED, f"{needed_ucr} ucr are more than a channel's limit of {CREDIT_LIMIT_UCR}."
             )
         async with self._money:
-            state = self._channels.get(node) or await self._in_thread(partial(self._kept, node, now_ms))
-            if state and self._serves(state, owner, needed_ucr, now_ms):
-                self._channels[node] = state
+            latest = partial(self._channels.latest_to, node, now_ms)
+            state = self._used.get(node) or await self._disk.in_thread(latest)
+            if state and serves(state, owner, needed_ucr, now_ms):
+                self._used[node] = state
                 return state
             record = Channel(
                 self.payer,
@@ -129,31 +122,38 @@ class Wallet:
                 CLOSE_GRACE_MS,
             )
             state = ChannelState(Party.PAYER, sign(record, self._key))
-            channel, ends_ms = state.channel, record.expires_ms + record.close_grace_ms
-            row = (channel.id, self.payer, node, owner, record.expires_ms, ends_ms, self._tenure.process)
-            await self._write(("INSERT INTO channels VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?)", (*row, channel.envelope)))
-            self._channels[node] = self._states[channel.id] = state
+            await self._disk.write(self._channels.kept(state.channel))
+            self._channels.add(state)
+            self._used[node] = state
             return state
 
     async def keep_receipt(self, receipt: Signed[Receipt], owner: bytes, channel: ChannelState, claim: Claim) -> None:
         """The receipt is on disk, as one that is to be answered."""
-        row = (receipt.id, receipt.signer, owner, channel.channel.id, *_columns(claim), receipt.envelope)
-        await self._write(("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)", row))
+        await self._disk.write(receipt_kept(receipt, owner, channel.channel.id, claim))
 
     async def refuse(self, receipts: Sequence[Signed[Receipt]]) -> None:
         """It was decided that these receipts get no voucher: neither from this process nor from a later one."""
         if receipts:
-            await self._write(
+            await self._disk.write(
                 *(("UPDATE receipts SET refused = 1 WHERE id = ?", (receipt.id,)) for receipt in receipts)
             )
 
+    async def leave(self, channel: ChannelState) -> None:
+        """No more is ordered on the channel, by this process or a later one: its node says that nothing more is covered. It may
+        have claimed what a process that was killed never heard of, so that there is less room than is known here. What was
+        promised stays owed, and what is held can be forfeited."""
+        node = channel.channel.record.payee
+        if self._used.get(node) is channel:
+            del self._used[node]
+        await self._disk.write(("UPDATE channels SET expires_ms = 0 WHERE id = ?", (channel.channel.id,)))
+
     def channel_to(self, node: bytes) -> ChannelState | None:
         """This process's channel to the node, if it has opened one."""
-        return self._channels.get(node)
+        return self._used.get(node)
 
     def held_ucr(self, node: bytes, now_ms: int) -> int:
         """What this process holds back of the node's pay."""
-        state = self._channels.get(node)
+        state = self._used.get(node)
         return state.held_ucr(now_ms) if state else 0
 
     async def pay(self, channel: ChannelState, receipt: Signed[Receipt], claim: Claim, now_ms: int) -> Signed[Voucher]:
@@ -161,7 +161,7 @@ class Wallet:
         async with self._money:
             voucher = sign(channel.pay(receipt.id, claim, now_ms), self._key)
             with trio.CancelScope(shield=True):  # as long as a commit takes
-                await self._write(_voucher_row(voucher, claim, restated=False))
+                await self._disk.write(voucher_kept(voucher, claim, restated=False))
                 channel.paid(voucher, claim)
             return voucher
 
@@ -176,10 +176,8 @@ class Wallet:
             try:
                 voucher = sign(channel.restate(now_ms), self._key)
                 with trio.CancelScope(shield=True):  # as long as a commit takes: both are on disk, or neither is
-                    row = (ground.id, ground.kind, channel.channel.id, ucr)
-                    await self._write(
-                        ("INSERT OR IGNORE INTO forfeits VALUES (?, ?, ?, ?)", row),
-                        _voucher_row(voucher, Claim(0), restated=True),
+                    await self._disk.write(
+                        forfeit_kept(channel.channel.id, ground, ucr), voucher_kept(voucher, Claim(0), restated=True)
                     )
             except BaseException:
                 if not known:
@@ -187,6 +185,24 @@ class Wallet:
                 raise
             channel.paid(voucher, channel.named[voucher.record.receipt])
             return voucher
+
+    async def give_up(self, channel: ChannelState, telling: Telling, ucr: int, now_ms: int) -> Telling:
+        """The telling's ground has forfeited `ucr` and no more, and its node has said so: that is on disk, with the voucher by
+        which the rest is due after all. What comes back is what was told.
+
+        Raises `LocalProtocolError` once the channel's grace is over.
+        """
+        ground, told = telling.ground, replace(telling, ucr=ucr, told=True)
+        async with self._money:
+            voucher = sign(channel.yielding(ground, ucr, now_ms), self._key)
+            with trio.CancelScope(shield=True):  # as long as a commit takes: all of it is on disk, or nothing is
+                await self._disk.write(
+                    forfeit_taken(channel.channel.id, ground, ucr),
+                    voucher_kept(voucher, Claim(0), restated=True),
+                    telling_taken(told),
+                )
+                channel.yielded(ground, ucr, voucher)
+        return told
 
     def confirmed(self, channel: bytes, voucher: bytes) -> None:
         """The node has this voucher. Noted on disk when the wallet is closed: a crash costs that it is brought once more."""
@@ -198,104 +214,89 @@ class Wallet:
 
         A node that was found at fault is not paid for what was open.
         """
-        await self._in_thread(partial(self._adopt, now_ms))
+        await self._disk.in_thread(partial(self._channels.adopt, now_ms))
         lacking = []
-        for state in await self._in_thread(partial(self._unfinished, now_ms)):
+        for state in await self._disk.in_thread(partial(self._channels.unfinished, now_ms)):
             if state.channel.record.payee not in self.distrusted:
                 await self._answer_open(state, now_ms)
             if state.latest is not None and self._confirmed.get(state.channel.id) != state.latest.id:
                 lacking.append(state)
         return lacking
 
-    async def keep_answer(self, opening: Opening, opens: tuple[bytes, str] | None, now_ms: int) -> None:
+    async def keep_answer(
+        self, order: Signed[JobOrder], opening: Opening, opens: tuple[bytes, str] | None, now_ms: int
+    ) -> None:
         """What opens the order is on disk for as long as anybody may ask for it: in plain, as what was asked is.
 
         `opens`: nonce and policy to which it is committed, if they are to be shown.
         """
-        nonce, policy = opens or (b"", "")
-        row = (opening.order, nonce, policy, opening.encode(), now_ms)
-        await self._write(
-            ("DELETE FROM answers WHERE at_ms < ?", (now_ms - ANSWERABLE_MS,)),
-            ("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", row),
-        )
+        await self._disk.write(*answer_kept(order, opening, opens, now_ms))
 
-    def answer(self, order: bytes) -> tuple[bytes | None, str | None, bytes] | None:
-        """Nonce, policy and encoded opening of the order; None if they are not kept."""
-        row = self._database.execute(
-            "SELECT nonce, policy, opening FROM answers WHERE order_id = ?", (order,)
-        ).fetchone()
-        return (row[0] or None, row[1] or None, row[2]) if row else None
+    def answer(self, order: bytes) -> Answerable | None:
+        """What opens the order; None if it is not kept."""
+        return answer_to(self._database, order, self.payer)
 
-    def vouchers_for(self, receipt: bytes) -> list[bytes]:
-        """Envelopes of the vouchers that name the receipt."""
-        rows = self._database.execute("SELECT envelope FROM vouchers WHERE receipt = ?", (receipt,)).fetchall()
+    async def keep_plea(self, plea: Signed[Plea], proof: bytes, now_ms: int) -> tuple[bytes, bytes] | None:
+        """What every judge is to be given in answer to the dispute, plea and proof: the first that was ever kept. None if as
+        many are kept as there may be."""
+        await self._disk.write(*plea_kept(plea, proof, now_ms))
+        return self.plea(plea.record.dispute)
+
+    def plea(self, dispute: bytes) -> tuple[bytes, bytes] | None:
+        """What was answered to the dispute, plea and proof; None if nothing was."""
+        return plea_to(self._database, dispute)
+
+    def vouchers_for(self, receipt: bytes, payee: bytes) -> list[bytes]:
+        """Envelopes of the vouchers to this node that name the receipt."""
+        rows = self._database.execute(
+            "SELECT v.envelope FROM vouchers v JOIN channels c ON c.id = v.channel WHERE v.receipt = ? AND c.payee = ?",
+            (receipt, payee),
+        ).fetchall()
         return [bytes(row[0]) for row in rows]
+
+    def payout_owner(self, channel: bytes) -> bytes | None:
+        """Whom what is promised on the channel belongs to; None if it is none of this wallet's."""
+        row = self._database.execute("SELECT owner FROM channels WHERE id = ?", (channel,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def has_paid(self, payee: bytes) -> bool:
+        """Whether any channel leads, or led, to this node: nobody else has worked for this client."""
+        return self._database.execute("SELECT 1 FROM channels WHERE payee = ?", (payee,)).fetchone() is not None
 
     async def keep_telling(self, telling: Telling) -> None:
         """It is on disk, as something of which its node does not know yet. Of one matter, the first one stands, and the latest
         addresses."""
-        ground = telling.ground
-        row = (
-            telling.matter,
-            ground.kind,
-            ground.id,
-            telling.channel,
-            telling.most_ucr,
-            telling.request,
-            " ".join(telling.addresses),
-        )
-        columns = "matter, kind, ground, channel, most_ucr, request, addresses"
-        again = "ON CONFLICT (matter) DO UPDATE SET addresses = excluded.addresses WHERE excluded.addresses != ''"
-        await self._write((f"INSERT INTO telling ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?) {again}", row))
+        await self._disk.write(telling_kept(telling))
 
     async def telling_of(self, matter: bytes) -> Telling | None:
         """As it is on disk now; None once it is nothing any more."""
-        found = await self._tellings("matter = ?", matter)
-        return found[0] if found else None
+        return await self._disk.in_thread(partial(telling_of, self._database, matter))
 
     async def tellings(self, now_ms: int) -> list[Telling]:
         """Those on channels that are this process's, or of one that has ended, which are due for another try, oldest first. Of
         channels whose grace is over nothing is told any more, and nothing is kept."""
-        await self._in_thread(partial(self._adopt, now_ms))
-        over = "DELETE FROM telling WHERE channel IN (SELECT id FROM channels WHERE ends_ms <= ?)"
-        await self._write((over, (now_ms,)))
-        ours = "channel IN (SELECT id FROM channels WHERE process = ? AND payer = ?)"
-        return await self._tellings(f"NOT told AND next_ms <= ? AND {ours}", now_ms, self._tenure.process, self.payer)
+        await self._disk.in_thread(partial(self._channels.adopt, now_ms))
+        await self._disk.write(tellings_over(now_ms))
+        ours = partial(tellings_due, self._database, self._tenure.process, self.payer)
+        return await self._disk.in_thread(partial(ours, now_ms))
 
     async def note_telling(self, telling: Telling, next_ms: int) -> None:
         """What it has come to is on disk, and when it is tried again."""
-        row = (telling.ucr, telling.voucher, telling.tries, int(telling.told), next_ms, telling.matter)
-        await self._write(
-            ("UPDATE telling SET ucr = ?, voucher = ?, tries = ?, told = ?, next_ms = ? WHERE matter = ?", row)
-        )
-
-    async def _tellings(self, which: str, *of: bytes | int) -> list[Telling]:
-        columns = "matter, kind, ground, channel, most_ucr, request, addresses, ucr, voucher, tries, told"
-        query = f"SELECT {columns} FROM telling WHERE {which} ORDER BY rowid"
-        rows = await self._in_thread(lambda: self._database.execute(query, of).fetchall())
-        return [
-            Telling(
-                matter, Ground(kind, id), channel, most, request, tuple(where.split()), ucr, voucher, tries, bool(told)
-            )
-            for matter, kind, id, channel, most, request, where, ucr, voucher, tries, told in rows
-        ]
+        await self._disk.write(telling_noted(telling, next_ms))
 
     async def state_of(self, channel: bytes, now_ms: int) -> ChannelState | None:
         """The channel's counters, if they are this process's, or of one that has ended; None while another has them."""
-        await self._in_thread(partial(self._adopt, now_ms))
-        query = "SELECT envelope FROM channels WHERE id = ? AND process = ? AND payer = ?"
-        of_it = (channel, self._tenure.process, self.payer)
-        row = await self._in_thread(lambda: self._database.execute(query, of_it).fetchone())
-        return self._state(row[0]) if row else None
+        await self._disk.in_thread(partial(self._channels.adopt, now_ms))
+        return await self._disk.in_thread(partial(self._channels.find, channel))
 
     async def keep_verdict(self, verdict: Signed[Verdict]) -> None:
         """The verdict is on disk."""
-        await self._write(("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (verdict.id, verdict.envelope)))
+        await self._disk.write(("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (verdict.id, verdict.envelope)))
 
     async def distrust(self, node: bytes, owner: bytes, reason: str, verdict: bytes | None, now_ms: int) -> None:
         """The node is not picked again, by this process or a later one."""
         self.distrusted.add(node)
-        await self._write(
+        await self._disk.write(
             ("INSERT OR REPLACE INTO faults VALUES (?, ?, ?, ?, ?)", (node, owner, reason, verdict, now_ms))
         )
 
@@ -312,106 +313,9 @@ class Wallet:
         )
         return dict(rows.fetchall())
 
-    def _adopt(self, now_ms: int) -> None:
-        mine, of_mine = self._tenure.process, (self.payer, now_ms)
-        with transaction(self._database):
-            rows = self._database.execute(
-                "SELECT DISTINCT process FROM channels WHERE payer = ? AND ends_ms > ?", of_mine
-            ).fetchall()
-            for (process,) in rows:
-                if process != mine and not self._tenure.others_alive(process):
-                    self._database.execute(
-                        "UPDATE channels SET process = ? WHERE process = ? AND payer = ? AND ends_ms > ?",
-                        (mine, process, *of_mine),
-                    )
-
-    def _unfinished(self, now_ms: int) -> list[ChannelState]:
-        """Of this process's channels, those on which a receipt is open or the latest voucher is not confirmed."""
-        rows = self._database.execute(
-            """SELECT c.envelope FROM channels c WHERE c.process = ? AND c.payer = ? AND c.ends_ms > ? AND (
-                   EXISTS (SELECT 1 FROM receipts r WHERE r.channel = c.id AND NOT r.refused
-                           AND NOT EXISTS (SELECT 1 FROM vouchers v WHERE v.receipt = r.id))
-                   OR (SELECT id FROM vouchers v WHERE v.channel = c.id ORDER BY number DESC LIMIT 1) IS NOT c.confirmed)""",
-            (self._tenure.process, self.payer, now_ms),
-        )
-        return [self._state(envelope) for (envelope,) in rows.fetchall()]
-
-    def _kept(self, node: bytes, now_ms: int) -> ChannelState | None:
-        """This process's latest channel to the node, if one is on disk."""
-        row = self._database.execute(
-            """SELECT envelope FROM channels WHERE process = ? AND payee = ? AND payer = ? AND expires_ms > ?
-               ORDER BY rowid DESC LIMIT 1""",
-            (self._tenure.process, node, self.payer, now_ms),
-        ).fetchone()
-        return self._state(row[0]) if row else None
-
-    @staticmethod
-    def _serves(state: ChannelState, owner: bytes, needed_ucr: int, now_ms: int) -> bool:
-        record = state.channel.record
-        return record.payout_owner == owner and now_ms < record.expires_ms and state.room_ucr >= needed_ucr
-
-    def _state(self, envelope: bytes) -> ChannelState:
-        """The channel as the process that died left it, or as it has become here."""
-        channel = verify_untrusted(Channel, envelope, signer=self.payer)
-        if channel.id in self._states:
-            return self._states[channel.id]
-        rows = self._database.execute(
-            "SELECT receipt, added_ucr, held_ucr_max, hold_until_ms FROM vouchers WHERE channel = ? AND NOT restated",
-            (channel.id,),
-        )
-        named = {receipt: Claim(*claim) for receipt, *claim in rows.fetchall()}
-        row = self._database.execute(
-            "SELECT envelope FROM vouchers WHERE channel = ? ORDER BY number DESC LIMIT 1", (channel.id,)
-        ).fetchone()
-        latest = verify_untrusted(Voucher, row[0], signer=self.payer) if row else None
-        grounds = self._database.execute("SELECT kind, ground, ucr FROM forfeits WHERE channel = ?", (channel.id,))
-        told = {Ground(kind, ground): ucr for kind, ground, ucr in grounds.fetchall()}
-        self._states[channel.id] = ChannelState(Party.PAYER, channel, latest, Claims(named), told)
-        return self._states[channel.id]
-
     async def _answer_open(self, state: ChannelState, now_ms: int) -> None:
-        rows = self._database.execute(
-            """SELECT r.envelope, r.node, r.owed_ucr, r.held_ucr_max, r.hold_until_ms FROM receipts r
-               WHERE r.channel = ? AND NOT r.refused AND NOT EXISTS (SELECT 1 FROM vouchers v WHERE v.receipt = r.id)
-               ORDER BY r.rowid""",
-            (state.channel.id,),
-        ).fetchall()
-        for envelope, node, *claim in rows:
+        for envelope, node, claim in open_receipts(self._database, state.channel.id):
             try:
-                await self.pay(state, verify_untrusted(Receipt, envelope, signer=node), Claim(*claim), now_ms)
+                await self.pay(state, verify_untrusted(Receipt, envelope, signer=node), claim, now_ms)
             except LocalProtocolError:
                 return  # the channel's grace or limit is over: nothing that is signed now would count
-
-    async def _write(self, *statements: Statement) -> None:
-        await self._in_thread(partial(_execute, self._database, statements))
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        """A commit waits for the disk, so it may not run in the loop; and once begun it is not abandoned."""
-        try:
-            return await beside(call, self._writer)
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                Code.CORRUPT_STORE, f"The wallet could not be written ({error}); what it held before is kept."
-            ) from None
-
-
-def _columns(claim: Claim) -> tuple[int, int, int]:
-    return claim.owed_ucr, claim.held_ucr_max, claim.hold_until_ms
-
-
-def _voucher_row(voucher: Signed[Voucher], claim: Claim, *, restated: bool) -> Statement:
-    record = voucher.record
-    row = (voucher.id, record.channel, record.receipt, int(restated), *_columns(claim), voucher.envelope)
-    columns = "id, channel, receipt, restated, added_ucr, held_ucr_max, hold_until_ms, envelope"
-    again = "OR IGNORE " if restated else ""
-    return f"INSERT {again}INTO vouchers ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row
-
-
-def _execute(database: sqlite3.Connection, statements: Sequence[Statement]) -> None:
-    """All of them are on disk, or none is."""
-    if len(statements) == 1:
-        database.execute(*statements[0])
-        return
-    with transaction(database):
-        for statement in statements:
-            database.execute(*statement)

@@ -13,13 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ..node import private
 from ..node.machine import chance
 from ..node.transaction import read_only, transaction
-from ..protocol.envelope import claimed_signer_untrusted, verify_untrusted
+from ..protocol.channel import forfeited_of, held_of
+from ..protocol.envelope import verify_any_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, FallowError, StoreError
-from ..protocol.payment import Channel
+from ..protocol.holding import total_ucr
+from ..protocol.payment import Channel, Voucher
 
-VERSION: Final = 3
+VERSION: Final = 5
 BUSY_S: Final = 5.0
 """Another process of the same client holds the file for the milliseconds of a commit."""
 
@@ -64,6 +67,18 @@ CREATE INDEX telling_next ON telling (next_ms) WHERE NOT told;
 """
 """Version 3 has this beside what version 2 had: what judges have found, and whether its node knows."""
 
+_LAPSED = "UPDATE channels SET expires_ms = 0, ends_ms = 0;"
+"""Until version 3 all that a voucher held had one release. Nobody reads such vouchers any more: their channels are over."""
+
+_PLEAS = """
+CREATE TABLE pleas (dispute BLOB PRIMARY KEY, plea BLOB NOT NULL, proof BLOB NOT NULL, at_ms INTEGER NOT NULL) STRICT;
+CREATE INDEX pleas_at ON pleas (at_ms);
+"""
+"""Version 4 has this beside what version 3 had: what this client has answered, so that every judge is given the same."""
+
+_JOBS = "ALTER TABLE answers ADD COLUMN job BLOB;"
+"""Version 5 has this beside what version 4 had: the order itself, which says who may take this client before whom."""
+
 _SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON")
 
 _FROM_0 = """
@@ -78,8 +93,8 @@ DROP TABLE old_forfeits; DROP TABLE old_vouchers; DROP TABLE old_receipts; DROP 
 def open_file(path: Path) -> sqlite3.Connection:
     """The wallet, made or carried over if need be. Raises `StoreError(corrupt_store)`, the file left as it is."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
+        private.folder(path.parent)
+        database = private.database(path, BUSY_S)
         try:
             for setting in _SETTINGS:
                 database.execute(setting)
@@ -109,14 +124,46 @@ def channel_and_vouchers(path: Path, channel: bytes) -> list[bytes]:
     return [bytes(row[0]) for row in rows]
 
 
+def dues(path: Path, payer: bytes, payee: bytes | None, now_ms: int) -> list[tuple[bytes, bytes, int]]:
+    """(channel, payee, micro-credits) of the payer's channels, or of those to one payee: what their vouchers have made due by
+    now. Read beside whoever uses the wallet. Raises `StoreError`."""
+    if not path.exists():
+        return []
+    query = """SELECT c.id, c.payee, v.envelope,
+                      (SELECT coalesce(sum(ucr), 0) FROM forfeits WHERE channel = c.id),
+                      iif(c.ends_ms, NULL, (SELECT sum(added_ucr) FROM vouchers WHERE channel = c.id))
+               FROM channels c JOIN vouchers v ON v.channel = c.id
+               WHERE v.number = (SELECT max(number) FROM vouchers WHERE channel = c.id)
+                   AND c.payer = ? AND coalesce(?, c.payee) = c.payee ORDER BY c.rowid"""
+    try:
+        with read_only(path, BUSY_S) as database:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version < VERSION:
+                message = f"The wallet {path} is of an older version: ask something once, which carries it over, and try again."
+                raise StoreError(Code.CORRUPT_STORE, message)
+            rows = database.execute(query, (payer, payee)).fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(Code.CORRUPT_STORE, f"The wallet {path} cannot be read ({error}).") from None
+    found = []
+    for channel, to, envelope, grounds_ucr, lapsed_ucr in rows:
+        if lapsed_ucr is not None:
+            found.append((channel, to, lapsed_ucr - grounds_ucr))
+            continue
+        voucher = verify_untrusted(Voucher, envelope, signer=payer).record
+        not_due_ucr = total_ucr(held_of(voucher, grounds_ucr, now_ms)) + forfeited_of(voucher, grounds_ucr)
+        found.append((channel, to, voucher.promised_ucr - not_due_ucr))
+    return found
+
+
 def _carry_over(database: sqlite3.Connection) -> None:
     """The tables are of this version; two processes that start side by side make them once."""
     with transaction(database):
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version == VERSION:
             return
-        if version in (1, 2):
-            _run(database, (_ANSWERS if version == 1 else "") + _TELLING)
+        if version in (1, 2, 3, 4):
+            _run(database, "".join((_ANSWERS, _TELLING, _PLEAS, _JOBS)[version - 1 :]))
+            _run(database, _LAPSED if version < 4 else "")
             database.execute(f"PRAGMA user_version = {VERSION}")
             return
         if version:
@@ -124,10 +171,10 @@ def _carry_over(database: sqlite3.Connection) -> None:
         known = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         _run(database, _renamed() if "channels" in known else "")
         _run(database, _SCHEMA)
-        _run(database, _ANSWERS + _TELLING)
+        _run(database, _ANSWERS + _TELLING + _PLEAS + _JOBS)
         if "channels" in known:
             _carry_channels(database)
-            _run(database, _FROM_0)
+            _run(database, _FROM_0 + _LAPSED)
         database.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -141,7 +188,7 @@ def _carry_channels(database: sqlite3.Connection) -> None:
     for id, payee, owner, envelope in database.execute(
         "SELECT id, payee, owner, envelope FROM old_channels"
     ).fetchall():
-        record = verify_untrusted(Channel, envelope, signer=claimed_signer_untrusted(envelope)).record
+        record = verify_any_signer_untrusted(Channel, envelope).record
         ends_ms = record.expires_ms + record.close_grace_ms
         row = (id, record.payer, payee, owner, record.expires_ms, ends_ms, b"", None, envelope)
         database.execute("INSERT INTO channels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
@@ -159,10 +206,10 @@ class Tenure:
 
     def __init__(self, wallet: Path) -> None:
         self._folder = wallet.with_name(wallet.name + ".processes")
-        self._folder.mkdir(exist_ok=True)
+        private.folder(self._folder)
         self.process = chance().randbytes(16)
         making = self._folder / f".{self.process.hex()}"
-        self._lock = making.open("w")
+        self._lock = private.stream(making, "w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         making.rename(self._path(self.process))  # under its name it is never seen without its lock
 

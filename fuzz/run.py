@@ -9,33 +9,26 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import multiprocessing
 import os
-import random
 import re
 import shutil
-import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Lock
 
 HERE = Path(__file__).parent
 CORPUS, WORK = HERE / "corpus", HERE.parent / "build" / "fuzz"
 KEPT_BYTES_MAX = 40_000
 """Of one target's corpus in the repository: all of them together stay below a megabyte."""
 INPUT_BYTES_MAX = 4096
-INSTRUMENTED = [
-    "fallow.protocol",
-    "fallow.node.engine.messages",
-    "fallow.node.network.control",
-    "fallow.node.network.yamux",
-    "fallow.node.network.punching",
-    "fallow.node.network.index",
-    "fallow.node.network.entries",
-    "fallow.node.sensors",
-    "fallow.node.rules.readings",
-    "fallow.node.rules.signals",
-]
-"""Where atheris counts what an input reaches."""
+FORKED = multiprocessing.get_context("forkserver")
+REAPING = Lock()
+"""Whoever begins a process looks which others have ended, and so does whoever waits for one; how it ended can be read once."""
 
 
 def main() -> int:
@@ -49,7 +42,9 @@ def main() -> int:
     chosen = parser.parse_args()
     from targets import TARGETS
 
-    names = list(TARGETS) if chosen.all else chosen.targets
+    names = list(
+        TARGETS if chosen.all else dict.fromkeys(chosen.targets)
+    )  # each has one folder, and one file of what it says
     if not names or not set(names) <= TARGETS.keys():
         parser.error(f"name one or more of {', '.join(TARGETS)}, or --all")
     if chosen.replay:
@@ -58,8 +53,13 @@ def main() -> int:
     if importlib.util.find_spec("atheris") is None:
         print("fuzz: atheris is not installed (pip install 'fallow[fuzz]'): nothing was fuzzed")
         return 1 if os.environ.get("FALLOW_NEED_ALL") else 0
+    # Python 3.11 does not give the process that forks its own path, and says nothing of what it then cannot import.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    FORKED.set_forkserver_preload(["inside"])
     with ThreadPoolExecutor(chosen.jobs) as pool:
-        return max(pool.map(lambda name: fuzz(name, chosen.seconds, chosen.keep), names))
+        return max(
+            pool.map(lambda name: abs(fuzz(name, chosen.seconds, chosen.keep)), names)
+        )  # a signal counts below 0
 
 
 def fuzz(name: str, seconds: int, keep: bool) -> int:
@@ -70,21 +70,21 @@ def fuzz(name: str, seconds: int, keep: bool) -> int:
     _write_seeds(name, start)
     limits = [f"-max_total_time={seconds}", f"-max_len={INPUT_BYTES_MAX}", "-timeout=10", "-rss_limit_mb=2048"]
     outputs = [f"-artifact_prefix={found}-", "-print_final_stats=1", "-verbosity=1"]
-    ended = _inside(name, *limits, *outputs, str(found), str(CORPUS / name), str(start))
-    executed = re.search(r"number_of_executed_units: *(\d+)", ended.stderr)
-    reached = re.findall(r"cov: (\d+) ft: (\d+)", ended.stderr) or [("?", "?")]
+    status, said = _inside(name, *limits, *outputs, str(found), str(CORPUS / name), str(start))
+    executed = re.search(r"number_of_executed_units: *(\d+)", said)
+    reached = re.findall(r"cov: (\d+) ft: (\d+)", said) or [("?", "?")]
     print(
         f"{name:14} {executed[1] if executed else '?':>9} inputs, {reached[-1][0]} edges, {reached[-1][1]} features",
         flush=True,
     )
-    if ended.returncode:
-        _, _, what = ended.stderr.partition("=== Uncaught Python exception: ===")
-        broken_by = re.search(r"Test unit written to (\S+)", ended.stderr)
-        print((what.partition("==")[0] or ended.stderr)[-4000:])
+    if status:
+        _, _, what = said.partition("=== Uncaught Python exception: ===")
+        broken_by = re.search(r"Test unit written to (\S+)", said)
+        print((what.partition("==")[0] or said)[-4000:])
         print(f"fuzz: {name} broke. To repeat it: python fuzz/run.py {name} --replay {broken_by and broken_by[1]}")
     elif keep:
         _keep(name, found, start)
-    return ended.returncode
+    return status
 
 
 def _write_seeds(name: str, start: Path) -> None:
@@ -110,34 +110,30 @@ def _keep(name: str, *more: Path) -> None:
             (corpus / hashlib.sha256(given).hexdigest()[:16]).write_bytes(given)
 
 
-def _inside(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """libFuzzer ends its process when it is done, so each run has one."""
-    command = [sys.executable, str(Path(__file__)), "--inside", name, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", env=dict(os.environ))
+def _inside(name: str, *arguments: str) -> tuple[int, str]:
+    """How a process ended in which libFuzzer ran, and what it said. libFuzzer ends its process when it is done."""
+    printed = WORK / f"{name}.txt"
+    printed.unlink(missing_ok=True)  # of an earlier time: a process that ends at once says nothing
+    status = ended(FORKED.Process(target=_begin, args=(name, printed, arguments)))
+    return status, printed.read_text(errors="replace") if printed.exists() else ""
 
 
-def inside(name: str, arguments: list[str]) -> None:
-    import atheris
+def ended(process: BaseProcess) -> int:
+    """How the process ended, which is begun here. In as many threads as there are."""
+    with REAPING:
+        process.start()
+    wait([process.sentinel])
+    with REAPING:
+        process.join()
+    assert process.exitcode is not None, "it was waited for"
+    return process.exitcode
 
-    with atheris.instrument_imports(include=INSTRUMENTED):
-        from targets import TARGETS, feed
-    from mutation import mutate
 
-    target = TARGETS[name]
+def _begin(name: str, printed: Path, arguments: Sequence[str]) -> None:
+    import inside  # instruments what it imports, which this process has to do without
 
-    def blunt(given: bytes) -> bytes:
-        return bytes(atheris.Mutate(given, max(len(given), 64)))
-
-    def mutator(given: bytes, bytes_max: int, seed: int) -> bytes:
-        changed = mutate(given, random.Random(seed), blunt)
-        return changed if len(changed) <= bytes_max else blunt(given)[:bytes_max]
-
-    atheris.Setup([sys.argv[0], *arguments], lambda given: feed(target, given), custom_mutator=mutator)
-    atheris.Fuzz()
+    inside.run(name, printed, arguments)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--inside"]:
-        inside(sys.argv[2], sys.argv[3:])
-    else:
-        sys.exit(main())
+    sys.exit(main())

@@ -13,18 +13,19 @@ import msgpack
 from libp2p.kad_dht.pb.kademlia_pb2 import Message, Record
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 from multiaddr import Multiaddr
-from targets import KEYS, NOW_MS, STRUCTS
+from targets import DISPUTE, KEYS, NOW_MS, STRUCTS
 
 from fallow.node.engine import messages as engine
 from fallow.node.network import control, yamux
 from fallow.node.network.identity import id_of
-from fallow.protocol import messages
 from fallow.protocol.codec import Value, encode
+from fallow.protocol.disputes import Plea
 from fallow.protocol.envelope import sign
 from fallow.protocol.evidence import Evidence, Fault
 from fallow.protocol.framing import frame
-from fallow.protocol.identity import Issuer, Mandate, cid, peer_id
+from fallow.protocol.identity import Issuer, Mandate, cid, content_hash, peer_id
 from fallow.protocol.means import Means
+from fallow.protocol.messages.codec import MESSAGES, encode_message
 from fallow.protocol.names import profile_key
 from fallow.protocol.opening import Opening
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile
@@ -43,7 +44,7 @@ def seeds() -> dict[str, list[bytes]]:
     records = _examples()
     envelopes = {record.RECORD: sign(record, KEYS[FIRST]).envelope for record in records}
     structs: dict[str, Value] = {type(record).__name__: to_map(record) for record in records}
-    structs |= {kind.__name__: to_map(_sample(kind)) for kind in messages._KINDS.values()}
+    structs |= {kind.__name__: to_map(_sample(kind)) for kind in MESSAGES.values()}
     work, piece = Work(((1, 70_000, 3),), 1), Piece((1, 2), (-5, -70_000), (0, 1), (2, 3), b"float32s", (1, 2))
     opening = Opening(FIRST, SECOND, work.encode(), (piece.encode(), Piece((3,), (-1,)).encode()))
     proof = ProofFile((envelopes["receipt"],), (opening.encode(),))
@@ -61,7 +62,8 @@ def seeds() -> dict[str, list[bytes]]:
         "envelope": [encode([name, envelope, FIRST]) for name, envelope in envelopes.items()],
         "signer": list(envelopes.values())[:2],
         "identify": list(envelopes.values()),
-        "message": [messages.encode_message(_sample(kind)) for kind in messages._KINDS.values()],
+        "hearing": [sign(Plea(content_hash(DISPUTE), "owns", FIRST, FIRST, "none"), KEYS[FIRST]).envelope],
+        "message": [encode_message(_sample(kind)) for kind in MESSAGES.values()],
         "work": [work.encode()],
         "input": [encode(given)],
         "piece": [piece.encode()],

@@ -33,14 +33,23 @@ from fallow.node.sensors import host, ocpp, rosbridge, scripted, site, viss, vss
 from fallow.node.sensors.config import Rosbridge, Site, Viss
 from fallow.node.sensors.feed import Feed, SensorError
 from fallow.node.settings import SettingError
-from fallow.protocol import disputes, means, messages, opening, proofs, published, work
+from fallow.protocol import disputes, grounds, means, opening, proofs, published, work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
-from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from fallow.protocol.envelope import (
+    Signed,
+    claimed_signer_untrusted,
+    sign,
+    verify_any_signer_untrusted,
+    verify_untrusted,
+)
 from fallow.protocol.errors import Code, RemoteProtocolError
 from fallow.protocol.evidence import Evidence
 from fallow.protocol.framing import Frames, frame
 from fallow.protocol.identity import cid, cid_hash_untrusted, peer_id, peer_key_untrusted, salted_digest
+from fallow.protocol.messages.assurance import DecidedRequest
+from fallow.protocol.messages.codec import MESSAGES, decode_message_untrusted, encode_message
+from fallow.protocol.messages.payment import GroundRequest
 from fallow.protocol.orders import JobOrder
 from fallow.protocol.reading import read_untrusted
 from fallow.protocol.receipts import Receipt
@@ -58,7 +67,7 @@ STRUCTS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         *RECORDS.values(),
-        *messages._KINDS.values(),
+        *MESSAGES.values(),
         work.Work,
         work.Input,
         work.Piece,
@@ -130,7 +139,9 @@ def _schema(given: bytes) -> None:
 def _envelope(given: bytes) -> None:
     name, envelope, signer = _arguments(given, str, bytes, bytes)
     if kind := RECORDS.get(name):
-        _is_its_own(verify_untrusted(kind, envelope, signer=signer))
+        signed = verify_any_signer_untrusted(kind, envelope)
+        _is_its_own(signed)
+        assert verify_untrusted(kind, envelope, signer=signer) == signed
 
 
 def _identify(given: bytes) -> None:
@@ -145,13 +156,26 @@ def _is_its_own(signed: Signed[Any]) -> None:
 
 
 def _message(given: bytes) -> None:
-    message = messages.decode_message_untrusted(given)
-    again = messages.encode_message(message)
+    message = decode_message_untrusted(given)
+    again = encode_message(message)
     assert again == given or b"opt_" in given
-    assert messages.decode_message_untrusted(again) == message
-    if isinstance(message, messages.DecidedRequest):
+    assert decode_message_untrusted(again) == message
+    if isinstance(message, DecidedRequest):
         with suppress(RemoteProtocolError):  # a message is one, whatever its envelopes are
             disputes.read_decided_untrusted(message)
+    if isinstance(message, GroundRequest):
+        with suppress(RemoteProtocolError):
+            grounds.read_judged_untrusted(message)
+
+
+def _hearing(given: bytes) -> None:
+    """A claimant's own, with a stranger's bytes for the accused's plea: what is read of it is the accused's."""
+    accused = next(iter(KEYS))
+    dispute = Signed(_bare(disputes.Dispute, accused=accused), b"", DISPUTE)
+    hearing = disputes.Hearing(dispute.id, (given,))
+    for plea in disputes.pleas_untrusted(Signed(hearing, b"", b"a hearing"), dispute):
+        to_map(hearing)  # whatever is taken fits into a hearing
+        assert (plea.signer, plea.record.dispute) == (accused, dispute.id)
 
 
 def _plaintext(decode: Callable[[bytes], Any]) -> Callable[[bytes], None]:
@@ -174,6 +198,10 @@ def _open(given: bytes) -> None:
     opening.open_untrusted(replace(opened, order=order.id), order, receipts)
 
 
+DISPUTE = b"a dispute"
+"""The envelope of the one that hearings are of."""
+
+
 def _bare(kind: type[Any], **values: Any) -> Any:
     """A record of which only these fields are ever looked at."""
     instance = object.__new__(kind)
@@ -193,7 +221,7 @@ def _published(given: bytes) -> None:
 
 def _witness(given: bytes) -> None:
     """A statement, alone and among others, about the node that it is about."""
-    signed = verify_untrusted(Witness, given, signer=claimed_signer_untrusted(given))
+    signed = verify_any_signer_untrusted(Witness, given)
     heard = heard_untrusted([given, b"", given], signed.record.subject, bytes(32), NOW_MS)
     assert heard == (check_witness_untrusted(given, signed.record.subject, NOW_MS).statement,)
 
@@ -374,11 +402,25 @@ TARGETS: dict[str, Target] = {
     "codec": Target(("protocol.codec.decode_untrusted",), _codec),
     "reading": Target(("protocol.reading.read_untrusted",), _reading),
     "schema": Target(("protocol.schema.from_map_untrusted",), _schema),
-    "envelope": Target(("protocol.envelope.verify_untrusted", "protocol.envelope._payload_untrusted"), _envelope),
+    "envelope": Target(
+        (
+            "protocol.envelope.verify_untrusted",
+            "protocol.envelope.verify_any_signer_untrusted",
+            "protocol.envelope._payload_untrusted",
+        ),
+        _envelope,
+    ),
     "signer": Target(("protocol.envelope.claimed_signer_untrusted",), claimed_signer_untrusted),
     "identify": Target(("protocol.records.identify_untrusted",), _identify),
+    "hearing": Target(("protocol.disputes.pleas_untrusted", "protocol.disputes.plea_untrusted"), _hearing),
     "message": Target(
-        ("protocol.messages.decode_message_untrusted", "protocol.disputes.read_decided_untrusted"), _message
+        (
+            "protocol.messages.codec.decode_message_untrusted",
+            "protocol.reading.read_tagged_untrusted",
+            "protocol.disputes.read_decided_untrusted",
+            "protocol.grounds.read_judged_untrusted",
+        ),
+        _message,
     ),
     "work": Target(("protocol.work.decode_work_untrusted",), _plaintext(work.decode_work_untrusted)),
     "input": Target(("protocol.work.decode_input_untrusted",), _plaintext(work.decode_input_untrusted)),

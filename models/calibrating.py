@@ -44,7 +44,7 @@ def calibrated(
         )
         raise StoreError(Code.UNSUPPORTED_MODEL, message)
     configure(store.compile_cache)
-    return measure(bundle, _asked(bundle, prompts, tokens), store.downloads, refutes, anew, on_progress, _device())
+    return measure(bundle, _asked(bundle, prompts, tokens), store, refutes, anew, on_progress, _device())
 
 
 def republished(home: Path, report: Report) -> str:

@@ -17,14 +17,18 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from ..node.engine import entries
-from ..node.engine.bundles import Bundle
+from ..node.engine.bundles import Bundle, BundleStore
+from ..node.engine.entries import Step
+from ..node.engine.kept import Kept
+from ..node.engine.loading import Grant, own_grant
 from ..node.engine.programs import Model, load
-from ..node.engine.turns import alone
+from ..node.engine.turns import Task, Turns, alone
 from ..protocol.bundle import Cheat, Tolerance
+from ..protocol.errors import FallowError
 from ..protocol.limits import WINDOW_TOKENS
 from ..protocol.work import Parameters, Piece, Work
 from .recipe import Progress
-from .rounded import Rounding, altered_bundle
+from .rounded import ROUNDINGS, Change, Rounding, altered_bundle, rounded
 
 Tokens: TypeAlias = tuple[int, ...]
 Values: TypeAlias = tuple[int, ...]
@@ -88,6 +92,8 @@ class Report:
     seen: dict[str, Seen]
     resumed_otherwise: int
     device: str
+    variants: frozenset[str] = frozenset()
+    """Of the programs that wrote honest texts side by side."""
 
     @property
     def false_reject_upper(self) -> float:
@@ -122,7 +128,7 @@ class Report:
             false_reject_ppm=round(1e6 * sum(honest.refuted) / len(honest.refuted)),
             cheats=cheats,
             calibrated_by=(
-                f"fallow bundle calibrate {self.bundle.manifest.name}: {len(honest.answers)} prompts on {self.device}."
+                f"fallow bundle calibrate {self.bundle.manifest.name}: {len(honest.answers)} answers on {self.device}."
                 f" Honest at most {max(honest.value_micro)} micro-nats, gaps {max(honest.gap_micro)}."
             ),
         )
@@ -141,30 +147,34 @@ def proposed(seen: Seen, before: Tolerance) -> Tolerance:
 def measure(
     bundle: Bundle,
     asked: Sequence[Asked],
-    downloads: Path,
+    store: BundleStore,
     refutes: Refutes,
     anew: bool,
     progress: Progress,
     device: str,
 ) -> Report:
     """Every kind was tried on every prompt that it means something for. With `anew`, the tolerance is proposed from the
-    honest windows; else it is the bundle's own."""
-    model, seen = load(bundle), dict[str, Seen]()
+    honest windows; else it is the bundle's own. All weights run in the same programs: the store keeps them compiled."""
+    grant = own_grant(Kept(store.compile_cache))
+    model, seen = load(bundle, grant), dict[str, Seen]()
     honest: list[Answered] = []
     resumed = 0
     for number, one in enumerate(asked):
         progress("honest", number / len(asked))
         honest.append(_written(model, one.prompt, one.parameters))
         resumed += _resumed(model, one, honest[-1])
-    figures = [_figures(model, one, answer) for one, answer in zip(asked, honest, strict=True)]
+    progress("honest, side by side", 0.5)
+    beside, variants = _written_together(model, asked)
+    twice, both = [*asked, *asked], [*honest, *beside]
+    figures = [_figures(model, one, answer) for one, answer in zip(twice, both, strict=True)]
     tolerance = bundle.manifest.tolerance
     if anew:
-        tolerance = proposed(_judged(asked, honest, figures, tolerance, refutes), tolerance)
-    seen["honest"] = _judged(asked, honest, figures, tolerance, refutes)
-    for name, who, answers in _cheats(bundle, model, asked, honest, downloads, progress):
+        tolerance = proposed(_judged(twice, both, figures, tolerance, refutes), tolerance)
+    seen["honest"] = _judged(twice, both, figures, tolerance, refutes)
+    for name, who, answers in _cheats(bundle, model, asked, honest, store.downloads, grant, progress):
         figures = [_figures(model, one, answer) for one, answer in zip(who, answers, strict=True)]
         seen[name] = _judged(who, answers, figures, tolerance, refutes)
-    return Report(bundle, tolerance, seen, resumed, device)
+    return Report(bundle, tolerance, seen, resumed, device, variants)
 
 
 def _cheats(
@@ -173,14 +183,15 @@ def _cheats(
     asked: Sequence[Asked],
     honest: Sequence[Answered],
     downloads: Path,
+    grant: Grant,
     progress: Progress,
 ) -> Iterator[tuple[str, Sequence[Asked], list[Answered]]]:
     """Each adversary, the prompts it was tried on, and what it answered."""
     cheap: list[Answered] = []
-    for name, rounding in _models(bundle).items():
+    for name, weights in _models(bundle).items():
         progress(name, 0.0)
         with ExitStack() as stack:
-            other = load(stack.enter_context(altered_bundle(bundle, rounding, downloads)))
+            other = load(stack.enter_context(altered_bundle(bundle, weights, downloads)), grant)
             made = [_written(other, one.prompt, one.parameters) for one in asked]
         cheap = made if name == "int4-weights" else cheap
         yield name, asked, made
@@ -201,17 +212,16 @@ def _cheats(
     shifted = [*honest[1:], *honest[:1]]
     pairs = [(one, other) for one, mine, other in zip(asked, honest, shifted, strict=True) if mine[0] != other[0]]
     yield "output-of-another-prompt", [one for one, _ in pairs], [other for _, other in pairs]
-    yield "flipped-tokens", asked, [_flipped(answer, number) for number, answer in enumerate(honest)]
+    # Who changes a text that the model wrote has the model, and states its values of what stands there now.
+    flipped = [_flipped(tokens, number) for number, (tokens, _) in enumerate(honest)]
+    yield "flipped-tokens", asked, [(t, _scored(model, one, t)) for one, t in zip(asked, flipped, strict=True)]
     if ends := bundle.manifest.end_tokens:
-        early = [(tokens[: len(tokens) // 2], values[: len(tokens) // 2]) for tokens, values in honest]
-        cut = [((*tokens, ends[0]), (*values, values[-1] if values else 0)) for tokens, values in early]
-        yield "early-stop", asked, cut
+        cut = [(*tokens[: len(tokens) // 2], ends[0]) for tokens, _ in honest]
+        yield "early-stop", asked, [(t, _scored(model, one, t)) for one, t in zip(asked, cut, strict=True)]
 
 
-def _models(bundle: Bundle) -> dict[str, Rounding]:
+def _models(bundle: Bundle) -> dict[str, Change]:
     """Other weights, sold as the bundle's."""
-    from .rounded import ROUNDINGS
-
     generator = np.random.Generator(np.random.PCG64(5))
 
     def tuned(
@@ -220,7 +230,22 @@ def _models(bundle: Bundle) -> dict[str, Rounding]:
         noise = generator.standard_normal(matrix.shape, np.float32)
         return matrix * (1 + np.float32(TUNED) * noise)
 
-    return {f"{name}-weights": rounding for name, rounding in ROUNDINGS.items()} | {"fine-tuned-model": tuned}
+    def by(rounding: Rounding) -> Change:
+        return lambda _name, array: rounded(array, rounding)
+
+    last = max(
+        (int(layer) for name in bundle.manifest.parameters if (layer := name.partition(".")[0]).isdigit()), default=-1
+    )
+
+    def without_its_last_layer(
+        name: str, array: np.ndarray[tuple[int, int], np.dtype[np.float32]]
+    ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        """What a layer adds is by these two: a model of one layer less, in the programs of the whole one."""
+        return array * np.float32(name not in (f"{last}.o", f"{last}.down"))
+
+    smaller = {"smaller-model": without_its_last_layer} if f"{last}.down" in bundle.manifest.parameters else {}
+    weights = {f"{name}-weights": by(rounding) for name, rounding in ROUNDINGS.items()}
+    return weights | {"fine-tuned-model": by(tuned)} | smaller
 
 
 _SAMPLINGS: Final[dict[str, Callable[[Parameters], Parameters]]] = {
@@ -230,17 +255,43 @@ _SAMPLINGS: Final[dict[str, Callable[[Parameters], Parameters]]] = {
 }
 
 
-def _flipped(answer: Answered, number: int) -> Answered:
-    """A few tokens exchanged for others of the same answer; the figures stay."""
-    tokens, generator = list(answer[0]), np.random.Generator(np.random.PCG64(number))
+def _flipped(written: Tokens, number: int) -> Tokens:
+    """A few tokens exchanged for others of the same answer."""
+    tokens, generator = list(written), np.random.Generator(np.random.PCG64(number))
     for place in generator.permutation(len(tokens))[:FLIPPED]:
         others = sorted(set(tokens) - {tokens[place]})
         tokens[place] = others[int(generator.integers(len(others)))] if others else tokens[place] ^ 1
-    return tuple(tokens), answer[1]
+    return tuple(tokens)
 
 
 def _written(model: Model, prompt: Tokens, parameters: Parameters) -> Answered:
-    steps = list(alone(model, parameters, entries.generate(model.manifest, parameters, Work((prompt,)))))
+    return _answered(list(alone(model, parameters, entries.generate(model.manifest, parameters, Work((prompt,))))))
+
+
+def _written_together(model: Model, asked: Sequence[Asked]) -> tuple[list[Answered], frozenset[str]]:
+    """All of them side by side, by the programs that a node under load runs; and which variants of them ran."""
+    while model.load_next():
+        pass
+    turns, tasks, variants = Turns([model], prefix_bytes=0), list[Task](), set[str]()
+    written: list[list[Step]] = [[] for _ in asked]
+    failed: list[FallowError] = []
+    for one, steps in zip(asked, written, strict=True):
+
+        def give(step: Step, ran: frozenset[str], steps: list[Step] = steps) -> None:
+            steps.append(step)
+            variants.update(ran)
+
+        writing = entries.generate(model.manifest, one.parameters, Work((one.prompt,)))
+        tasks.append(Task(b"", model, one.parameters, writing, give, failed.append, credit=2**31))
+        turns.add(tasks[-1])
+    while any(task.request for task in tasks) and not failed:
+        turns.run()
+    if failed:
+        raise failed[0]
+    return [_answered(steps) for steps in written], frozenset(variants)
+
+
+def _answered(steps: Sequence[Step]) -> Answered:
     return tuple(s.piece.tokens[0] for s in steps), tuple(s.piece.values_micro[0] for s in steps)
 
 

@@ -12,9 +12,9 @@ from nacl.encoding import HexEncoder
 from nacl.signing import SigningKey
 
 from ..node.engine.bundles import Bundle
-from ..node.trust import OWN_PUBLISHER
+from ..node.trust import FILE_NAME, OWN_PUBLISHER, extend
 from ..protocol.bundle import Manifest
-from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from ..protocol.envelope import Signed, sign, verify_any_signer_untrusted
 from ..protocol.identity import cid
 from ..protocol.limits import MANIFEST_BYTES_MAX
 
@@ -35,9 +35,7 @@ def published(name: str) -> Signed[Manifest] | None:
     resource = files(__package__) / "published" / f"{name}.manifest"
     if not resource.is_file():
         return None
-    envelope = resource.read_bytes()
-    signer = claimed_signer_untrusted(envelope, bytes_max=2 * MANIFEST_BYTES_MAX)
-    return verify_untrusted(Manifest, envelope, signer=signer, bytes_max=2 * MANIFEST_BYTES_MAX)
+    return verify_any_signer_untrusted(Manifest, resource.read_bytes(), bytes_max=2 * MANIFEST_BYTES_MAX)
 
 
 def trust_on_this_machine(home: Path, bundle: Bundle) -> None:
@@ -45,13 +43,17 @@ def trust_on_this_machine(home: Path, bundle: Bundle) -> None:
 
     In the latter a later entry replaces an earlier one, and every one replaces the package's.
     """
-    name, path = bundle.manifest.name, home / "trust.toml"
-    text = path.read_text("utf-8") if path.exists() else "# Bundles that this machine trusts.\n"
-    own = [entry for entry in tomllib.loads(text).get("bundle", []) if entry.get("name") == name]
-    shipped = published(name)
-    trusted = own[-1].get("cid") if own else shipped and cid(shipped.id)
-    if trusted != bundle.cid:
-        path.write_text(text + trust_entry(name, bundle.cid, bundle.signed.signer), "utf-8")
+    name = bundle.manifest.name
+
+    def entry() -> str:
+        path = home / FILE_NAME
+        listed = tomllib.loads(path.read_text("utf-8")).get("bundle", []) if path.exists() else []
+        own = [each for each in listed if each.get("name") == name]
+        shipped = published(name)
+        trusted = own[-1].get("cid") if own else shipped and cid(shipped.id)
+        return "" if trusted == bundle.cid else trust_entry(name, bundle.cid, bundle.signed.signer)
+
+    extend(home, entry)
 
 
 def trust_entry(name: str, bundle_cid: str, publisher: bytes) -> str:

@@ -23,6 +23,8 @@ from .weights import write_weights
 
 _Matrix = NDArray[np.float32]
 Rounding: TypeAlias = Callable[[_Matrix], _Matrix]
+Change: TypeAlias = Callable[[str, _Matrix], _Matrix]
+"""Of a parameter by its name."""
 
 
 def _to_bfloat16(matrix: _Matrix) -> _Matrix:
@@ -76,8 +78,8 @@ def rounded_bundle(name: str, rounding: str, downloads: Path) -> Iterator[Bundle
 
 
 @contextmanager
-def altered_bundle(bundle: Bundle, change: Rounding, scratch: Path) -> Iterator[Bundle]:
-    """The bundle with every matrix of it changed, for as long as the context lasts; nothing of it is trusted by anybody.
+def altered_bundle(bundle: Bundle, change: Change, scratch: Path) -> Iterator[Bundle]:
+    """The bundle with its parameters changed, for as long as the context lasts; nothing of it is trusted by anybody.
 
     Raises `StoreError(unsupported_model)` for one with weights in blocks: they are rounded already.
     """
@@ -91,7 +93,7 @@ def altered_bundle(bundle: Bundle, change: Rounding, scratch: Path) -> Iterator[
         raise StoreError(Code.UNSUPPORTED_MODEL, message)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="altered-") as folder:
         made = Path(folder, WEIGHTS)
-        write_weights(made, {name: rounded(weights[name], change) for name in bundle.manifest.parameters})
+        write_weights(made, {name: change(name, weights[name]) for name in bundle.manifest.parameters})
         manifest, key = replace(bundle.manifest, weights=file_of(made)), SigningKey.generate()
         files = {name: made if name == WEIGHTS else bundle.path / name for name in manifest.files()}
         yield BundleStore(Path(folder)).install(manifest, lambda m: sign(m, key), files)

@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from ..protocol.errors import FallowError
-from . import config, daemon
+from . import config, daemon, private
 from .causes import leaves
 
 
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fallow.node", description="Run one Fallow node until SIGTERM.")
     parser.add_argument("--config", type=Path, required=True, help="the node's settings, a TOML file")
     status = 0
+    private.from_now_on()
     try:
         path: Path = parser.parse_args(arguments).config
         trio.run(partial(daemon.run, config.load(path), path.absolute(), task_status=_Announcer()))

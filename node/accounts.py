@@ -16,17 +16,21 @@ from ..protocol.channel import ChannelState, Ground, Party, held_of
 from ..protocol.claims import Claims, claim_of
 from ..protocol.envelope import Signed, verify_untrusted
 from ..protocol.errors import Code, Refused, RemoteProtocolError
+from ..protocol.holding import total_ucr
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, Voucher
 from ..protocol.receipts import Receipt
 from .credit import Credit, Debtor, credit_of
+from .journal import Journal
 from .machine import beside
-from .store import Journal, Payment
+from .paid import Payment
 
 T = TypeVar("T")
 
 CHANNELS_MAX = 1024
 """Channels kept in memory; the others are read from disk when they come back."""
+CLAIMS_MAX = 300_000
+"""Of all of them together, receipts that vouchers name: some 100 MB. A channel lasts for months, and each has thousands."""
 
 
 @dataclass(slots=True)
@@ -196,14 +200,15 @@ class Accounts:
             self._credit.claimed(account.payer, 0 if known else -ucr, now_ms)
             self._credit.promised(account.payer, 0 if known else -ucr)
 
-    def released(self, account: Account, ground: Ground, ucr: int) -> bool:
-        """Whether so much was held once, as far as we have heard, and has fallen due: the ground cannot forfeit it now."""
+    def takes(self, account: Account, ground: Ground, ucr: int) -> int:
+        """What the ground can forfeit of so much: the rest was held once, as far as we have heard, and has fallen due. Once it
+        is known, what it has forfeited. All of it, if so much was never held: then its voucher has not come yet."""
         state = account.state
-        if state.latest is None or ground in state.grounds:
-            return False
-        record = state.latest.record
-        was_held_ucr = held_of(record, sum(state.grounds.values()), record.release_at_ms - 1)
-        return state.held_ucr(self._clock()) < ucr <= was_held_ucr
+        if ground in state.grounds:
+            return min(ucr, state.grounds[ground])
+        if state.latest is None or ucr > total_ucr(held_of(state.latest.record, sum(state.grounds.values()), 0)):
+            return ucr
+        return min(ucr, state.held_ucr(self._clock()))
 
     async def decided(
         self, account: Account, ground: Ground, ucr: int, matter: bytes, dues: Mapping[bytes, int]
@@ -247,6 +252,20 @@ class Accounts:
         """What the party owes in fees beyond all that it has paid."""
         return await self._write(lambda: self._journal.fees_ucr(party) - self._journal.settled_ucr(party))
 
+    async def open_ucr(self, payer: bytes) -> int:
+        """What the payer owes, promised or not, beyond all that it has paid; less than nothing if it has paid ahead."""
+        debtor = await self._write(lambda: self._journal.debtor(payer, self._clock()))
+        return debtor.owed_ucr - debtor.settled_ucr
+
+    def is_lent_to(self, payer: bytes) -> bool:
+        """Whether a job of the payer's runs, which may come to something."""
+        debtor = self._credit.debtors.get(payer)
+        return debtor is not None and debtor.reserved_ucr > 0
+
+    def secure(self, deposited: Mapping[bytes, int]) -> None:
+        """So much, and no more, is deposited by each payer: it may owe so much without having settled anything."""
+        self._credit.secure(deposited, self._clock())
+
     async def settled_ucr(self, party: bytes) -> int:
         """What the party has paid in all."""
         return await self._write(lambda: self._journal.settled_ucr(party))
@@ -265,7 +284,8 @@ class Accounts:
         return state, row.claimed_ucr, self._journal.debtor(payer, self._clock())
 
     def _forget_idle(self) -> None:
-        if len(self._accounts) >= CHANNELS_MAX:
+        claims = sum(len(account.state.named) for account in self._accounts.values())
+        if len(self._accounts) >= CHANNELS_MAX or claims >= CLAIMS_MAX:
             for channel in [key for key, account in self._accounts.items() if not account.users]:
                 del self._accounts[channel]
             self._credit.forget_all_but({account.payer for account in self._accounts.values()})

@@ -31,8 +31,10 @@ PROFILE_BYTES_MAX: Final = 32 * 1024
 """Of one peer, twice what the DHT takes: who says more of itself is noted without it."""
 WAYS_MAX: Final = 16
 """Addresses that are tried at once to join by."""
-NOTE_S: Final = 5.0
-"""Between two writes: what a crash costs."""
+NOTE_S: Final = 15.0
+"""Between two looks at who is there, and two writes: hints of so long are what a crash costs."""
+LOOK_MS: Final = 60_000
+"""A peer that stays connected is looked at again after so long: it may be elsewhere by then, or have missed a question."""
 AGAIN_MS: Final = 10 * 60 * 1000
 """A peer that stays connected is noted anew after so long: a node that idles leaves its disk alone."""
 
@@ -88,6 +90,9 @@ class Book:
         self._profiles: dict[bytes, Profile] = {}
         self._epochs: dict[bytes, int] = {}
         """These are not on disk yet."""
+        self._seen: set[bytes] = set()
+        self._seen_ms = 0
+        """Who was connected at the last look, and when all of them were looked at."""
         if self.problem:
             logging.getLogger(__name__).warning(self.problem)
         nobody: list[Met] = []
@@ -143,6 +148,7 @@ class Book:
         if before := self._peers.get(key):
             tried_ms = max(self._clock(), before.met_ms + 1)
             self._note(replace(before, tried_ms=tried_ms, tries=before.tries + 1))
+            self._seen.discard(key)
 
     def worked(self, key: bytes, *, well: bool) -> None:
         """A job of ours there came to its end, or to a bad one."""
@@ -167,10 +173,19 @@ class Book:
 
     def look(self, network: Network) -> None:
         """Whoever is connected, and can be dialled, is met."""
-        now_ms = self._clock()
-        for peer in network.peers():
+        now_ms, peers = self._clock(), network.peers()
+        if not 0 <= now_ms - self._seen_ms < LOOK_MS:
+            self._seen.clear()
+            self._seen_ms = now_ms
+        self._seen.intersection_update(peers)
+        for peer in peers:
+            if peer in self._seen:
+                continue
             before, addresses = self._peers.get(peer), network.whereabouts(peer)
-            if addresses and (before is None or not _says_nothing_new(before, addresses, now_ms)):
+            if not addresses:
+                continue  # they are not known yet
+            self._seen.add(peer)
+            if before is None or not _says_nothing_new(before, addresses, now_ms):
                 self.met(peer, addresses)
 
     async def keep(self, network: Network) -> None:

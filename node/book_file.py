@@ -5,13 +5,14 @@ What stands in it are hints, so it is not synced at every write: after a power c
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from .private import database, folder
 
 VERSION: Final = 1
 BUSY_S: Final = 5.0
@@ -89,8 +90,10 @@ _FORGET_EPOCHS = (
 class BookFile:
     """One open book. Every method may raise `sqlite3.Error`."""
 
-    def __init__(self, name: str) -> None:
-        self._db = sqlite3.connect(name, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    def __init__(self, path: Path | None) -> None:
+        if path is not None:
+            folder(path.parent)
+        self._db = database(path, BUSY_S)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -157,26 +160,18 @@ def opened(path: Path | None) -> tuple[BookFile, str]:
     A damaged one, or one of another version, is set aside and begun anew; where nothing can be kept, nothing is.
     """
     if path is None:
-        return BookFile(":memory:"), ""
+        return BookFile(None), ""
     try:
         try:
-            _make_private(path)
-            return BookFile(str(path)), ""
+            return BookFile(path), ""
         except sqlite3.OperationalError:
             raise  # locked, a full disk, no right: nothing is wrong with what is in it
         except sqlite3.DatabaseError as error:
             _set_aside(path)
-            _make_private(path)
             kept = f"It was set aside as {path.name}{SET_ASIDE}, and begun anew"
-            return BookFile(str(path)), f"The peer book {path} could not be read ({error}). {kept}."
+            return BookFile(path), f"The peer book {path} could not be read ({error}). {kept}."
     except (sqlite3.Error, OSError) as error:
-        return BookFile(":memory:"), f"The peer book {path} cannot be used ({error}); what is learned now is not kept."
-
-
-def _make_private(path: Path) -> None:
-    """The file is there, for its owner's eyes alone: it tells with whom they deal. SQLite's own files take after it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        return BookFile(None), f"The peer book {path} cannot be used ({error}); what is learned now is not kept."
 
 
 def _set_aside(path: Path) -> None:

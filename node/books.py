@@ -13,9 +13,10 @@ from math import ceil
 from pathlib import Path
 
 from ..protocol.errors import Code, ConfigError
+from .earnings import Earning, earnings
 from .log import wall_ms
+from .paid import Fee, Payment, fees, payments
 from .power.usage import UsedBy, used_between
-from .store import Earning, Fee, Payment, earnings, fees, payments
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,8 @@ def statement(state: Path, period: Period, energy_ucr: int | None = None, now_ms
     """What the journal of the state directory has of the period. Reads only, also while the node runs. Without `energy_ucr` the
     jobs' energy counts as the node kept it."""
     now_ms = wall_ms() if now_ms is None else now_ms
-    then = {row.receipt: row.held_ucr for row in earnings(state, min(now_ms, period.ends_ms))}
+    end_ms = min(now_ms, period.ends_ms)
+    then = {row.receipt: row.held_ucr for row in earnings(state, end_ms, known_ms=end_ms)}
     credits = tuple(
         Credit(row, max(0, then[row.receipt] - row.held_ucr) if row.receipt in then else 0)
         for row in earnings(state, now_ms)

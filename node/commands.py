@@ -22,6 +22,7 @@ from .network.seam import Network, Reachability
 from .owner import Keeper
 from .purse import in_words, purse
 from .recording import Recorder
+from .rules.hours import span
 from .starlink import dish_status
 from .words import budget_in_words, next_in_words, now_in_words, said, temperature_in_words
 
@@ -117,6 +118,7 @@ class Commands:
             "temperature": temperature_in_words(self._lending),
             "earned_today": earned,
             **({"diary": self._recorder.problem} if self._recorder.problem else {}),
+            **self._worker_ended(),
             "peer_id": peer_id(self._network.key),
             "pid": os.getpid(),
             "reasons": list(self._availability.reasons),
@@ -143,8 +145,14 @@ class Commands:
             "now": now_in_words(self._availability),
             "next": next_in_words(self._lending),
             "reasons": list(self._availability.reasons),
+            **self._worker_ended(),
             **said(self._lending),
         }
+
+    def _worker_ended(self) -> control.Reply:
+        """How a worker last ended that nobody had stopped, if one did."""
+        ended = self._keeper.last_end if self._keeper else None
+        return {"worker_ended": f"{span(trio.current_time() - ended.at_s)} ago: {ended}"} if ended else {}
 
     def _address(self) -> control.Reply:
         """Raises `ConfigError(bad_config)` if there is no page."""

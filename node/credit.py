@@ -69,16 +69,15 @@ class Debtor:
     by_hour: dict[int, int] = field(default_factory=dict)
     """Of what is owed, what was claimed in an hour since 1970. Hours of more than a day ago do not count."""
 
-    @property
-    def beyond_ucr(self) -> int:
-        """What it owes or may come to owe beyond what it has settled, and what that makes it worth."""
-        return self.owed_ucr + self.reserved_ucr - (1 + GROWTH) * self.settled_ucr
+    def beyond_ucr(self, secured_ucr: int = 0) -> int:
+        """What it owes or may come to owe beyond what it has settled, what that makes it worth, and what it has deposited."""
+        return self.owed_ucr + self.reserved_ucr - (1 + GROWTH) * self.settled_ucr - secured_ucr
 
-    def unproven_ucr(self, now_ms: int) -> int:
+    def unproven_ucr(self, now_ms: int, secured_ucr: int = 0) -> int:
         """What it was lent within a day beyond its history."""
         first = (now_ms - DAY_MS) // HOUR_MS + 1
         self.by_hour = {hour: ucr for hour, ucr in self.by_hour.items() if hour >= first}
-        return max(0, min(self.beyond_ucr, sum(self.by_hour.values()) + self.reserved_ucr))
+        return max(0, min(self.beyond_ucr(secured_ucr), sum(self.by_hour.values()) + self.reserved_ucr))
 
 
 @dataclass(slots=True)
@@ -88,6 +87,8 @@ class Credit:
     debtors: dict[bytes, Debtor] = field(default_factory=dict)
     friends: frozenset[bytes] = frozenset()
     """Payers whom the owner vouches for: their channels' limits alone bind them."""
+    secured: Mapping[bytes, int] = field(default_factory=dict)
+    """What payers have deposited, by payer: the node takes it if they do not pay, so so much more they may owe."""
     _unproven: dict[bytes, int] = field(default_factory=dict)
     _total_ucr: int = 0
     _hour: int = -1
@@ -111,20 +112,21 @@ class Credit:
         debtor = self.debtor(payer)
         self._count_anew(now_ms)
         debtor.reserved_ucr += ucr
-        before_ucr, unproven_ucr = self._unproven.get(payer, 0), debtor.unproven_ucr(now_ms)
+        before_ucr, unproven_ucr = self._unproven.get(payer, 0), self._unproven_of(payer, now_ms)
         room_ucr = max(0, strangers_ucr - (self._total_ucr - before_ucr))
         if payer not in self.friends and unproven_ucr > max(room_ucr, before_ucr):
-            missing_ucr = -(-(debtor.beyond_ucr - room_ucr) // (1 + GROWTH))
+            missing_ucr = -(-(debtor.beyond_ucr(self.secured.get(payer, 0)) - room_ucr) // (1 + GROWTH))
             debtor.reserved_ucr -= ucr
             raise Refused(
-                Code.PREPAY, f"The node lends strangers no more today: settle {missing_ucr} ucr, and it runs."
+                Code.PREPAY,
+                f"The node lends strangers no more today: settle {missing_ucr} ucr, or deposit twice as much, and it runs.",
             )
         self._note(payer, unproven_ucr)
 
     def release(self, payer: bytes, ucr: int, now_ms: int) -> None:
         """The job is over: what it came to was claimed."""
         self.debtor(payer).reserved_ucr -= ucr
-        self._note(payer, self.debtor(payer).unproven_ucr(now_ms))
+        self._note(payer, self._unproven_of(payer, now_ms))
 
     def claimed(self, payer: bytes, ucr: int, now_ms: int) -> None:
         """A receipt adds so much to what is owed. What is forfeited comes as less than nothing."""
@@ -133,7 +135,7 @@ class Credit:
         if ucr > 0:
             hour = now_ms // HOUR_MS
             debtor.by_hour[hour] = debtor.by_hour.get(hour, 0) + ucr
-        self._note(payer, debtor.unproven_ucr(now_ms))
+        self._note(payer, self._unproven_of(payer, now_ms))
 
     def promised(self, payer: bytes, ucr: int) -> None:
         """Vouchers promise so much more, or less: by what was forfeited."""
@@ -143,7 +145,13 @@ class Credit:
         """The payer has paid so much in all."""
         debtor = self.debtor(payer)
         debtor.settled_ucr = total_ucr
-        self._note(payer, debtor.unproven_ucr(now_ms))
+        self._note(payer, self._unproven_of(payer, now_ms))
+
+    def secure(self, secured: Mapping[bytes, int], now_ms: int) -> None:
+        """So much, and no more, is deposited by each."""
+        self.secured = dict(secured)
+        for payer in list(self._unproven.keys() | (self.secured.keys() & self.debtors.keys())):
+            self._note(payer, self._unproven_of(payer, now_ms))
 
     def forget_all_but(self, payers: Collection[bytes]) -> None:
         """Of others, only whose debts count against the strangers' bound are kept at hand."""
@@ -154,6 +162,9 @@ class Credit:
     def strangers_ucr(self) -> int:
         """What all strangers together were lent within a day, as last counted."""
         return self._total_ucr
+
+    def _unproven_of(self, payer: bytes, now_ms: int) -> int:
+        return self.debtor(payer).unproven_ucr(now_ms, self.secured.get(payer, 0))
 
     def _note(self, payer: bytes, unproven_ucr: int) -> None:
         if payer in self.friends:
@@ -167,7 +178,7 @@ class Credit:
         if now_ms // HOUR_MS != self._hour:
             self._hour = now_ms // HOUR_MS
             for payer in list(self._unproven):
-                self._note(payer, self.debtors[payer].unproven_ucr(now_ms))
+                self._note(payer, self._unproven_of(payer, now_ms))
 
 
 def credit_of(rows: Mapping[bytes, Debtor], friends: Iterable[bytes], now_ms: int) -> Credit:

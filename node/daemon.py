@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -61,6 +62,7 @@ async def run(
                     whole.start_soon(end_with_stdin)
                 async with _open_mesh(held) as network:
                     whole.start_soon(held.book.keep, network)
+                    ending.last_look = partial(held.book.look, network)
                     commands = await take_orders(held, network, bundles, settings, whole)
                     start_background(held, network, whole)
                     arrivals = held.library.arrivals(network)

@@ -18,19 +18,17 @@ from ..protocol.envelope import sign, verify_untrusted
 from ..protocol.errors import Code, EngineError, RemoteProtocolError
 from ..protocol.job import Event, Job, JobState
 from ..protocol.limits import YIELD_MS_MAX
-from ..protocol.messages import (
+from ..protocol.messages.codec import Message, decode_message_untrusted, encode_message
+from ..protocol.messages.jobs import (
     AttestationMessage,
     CancelMessage,
     ChunkMessage,
     DeclineMessage,
     FailedMessage,
     HeartbeatMessage,
-    Message,
     ReceiptMessage,
     VoucherMessage,
     YieldMessage,
-    decode_message_untrusted,
-    encode_message,
 )
 from ..protocol.numerics import narrowed
 from ..protocol.payment import Voucher

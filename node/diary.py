@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..protocol.errors import Code, StoreError
+from .private import database
 from .rules.asked import NOTHING, Asked
 from .rules.hours import DAY_MS, Now
 from .rules.policy import Wish
@@ -104,8 +105,7 @@ class Diary:
         self.run = int(last) + 1
 
     def _opened(self) -> sqlite3.Connection:
-        self.path.touch(0o600)
-        db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        db = database(self.path, BUSY_S)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")

@@ -13,20 +13,25 @@ from ..protocol.disputes import (
     ANSWERS,
     DENIES,
     OWNS,
+    Decided,
     Dispute,
     Kind,
     Plea,
     check_decided,
+    decision_id,
+    due_of,
     dues_of,
     forfeited_ucr_max,
     matter_id,
     read_decided_untrusted,
     reference_of,
 )
-from ..protocol.envelope import claimed_signer_untrusted, sign, verify_untrusted
-from ..protocol.errors import Code, RemoteProtocolError
+from ..protocol.envelope import sign, verify_any_signer_untrusted
+from ..protocol.errors import Code, Refused, RemoteProtocolError
 from ..protocol.identity import content_hash
-from ..protocol.messages import DecidedReply, DecidedRequest, DisputeRequest, Message, PleaReply
+from ..protocol.messages.assurance import DecidedReply, DecidedRequest, DisputeRequest, PleaReply
+from ..protocol.messages.codec import Message
+from ..protocol.messages.refusals import refusal
 from ..protocol.payment import check_claim
 from .accounts import Accounts
 from .log import wall_ms
@@ -68,7 +73,7 @@ class Disputes:
 
     async def _plead_untrusted(self, request: DisputeRequest) -> PleaReply:
         """The truth: a receipt of this node's is in its journal before it is sent."""
-        dispute = verify_untrusted(Dispute, request.dispute, signer=claimed_signer_untrusted(request.dispute))
+        dispute = verify_any_signer_untrusted(Dispute, request.dispute)
         if dispute.record.accused != self._node:
             raise RemoteProtocolError(Code.WRONG_EXECUTOR, "The dispute is about somebody else.")
         says = ANSWERS
@@ -76,26 +81,38 @@ class Disputes:
             says = OWNS if await self._accounts.issued(dispute.record.receipt) else DENIES
         return PleaReply(sign(Plea(dispute.id, says, content_hash(b""), None, None), self._key).envelope)
 
-    async def _take_untrusted(self, request: DecidedRequest) -> DecidedReply:
+    async def _take_untrusted(self, request: DecidedRequest) -> Message:
         """The decision counts, and that is on disk: what is held is forfeited, and who owes a fee to whom is in the books.
-        What was released before this arrived is not taken: then all of the fee is owed."""
+        What was released before this arrived is not taken: so much more of the fee is owed. Or who tells it knows why not."""
         decided = read_decided_untrusted(request)
-        channel, order, dispute = decided.channel, decided.order, decided.dispute
-        check_claim(channel, self._node, self._owner, wall_ms())
-        id, decision = check_decided(decided, wall_ms()), decided.decisions[0].record
-        if request.ucr > forfeited_ucr_max(dispute.record, decision):
-            raise RemoteProtocolError(Code.UNPAID, "The decision lets the payer take off less than that.")
-        matter, ground, payer = matter_id(dispute.record), Ground("decision", order.id), channel.record.payer
-        account = await self._accounts.open(channel)
+        check_claim(decided.channel, self._node, self._owner, wall_ms())
+        try:
+            return await self._taken(decided, request.ucr)
+        except (RemoteProtocolError, Refused) as error:
+            return refusal(error)
+
+    async def _taken(self, decided: Decided, ucr: int) -> DecidedReply:
+        decision, dispute = decided.decisions[0].record, decided.dispute.record
+        matter, ground, payer = matter_id(dispute), Ground("decision", decided.order.id), decided.channel.record.payer
+        account = await self._accounts.open(decided.channel)
         with account.in_use():
             async with self._turn:
-                taken_ucr = 0 if self._accounts.released(account, ground, request.ucr) else request.ucr
-                dues = dues_of(decided, self._node, taken_ucr, wall_ms())
-                booked = await self._accounts.booked(matter)
-                if booked and booked[payer] != dues[payer]:
-                    raise RemoteProtocolError(Code.UNPAID, "Another part of the fee was taken off before.")
-                said = await self._accounts.decided(account, ground, taken_ucr, matter, dues)
-                for party, ucr in said.items():
-                    if ucr:
-                        await self._owe(party, reference_of(matter), ucr)
-        return DecidedReply(id, taken_ucr)
+                taken_ucr, said = self._accounts.takes(account, ground, ucr), await self._accounts.booked(matter)
+                stands = taken_ucr == account.state.grounds.get(ground, 0)
+                if not stands or said.get(payer) != due_of(decided, self._node, taken_ucr):
+                    # What was taken and is told again stands, whatever has lapsed since; all else is looked at.
+                    self._check(decided, ucr)
+                    dues = dues_of(decided, self._node, taken_ucr, wall_ms())
+                    if said and said[payer] != dues[payer]:
+                        raise RemoteProtocolError(Code.UNPAID, "Another part of the fee was taken off before.")
+                    said = await self._accounts.decided(account, ground, taken_ucr, matter, dues)
+                for party, owed_ucr in said.items():
+                    if owed_ucr:
+                        await self._owe(party, reference_of(matter), owed_ucr)
+        return DecidedReply(decision_id(decision), taken_ucr)
+
+    @staticmethod
+    def _check(decided: Decided, ucr: int) -> None:
+        check_decided(decided, wall_ms())
+        if ucr > forfeited_ucr_max(decided.dispute.record, decided.decisions[0].record):
+            raise RemoteProtocolError(Code.UNPAID, "The decision lets the payer take off less than that.")

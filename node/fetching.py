@@ -25,7 +25,7 @@ from .engine.upkeep import check_fits, make_room
 from .machine import beside, chance, in_loop
 from .network.seam import Network, Provider
 from .pace import Budget
-from .swarm import PATIENCE_S, Swarm
+from .swarm import BUSY_S, PATIENCE_S, Swarm
 
 FIND_S: Final = 5.0
 """For the DHT's answer, dead index nodes included."""
@@ -50,6 +50,13 @@ class Progress:
     sources: int
     """Peers that are being asked now."""
     wrong_chunks: int
+    busy: int = 0
+    """Peers that give to others now, and will be asked again."""
+
+    @property
+    def waits(self) -> str:
+        """Why it may take long, for a person; empty if nobody is busy."""
+        return f", waiting for a turn (busy sources: {self.busy})" if self.busy else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ async def fetch(
     bytes_max: int | None = None,
     budgets: Sequence[Budget] = (),
     patience_s: float = PATIENCE_S,
+    busy_s: float = BUSY_S,
     wrong: Counter[bytes] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_partial: Callable[[Partial], None] = lambda partial: None,
@@ -83,12 +91,12 @@ async def fetch(
 
     `accept` raises if the manifest will not do, before anything else is asked for. `bytes_max` bounds the store; what was
     used longest ago goes for it. Raises `StoreError`: `store_full` before any chunk is asked for, `corrupt_chunk` for a
-    manifest that no bundle can have; `NetworkError(peer_unreachable)` when for `patience_s` nobody gave anything. What
-    came by then is kept. `wrong` counts wrong chunks by their sender, also of fetches before this one: whoever is in it is
-    not asked. `on_partial` is told what others may be given of it meanwhile. Of two fetches of one bundle into one store, the
-    second waits.
+    manifest that no bundle can have; `NetworkError` when nobody gave anything, `peer_unreachable` after `patience_s`, `busy`
+    after `busy_s` if a source says that it is. What came by then is kept. `wrong` counts wrong chunks by their sender,
+    also of fetches before this one: whoever is in it is not asked. `on_partial` is told what others may be given of it
+    meanwhile. Of two fetches of one bundle into one store, the second waits.
     """
-    swarm = Swarm(network, find, budgets, patience_s, wrong)
+    swarm = Swarm(network, find, budgets, patience_s, wrong, busy_s)
     while (partial := claim(store, cid)) is None:
         on_progress(Progress("another process fetches it", 0, 0, 0, 0))
         await trio.sleep(LOCK_POLL_S)
@@ -151,7 +159,9 @@ class _Fetch:
         if not await beside(lambda: self._partial.resume(self._admit)):
             self._say("asking for the manifest")
             wanted = cid_hash_untrusted(self._partial.cid)
-            await self._swarm.gather({wanted: MANIFEST_BYTES}, self._keep_manifest, lambda length: None)
+            await self._swarm.gather(
+                {wanted: MANIFEST_BYTES}, self._keep_manifest, lambda length: self._say(self._stage)
+            )
         assert self._partial.signed is not None
         self._total = length_bytes(self._partial.signed.record)
         self._say("looking what is here")
@@ -188,7 +198,7 @@ class _Fetch:
     def _say(self, stage: str) -> None:
         self._stage = stage
         wrong = sum(self._swarm.wrong.values())
-        self._on_progress(Progress(stage, self._done, self._total, self._swarm.sources, wrong))
+        self._on_progress(Progress(stage, self._done, self._total, self._swarm.sources, wrong, self._swarm.busy))
 
 
 def _installed(store: BundleStore, cid: str) -> Bundle | None:

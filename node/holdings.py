@@ -14,11 +14,13 @@ from typing import Final
 from nacl.signing import SigningKey
 
 from ..protocol.errors import Code, ConfigError
+from . import private
 from .availability import Availability
 from .book import BOOK, Book
 from .config import Config
 from .diary import Diary
 from .grid.follower import Follower
+from .journal import Journal
 from .keys import load_or_create
 from .lending import Lending
 from .library import Library
@@ -26,12 +28,13 @@ from .log import EventLog, wall_ms
 from .mandates import Authority
 from .page.server import listen
 from .power.usage import UsageBook
-from .rails.opening import open_rails
+from .rails.deposits import DepositBook
+from .rails.journal_books import journal_books
+from .rails.opening import FOLDER, open_rails
 from .rails.rail import Rail
 from .recording import Recorder
 from .rules.policy import Rules
 from .sensors.nvml import Nvml, opened
-from .store import Journal
 from .tally import Tally
 from .whatif import kept_rules
 
@@ -51,6 +54,7 @@ class Holdings:
     book: Book
     library: Library
     rails: Mapping[str, Rail]
+    deposits: DepositBook
     nvml: Nvml | None
     availability: Availability
     lending: Lending
@@ -81,7 +85,9 @@ def open_holdings(config: Config) -> Iterator[Holdings]:
         closing.callback(book.close)
         library = Library(config, log)
         closing.callback(library.close)
-        rails = open_rails(config.rails, config.state / "rails", key, closing)
+        rails = open_rails(config.rails, config.state / FOLDER, key, closing, journal_books(config.state))
+        deposits = DepositBook(config.state / FOLDER)
+        closing.callback(deposits.close)
         nvml = closing.enter_context(opened(config.power.nvml if config.power.measure else ""))
         availability = Availability(jobs_max=config.jobs_max)
         lending = Lending(_rules(config), availability, config.state, log)
@@ -96,8 +102,8 @@ def open_holdings(config: Config) -> Iterator[Holdings]:
         if page:
             closing.callback(page.close)
         yield Holdings(
-            config, key, authority, tally, log, journal, book, library, rails, nvml, availability, lending, grid, usage,
-            recorder, page, closing,
+            config, key, authority, tally, log, journal, book, library, rails, deposits, nvml, availability, lending, grid,
+            usage, recorder, page, closing,
         )  # fmt: skip
 
 
@@ -115,8 +121,8 @@ def _rules(config: Config) -> Rules:
 def _lock(state: Path) -> Iterator[None]:
     """The state directory is there, and no other node runs on it. Raises `ConfigError`: `already_running`, `bad_config`."""
     try:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        stream = (state / LOCK).open("a")
+        private.folder(state)
+        stream = private.stream(state / LOCK, "a")
     except OSError as error:
         raise ConfigError(Code.BAD_CONFIG, f"Setting `state`: {state} cannot be used: {error.strerror}.") from None
     with stream:

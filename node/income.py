@@ -10,9 +10,9 @@ from pathlib import Path
 
 from . import diary
 from .diary import Day
+from .earnings import Earning, earnings
 from .log import wall_ms
 from .rules.hours import DAY_MS
-from .store import Earning, earnings
 
 
 @dataclass(frozen=True, slots=True)

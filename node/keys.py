@@ -8,6 +8,7 @@ from pathlib import Path
 from nacl.signing import SigningKey
 
 from ..protocol.errors import Code, StoreError
+from .private import OTHERS, folder, stream
 
 SEED_BYTES = 32
 
@@ -30,12 +31,12 @@ def load_or_create(path: Path) -> SigningKey:
 
 def _create(path: Path) -> None:
     """A key file is there, with a fresh key unless somebody else was quicker. Raises `OSError`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder(path.parent)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-        stream.write(bytes(SigningKey.generate()))
-        stream.flush()
-        os.fsync(stream.fileno())
+    with stream(scratch, "wb") as writing:
+        writing.write(bytes(SigningKey.generate()))
+        writing.flush()
+        os.fsync(writing.fileno())
     try:
         os.link(scratch, path)  # unlike a rename, it never replaces the key of a process that was quicker
     except FileExistsError:
@@ -56,6 +57,6 @@ def load(path: Path) -> SigningKey:
         raise StoreError(Code.CORRUPT_STORE, f"The key file {path} cannot be read: {error.strerror}.") from None
     if len(seed) != SEED_BYTES:
         raise StoreError(Code.CORRUPT_STORE, f"The key file {path} does not hold a {SEED_BYTES}-byte seed.")
-    if mode & 0o077:
+    if mode & OTHERS:
         raise StoreError(Code.CORRUPT_STORE, f"Others can read the key file {path}: set its mode to 600.")
     return SigningKey(seed)

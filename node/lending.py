@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from math import inf
@@ -13,6 +14,7 @@ from typing import Final
 
 import trio
 
+from . import private
 from .availability import Availability
 from .log import EventLog, wall_ms
 from .machine import beside, wait_until
@@ -229,13 +231,8 @@ class Lending:
 
 
 def _keep(state: Path, past: tuple[Departure, ...]) -> None:
-    try:
-        scratch = state / f".{DEPARTURES}"
-        scratch.write_text(json.dumps([asdict(each) for each in past]))
-        scratch.chmod(0o600)
-        scratch.replace(state / DEPARTURES)
-    except OSError:
-        pass
+    with suppress(OSError):
+        private.replace(state / DEPARTURES, json.dumps([asdict(each) for each in past]).encode())
 
 
 def _taken(decision: Decision) -> bool:

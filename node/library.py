@@ -21,6 +21,7 @@ from .log import EventLog
 from .machine import beside, wall_ms
 from .network.seam import Network
 from .pace import Gate, Pace, Traffic
+from .swarm import BUSY_S, PATIENCE_S
 from .trust import TrustEntry, TrustList
 
 TRAFFIC = "traffic.json"
@@ -86,18 +87,21 @@ class Library:
     async def arrivals(self, network: Network) -> AsyncGenerator[Bundle, None]:
         """Each bundle that was missing, as it comes, those that are not to be run too (`runs`).
 
-        What cannot be fetched now is tried again later. Ends when nothing is missing.
+        What cannot be fetched now is tried again later; none waits in the lines of busy sources before each was
+        tried. Ends when nothing is missing.
         """
         wait_s = RETRY_S
+        first = True
         while self.missing:
             for name in list(self.missing):
-                if (bundle := await self._try_to_fetch(name, network)) is not None:
+                if (bundle := await self._try_to_fetch(name, network, first and len(self.missing) > 1)) is not None:
                     del self.missing[name]
                     wait_s = RETRY_S
                     yield bundle
             if self.missing:
                 await trio.sleep(wait_s)
                 wait_s = min(2 * wait_s, RETRY_S_MAX)
+                first = False
 
     def runs(self, bundle: Bundle) -> bool:
         """Whether the bundle is one of those that this node is to run."""
@@ -139,12 +143,12 @@ class Library:
         for bundle in tidy(self.store, self._config.store_bytes_max or None):
             self._log.write("bundle_removed", bundle=bundle.manifest.name, cid=bundle.cid, why="the store is full")
 
-    async def _try_to_fetch(self, name: str, network: Network) -> Bundle | None:
+    async def _try_to_fetch(self, name: str, network: Network, briefly: bool) -> Bundle | None:
         entry = self._trust.resolve(name)
         self._log.write("fetching", bundle=name, cid=entry.cid)
         before, began = Counter(self._wrong), trio.current_time()
         try:
-            done = await self._fetched(name, entry, network)
+            done = await self._fetched(name, entry, network, PATIENCE_S if briefly else BUSY_S)
             bundle = await beside(lambda: self._take(entry))
             await beside(self._tidy)  # others may have filled the store meanwhile
         except (NetworkError, StoreError, ConfigError) as error:
@@ -157,7 +161,7 @@ class Library:
         self._log.write("fetched", bundle=name, bytes=done.bytes_fetched, sources=len(done.sources))
         return bundle
 
-    async def _fetched(self, name: str, entry: TrustEntry, network: Network) -> Fetched:
+    async def _fetched(self, name: str, entry: TrustEntry, network: Network, busy_s: float) -> Fetched:
         """The bundle has come. Meanwhile the table names this node for what it has of it: whoever fetches, gives."""
         begun = trio.Event()
 
@@ -183,6 +187,7 @@ class Library:
                     accept=entry.check,
                     bytes_max=self._config.store_bytes_max or None,
                     budgets=self._down,
+                    busy_s=busy_s,
                     wrong=self._wrong,
                     on_progress=note,
                     on_partial=lambda partial: self._parts.update({entry.cid: partial}),
@@ -197,7 +202,7 @@ class Library:
 
     def _note(self, name: str, progress: Progress) -> None:
         share = f" {100 * progress.bytes_done // progress.bytes_total} %" if progress.bytes_total else ""
-        self.missing[name] = progress.stage + share
+        self.missing[name] = progress.stage + share + progress.waits
 
     def _failed(self, name: str, error: FallowError) -> None:
         self.missing[name] = error.message

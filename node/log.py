@@ -12,6 +12,7 @@ from queue import Full, Queue
 from threading import Thread
 from typing import Final, TypeAlias
 
+from . import private
 from .machine import wall_ms as wall_ms
 
 LOG = "node.log"
@@ -91,7 +92,7 @@ class EventLog:
         with suppress(OSError):
             if self.path.exists() and self.path.stat().st_size > LOG_BYTES_MAX:
                 self.path.rename(self.path.with_suffix(".log.1"))
-            with self.path.open("a", encoding="utf-8") as stream:
+            with private.stream(self.path, "a") as stream:
                 stream.writelines(line + "\n" for line in lines)
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import trio
 from nacl.signing import SigningKey
 
-from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from ..protocol.envelope import Signed, sign, verify_any_signer_untrusted
 from ..protocol.errors import Code, ConfigError, RemoteProtocolError, StoreError
 from ..protocol.identity import Issuer, Mandate, check_current
 from ..protocol.limits import ISSUER_BYTES_MAX, MANDATE_MS_MAX
 from .config import Config
+from .durable import put
 from .keys import load_or_create
 
 MANDATE = "mandate"
+LOOK_S: Final = 3600.0
+"""Between two looks whether it nears its end."""
 RENEW_MS: Final = MANDATE_MS_MAX // 7
 """A mandate is renewed a day before it ends: a node that was asleep meanwhile still has a valid one."""
 
@@ -67,10 +72,21 @@ def current_mandate(config: Config, node: bytes, authority: Authority, now_ms: i
     if held and _says_the_same(held.record, record) and _lasts(held.record, now_ms):
         return held
     mandate = sign(record, authority.key)
-    scratch = path.with_suffix(".new")
-    scratch.write_bytes(mandate.envelope)
-    scratch.rename(path)
+    put(path, mandate.envelope)
     return mandate
+
+
+async def keep_current(
+    config: Config,
+    node: bytes,
+    authority: Authority,
+    now_ms: Callable[[], int],
+    give: Callable[[Signed[Mandate]], None],
+) -> None:
+    """Whoever is given it has a mandate that lasts, until cancelled."""
+    while True:
+        await trio.sleep(LOOK_S)
+        give(current_mandate(config, node, authority, now_ms()))
 
 
 def _says_the_same(one: Mandate, other: Mandate) -> bool:
@@ -86,7 +102,7 @@ def _held(path: Path) -> Signed[Mandate] | None:
         return None
     envelope = path.read_bytes()
     try:
-        return verify_untrusted(Mandate, envelope, signer=claimed_signer_untrusted(envelope))
+        return verify_any_signer_untrusted(Mandate, envelope)
     except RemoteProtocolError as error:
         raise StoreError(Code.CORRUPT_STORE, f"The mandate in {path} does not hold: {error.message}") from None
 
@@ -95,9 +111,7 @@ def _read_issuer(path: Path) -> Signed[Issuer]:
     try:
         with path.open("rb") as stream:
             envelope = stream.read(ISSUER_BYTES_MAX + 1)
-        issuer = verify_untrusted(
-            Issuer, envelope, signer=claimed_signer_untrusted(envelope), bytes_max=ISSUER_BYTES_MAX
-        )
+        issuer = verify_any_signer_untrusted(Issuer, envelope, bytes_max=ISSUER_BYTES_MAX)
     except OSError as error:
         raise _bad(f"{path} cannot be read: {error.strerror}") from None
     except RemoteProtocolError as error:

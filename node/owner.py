@@ -6,6 +6,7 @@ The offer follows the worker: a new worker has a new key, and with it begins a n
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -13,6 +14,7 @@ import trio
 from ..protocol.errors import EngineError
 from ..protocol.limits import WORKER_KEY_MS_MAX
 from .availability import Availability
+from .engine.ended import Ended
 from .engine.engine import Engine
 from .log import EventLog, wall_ms
 from .presence import Presence
@@ -41,6 +43,10 @@ class Keeper:
         self._make_offer = make_offer
         self._log = log
         self._left, self._lent, self._returned = trio.Event(), trio.Event(), trio.Event()
+        self._followed = b""
+        """The key of the worker that is on offer; none: empty."""
+        self.last_end: Ended | None = None
+        """How a worker last ended that nobody had stopped."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled; started once the first offer stands."""
@@ -107,16 +113,27 @@ class Keeper:
 
     def _follow_worker(self) -> None:
         """Offer and state are those of the worker that is there now, or of none."""
-        ready = bool(self._engine.served)
-        failure = self._engine.failure
-        self._availability.worker(ready, failure.message if failure else "")
-        if ready:
+        key, ended = self._engine.hpke_key, self._engine.ended
+        self._availability.worker(bool(key), f"there is no worker: {ended.what} {ended.next}" if ended else "")
+        if ended is not None and ended is not self.last_end:
+            self.last_end = ended
+            self._log.write("worker_gone", code=ended.code, why=ended.what, kept=ended.kept, next=ended.next)
+        elif self._followed and not key:
+            self._log_stop()
+        self._followed = key
+        if key:
             self._executor.offer = self._make_offer()
             self._presence.renew(self._executor.offer)
             self._log.write("worker_ready")
         else:
             self._withdraw()
-            self._log.write("worker_gone", why=failure.message if failure else "")
+
+    def _log_stop(self) -> None:
+        lent = self._availability.wants_worker
+        why = "a fresh one takes over" if lent else "; ".join(self._availability.withheld or self._availability.reasons)
+        following = "Another one is started at once." if lent else "Another one is started when the machine is lent."
+        kept = "Jobs that were under way end with a receipt for what was done."
+        self._log.write("worker_gone", code="", why=f"The worker was stopped: {why}.", kept=kept, next=following)
 
     async def _watch_worker(self) -> None:
         while True:
@@ -140,7 +157,5 @@ class Keeper:
                 await self.replace_worker()
 
     async def _restart(self) -> None:
-        try:
+        with suppress(EngineError):  # which is in the log: by then the engine says what became of the worker
             await self._engine.restart()
-        except EngineError as error:
-            self._log.write("worker_failed", code=error.code, why=error.message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -55,6 +55,8 @@ class Ending:
     def __init__(self) -> None:
         self.power: Power | None = None
         self.keeper: Keeper | None = None
+        self.last_look: Callable[[], None] = lambda: None
+        """At who is there, while they still are."""
 
     async def await_it(self, signals: AsyncIterator[int], whole: trio.CancelScope) -> None:
         """With the first signal the machine is the owner's, every job is handed back, and the whole is cancelled."""
@@ -64,6 +66,7 @@ class Ending:
             self.power.release()
         if self.keeper:
             await self.keeper.stop()
+        self.last_look()
         whole.cancel()
 
 

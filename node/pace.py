@@ -6,13 +6,13 @@ Whoever is about to move bytes takes them here first, and waits for as long as t
 from __future__ import annotations
 
 import json
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
 import trio
+
+from . import private
 
 BURST_S: Final = 1.0
 """What was not used may be made up for within a second: chunks come in pieces of 1 MiB, not evenly."""
@@ -103,9 +103,7 @@ class Traffic:
 
     def _keep(self, days: dict[int, int]) -> None:
         self._days = days
-        scratch = self._path.with_name(f".{self._path.name}")
-        scratch.write_text(json.dumps({str(day): taken for day, taken in days.items()}))
-        scratch.replace(self._path)
+        private.replace(self._path, json.dumps({str(day): taken for day, taken in days.items()}).encode())
 
     def _today(self) -> int:
         return int(self._now_s() // DAY_S)
@@ -154,55 +152,6 @@ class Gate:
         await trio.lowlevel.checkpoint()
         while not self._is_open():  # noqa: ASYNC110 - the owner's word is no event of ours, and a second late is no harm
             await trio.sleep(GATE_S)
-
-
-class Turns:
-    """So many at once, and each asker in turn, however many questions one of them has."""
-
-    def __init__(self, at_once: int) -> None:
-        self._free = at_once
-        self._waiting: OrderedDict[bytes, deque[trio.Event]] = OrderedDict()
-
-    @property
-    def waiting(self) -> int:
-        """Askers that wait for a turn."""
-        return len(self._waiting)
-
-    @asynccontextmanager
-    async def turn(self, asker: bytes) -> AsyncIterator[None]:
-        """It is the asker's turn for the length of the block."""
-        await self._wait(asker)
-        try:
-            yield
-        finally:
-            self._pass_on()
-
-    async def _wait(self, asker: bytes) -> None:
-        if self._free:
-            self._free -= 1
-            return
-        mine = trio.Event()
-        self._waiting.setdefault(asker, deque()).append(mine)
-        try:
-            await mine.wait()
-        except trio.Cancelled:
-            if mine.is_set():
-                self._pass_on()
-            else:
-                self._waiting[asker].remove(mine)
-                if not self._waiting[asker]:
-                    del self._waiting[asker]
-            raise
-
-    def _pass_on(self) -> None:
-        """The next asker has the turn; if more of its questions wait, they wait behind all other askers'."""
-        if not self._waiting:
-            self._free += 1
-            return
-        asker, questions = self._waiting.popitem(last=False)
-        questions.popleft().set()
-        if questions:
-            self._waiting[asker] = questions
 
 
 def _read(path: Path) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""`/fallow/means/1`: a payer asks where it can pay, hands over what settles its debt, and is told that it counts."""
+"""`/fallow/means/1`: a payer asks where it can pay, hands over what settles or secures its debt, and is told that it counts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import trio
 from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.limits import TEXT_BYTES_MAX
 from ..protocol.means import decode_means_untrusted
-from ..protocol.messages import MeansReply, MeansRequest, Message, RailsReply, RailsRequest, RefuseMessage
+from ..protocol.messages.codec import Message
+from ..protocol.messages.payment import MeansReply, MeansRequest, RailsReply, RailsRequest
+from ..protocol.messages.refusals import refusal
 from .accounts import Accounts
+from .deposits import Deposits
 from .log import wall_ms
 from .machine import beside
 from .network.seam import Stream
 from .questions import answer_each
 from .rails.ledger import Ledger
-from .rails.opening import BANK, LEDGER
+from .rails.opening import BANK, CASHU, LEDGER
 from .rails.rail import Rail
 
 QUESTIONS_MAX: Final = 16
@@ -26,11 +29,12 @@ QUESTIONS_MAX: Final = 16
 
 
 class Paying:
-    """Takes what is paid, on whatever rail this owner has."""
+    """Takes what is paid, on whatever rail this owner has, and holds what is deposited."""
 
-    def __init__(self, rails: Mapping[str, Rail], accounts: Accounts) -> None:
+    def __init__(self, rails: Mapping[str, Rail], accounts: Accounts, deposits: Deposits | None = None) -> None:
         self._rails = rails
         self._accounts = accounts
+        self._deposits = deposits
         self._turn = trio.CapacityLimiter(1)
         """A rail's state is one file, and a stranger may not have this node ask a mint many things at once."""
 
@@ -38,17 +42,21 @@ class Paying:
         """Each question has its answer: what was taken is the owner's, and on disk."""
         await answer_each(stream, object, self._answer_untrusted, QUESTIONS_MAX)
 
+    async def run(self) -> None:
+        """Deposits are taken or let go in time, until cancelled."""
+        if self._deposits is not None:
+            await self._deposits.run(self._turn)
+
     async def _answer_untrusted(self, request: object) -> Message:
         match request:
             case RailsRequest():
-                # Whose account it is at a bank is nothing for strangers: the payer has it from the owner.
-                told = {name: "" if name == BANK else rail.address for name, rail in self._rails.items()}
+                told = {name: _told(name, rail) for name, rail in self._rails.items()}
                 return RailsReply(tuple(told), tuple(told.values()))
             case MeansRequest():
                 try:
                     return await self._take_untrusted(request.means)
                 except FallowError as error:  # the payer is to know why it still owes
-                    return RefuseMessage(str(error.code), error.message[: TEXT_BYTES_MAX // 4], 0)
+                    return refusal(error)
             case _:
                 raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
 
@@ -64,9 +72,21 @@ class Paying:
         rail = self._rails.get(decode_means_untrusted(means).rail)
         if rail is None:
             raise Refused(Code.BAD_TERMS, f"This node is paid by {', '.join(self._rails)}.")
+        deposits = self._deposits
+        if deposits is not None and rail.name == CASHU and await beside(lambda: deposits.is_one(means), self._turn):
+            held = await deposits.hold(means, self._turn)
+            return MeansReply(held.id, held.ucr)
         # Begun, it is finished, even if the payer has gone: what was swapped at a mint is the owner's, and must be counted.
         # A rail has its own bounds of time; the same means, handed over again, are taken again.
         with trio.CancelScope(shield=True):
             taken = await trio.to_thread.run_sync(rail.take, means, limiter=self._turn)
             await self._accounts.take(taken.payment(rail.name, wall_ms()))
         return MeansReply(taken.id, taken.ucr)
+
+
+def _told(name: str, rail: Rail) -> str:
+    """Where its owner is paid. Whose account it is at a bank is nothing for strangers: the payer has it from the owner."""
+    if name == BANK:
+        return ""
+    terms = getattr(rail, "terms", rail.address)  # of ecash, which mint's, and what for
+    return terms if len(terms.encode()) <= TEXT_BYTES_MAX else rail.address

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 import trio
 
-from ..protocol.envelope import Signed, sign
+from ..protocol.envelope import Signed
 from ..protocol.errors import ConfigError, FallowError, NetworkError
-from ..protocol.evidence import Evidence, Fault
 from ..protocol.identity import short
-from ..protocol.messages import (
+from ..protocol.payment import Voucher
+from ..protocol.streams import (
     BLOB_PROTOCOL,
     DISPUTE_PROTOCOL,
     EVIDENCE_PROTOCOL,
@@ -25,15 +25,15 @@ from ..protocol.messages import (
     RATE_PROTOCOL,
     VOUCHER_PROTOCOL,
 )
-from ..protocol.payment import Voucher
 from .accounts import Accounts
 from .blobs import Blobs
 from .causes import leaves
 from .connection import Survey
+from .deposits import Deposits, Purse
 from .disputes import Disputes
 from .engine.bundles import Bundle
 from .engine.engine import Engine
-from .gossip import FAULTS, Gossip
+from .gossip import FAULTS, TWO_VOUCHERS, Gossip
 from .holdings import Holdings
 from .link import Link
 from .log import wall_ms
@@ -44,6 +44,7 @@ from .paying import Paying
 from .power.keeping import Power
 from .presence import Presence
 from .profiles import Offer, earns_ucr, make_offer
+from .rails.opening import CASHU
 from .rules.signals import Signal
 from .sensors.feed import Feed
 from .serving import Executor
@@ -70,9 +71,14 @@ class Peer:
 
         accounts = Accounts(held.journal, wall_ms, config.friends)
         self._settling = Settling(bytes(key.verify_key), owner, accounts)
-        self._paying = Paying(held.rails, accounts)
+        purse = held.rails.get(CASHU)
+        deposits = Deposits(held.deposits, cast(Purse, purse), accounts, wall_ms) if purse else None
+        self._paying = Paying(held.rails, accounts, deposits)
         self._disputes = Disputes(key, owner, accounts, self._paying.owe)
-        self._gossip = Gossip(network, config.state / FAULTS, chance(), concerns=accounts.deals_with)
+        self._gossip = Gossip(
+            network, config.state / FAULTS, chance(), concerns=accounts.deals_with,
+            metered=lambda: self.survey.link.metered is True,
+        )  # fmt: skip
         accounts.at_fault = self._gossip.at_fault
         accounts.contradicted = self._accuse
         self.survey = Survey(
@@ -116,6 +122,7 @@ class Peer:
             self._demand_unmetered()
         self._serve_all()
         nursery.start_soon(self._gossip.run)
+        nursery.start_soon(self._paying.run)
         await nursery.start(self.keeper.run)
         await self._presence.announce()
         nursery.start_soon(self._presence.keep, self._log)
@@ -173,9 +180,7 @@ class Peer:
 
     def _accuse(self, one: Signed[Voucher], other: Signed[Voucher]) -> None:
         """Everybody hears that the payer of both has contradicted itself."""
-        note = "two vouchers of one channel, and neither follows the other"
-        evidence = Evidence(str(Fault.RETRACTION), one.signer, (one.envelope, other.envelope), note)
-        self._gossip.publish(sign(evidence, self._held.key))
+        self._gossip.accuse((one, other), TWO_VOUCHERS, self._held.key)
 
     def _demand_unmetered(self) -> None:
         """The link is a signal like others from now on, and it counts."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import trio
 from nacl.signing import SigningKey
 
-from ..protocol.envelope import Signed, sign
+from ..protocol.envelope import Signed
 from ..protocol.errors import NetworkError
 from ..protocol.identity import Mandate
-from ..protocol.messages import ProfileReply, ProfileRequest
+from ..protocol.messages.discovery import ProfileReply, ProfileRequest
 from ..protocol.names import WORLD, holder_key, profile_key, relay_key
 from ..protocol.published import Profiles
 from .announcing import Announcer
@@ -23,8 +22,8 @@ from .log import EventLog, wall_ms
 from .machine import beside, chance
 from .mandates import Authority, current_mandate
 from .network.seam import Network, Stream
-from .profiles import Offer, make_profiles, slowed, told_duty
-from .questions import answer_each
+from .profiles import Offer, make_profiles, told_duty
+from .questions import answer_at_once
 
 ANNOUNCE_S: Final = 600.0
 """Of a profile, and of provider records, that last 30 minutes: each half of their keepers is told in every other round."""
@@ -79,19 +78,16 @@ class Presence:
         self._sequence = 0
         self._announced: tuple[str, ...] = ()
         self._announcer = Announcer(self._node, network)
-        self._profiles: Profiles = self._fresh()
+        self._profiles: Profiles | None = None
+        """As whoever asks is told; signed when somebody does."""
 
     async def answer(self, stream: Stream) -> None:
         """`/fallow/profile/1`: each question has got its answer, until the asker ends the stream."""
-
-        async def reply(_: ProfileRequest) -> ProfileReply:
-            return self._reply()
-
-        await answer_each(stream, ProfileRequest, reply, QUESTIONS_MAX)
+        await answer_at_once(stream, ProfileRequest, lambda _: self._reply(), QUESTIONS_MAX)
 
     def refresh(self) -> None:
         """Whoever asks from now on is told of this moment; the table hears of it in its own time."""
-        self._profiles = self._fresh()
+        self._profiles = None
 
     def paced(self) -> None:
         """The node works at another share of its speed: who asks from now on hears of it, as far as that is told."""
@@ -103,7 +99,6 @@ class Presence:
 
         Not while it needs a relay and has none: there is nowhere to send anybody.
         """
-        self._profiles = self._fresh()
         with trio.move_on_after(ANNOUNCE_LIMIT_S):
             await self._announce(0.0)
 
@@ -131,6 +126,7 @@ class Presence:
 
     async def _announce(self, spread_s: float) -> None:
         self.mandate = current_mandate(self._config, self._node, self._authority, wall_ms())
+        self.refresh()
         self._announced = self._network.addresses()
         if not self._announced:
             return
@@ -149,33 +145,31 @@ class Presence:
             self._offer = offer
             if not _same_goods(offer, self._public):
                 self._public = offer
-            self._profiles = self._fresh()
+            self.refresh()
 
     def _published(self) -> Profiles:
-        """As others read them in the DHT: nothing in them but its time follows from what the machine does just now."""
-        self._profiles = self._fresh()
-        told = self._fresh()
-        capability = replace(
-            told.capability.record, served=slowed(self._public.served, self._public_duty), prices=self._public.prices
-        )
-        connectivity = replace(told.connectivity.record, **UNMEASURED)
-        return Profiles(sign(capability, self._key), sign(connectivity, self._key))
+        """As others read them in the DHT: nothing in them but its time follows from what the machine does just now, and no
+        figures of its link are, which are others at home and on the road. Whoever needs those asks the node."""
+        return self._made(self._public, Connection(), self._public_duty)
 
-    def _fresh(self) -> Profiles:
-        addresses = self._network.addresses()
-        now_ms = wall_ms()
-        self._sequence = max(self._sequence + 1, now_ms)  # two profiles of one sequence would be fraud
+    def _told(self) -> Profiles:
+        """As of now, for whoever asks."""
         self._told_duty = told_duty(self._duty())
+        return self._made(self._offer, self._connection(), self._told_duty)
+
+    def _made(self, offer: Offer, connection: Connection, duty: float) -> Profiles:
+        addresses, now_ms = self._network.addresses(), wall_ms()
+        self._sequence = max(self._sequence + 1, now_ms)  # two profiles of one sequence would be fraud
         return make_profiles(
-            self._config, self._key, self.mandate.id, self._offer, addresses, self._connection(), self._sequence, now_ms,
-            self._told_duty,
-        )  # fmt: skip
+            self._config, self._key, self.mandate.id, offer, addresses, connection, self._sequence, now_ms, duty
+        )
 
     def _reply(self) -> ProfileReply:
+        profiles = self._profiles = self._profiles or self._told()
         return ProfileReply(
             mandate=self.mandate.envelope,
-            capability=self._profiles.capability.envelope,
-            connectivity=self._profiles.connectivity.envelope,
+            capability=profiles.capability.envelope,
+            connectivity=profiles.connectivity.envelope,
             worker_key=self._offer.worker_key.envelope if self._working else None,
             state=str(self._availability.state_public),
             reasons=self._availability.reasons_public,
@@ -186,20 +180,6 @@ class Presence:
 
 def _next_round() -> float:
     return trio.current_time() + ANNOUNCE_S * chance().uniform(1 - JITTER, 1 + JITTER)
-
-
-UNMEASURED: Final[dict[str, Any]] = {
-    "link_kinds": (),
-    "metered": None,
-    "vantage_peers": 0,
-    "rtt_p50_us": None,
-    "rtt_p95_us": None,
-    "jitter_us": None,
-    "loss_ppm": None,
-    "up_kbit_per_s": None,
-    "down_kbit_per_s": None,
-}
-"""A connectivity profile's figures, which are others at home and on the road: whoever needs them asks the node."""
 
 
 def _same_goods(one: Offer, other: Offer) -> bool:

@@ -15,7 +15,7 @@ from ..protocol.envelope import Signed, sign
 from ..protocol.identity import CHECKER, EXECUTOR, WorkerKey
 from ..protocol.limits import ADDRESSES_MAX, PROFILE_MS_MAX, WORKER_KEY_MS_MAX
 from ..protocol.orders import Terms
-from ..protocol.prices import Price, price_list_id
+from ..protocol.prices import Price
 from ..protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
 from ..protocol.published import Profiles
 from .config import DAY_MS, Config
@@ -65,7 +65,7 @@ class Offer:
         return Terms(
             self.node,
             self.worker_key.id,
-            price_list_id(self.prices),
+            frozenset(self.prices),
             bundles,
             self.held_ppm_max,
             self.hold_ms_max,

@@ -19,7 +19,9 @@ from blake3 import blake3
 
 from ..protocol.errors import Code, NetworkError, Refused, RemoteProtocolError
 from ..protocol.limits import RATE_BYTES_MAX
-from ..protocol.messages import RATE_PROTOCOL, RateReply, RateRequest, decode_message_untrusted, encode_message
+from ..protocol.messages.codec import decode_message_untrusted, encode_message
+from ..protocol.messages.discovery import RateReply, RateRequest
+from ..protocol.streams import RATE_PROTOCOL
 from .network.seam import Network, Stream
 from .pace import Meter, Pace, Traffic
 from .questions import answer_each

@@ -10,15 +10,17 @@ import trio
 from nacl.signing import SigningKey
 
 from ..protocol.bundle import CALL, GENERATE, SCORE, Manifest
-from ..protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from ..protocol.envelope import Signed, sign, verify_any_signer_untrusted, verify_untrusted
 from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.identity import short
 from ..protocol.job import Event, Job, Role
 from ..protocol.limits import JOB_MS_MAX, TEXT_BYTES_MAX, YIELD_MS_MAX
-from ..protocol.messages import AcceptMessage, OrderMessage, RefuseMessage, decode_message_untrusted, encode_message
+from ..protocol.messages.codec import decode_message_untrusted, encode_message
+from ..protocol.messages.jobs import AcceptMessage, OrderMessage
+from ..protocol.messages.refusals import RefuseMessage
 from ..protocol.orders import Accept, JobOrder, check_order
 from ..protocol.payment import Channel, Voucher, check_channel
-from ..protocol.prices import Price, amount_ucr_max, find_price
+from ..protocol.prices import Price, amount_ucr_max
 from ..protocol.profiles import State
 from ..protocol.receipts import YIELDED, Delivery
 from .accounts import Account, Accounts
@@ -149,7 +151,7 @@ class Executor:
         Raises `FallowError` with the reason. An order that is refused for itself, its terms or its credit writes nothing,
         nor does a replay; one that fails only by its voucher, or by a worker just replaced, is used up.
         """
-        channel = verify_untrusted(Channel, message.channel, signer=claimed_signer_untrusted(message.channel))
+        channel = verify_any_signer_untrusted(Channel, message.channel)
         check_channel(channel, self._node, self._owner, wall_ms())
         order = verify_untrusted(JobOrder, message.order, signer=channel.record.payer)
         record = order.record
@@ -158,7 +160,7 @@ class Executor:
         offer = self._standing_offer()
         check_order(record, offer.terms, wall_ms())
         _check_work(record, offer.manifests[record.bundle])
-        amount = _check_price(record, find_price(offer.prices, record.bundle, record.entry))
+        amount = _check_price(record, record.price)
         self._check_time(record, offer)
         self._check_worth(record, offer, amount)
         account = await self._accounts.open(channel)
@@ -320,5 +322,4 @@ def _engine_job(order: Signed[JobOrder], payer: bytes, sealed: bytes) -> EngineJ
 
 def _delivery(order: Signed[JobOrder], offer: Offer) -> Delivery:
     record = order.record
-    price = find_price(offer.prices, record.bundle, record.entry)
-    return Delivery(order, price, offer.numerics_class(record.bundle), transcript=order.id)
+    return Delivery(order, record.price, offer.numerics_class(record.bundle), transcript=order.id)

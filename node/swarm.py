@@ -2,7 +2,8 @@
 
     known --open--> asked --gives----------------------------> asked
                       |--wrong content-----------------------> never asked again
-                      |--has it not--------------------------> asked for something else
+                      |--has it not--------------------------> asked for something else, first for what it says that it has
+                      |--has no place for us-----------------> asked again when it says
                       '--silent for CHUNK_S, left, has nothing-> asked again after a while
 
 Each source has a standing stream with a few questions on the way, so that no round trip is waited for. When all that is
@@ -12,15 +13,19 @@ wanted has been asked for, a source without work asks for what another has not g
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
-from ..protocol.errors import Code, FallowError, NetworkError, RemoteProtocolError
-from ..protocol.messages import BLOB_PROTOCOL, BlobReply, BlobRequest, decode_message_untrusted, encode_message
+from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
+from ..protocol.messages.codec import decode_message_untrusted, encode_message
+from ..protocol.messages.discovery import BlobReply, BlobRequest
+from ..protocol.messages.refusals import RefuseMessage, code_of
+from ..protocol.streams import BLOB_PROTOCOL
+from .causes import leaves
 from .machine import beside
 from .network.seam import Network, Provider, Stream
 from .pace import Budget
@@ -54,7 +59,10 @@ ALONE_S: Final = 2.0
 """The same while nobody at all gives anything; and until a source is asked again that gave something, and then ended the
 stream or had no more to give for now."""
 PATIENCE_S: Final = 150.0
-"""Without a single chunk, and the wait not our own: then nobody is there who has it."""
+"""Without a single chunk, with nobody busy, and the wait not our own: then nobody is there who has it."""
+BUSY_S: Final = 960.0
+"""The same while a source says that it is busy. It is there, and gives to others: whoever is last in its line has a turn after
+half of that (`places.LINE_MAX`)."""
 
 Keep = Callable[[bytes, bytes], bool]
 """Takes hash and content, in a thread: False if this is not the content of that hash, and then nothing was kept."""
@@ -66,11 +74,21 @@ class _Source:
     failures: int = 0
     not_before: float = -float("inf")
     active: bool = False
+    busy: bool = False
+    """It had no place for us when it was last asked."""
     lacks: dict[bytes, float] = field(default_factory=dict)
     """What it said that it has not, and when: it may be fetching, too."""
+    named: dict[bytes, None] = field(default_factory=dict)
+    """What it said that it has, of what is wanted, and was not asked for yet; a dict because it keeps their order."""
 
     def may_have(self, wanted: bytes) -> bool:
         return trio.current_time() - self.lacks.get(wanted, -LACKS_S) >= LACKS_S
+
+    def take_names(self, has: Iterable[bytes]) -> None:
+        """It is asked for these next, whatever it lacked before: it may have got it meanwhile."""
+        for each in has:
+            self.named[each] = None
+            self.lacks.pop(each, None)
 
 
 class Swarm:
@@ -83,12 +101,14 @@ class Swarm:
         budgets: Sequence[Budget] = (),
         patience_s: float = PATIENCE_S,
         wrong: Counter[bytes] | None = None,
+        busy_s: float = BUSY_S,
     ) -> None:
         """`wrong` is what is known, and comes to be known, of peers that sent wrong contents."""
         self._network = network
         self._find = find
         self._budgets = budgets
         self._patience_s = patience_s
+        self._busy_s = busy_s
         self._known: dict[bytes, _Source] = {}
         self._fresh: dict[bytes, int] = {}
         """Asked of nobody, with their lengths; a dict because it keeps their order."""
@@ -97,6 +117,8 @@ class Swarm:
         self._lengths: Mapping[bytes, int] = {}
         self._news = trio.Event()
         self._gained_at = self._searched_at = -float("inf")
+        self._busy_at = -float("inf")
+        """When a source was last known to be busy."""
         self._paying = self._keeping = 0
         self.gave: Counter[bytes] = Counter()
         """Bytes that were kept, by peer."""
@@ -108,13 +130,21 @@ class Swarm:
         """How many are being asked."""
         return sum(source.active for source in self._known.values())
 
-    async def gather(self, wanted: Mapping[bytes, int], keep: Keep, on_kept: Callable[[int], None]) -> None:
-        """`keep` has had every content that is wanted; lengths in bytes are what the budgets are asked for.
+    @property
+    def busy(self) -> int:
+        """How many had no place for us when they were last asked."""
+        return sum(source.busy for source in self._known.values())
 
-        Raises `NetworkError(peer_unreachable)` when nobody gives anything for `patience_s`, and what `keep` raises.
+    async def gather(self, wanted: Mapping[bytes, int], keep: Keep, on_kept: Callable[[int], None]) -> None:
+        """`keep` has had every content that is wanted; lengths in bytes are what the budgets are asked for. `on_kept` is told
+        of each that was kept, and of 0 when another number of sources is `busy`.
+
+        Raises `NetworkError` when nobody gives anything: `peer_unreachable` after `patience_s` in which none was busy, `busy`
+        after `busy_s` if one is; and what `keep` raises.
         """
         self._lengths, self._fresh, self._asked = wanted, dict(wanted), {}
-        self._gained_at = trio.current_time()
+        self._gained_at = self._busy_at = trio.current_time()
+        busy = 0
         with _one_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._look, nursery, keep, on_kept)
@@ -122,19 +152,31 @@ class Swarm:
                     self._give_up_in_time()
                     with trio.move_on_after(STEAL_S):
                         await self._news.wait()
+                    if busy != self.busy:
+                        busy = self.busy
+                        on_kept(0)
                 nursery.cancel_scope.cancel()
 
     def _give_up_in_time(self) -> None:
+        """Raises `NetworkError` if it has been waited for long enough: for as long as somebody is busy, and then for as long as
+        for anybody, since whoever had us in its line may begin with what it has not, or be reached at the second try."""
+        now = trio.current_time()
         if self._paying:
-            self._gained_at = trio.current_time()
-        if trio.current_time() - self._gained_at > self._patience_s:
-            known = len(self._known)
-            raise NetworkError(
-                Code.PEER_UNREACHABLE,
-                f"Of {known} possible sources none gave anything for {self._patience_s:g} s; what came before is kept."
-                if known
-                else "Nobody was found who has the bundle.",
-            )
+            self._gained_at = now
+        if self.busy:
+            self._busy_at = now
+        longest_s = max(self._busy_s, self._patience_s)
+        waited_s = now - self._gained_at
+        if self._keeping or (waited_s <= longest_s and now - max(self._gained_at, self._busy_at) <= self._patience_s):
+            return
+        known = len(self._known)
+        if not known:
+            raise NetworkError(Code.PEER_UNREACHABLE, "Nobody was found who has the bundle.")
+        busy = f" (busy with others: {self.busy})" if self.busy else ""
+        raise NetworkError(
+            Code.BUSY if self.busy else Code.PEER_UNREACHABLE,
+            f"Of {known} possible sources{busy} none gave anything for {waited_s:.0f} s; what came before is kept.",
+        )
 
     async def _look(self, nursery: trio.Nursery, keep: Keep, on_kept: Callable[[int], None]) -> None:
         """Every source that may be asked is being asked, up to the bound; more are searched for while there is room."""
@@ -174,12 +216,17 @@ class Swarm:
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(1):
                     await stream.reset()
+        except* Refused as refusals:
+            source.not_before = trio.current_time() + max(map(_again_s, leaves(refusals)))
+            source.busy = any(refusal.code is Code.BUSY for refusal in leaves(refusals))
         except* (NetworkError, RemoteProtocolError, trio.TooSlowError):
+            source.busy = False
             gained = self.gave[peer] > gave_before
             source.not_before = trio.current_time() + (ALONE_S if gained else RETRY_S * 2**source.failures)
             source.failures = 0 if gained else min(source.failures + 1, FAILURES_MAX)
         finally:
             source.active = False
+            source.named.clear()
             for wanted in [wanted for wanted, askers in self._asked.items() if peer in askers]:
                 self._take_back(wanted, peer)
             self._tell()
@@ -194,6 +241,7 @@ class Swarm:
                     frame = await stream.receive()
                 room.release()
                 content, is_there = self._content_untrusted(source, wanted, frame)
+                source.busy = False
                 lacked = 0 if is_there else lacked + 1
                 if lacked > LACKS_MAX:
                     raise NetworkError(Code.PEER_UNREACHABLE, "The source does not have it, or does not give it now.")
@@ -231,13 +279,14 @@ class Swarm:
         all that nobody is asked for."""
         peer = source.provider.peer
         while True:
-            wanted = next(filter(source.may_have, self._fresh), None)
+            wanted = next((each for each in source.named if each in self._fresh), None)
             if wanted is None:
-                wanted = self._late(source)
+                wanted = next(filter(source.may_have, self._fresh), None) or self._late(source)
             if wanted is None and self._fresh and not any(peer in askers for askers in self._asked.values()):
                 raise NetworkError(Code.PEER_UNREACHABLE, "The source has nothing that is wanted, or does not give it.")
             if wanted is not None:
                 self._fresh.pop(wanted, None)
+                source.named.pop(wanted, None)
                 self._asked.setdefault(wanted, {})[peer] = float("inf")  # until the question has been paid for
                 return wanted
             with trio.move_on_after(STEAL_S / 4):
@@ -257,17 +306,20 @@ class Swarm:
     def _content_untrusted(self, source: _Source, wanted: bytes, frame: bytes) -> tuple[bytes | None, bool]:
         """What the source gave, not yet checked, or None if somebody else was faster; and whether it has it.
 
-        Raises `NetworkError` or `RemoteProtocolError` if the source is to be left.
+        Raises `Refused`, `NetworkError` or `RemoteProtocolError` if the source is to be left.
         """
         peer = source.provider.peer
         try:
             reply = decode_message_untrusted(frame)
+            if isinstance(reply, RefuseMessage):
+                raise Refused(code_of(reply.code), "The source gives nothing now.", reply.retry_after_ms)
             if not isinstance(reply, BlobReply):
                 raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That is no answer to what was asked.")
         except RemoteProtocolError:
             self.wrong[peer] += 1
             raise
         if reply.content is None:
+            source.take_names(each for each in reply.opt_has or () if each in self._lengths)
             return None, False
         return (reply.content if wanted in self._asked or wanted in self._fresh else None), True
 
@@ -300,6 +352,11 @@ class Swarm:
     def _tell(self) -> None:
         self._news.set()
         self._news = trio.Event()
+
+
+def _again_s(refused: Refused) -> float:
+    """After what time a source is asked again that had no place for us."""
+    return min(max(refused.retry_after_ms / 1000, ALONE_S), RETRY_S)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ A name is not a claim. The list that ships with the package comes first; what th
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -19,8 +19,11 @@ from ..protocol.bundle import Manifest
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, ConfigError, RemoteProtocolError
 from ..protocol.identity import cid_hash_untrusted
+from . import private
+from .durable import alone, put
 
 FILE_NAME = "trust.toml"
+HEAD = b"# Whom and what this machine trusts.\n"
 OWN_PUBLISHER = "keys/publisher"
 """In the user's home for Fallow: the private key, in hex, of `fallow bundle build`."""
 
@@ -92,6 +95,21 @@ class TrustList:
         """Whether exactly this bundle, signed by exactly this publisher, is on the list."""
         named = cid_hash_untrusted(cid) == manifest.id
         return named and any(e.cid == cid and e.publisher == manifest.signer for e in self.entries.values())
+
+
+def extend(home: Path, entry: Callable[[], str]) -> Path:
+    """What `entry` gives (TOML) stands at the end of the user's own list, as a whole, whenever the power fails; nothing, and it
+    is left as it is. Nobody else changes it from when `entry` is called: it may look at the list first. Blocks.
+
+    Raises `OSError`, and what `entry` raises.
+    """
+    private.folder(home)
+    path = (home / FILE_NAME).resolve()
+    with alone(path):
+        if text := entry():
+            before = path.read_bytes() if path.exists() else HEAD
+            put(path, before + b"\n" * (not before.endswith(b"\n")) + text.encode())
+    return home / FILE_NAME
 
 
 def is_foreign(home: Path, manifest: Signed[Manifest]) -> bool:

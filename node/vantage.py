@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Final
 
 WINDOW_PROBES: Final = 32
@@ -84,9 +84,12 @@ def part_of(times: Sequence[float | None]) -> Part:
 
 def summary(parts: Iterable[Part]) -> Measured | None:
     """The figures of several peers. None if every probe was lost."""
-    heard = [part for part in parts if part.times_s or part.lost]
-    times = sorted(chain.from_iterable(part.times_s for part in heard))  # of sorted runs: merged
-    lost, peers = sum(part.lost for part in heard), sum(bool(part.times_s) for part in heard)
+    times: list[float] = []
+    lost, peers, steps_s = 0, 0, 0.0
+    for part in parts:
+        times += part.times_s
+        lost, peers, steps_s = lost + part.lost, peers + bool(part.times_s), steps_s + part.steps_s
+    times.sort()  # runs that are sorted: merged
     if not times:
         return None
     steps = len(times) - peers
@@ -94,7 +97,7 @@ def summary(parts: Iterable[Part]) -> Measured | None:
         peers=peers,
         rtt_p50_us=_us(times[len(times) // 2]),
         rtt_p95_us=_us(times[min(len(times) - 1, len(times) * 95 // 100)]),
-        jitter_us=_us(sum(part.steps_s for part in heard) / steps) if steps else 0,
+        jitter_us=_us(steps_s / steps) if steps else 0,
         loss_ppm=lost * 1_000_000 // (len(times) + lost),
     )
 

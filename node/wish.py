@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from math import inf
 from pathlib import Path
 from typing import Final
 
 from ..protocol.errors import Code, StoreError
+from .durable import put
 from .rules.policy import Wish
 
 WISH: Final = "wish.json"
@@ -37,13 +37,8 @@ def save(state: Path, wish: Wish, now_ms: int, wall_ms: int) -> None:
     """
     left_ms = max(0, int(wish.paused_until_ms - now_ms)) if wish.paused_until_ms > -inf else 0
     held = {"opted_out": wish.opted_out, "until_ms": wall_ms + left_ms, "lasts_ms": left_ms}
-    scratch = state / f".{WISH}"
     try:
-        with scratch.open("w", encoding="utf-8") as stream:
-            json.dump(held, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        scratch.replace(state / WISH)
+        put(state / WISH, json.dumps(held).encode())
     except OSError as error:
         raise StoreError(
             Code.STORE_FULL,

@@ -23,6 +23,7 @@ from typing import Literal
 from .claims import Claim, Claims
 from .envelope import Signed
 from .errors import Code, LocalProtocolError, ProtocolError, RemoteProtocolError
+from .holding import Parts, less, release_of, total_ucr, unreleased, with_more
 from .limits import GROUNDS_MAX, HOLD_MS_MAX, SKEW_MS
 from .payment import Channel, Voucher, follows
 
@@ -92,11 +93,10 @@ def forfeited_of(voucher: Voucher, grounds_ucr: int) -> int:
     return min(max(voucher.forfeited_ucr, grounds_ucr), voucher.forfeited_ucr + voucher.held_ucr)
 
 
-def held_of(voucher: Voucher, grounds_ucr: int, now_ms: int) -> int:
+def held_of(voucher: Voucher, grounds_ucr: int, now_ms: int) -> Parts:
     """Of what the voucher promises, what has been neither forfeited nor released."""
-    if now_ms >= voucher.release_at_ms:
-        return 0
-    return voucher.promised_ucr - voucher.due_ucr - forfeited_of(voucher, grounds_ucr)
+    taken_ucr = forfeited_of(voucher, grounds_ucr) - voucher.forfeited_ucr
+    return unreleased(less(voucher.held, taken_ucr), now_ms)
 
 
 @dataclass(slots=True)
@@ -136,8 +136,12 @@ class ChannelState:
 
     def held_ucr(self, now_ms: int) -> int:
         """Of the balance, what has not fallen due by now."""
+        return total_ucr(self.held(now_ms))
+
+    def held(self, now_ms: int) -> Parts:
+        """That, in parts."""
         if self.latest is None:
-            return 0
+            return ()
         slack_ms = SKEW_MS if self.party is Party.PAYEE else 0
         return held_of(self.latest.record, sum(self.grounds.values()), now_ms - slack_ms)
 
@@ -148,28 +152,45 @@ class ChannelState:
     def pay(self, receipt: bytes, claim: Claim, now_ms: int) -> Voucher:
         """The voucher that answers `receipt`, and holds of its pay what the claim allows.
 
-        While anything is held, more is held until the same release, if the claim lets it; then a new period begins. Raises
-        `LocalProtocolError` if the limit does not cover it, or the closing's grace is over.
+        It falls due with what was held shortly before, so that the parts are few. Raises `LocalProtocolError` if the limit does
+        not cover it, or the closing's grace is over.
         """
         self._pay_move(now_ms)
         if receipt in self.named:
             raise LocalProtocolError(Code.ILLEGAL_MOVE, "This receipt has its voucher already.")
         if not 0 <= claim.owed_ucr <= self.room_ucr:
             raise LocalProtocolError(Code.CREDIT_EXHAUSTED, f"{claim.owed_ucr} ucr more exceed the channel's limit.")
-        held, forfeited = self.held_ucr(now_ms), self.forfeited_ucr
-        release_at_ms = self.latest.record.release_at_ms if self.latest and held else claim.hold_until_ms
-        if now_ms < release_at_ms <= claim.hold_until_ms:
-            most = self.named.holdable_ucr(release_at_ms) + claim.held_ucr_max - forfeited - held
-            held += max(0, min(claim.held_ucr_max, most))
-        return self._voucher(receipt, self.balance_ucr + claim.owed_ucr, held, release_at_ms)
+        parts = self.held(now_ms)
+        release_at_ms = release_of(parts, claim.hold_until_ms, now_ms)
+        if release_at_ms > now_ms:
+            so_long_ucr = total_ucr(unreleased(parts, release_at_ms - 1))
+            most = self.named.holdable_ucr(release_at_ms) + claim.held_ucr_max - self.forfeited_ucr - so_long_ucr
+            parts = with_more(parts, max(0, min(claim.held_ucr_max, most)), release_at_ms)
+        return self._voucher(receipt, self.balance_ucr + claim.owed_ucr, parts, self.forfeited_ucr)
 
     def restate(self, now_ms: int) -> Voucher:
         """What the latest voucher promises, with the forfeits taken off and what was released as due."""
         self._pay_move(now_ms)
         if self.latest is None:
             raise LocalProtocolError(Code.ILLEGAL_MOVE, "Nothing was promised on this channel yet.")
-        record = self.latest.record
-        return self._voucher(record.receipt, self.balance_ucr, self.held_ucr(now_ms), record.release_at_ms)
+        return self._voucher(self.latest.record.receipt, self.balance_ucr, self.held(now_ms), self.forfeited_ucr)
+
+    def yielding(self, ground: Ground, ucr: int, now_ms: int) -> Voucher:
+        """The voucher by which the ground forfeits `ucr` and no more: what it had taken beyond is due, since the payee was told
+        of it too late. Raises `LocalProtocolError` once the closing's grace is over."""
+        self._pay_move(now_ms)
+        if self.latest is None or not 0 <= ucr <= self.grounds.get(ground, 0):
+            raise LocalProtocolError(Code.ILLEGAL_MOVE, "The ground does not forfeit so much.")
+        given_up_ucr = self.grounds[ground] - ucr
+        balance_ucr, left_ucr = self.balance_ucr + given_up_ucr, self.forfeited_ucr - given_up_ucr
+        return self._voucher(self.latest.record.receipt, balance_ucr, self.held(now_ms), left_ucr)
+
+    def yielded(self, ground: Ground, ucr: int, voucher: Signed[Voucher]) -> None:
+        """The payer signed and stored what `yielding` gave."""
+        self.grounds.pop(ground)
+        if ucr:
+            self.grounds[ground] = ucr
+        self.latest = voucher
 
     def paid(self, voucher: Signed[Voucher], claim: Claim) -> None:
         """The payer signed and stored what `pay` or `restate` gave for the receipt of this claim."""
@@ -180,16 +201,16 @@ class ChannelState:
         """Raises `RemoteProtocolError` unless the payee may take the voucher as `receive` does. No promise changes.
 
         The latest voucher must cover every receipt that any voucher names, and all that these receipts' orders do not let
-        the payer hold until its time of release must be due, or forfeited on a ground that the payee knows:
-        `due + max(forfeited, holdable until release_at_ms) >= owed`. So what one receipt lets the payer hold stands for no
-        other receipt's pay, and what was forfeited of it cannot be held a second time.
+        the payer hold until a part's time of release must be due by then, or forfeited on a ground that the payee knows:
+        `due before it + max(forfeited, holdable until release_at_ms) >= owed`. So what one receipt lets the payer hold stands
+        for no other receipt's pay, and what was forfeited of it cannot be held a second time.
         """
         record, limit_ucr = voucher.record, self.channel.record.credit_limit_ucr
         self._check_own(voucher)
         self._contest(Party.PAYER, now_ms)
         if record.due_ucr + record.held_ucr > limit_ucr:
             raise RemoteProtocolError(Code.CREDIT_EXHAUSTED, "The voucher promises more than the channel's limit.")
-        if record.release_at_ms > now_ms + HOLD_MS_MAX + SKEW_MS:
+        if record.held and record.held[-1].release_at_ms > now_ms + HOLD_MS_MAX + SKEW_MS:
             raise RemoteProtocolError(Code.BAD_RECORD, "The voucher holds pay back for longer than any order may.")
         if record.forfeited_ucr > sum(self.grounds.values()):
             raise RemoteProtocolError(Code.UNPAID, "The voucher forfeits more than any verdict or evidence known here.")
@@ -198,11 +219,13 @@ class ChannelState:
         owed_ucr = self.named.owed_ucr + (claim.owed_ucr if new else 0)
         if best.promised_ucr < owed_ucr:
             raise RemoteProtocolError(Code.UNPAID, "The voucher does not cover the receipt that it names.")
-        if best.held_ucr:
-            until_ms = best.release_at_ms - SKEW_MS
+        due_ucr = best.due_ucr
+        for part in best.held:
+            until_ms = part.release_at_ms - SKEW_MS
             holdable_ucr = self.named.holdable_ucr(until_ms) + (claim.holdable_ucr(until_ms) if new else 0)
-            if best.due_ucr + max(best.forfeited_ucr, holdable_ucr) < owed_ucr:
+            if due_ucr + max(best.forfeited_ucr, holdable_ucr) < owed_ucr:
                 raise RemoteProtocolError(Code.UNPAID, "The voucher holds back more than was agreed to.")
+            due_ucr += part.ucr
 
     def adds(self, voucher: Signed[Voucher]) -> bool:
         """Whether the voucher is later than those so far, or names a receipt that none of them names."""
@@ -267,7 +290,8 @@ class ChannelState:
             return None
         if self.phase is Phase.OPEN:
             return self.channel.record.expires_ms
-        return max(self._grace_ends_ms, self.latest.record.release_at_ms if self.latest else 0) + SKEW_MS
+        held = self.latest.record.held if self.latest else ()
+        return max(self._grace_ends_ms, held[-1].release_at_ms if held else 0) + SKEW_MS
 
     def expire(self, now_ms: int) -> None:
         """The clock has made all its moves up to now."""
@@ -316,7 +340,5 @@ class ChannelState:
     def _is_later(self, record: Voucher) -> bool:
         return self.latest is None or not follows(self.latest.record, record)
 
-    def _voucher(self, receipt: bytes, balance_ucr: int, held_ucr: int, release_at_ms: int) -> Voucher:
-        release_at_ms = release_at_ms if held_ucr else 0
-        due_ucr = balance_ucr - held_ucr
-        return Voucher(self.channel.id, receipt, due_ucr, held_ucr, self.forfeited_ucr, release_at_ms)
+    def _voucher(self, receipt: bytes, balance_ucr: int, held: Parts, forfeited_ucr: int) -> Voucher:
+        return Voucher(self.channel.id, receipt, balance_ucr - total_ucr(held), held, forfeited_ucr)

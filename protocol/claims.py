@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
+from .limits import HELD_MAX
+
+ASKED_MAX: Final = 2 * HELD_MAX
+"""Times of which sums are kept: those of the latest voucher's parts, and of the one before it."""
 _PPM = 1_000_000
 
 
@@ -35,12 +40,14 @@ class Claims:
 
     by_receipt: dict[bytes, Claim] = field(default_factory=dict)
     owed_ucr: int = field(init=False, compare=False)
-    _until_ms: int = field(init=False, compare=False, default=0)
-    _holdable_ucr: int = field(init=False, compare=False)
+    _holdable_ucr: dict[int, int] = field(init=False, compare=False, default_factory=dict)
+    """By the time that was asked for."""
 
     def __post_init__(self) -> None:
         self.owed_ucr = sum(claim.owed_ucr for claim in self.by_receipt.values())
-        self._holdable_ucr = sum(claim.holdable_ucr(0) for claim in self.by_receipt.values())
+
+    def __len__(self) -> int:
+        return len(self.by_receipt)
 
     def __contains__(self, receipt: bytes) -> bool:
         return receipt in self.by_receipt
@@ -49,15 +56,17 @@ class Claims:
         return self.by_receipt[receipt]
 
     def holdable_ucr(self, until_ms: int) -> int:
-        """What all of them let the payer hold until then. Quick while the time asked for stays the same."""
-        if until_ms != self._until_ms:
-            self._until_ms = until_ms
-            self._holdable_ucr = sum(claim.holdable_ucr(until_ms) for claim in self.by_receipt.values())
-        return self._holdable_ucr
+        """What all of them let the payer hold until then. Quick for the times that were asked for last."""
+        if until_ms not in self._holdable_ucr:
+            if len(self._holdable_ucr) >= ASKED_MAX:
+                del self._holdable_ucr[next(iter(self._holdable_ucr))]
+            self._holdable_ucr[until_ms] = sum(claim.holdable_ucr(until_ms) for claim in self.by_receipt.values())
+        return self._holdable_ucr[until_ms]
 
     def add(self, receipt: bytes, claim: Claim) -> None:
         """The claim counts; again is no change."""
         if receipt not in self.by_receipt:
             self.by_receipt[receipt] = claim
             self.owed_ucr += claim.owed_ucr
-            self._holdable_ucr += claim.holdable_ucr(self._until_ms)
+            for until_ms in self._holdable_ucr:
+                self._holdable_ucr[until_ms] += claim.holdable_ucr(until_ms)

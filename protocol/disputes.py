@@ -2,33 +2,35 @@
 
     claimant                        judges (three drawn, two are enough)                 accused
        |-- dispute, what it shows --------->|-- is asked, or looks by itself ------------->|
-       |                                    |<------------------ plea, what it shows ------|
-       |<------ decision, counter-signed ---|---- decision ------------------------------->|
+       |<------------------------ plea -----|<------------------ plea, what it shows ------|
+       |-- hearing: the pleas of all ------>|                                              |
+       |<------ decision, counter-signed ---|                                              |
 
 Who judges follows from the order alone, so nobody can choose once it knows what there is to hide. What
-the judges hold against the plaintext is signed: a side that shows something has signed the hash of it.
+the judges hold against the plaintext is signed: a side that shows something has signed the hash of it. So is what it answers:
+the claimant carries each judge's plea to the others, and who has signed two that differ has lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
 from .codec import encode
-from .envelope import Signed, claimed_signer_untrusted, verify_untrusted
+from .envelope import Signed, verify_any_signer_untrusted, verify_untrusted
 from .errors import Code, RemoteProtocolError
-from .grounds import DRAWN, ENOUGH, is_verifier
+from .grounds import DRAWN, ENOUGH, could_judge, was_verifier
 from .identity import Mandate, content_hash
-from .limits import HOLD_MS_MAX, SKEW_MS
-from .messages import DecidedRequest
+from .limits import HOLD_MS_MAX, PLEA_BYTES_MAX, SKEW_MS
+from .messages.assurance import DecidedRequest
 from .orders import JobOrder
 from .payment import Channel
 from .policy import draw
 from .prices import Ucr
 from .receipts import Receipt
-from .schema import Between, Hash, Key, Text, Uint, Word, to_map
+from .schema import Between, Hash, Key, Size, Text, Uint, Word, to_map
 
 ANSWER_MS_MIN: Final = 1_000
 """What a record may say. Judges take nothing below their own least, a day unless their owner says otherwise."""
@@ -106,6 +108,18 @@ class Plea:
             raise ValueError(f"nobody pleads {self.says!r}")
 
 
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """The claimant has heard from the judges what the accused answers, shows all of it to each, and asks for the decision."""
+
+    RECORD: ClassVar[str] = "hearing"
+
+    dispute: Hash
+    """Id of the dispute."""
+    pleas: Annotated[tuple[Annotated[bytes, Size(1, PLEA_BYTES_MAX)], ...], Size(0, DRAWN)]
+    """Each a `plea`, as a judge has it; none where nobody has heard one in time."""
+
+
 OWNS, DENIES, ANSWERS = "owns", "denies", "answers"
 UPHELD, DISMISSED = "upheld", "dismissed"
 
@@ -161,6 +175,27 @@ def check_dispute(dispute: Signed[Dispute], order: Signed[JobOrder], receipt: Re
         raise RemoteProtocolError(Code.EXPIRED, "The order is too old: nobody has to keep what would answer for it.")
     if not order.record.created_ms - SKEW_MS <= record.opened_ms <= now_ms + SKEW_MS:
         raise RemoteProtocolError(Code.EXPIRED, "The dispute was opened before its order, or in time to come.")
+
+
+def pleas_untrusted(hearing: Signed[Hearing], dispute: Signed[Dispute]) -> tuple[Signed[Plea], ...]:
+    """What the accused has told whichever judge. Raises `RemoteProtocolError` if the hearing is of another dispute, or any of
+    it is not the accused's answer to this one."""
+    if hearing.record.dispute != dispute.id:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The hearing is of another dispute.")
+    return tuple(plea_untrusted(envelope, dispute) for envelope in hearing.record.pleas)
+
+
+def plea_untrusted(envelope: bytes, dispute: Signed[Dispute]) -> Signed[Plea]:
+    """The accused's answer to this dispute, which a hearing has room for. Raises `RemoteProtocolError` for anything else."""
+    plea = verify_untrusted(Plea, envelope, signer=dispute.record.accused, bytes_max=PLEA_BYTES_MAX)
+    if plea.record.dispute != dispute.id:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The plea is of another dispute.")
+    return plea
+
+
+def contradict(pleas: Iterable[Signed[Plea]]) -> bool:
+    """Whether two of them say something else: to one dispute there is one answer."""
+    return len({plea.record for plea in pleas}) > 1
 
 
 def matter_id(dispute: Dispute) -> bytes:
@@ -223,9 +258,11 @@ def check_decided(decided: Decided, now_ms: int) -> bytes:
 
 
 def still_counted(decided: Decided, now_ms: int) -> Decided:
-    """The same, less those whose mandate has lapsed since, if enough are left: one judge's does not spoil the others' word."""
+    """The same, less those whose mandate lapsed too long ago, if enough are left: one judge's spoils nobody else's word."""
     drawn = judges(decided.order, decided.channel.record.payout_owner)
-    held = [one for one in decided.mandates if one.record.owner in drawn and is_verifier(one, one.record.node, now_ms)]
+    held = [
+        one for one in decided.mandates if one.record.owner in drawn and _binds(decided, one, one.record.node, now_ms)
+    ]
     nodes = {one.record.node for one in held}
     left = tuple(one for one in decided.decisions if one.signer in nodes)
     return replace(decided, decisions=left, mandates=tuple(held)) if len(left) >= ENOUGH else decided
@@ -241,22 +278,31 @@ def forfeited_ucr_max(dispute: Dispute, decision: Decision) -> int:
     return decision.withheld_ucr + (reimbursed_ucr(dispute, decision) if dispute.kind in BY_PAYER else 0)
 
 
-def dues_of(decided: Decided, side: bytes, taken_ucr: int, now_ms: int) -> dict[bytes, int]:
-    """What each party owes this side of the dispute, or, less than nothing, is owed by it.
+def due_of(decided: Decided, side: bytes, taken_ucr: int) -> int:
+    """What the other side of the dispute owes this one, or, less than nothing, is owed by it.
 
     `taken_ucr`: what the payer takes off what it holds; first what is not owed, then its fee.
     """
     dispute, decision = decided.dispute.record, decided.decisions[0].record
-    claimant, accused = decided.dispute.signer, dispute.accused
-    taken_fee_ucr = max(0, taken_ucr - decision.withheld_ucr)
-    open_ucr = reimbursed_ucr(dispute, decision) - taken_fee_ucr
+    open_ucr = reimbursed_ucr(dispute, decision) - max(0, taken_ucr - decision.withheld_ucr)
+    return -open_ucr if side == dispute.accused else open_ucr
+
+
+def dues_of(decided: Decided, side: bytes, taken_ucr: int, now_ms: int | None) -> dict[bytes, int]:
+    """What each party, the judges too, owes this side of the dispute, or, less than nothing, is owed by it.
+
+    `now_ms` is None where it was looked at before by whose mandates the judges are that: what has lapsed since is owed as well.
+    Raises `RemoteProtocolError(bad_record)` if anybody else has signed.
+    """
+    claimant, accused = decided.dispute.signer, decided.dispute.record.accused
+    due_ucr = due_of(decided, side, taken_ucr)
     if side == accused:
-        return {claimant: -open_ucr}
-    parts = dict.fromkeys(_judged(decided, now_ms).values(), -share_ucr(decision.fee_ucr))
-    return {accused: open_ucr, **parts}
+        return {claimant: due_ucr}
+    part_ucr = -share_ucr(decided.decisions[0].record.fee_ucr)
+    return {accused: due_ucr, **dict.fromkeys(_judged(decided, now_ms).values(), part_ucr)}
 
 
-def _judged(decided: Decided, now_ms: int) -> dict[bytes, bytes]:
+def _judged(decided: Decided, now_ms: int | None) -> dict[bytes, bytes]:
     """Whose verifiers, of the judges drawn, have signed: a key for each owner, an owner for each key.
 
     Raises `RemoteProtocolError(bad_record)` if anybody else has signed, too: each signature is a debt to its signer.
@@ -268,7 +314,7 @@ def _judged(decided: Decided, now_ms: int) -> dict[bytes, bytes]:
             (
                 mandate.record.owner
                 for mandate in decided.mandates
-                if mandate.record.owner in drawn - found.keys() and is_verifier(mandate, signed.signer, now_ms)
+                if mandate.record.owner in drawn - found.keys() and _binds(decided, mandate, signed.signer, now_ms)
             ),
             None,
         )
@@ -278,14 +324,21 @@ def _judged(decided: Decided, now_ms: int) -> dict[bytes, bytes]:
     return found
 
 
+def _binds(decided: Decided, mandate: Signed[Mandate], node: bytes, now_ms: int | None) -> bool:
+    """Whether what the node has signed counts by this mandate; `now_ms` as in `dues_of`."""
+    if now_ms is None:
+        return was_verifier(mandate, node)
+    return could_judge(mandate, node, decided.order.record.created_ms, now_ms)
+
+
 def read_decided_untrusted(request: DecidedRequest) -> Decided:
     """What the message holds, with its signatures checked and nothing else. Raises `RemoteProtocolError`."""
-    channel = verify_untrusted(Channel, request.channel, signer=claimed_signer_untrusted(request.channel))
+    channel = verify_any_signer_untrusted(Channel, request.channel)
     return Decided(
         channel,
         verify_untrusted(JobOrder, request.order, signer=channel.record.payer),
         verify_untrusted(Receipt, request.receipt, signer=channel.record.payee),
-        verify_untrusted(Dispute, request.dispute, signer=claimed_signer_untrusted(request.dispute)),
-        tuple(verify_untrusted(Decision, one, signer=claimed_signer_untrusted(one)) for one in request.decisions),
-        tuple(verify_untrusted(Mandate, one, signer=claimed_signer_untrusted(one)) for one in request.mandates),
+        verify_any_signer_untrusted(Dispute, request.dispute),
+        tuple(verify_any_signer_untrusted(Decision, one) for one in request.decisions),
+        tuple(verify_any_signer_untrusted(Mandate, one) for one in request.mandates),
     )

@@ -1,7 +1,7 @@
 """COSE_Sign1 (RFC 9052) with Ed25519 (algorithm -19, RFC 9864): the one way in which Fallow signs.
 
 The bytes received are the bytes checked; nothing signed is re-encoded before it is verified. The signing key is pinned
-by the caller: an envelope's own key id is compared with it, never believed.
+by the caller: an envelope's own key id is compared with it, never believed. Where anybody may sign, the call says so.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from blake3 import blake3
 from nacl.signing import SigningKey
 
-from .codec import decode_untrusted, encode
+from .codec import decode_untrusted, encode, encode_packed
 from .ed25519 import check_signature_untrusted
 from .errors import Code, RemoteProtocolError
 from .limits import RECORD_BYTES_MAX
@@ -58,7 +58,7 @@ class Signed(Generic[R]):
 def sign(record: R, key: SigningKey) -> Signed[R]:
     """The record in an envelope signed by `key`."""
     signer = bytes(key.verify_key)
-    payload = encode(encode(to_map(record)))
+    payload = encode(encode_packed(to_map(record)))
     signature = key.sign(_signed_bytes(record.RECORD, signer, payload)).signature
     return Signed(record, signer, b"".join((_HEAD, signer, b"\xa0", payload, _SIGNATURE_HEAD, signature)))
 
@@ -71,6 +71,15 @@ def verify_untrusted(kind: type[R], envelope: bytes, *, signer: bytes, bytes_max
     signed_bytes = _signed_bytes(kind.RECORD, signer, envelope[_PAYLOAD])
     check_signature_untrusted(envelope[-64:], signed_bytes, signer, kind.RECORD)
     return Signed(read_untrusted(kind, payload, bytes_max=bytes_max), signer, envelope)
+
+
+def verify_any_signer_untrusted(kind: type[R], envelope: bytes, *, bytes_max: int = RECORD_BYTES_MAX) -> Signed[R]:
+    """The record, signed as a `kind` by the key that it names, which may be anybody's.
+
+    Whose key `signer` is, and whether it may say this, is for the caller to check. Raises `RemoteProtocolError` for anything
+    else.
+    """
+    return verify_untrusted(kind, envelope, signer=envelope[_KEY], bytes_max=bytes_max)
 
 
 def claimed_signer_untrusted(envelope: bytes, *, bytes_max: int = RECORD_BYTES_MAX) -> bytes:

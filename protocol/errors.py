@@ -47,6 +47,8 @@ class Code(StrEnum):
     CREDIT_EXHAUSTED = "credit_exhausted"
     PREPAY = "prepay"
     UNPAID = "unpaid"
+    LOCKED = "locked"
+    SPENT = "spent"
     BUSY = "busy"
     OWNER_NEEDS_MACHINE = "owner_needs_machine"
     # The client's side.
@@ -54,6 +56,7 @@ class Code(StrEnum):
     UNKNOWN_NAME = "unknown_name"
     UNSATISFIABLE_ASSURANCE = "unsatisfiable_assurance"
     REJECTED = "rejected"
+    UNSIGNED = "unsigned"
     # The network.
     BOOTSTRAP_UNREACHABLE = "bootstrap_unreachable"
     PEER_UNREACHABLE = "peer_unreachable"
@@ -79,6 +82,7 @@ class Code(StrEnum):
     SANDBOX_MISSING = "sandbox_missing"
     WORKER_DIED = "worker_died"
     WORKER_FAILED = "worker_failed"
+    TOO_MANY_STEPS = "too_many_steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,8 @@ REGISTRY: dict[Code, CodeEntry] = {
         CodeEntry(Code.CREDIT_EXHAUSTED, "any", _IGNORE, "Open a channel with a higher limit, or settle first."),
         CodeEntry(Code.PREPAY, "any", _IGNORE, "Pay what the node is owed, or pay ahead; or use another node."),
         CodeEntry(Code.UNPAID, "node", _REJECT, "Send the voucher for the last receipt; delivery stops without it."),
+        CodeEntry(Code.LOCKED, "any", _IGNORE, "Repeat the command after the time that it names."),
+        CodeEntry(Code.SPENT, "any", _IGNORE, "Nothing: it counts as paid there, and `fallow balance` shows it."),
         CodeEntry(Code.BUSY, "node", _IGNORE, "Try another node, or this one after the time that it names."),
         CodeEntry(Code.OWNER_NEEDS_MACHINE, "node", _IGNORE, "Go on elsewhere: the owner has taken the machine back."),
         CodeEntry(Code.NO_EXECUTOR, "client", _IGNORE, "See `fallow nodes`; wait for nodes, or lower the demands."),
@@ -141,6 +147,12 @@ REGISTRY: dict[Code, CodeEntry] = {
             Code.UNSATISFIABLE_ASSURANCE, "client", _IGNORE, "Ask for a smaller quorum, or wait for more owners."
         ),
         CodeEntry(Code.REJECTED, "client", _IGNORE, "No answer could be checked; the verdict names who disagreed."),
+        CodeEntry(
+            Code.UNSIGNED,
+            "client",
+            _IGNORE,
+            "Nothing is owed for it; ask again, with a policy that checks, where somebody has to stand for all of the text.",
+        ),
         CodeEntry(
             Code.BOOTSTRAP_UNREACHABLE, "any", _IGNORE, "Check the addresses and that one of those nodes is running."
         ),
@@ -214,6 +226,7 @@ REGISTRY: dict[Code, CodeEntry] = {
         ),
         CodeEntry(Code.WORKER_DIED, "node", _IGNORE, "Nothing: the node starts a new worker by itself."),
         CodeEntry(Code.WORKER_FAILED, "node", _IGNORE, "See the node's log; the node serves other bundles meanwhile."),
+        CodeEntry(Code.TOO_MANY_STEPS, "node", _IGNORE, "Use another node; this one starts a new worker by itself."),
     )
 }
 

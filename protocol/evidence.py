@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
 
 from .checks import Attestation
+from .disputes import Plea
 from .envelope import Signed
 from .feeders import over_lent, roster_contradiction
 from .grid import FeederLease, FeederRoster, ShedOrder
@@ -63,6 +64,7 @@ _SLOTS: Final[Mapping[type[Any], Callable[[Any], tuple[object, ...]]]] = {
     Issuer: lambda issuer: (issuer.epoch,),
     CapabilityProfile: lambda profile: (profile.sequence,),
     ConnectivityProfile: lambda profile: (profile.sequence,),
+    Plea: lambda plea: (plea.dispute,),
     ShedOrder: lambda order: (order.zone, order.event, order.sequence),
 }
 """Of what one signer may sign but one: two that differ, in the same slot, are equivocation."""

@@ -1,6 +1,6 @@
 """Frames on a stream: four bytes of length, big-endian, and so many bytes of body. Sans-I/O.
 
-A frame may be empty: whether that means something is for those who read frames, and to `protocol.messages` it does not.
+A frame may be empty: whether that means something is for those who read frames, and to `messages.codec` it does not.
 """
 
 from __future__ import annotations

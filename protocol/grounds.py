@@ -11,9 +11,11 @@ from typing import Final
 
 from .checks import Finding, Standing, Verdict
 from .codec import encode
-from .envelope import Signed
+from .envelope import Signed, verify_any_signer_untrusted, verify_untrusted
 from .errors import Code, RemoteProtocolError
-from .identity import EXECUTOR, VERIFIER, Mandate, check_mandate, content_hash
+from .identity import EXECUTOR, VERIFIER, Mandate, begins_ms, check_mandate, content_hash, ends_ms
+from .limits import HOLD_MS_MAX, SKEW_MS
+from .messages.payment import GroundRequest
 from .orders import JobOrder
 from .payment import Channel
 from .policy import check_commitment, draw
@@ -68,11 +70,23 @@ def check_judged(judged: Judged, now_ms: int) -> bytes:
         mandate.record.owner
         for signed in judged.verdicts
         for mandate in judged.mandates
-        if mandate.record.owner in drawn and is_verifier(mandate, signed.signer, now_ms)
+        if mandate.record.owner in drawn and could_judge(mandate, signed.signer, order.record.created_ms, now_ms)
     }
     if len(owners) < ENOUGH:
         raise RemoteProtocolError(Code.UNSATISFIABLE_ASSURANCE, f"{len(owners)} of the judges drawn have signed it.")
     return ground_id(verdict)
+
+
+def read_judged_untrusted(request: GroundRequest) -> Judged:
+    """What the message holds, with its signatures checked and nothing else. Raises `RemoteProtocolError`."""
+    channel = verify_any_signer_untrusted(Channel, request.channel)
+    return Judged(
+        channel,
+        verify_untrusted(JobOrder, request.order, signer=channel.record.payer),
+        verify_untrusted(Receipt, request.receipt, signer=channel.record.payee),
+        tuple(verify_any_signer_untrusted(Verdict, one) for one in request.verdicts),
+        tuple(verify_any_signer_untrusted(Mandate, one) for one in request.mandates),
+    )
 
 
 def _against(finding: Finding, node: bytes, receipt: bytes) -> bool:
@@ -84,6 +98,26 @@ def is_verifier(mandate: Signed[Mandate], node: bytes, now_ms: int) -> bool:
     """Whether the mandate makes the node its owner's verifier now."""
     try:
         check_mandate(mandate, node, VERIFIER, now_ms)
+    except RemoteProtocolError:
+        return False
+    return True
+
+
+def could_judge(mandate: Signed[Mandate], node: bytes, since_ms: int, now_ms: int) -> bool:
+    """Whether the mandate has made the node its owner's verifier at some time from `since_ms` until now, and has lapsed, if it
+    has, no longer ago than anything may be held."""
+    try:
+        at_ms = min(now_ms, ends_ms(mandate))
+        check_mandate(mandate, node, VERIFIER, at_ms)
+    except RemoteProtocolError:
+        return False
+    return at_ms >= max(since_ms - SKEW_MS, now_ms - HOLD_MS_MAX)
+
+
+def was_verifier(mandate: Signed[Mandate], node: bytes) -> bool:
+    """Whether the mandate has made the node its owner's verifier at any time."""
+    try:
+        check_mandate(mandate, node, VERIFIER, begins_ms(mandate))
     except RemoteProtocolError:
         return False
     return True

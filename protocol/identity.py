@@ -162,18 +162,28 @@ def check_mandate(mandate: Signed[Mandate], node: bytes, role: str, now_ms: int)
     check_current(record.not_before_ms, record.expires_ms, now_ms, "mandate")
 
 
+def begins_ms(mandate: Signed[Mandate]) -> int:
+    """The earliest time at which the mandate can hold, give or take the clocks' skew: its issuer's window has begun, too.
+
+    Raises `RemoteProtocolError` unless its owner or the owner's issuer has signed it."""
+    issuer, own_ms = _issuer_of(mandate), mandate.record.not_before_ms
+    return max(own_ms, issuer.not_before_ms if issuer else own_ms) - SKEW_MS
+
+
+def ends_ms(mandate: Signed[Mandate]) -> int:
+    """The latest time at which the mandate can hold, give or take the clocks' skew: its issuer's window has not ended, either.
+
+    Raises `RemoteProtocolError` unless its owner or the owner's issuer has signed it."""
+    issuer, own_ms = _issuer_of(mandate), mandate.record.expires_ms
+    return min(own_ms, issuer.expires_ms if issuer else own_ms) + SKEW_MS
+
+
 def check_issued(mandate: Signed[Mandate], at_ms: int) -> Issuer | None:
     """The issuer who signed the mandate, None if the owner did. Raises `RemoteProtocolError` unless it was one of them,
     entitled to it at `at_ms`."""
-    record = mandate.record
-    if record.issuer is None:
-        if mandate.signer != record.owner:
-            raise RemoteProtocolError(Code.BAD_MANDATE, "The mandate is not signed by the owner that it names.")
-        return None
-    issuer = verify_untrusted(Issuer, record.issuer, signer=record.owner, bytes_max=ISSUER_BYTES_MAX).record
-    if issuer.owner != record.owner or issuer.issuer != mandate.signer:
-        raise RemoteProtocolError(Code.BAD_MANDATE, "The mandate's issuer is not one of the owner that it names.")
-    check_current(issuer.not_before_ms, issuer.expires_ms, at_ms, "mandate's issuer")
+    issuer = _issuer_of(mandate)
+    if issuer is not None:
+        check_current(issuer.not_before_ms, issuer.expires_ms, at_ms, "mandate's issuer")
     return issuer
 
 
@@ -185,3 +195,16 @@ def check_epoch(record: Mandate | Issuer, seen_epoch: int) -> None:
     if record.epoch < seen_epoch:
         what = f"The {record.RECORD} of epoch {record.epoch} was replaced by that of epoch {seen_epoch}."
         raise RemoteProtocolError(Code.BAD_MANDATE, what)
+
+
+def _issuer_of(mandate: Signed[Mandate]) -> Issuer | None:
+    """Who signed the mandate for its owner, None if the owner did. Raises `RemoteProtocolError` if it was neither."""
+    record = mandate.record
+    if record.issuer is None:
+        if mandate.signer != record.owner:
+            raise RemoteProtocolError(Code.BAD_MANDATE, "The mandate is not signed by the owner that it names.")
+        return None
+    issuer = verify_untrusted(Issuer, record.issuer, signer=record.owner, bytes_max=ISSUER_BYTES_MAX).record
+    if issuer.owner != record.owner or issuer.issuer != mandate.signer:
+        raise RemoteProtocolError(Code.BAD_MANDATE, "The mandate's issuer is not one of the owner that it names.")
+    return issuer

@@ -25,6 +25,9 @@ MESSAGE_ENTRIES_MAX: Final = 4096
 CHUNK_BYTES: Final = 1024 * 1024
 """Files of a bundle are addressed in pieces of this size: small enough to verify while streaming, few enough to list."""
 
+NAMED_MAX: Final = 32
+"""Chunks that one answer names, of those that a node has of a bundle that is coming: a kilobyte for one that is not there."""
+
 SKEW_MS: Final = 120_000
 """Tolerance on absolute times: consumer clocks without NTP drift by seconds a day."""
 
@@ -100,6 +103,9 @@ CHUNKS_MAX: Final = 100_000
 ADDRESSES_MAX: Final = 16
 """Bounds of lists in records, each well above what the largest deployment planned needs."""
 
+PRICE_MAX_UCR: Final = 10_000_000
+"""What one order may cost unless its caller says otherwise: ten credits, far above today's prices, and not ruinous."""
+
 HEARTBEAT_MS: Final = 250
 SILENCE_MS_MAX: Final = 750
 """Three missed heartbeats and the executor counts as gone: TCP alone does not notice a frozen process for minutes."""
@@ -137,8 +143,14 @@ CANDIDATES_MAX: Final = 32
 HOLD_MS_MAX: Final = 7 * 24 * 3600 * 1000
 """Pay is held back no longer than a mandate lasts: who is to forfeit it can still be named by then."""
 
+HELD_MAX: Final = 8
+"""Parts of what one voucher holds: a week in steps of a day, and one for clocks. They take some 270 bytes."""
+
 DISPUTES_MAX: Final = 64
 """Open against one key at one judge: the ones whose time to answer runs out first are told first."""
+
+PLEA_BYTES_MAX: Final = 512
+"""Of a plea, wherever it is: a claimant carries those of all judges to each. The real one has under 350 bytes."""
 
 RAILS_MAX: Final = 8
 """On which one node can be paid: today there are three."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from .errors import Code, Refused
 from .limits import CALL_INPUTS_MAX, CANDIDATES_MAX, HOLD_MS_MAX, INPUT_TOKENS_MAX, OUTPUT_TOKENS_MAX, SKEW_MS
-from .prices import Ucr
+from .prices import Price, Ucr
 from .schema import Between, Hash, Key, Nonce, Ppm, Size, Text, Uint, Word
 from .work import Parameters
 
@@ -46,8 +46,8 @@ class JobOrder:
     """Key of the node."""
     worker_key: Hash
     """Id of the `WorkerKey` that the input is sealed to."""
-    price_list: Hash
-    """Hash of the price list that the amounts follow."""
+    price: Price
+    """That the amounts follow: of this bundle's entry, in the executor's profile."""
     channel: Hash
     """Id of the channel that pays for it."""
     amount_ucr_max: Ucr
@@ -96,7 +96,7 @@ class Terms:
 
     node: bytes
     worker_key: bytes
-    price_list: bytes
+    prices: frozenset[Price]
     bundles: frozenset[tuple[bytes, str]]
     """(bundle, entry) pairs on offer."""
     held_ppm_max: int = 0
@@ -114,8 +114,8 @@ def check_order(order: JobOrder, terms: Terms, now_ms: int) -> None:
         raise Refused(Code.UNKNOWN_BUNDLE, "This node does not serve the bundle.")
     if (order.bundle, order.entry) not in terms.bundles:
         raise Refused(Code.UNKNOWN_ENTRY, f"The bundle is served, but not its entry {order.entry!r}.")
-    if order.price_list != terms.price_list:
-        raise Refused(Code.STALE_PRICES, "The order was made under an older price list.")
+    if order.price not in terms.prices or (order.price.bundle, order.price.entry) != (order.bundle, order.entry):
+        raise Refused(Code.STALE_PRICES, "The order names another price than this node's.")
     if order.worker_key != terms.worker_key:
         raise Refused(Code.STALE_WORKER_KEY, "The input is sealed to a worker that has gone.")
     if order.held_ppm > terms.held_ppm_max or order.hold_ms > terms.hold_ms_max:

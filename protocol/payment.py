@@ -7,13 +7,16 @@ that every credit can be explained. What the two sides do with them is in `chann
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import pairwise
+from typing import Annotated, ClassVar
 
 from .envelope import Signed
 from .errors import Code, RemoteProtocolError
+from .holding import Held, total_ucr, unreleased
 from .identity import check_current
+from .limits import HELD_MAX
 from .prices import Ucr
-from .schema import Hash, Key, Nonce, Uint, Word
+from .schema import Hash, Key, Nonce, Size, Uint, Word
 
 LEDGER = "ledger"
 """The rail of mutual credit: provable debt between payer and owner, kept by both in SQLite."""
@@ -47,7 +50,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Voucher:
-    """The payer has promised the channel's payee in all `due_ucr` + `held_ucr` + `forfeited_ucr`."""
+    """The payer has promised the channel's payee in all what is due, held and forfeited together."""
 
     RECORD: ClassVar[str] = "voucher"
 
@@ -57,35 +60,48 @@ class Voucher:
     """The receipt that this voucher answers. One that only moves what is held names any receipt that was answered."""
     due_ucr: Ucr
     """Owed now, for all receipts of the channel together. Never decreases."""
-    held_ucr: Ucr
-    """Falls due by itself at `release_at_ms`, unless it is forfeited before."""
+    held: Annotated[tuple[Held, ...], Size(0, HELD_MAX)]
+    """What is held, in parts: in the order in which they fall due."""
     forfeited_ucr: Ucr
-    """Was held, and is not owed any more, by committees' verdicts or self-proving evidence. Never decreases."""
-    release_at_ms: Uint
-    """For all that is held: pay is held in periods. 0 exactly if nothing is held."""
+    """Was held, and is not owed any more, by committees' verdicts or self-proving evidence. What is given up of it is due."""
 
     def __post_init__(self) -> None:
-        if (self.held_ucr == 0) != (self.release_at_ms == 0):
-            raise ValueError("a voucher has a time of release exactly if it holds something")
+        if any(later.release_at_ms <= part.release_at_ms for part, later in pairwise(self.held)):
+            raise ValueError("the parts of what a voucher holds stand in the order in which they fall due")
+
+    @property
+    def held_ucr(self) -> int:
+        """All parts together, as signed: whatever has fallen due since."""
+        return total_ucr(self.held)
 
     @property
     def promised_ucr(self) -> int:
         """Whatever has become of it. Never decreases."""
         return self.due_ucr + self.held_ucr + self.forfeited_ucr
 
+    def gone_ucr(self, at_ms: int) -> int:
+        """What is due, released or forfeited by then, if nothing more is signed."""
+        return self.promised_ucr - total_ucr(unreleased(self.held, at_ms))
+
 
 def follows(later: Voucher, earlier: Voucher) -> bool:
     """Whether `later` takes back nothing that `earlier` promised.
 
-    Neither what is due nor what is forfeited shrinks; and at every time, at least as much is due, released or forfeited.
-    So a release comes later only once everything that was held until then is due or forfeited. This orders all vouchers of
-    an honest payer, in whatever order they arrive.
+    What is due does not shrink; and at every time, at least as much is due, released or forfeited. So nothing is released later
+    than it was to be. This orders all vouchers of an honest payer, in whatever order they arrive.
     """
-    if later.due_ucr < earlier.due_ucr or later.forfeited_ucr < earlier.forfeited_ucr:
+    if later.due_ucr < earlier.due_ucr or later.gone_ucr(0) < earlier.gone_ucr(0):
         return False
-    if later.release_at_ms > earlier.release_at_ms:
-        return later.due_ucr + later.forfeited_ucr >= earlier.promised_ucr
-    return later.promised_ucr >= earlier.promised_ucr
+    return all(later.gone_ucr(part.release_at_ms) >= earlier.gone_ucr(part.release_at_ms) for part in earlier.held)
+
+
+def rank_of(voucher: Voucher) -> tuple[int, int, int]:
+    """Of two vouchers one of which follows the other, the later one has the greater.
+
+    It promises more; or else as much, and on average sooner; or else what was forfeited is due.
+    """
+    waiting = sum(part.ucr * part.release_at_ms for part in voucher.held)
+    return voucher.promised_ucr, -waiting, voucher.due_ucr
 
 
 def contradiction_of(one: Signed[Voucher], other: Signed[Voucher]) -> str | None:

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from .codec import encode
 from .errors import Code, RemoteProtocolError
-from .identity import content_hash
 from .limits import OUTPUT_TOKENS_MAX, WINDOW_TOKENS
-from .schema import Between, Hash, Word, to_map
+from .schema import Between, Hash, Word
 
 OPEN, FINAL, YIELDED, CANCELLED = "open", "final", "yielded", "cancelled"
 """How a window ended: more follow, the work is complete, the owner took the machine, the client had enough."""
@@ -45,11 +43,6 @@ class Usage:
     input_tokens: int
     output_tokens: int = 0
     checked_tokens: int = 0
-
-
-def price_list_id(prices: Sequence[Price]) -> bytes:
-    """The hash by which an order names the list that it was made under."""
-    return content_hash(encode([to_map(price) for price in prices]))
 
 
 def find_price(prices: Sequence[Price], bundle: bytes, entry: str) -> Price:

@@ -75,7 +75,7 @@ class CapabilityProfile:
     served: Annotated[tuple[ServedBundle, ...], Size(0, BUNDLES_MAX)]
     """What is ready to run."""
     prices: Annotated[tuple[Price, ...], Size(0, PRICES_MAX)]
-    """One for each bundle and entry on offer; a job is priced by the list whose hash its order names."""
+    """One for each bundle and entry on offer; an order holds the one that it is priced by."""
     jobs_max: Uint
     """Jobs side by side."""
     held_ppm_max: Ppm

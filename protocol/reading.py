@@ -37,15 +37,24 @@ def read_untrusted(kind: type[T], encoded: bytes, *, bytes_max: int) -> T:
     return from_map_untrusted(kind, decode_untrusted(encoded, bytes_max=bytes_max))
 
 
+def read_tagged_untrusted(kind: type[T], tag: str, encoded: bytes) -> T | None:
+    """The `kind` that `encoded` is the one encoding of, with its tag under `t`; None if it may be none, or not quite."""
+    try:
+        instance, end = _record(kind, tag)(encoded, 0)  # type: ignore[arg-type]  # as above
+    except (_Unexpected, IndexError, ValueError):
+        return None
+    return cast(T, instance) if end == len(encoded) else None
+
+
 class _Unexpected(Exception):
     """Not what the shortcut is for."""
 
 
 @cache
-def _record(kind: type[Any]) -> _Reader:
+def _record(kind: type[Any], tag: str = "") -> _Reader:
     """A function written for this one record, as `dataclasses` writes its `__init__`: a loop over fields costs half again.
 
-    Nothing of it comes from elsewhere than the class: names of its fields, bounds of their types.
+    With a tag, for that message. Nothing of it comes from elsewhere than the class: names of its fields, bounds of their types.
     """
     hints = get_type_hints(kind, include_extras=True)
     names: dict[str, Any] = {"kind": kind, "new": object.__new__, "wide": _wide, "wide_int": _wide_int}
@@ -56,6 +65,10 @@ def _record(kind: type[Any]) -> _Reader:
         "    at += 1",
         "    if left > 23: left, at = wide(encoded, at, left)",
     ]
+    if tag:  # the shortest key stands first
+        names["the_tag"] = encode("t") + encode(tag)
+        lines.append("    if not encoded.startswith(the_tag, at): raise Unexpected")
+        lines.append(f"    left, at = left - 1, at + {len(names['the_tag'])}")
     for before, name in sorted((encode(field.name), field.name) for field in fields(kind)):
         hint, bound = _bare(hints[name])
         if hint is bytes and bound.least == bound.most:  # the head of a hash, say, is the same each time

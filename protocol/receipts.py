@@ -66,6 +66,12 @@ def priced_ucr(price: Price, order: JobOrder, tokens: int, end: str, *, empty: b
     return amount_ucr(price, usage, planned_tokens=order.planned_tokens, end=counted)
 
 
+def owed_ucr(order: JobOrder, receipt: Receipt) -> int:
+    """What the receipt has to say: what the order's price gives for its tokens and those before."""
+    empty, tokens = receipt.sequence > 0 and not receipt.tokens, receipt.first_token + receipt.tokens
+    return priced_ucr(order.price, order, tokens, receipt.end, empty=empty)
+
+
 @dataclass(slots=True)
 class Delivery:
     """What was delivered under one order so far. Executor and client each keep one and must come to the same receipts."""

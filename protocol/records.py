@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from .bundle import Manifest
 from .checks import Attestation, Verdict
-from .disputes import Decision, Dispute, Plea
+from .disputes import Decision, Dispute, Hearing, Plea
 from .envelope import Signed, claimed_signer_untrusted, verify_untrusted
 from .errors import Code, RemoteProtocolError
 from .evidence import Evidence, Proven, prove
@@ -26,7 +26,7 @@ from .witness import Witness
 AnyRecord: TypeAlias = (
     Issuer | Mandate | CapabilityProfile | ConnectivityProfile | WorkerKey | Manifest | Channel | JobOrder | Accept | Receipt
     | Voucher | Attestation | Verdict | Evidence | ShedOrder | FeederRoster | FeederLease | Witness
-    | Dispute | Plea | Decision
+    | Dispute | Plea | Hearing | Decision
 )  # fmt: skip
 
 RECORDS: Final[dict[str, type[AnyRecord]]] = {
@@ -34,7 +34,7 @@ RECORDS: Final[dict[str, type[AnyRecord]]] = {
     for kind in (
         Issuer, Mandate, CapabilityProfile, ConnectivityProfile, WorkerKey, Manifest, Channel, JobOrder, Accept,
         Receipt, Voucher, Attestation, Verdict, Evidence, ShedOrder, FeederRoster, FeederLease, Witness, Dispute, Plea,
-        Decision,
+        Hearing, Decision,
     )
 }  # fmt: skip
 """In the order of the specification's table."""

@@ -53,7 +53,7 @@ Word = Annotated[str, Size(1, 64)]
 
 
 def to_map(instance: object) -> dict[str, Value]:
-    """The CBOR map of a record or message. Raises `LocalProtocolError` if a field is out of its bounds."""
+    """The CBOR map of a record or message, in its order. Raises `LocalProtocolError` if a field is out of its bounds."""
     try:
         return _pack(type(instance), instance)
     except _Problem as problem:
@@ -85,8 +85,10 @@ class _Field:
 
 @cache
 def _fields(kind: type[Any]) -> tuple[_Field, ...]:
+    """In the order in which deterministic CBOR has them: names are ASCII."""
     hints = get_type_hints(kind, include_extras=True)
-    return tuple(_field(f.name, hints[f.name]) for f in fields(kind))
+    names = sorted((field.name for field in fields(kind)), key=lambda name: (len(name), name))
+    return tuple(_field(name, hints[name]) for name in names)
 
 
 def _field(name: str, hint: Any) -> _Field:

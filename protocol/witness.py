@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
-from .envelope import claimed_signer_untrusted, verify_untrusted
+from .envelope import verify_any_signer_untrusted
 from .errors import Code, RemoteProtocolError
 from .identity import Mandate, check_current, check_mandate
 from .limits import MANDATE_BYTES_MAX, WITNESS_MS_MAX, WITNESS_OWNERS_MIN, WITNESSES_MAX
@@ -66,12 +66,12 @@ def check_witness_untrusted(envelope: bytes, node: bytes, now_ms: int) -> Witnes
 
     Raises `RemoteProtocolError` for anything else.
     """
-    signed = verify_untrusted(Witness, envelope, signer=claimed_signer_untrusted(envelope))
+    signed = verify_any_signer_untrusted(Witness, envelope)
     statement = signed.record
     if statement.witness != signed.signer or statement.subject != node:
         raise RemoteProtocolError(Code.BAD_SIGNATURE, "The statement is not of this witness about this node.")
     check_current(statement.issued_ms, statement.expires_ms, now_ms, "statement")
-    mandate = verify_untrusted(Mandate, statement.mandate, signer=claimed_signer_untrusted(statement.mandate))
+    mandate = verify_any_signer_untrusted(Mandate, statement.mandate)
     check_mandate(mandate, statement.witness, mandate.record.roles[0], now_ms)
     return Witnessed(statement, mandate.record.owner)
 

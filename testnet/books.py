@@ -15,8 +15,8 @@ from typing import Final
 import trio
 
 from ..client.wallet import Wallet
+from ..node.earnings import earnings
 from ..node.keys import load_or_create
-from ..node.store import earnings
 from .record import LocalNode
 
 WALLET: Final = "wallet.db"

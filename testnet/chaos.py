@@ -12,9 +12,9 @@ report.json     the figures
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
@@ -98,6 +98,8 @@ class _Run:
     broken: list[str] = field(default_factory=list)
     down: set[str] = field(default_factory=set)
     """Nodes that a fault has ended, or that are being started again."""
+    turns: defaultdict[str, trio.Lock] = field(default_factory=lambda: defaultdict(trio.Lock))
+    """By node: one fault at a time."""
 
     @property
     def directory(self) -> Path:
@@ -173,17 +175,23 @@ async def _live(whole: _Run, coming: Sequence[Fault], progress: Progress) -> Non
 
 
 async def _befall(whole: _Run, fault: Fault, began: float) -> None:
-    """The fault came at its moment, and ended at its own; what could not be done is remembered."""
+    """The fault came at its moment, or when its nodes were whole again, and lasted as long as it was to; what could not be done
+    is remembered."""
     await trio.sleep_until(began + fault.at_ms / 1000)
     ends = fault.name in ("kill", "restart")
-    try:
-        with _down(whole, fault.nodes if ends else ()):
-            await whole.testnet.begin(fault)
-            whole.befell[fault.name] += 1
-            await trio.sleep_until(began + fault.end_ms / 1000)
-            await whole.testnet.end(fault)
-    except FallowError as error:
-        whole.broken.append(f"{fault.name} of {', '.join(fault.nodes)} at {fault.at_ms} ms: {error.message}")
+    async with AsyncExitStack() as turns:
+        # A busy machine may take longer to start a node than the schedule has it: who is being started cannot be killed yet.
+        for node in sorted(fault.nodes):
+            await turns.enter_async_context(whole.turns[node])
+        begins = trio.current_time()
+        try:
+            with _down(whole, fault.nodes if ends else ()):
+                await whole.testnet.begin(fault)
+                whole.befell[fault.name] += 1
+                await trio.sleep_until(max(began + fault.end_ms / 1000, begins + fault.for_ms / 1000))
+                await whole.testnet.end(fault)
+        except FallowError as error:
+            whole.broken.append(f"{fault.name} of {', '.join(fault.nodes)} at {fault.at_ms} ms: {error.message}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from ..client import Mesh
-from ..node.store import earnings
+from ..node.earnings import earnings
 from .local import Testnet
 
 LOOK_AGAIN_S = 0.1

@@ -10,7 +10,7 @@ from itertools import pairwise
 import trio
 
 from ..client import Answer, Embeddings
-from ..node.store import earnings
+from ..node.earnings import earnings
 from ..protocol.bundle import GENERATE
 from ..protocol.checks import Outcome, Standing, Verdict
 from ..protocol.identity import peer_id, peer_key_untrusted
@@ -41,6 +41,8 @@ async def chat(stage: Stage) -> tuple[str, str]:
     outcome = _outcome(answer)
     screen.verdict(answer.verdict, stage.testnet.nodes)
     screen.receipts(answer.receipts, stage.testnet.nodes)
+    paid = (receipt for receipt in answer.receipts if receipt.executor == stage.liar.peer_id)
+    stage.unheard_ucr = sum(receipt.paid_ucr for receipt in paid if not receipt.tokens)
     stage.check("the verdict on the answer is: accepted", outcome == Outcome.ACCEPTED)
     return answer.text, outcome
 
@@ -137,7 +139,8 @@ async def payouts(stage: Stage) -> Payouts:
     books = await Payouts.read(stage.testnet, stage.reader, stage.stranger)
     screen.payouts(stage.testnet.nodes, books)
     stage.check("the payouts add up to the vouchers, owner by owner", books.balanced and books.total_ucr > 0)
-    stage.check("the liar's owner got nothing", books.earned_ucr.get(stage.liar.owner, 0) == 0)
+    earned_ucr = books.earned_ucr.get(stage.liar.owner, 0)
+    stage.check("the liar's owner got nothing for its lies", earned_ucr == stage.unheard_ucr)
 
     receipt = next(iter(sorted(stage.receipts.glob("*-receipt-*.cose"))))
     flipped = stage.receipts.parent / "one-bit-flipped.cose"

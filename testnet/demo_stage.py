@@ -24,6 +24,8 @@ class Stage:
     screen: Screen
     receipts: Path
     failed: list[str] = field(default_factory=list)
+    unheard_ucr: int = 0
+    """Paid to the liar for work that it was asked to stop before it had told anything: it has not lied in that."""
 
     @property
     def liar(self) -> LocalNode:

@@ -16,8 +16,8 @@ from typing import Final
 
 import trio
 
-from ..client.mesh import one_error
 from ..node import control
+from ..node.causes import leaves
 from ..node.log import wall_ms
 from ..protocol.errors import Code, ConfigError
 from . import clock, record, shaping, starting
@@ -119,10 +119,12 @@ async def _each(do: Callable[[LocalNode], Awaitable[object]], nodes: Sequence[Lo
     async def one(node: LocalNode) -> None:
         await do(node)
 
-    with one_error():
+    try:
         async with trio.open_nursery() as nursery:
             for node in nodes:
                 nursery.start_soon(one, node)
+    except ExceptionGroup as group:
+        raise next(leaves(group)) from group  # callers know single errors only
 
 
 def note(directory: Path, fault: Fault, act: str) -> None:

@@ -29,8 +29,9 @@ Progress = Callable[[str, float | None], None]
 
 OWNERS = "owners"
 """Of the network's folder: the keys of owners who have several nodes."""
-AT_ONCE = 4
-"""Nodes that start side by side, for each core: more would only take each other's memory while they wait."""
+AT_ONCE = 5
+"""Nodes that start side by side, for each core: on two cores, all of a network of ten. More would only take each other's memory
+while they wait, and the last of fewer would start alone."""
 
 
 class Testnet:

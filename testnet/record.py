@@ -19,6 +19,8 @@ from . import natlab
 from .processes import ProcessId
 
 RECORD = "testnet.json"
+ZYGOTE_SOCKET = "zygote.sock"
+"""Where the parent of the nodes is asked for another. Named here: who asks it has no need of all that it imports."""
 LOCK = ".testnet.lock"
 STOP_S = 5.0
 """From SIGTERM to SIGKILL: a node that yields waits a second for its last vouchers, beside others that do so."""

@@ -14,7 +14,7 @@ import trio
 
 from ..node.control import reachable
 from ..protocol.errors import Code, ConfigError, EngineError
-from . import clock, record, zygote
+from . import clock, record
 from .natlab import Place
 from .plan import toml
 from .processes import ProcessId, process_of
@@ -53,7 +53,7 @@ async def start(directory: Path, state: Path, place: Place | None, command: Sequ
     before = errors.stat().st_size if errors.exists() else 0
     process: ProcessId | None = None
     try:
-        with reachable(directory, zygote.SOCKET) as address, trio.socket.socket(socket.AF_UNIX) as connection:
+        with reachable(directory, record.ZYGOTE_SOCKET) as address, trio.socket.socket(socket.AF_UNIX) as connection:
             await _connect(connection, address, directory)
             await connection.send(json.dumps(asked).encode() + b"\n")
             with trio.move_on_after(READY_S):

@@ -22,6 +22,9 @@ EVERY_S: Final = 5.0
 MIB: Final = 1024 * 1024
 WARM: Final = 1 / 3
 """Of a process's life, in which caches fill: not looked at."""
+LOADS_S: Final = {"worker_bytes": 300.0}
+"""Nor is so much of it, at least: a worker rises by a GiB while it loads its programs, as they are asked for; with six of
+them on two cores it still did after four minutes."""
 WINDOWS: Final = 8
 SAMPLES_MIN: Final = 3 * WINDOWS
 """In two minutes; a process that lived shorter says nothing about growth."""
@@ -108,9 +111,10 @@ def growth(samples: Iterable[Sample]) -> list[Growth]:
 def _grown(node: str, life: Sequence[Sample], what: str) -> Growth:
     values: list[Any] = [getattr(sample, what) for sample in life]
     times = [sample.time_ms / 1000 for sample in life]
-    if len(life) < SAMPLES_MIN:
+    loaded = sum(time - times[0] < LOADS_S.get(what, 0.0) for time in times)
+    start = max(int(len(life) * WARM), loaded)
+    if len(life) < SAMPLES_MIN or len(life) - start < WINDOWS:
         return Growth(node, what, values[0], values[-1], 0.0, False)
-    start = int(len(life) * WARM)
     points = _floors(list(zip(times[start:], values[start:], strict=True)))
     slope, error = _fitted(points)
     span = points[-1][0] - points[0][0]

@@ -27,9 +27,10 @@ from typing import Any, Final, NoReturn
 
 from ..node.__main__ import main as run_node
 from ..node.control import reachable
+from ..node.engine.sandbox import bubblewrap
 from . import clock
+from .record import ZYGOTE_SOCKET
 
-SOCKET: Final = "zygote.sock"
 REQUEST_BYTES_MAX: Final = 64 * 1024
 REQUEST_S: Final = 5.0
 """For a request's one line, once somebody has connected."""
@@ -44,11 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--lifeline", action="store_true")
     options = parser.parse_args(arguments)
+    bubblewrap()  # what each node would find out by a process of its own
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them: nobody asks here what became of one
     gc.collect()
     gc.freeze()  # what a collection does not touch stays shared
-    with reachable(options.dir, SOCKET) as address, socket.socket(socket.AF_UNIX) as listening:
-        (options.dir / SOCKET).unlink(missing_ok=True)
+    with reachable(options.dir, ZYGOTE_SOCKET) as address, socket.socket(socket.AF_UNIX) as listening:
+        (options.dir / ZYGOTE_SOCKET).unlink(missing_ok=True)
         before = os.umask(0o177)
         listening.bind(address)
         os.umask(before)

@@ -58,6 +58,7 @@ def test_every_file_that_package_data_names_exactly_exists() -> None:
         ("fallow.node", {"jax", "libp2p", "trio", "fallow.node.engine", "fallow.node.network", "fallow.protocol"}),
         ("fallow.client", {"jax", "libp2p", "numpy"}),
         ("fallow.cli", {"jax", "libp2p", "numpy"}),
+        ("fallow.cli.testnet", {"jax", "libp2p", "numpy", "fallow.client", "fallow.node.daemon"}),
     ],
 )
 def test_importing_loads_nothing_heavy(module: str, unwanted: set[str]) -> None:

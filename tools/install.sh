@@ -30,6 +30,16 @@ has_headers() {
         printf '#include <atomic>\n' | ${CXX:-c++} -x c++ -E - >/dev/null 2>&1
 }
 
+# Packages of Debian, where this is Debian and we are root. Its lists are fetched once.
+can_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+apt_install() {
+    echo "fallow: installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    [ -n "${lists:-}" ] || apt-get -qq update || return
+    lists=fetched
+    apt-get -qq install --no-install-recommends "$@" >/dev/null
+}
+
 install_system_packages() {
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     packages="g++ libc6-dev libgmp-dev"
@@ -37,26 +47,9 @@ install_system_packages() {
     if [ "$("$python" -c 'import sys; print(sys.base_prefix)')" = /usr ]; then
         packages="$packages python$version-dev python$version-venv"
     fi
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        fail "a C and C++ compiler, gmp.h, Python.h and Python's venv module are needed: install them" \
-            "(on Debian or Ubuntu: sudo apt-get install $packages) and run make again."
-    fi
-    echo "fallow: installing $packages"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get -qq update && apt-get -qq install --no-install-recommends $packages >/dev/null ||
-        fail "apt-get could not install $packages: see its message above."
-}
-
-install_bubblewrap() {
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo "fallow: without bubblewrap, nodes here refuse strangers' bundles: install it" \
-            "(on Debian or Ubuntu: sudo apt-get install bubblewrap) when you like." >&2
-        return
-    fi
-    echo "fallow: installing bubblewrap"
-    export DEBIAN_FRONTEND=noninteractive
-    { apt-get -qq update && apt-get -qq install --no-install-recommends bubblewrap >/dev/null; } ||
-        echo "fallow: apt-get could not install bubblewrap: without it, nodes here refuse strangers' bundles." >&2
+    can_apt || fail "a C and C++ compiler, gmp.h, Python.h and Python's venv module are needed: install them" \
+        "(on Debian or Ubuntu: sudo apt-get install $packages) and run make again."
+    apt_install $packages || fail "apt-get could not install $packages: see its message above."
 }
 
 python=$(find_python)
@@ -65,16 +58,23 @@ if ! has_venv || ! has_headers; then
     has_venv || fail "$python has no ensurepip: install its venv package and run make again."
     has_headers || fail "$python still has no C and C++ compiler, gmp.h or Python.h: install them and run make again."
 fi
-command -v bwrap >/dev/null || install_bubblewrap
+if ! command -v bwrap >/dev/null; then
+    if can_apt; then
+        apt_install bubblewrap ||
+            echo "fallow: apt-get could not install bubblewrap: without it, nodes here refuse strangers' bundles." >&2
+    else
+        echo "fallow: without bubblewrap, nodes here refuse strangers' bundles: install it" \
+            "(on Debian or Ubuntu: sudo apt-get install bubblewrap) when you like." >&2
+    fi
+fi
 # For the tests' network lab alone; they say so where it is missing.
-if ! command -v nft >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { apt-get -qq update && apt-get -qq install --no-install-recommends iproute2 nftables >/dev/null; } ||
+if ! command -v nft >/dev/null && can_apt; then
+    apt_install iproute2 nftables ||
         echo "fallow: apt-get could not install nftables: the tests of homes behind NAT are skipped." >&2
 fi
 # For one test alone, which says so where it is missing: another program reads the statements that this one writes.
-if ! command -v hledger >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { apt-get -qq update && apt-get -qq install --no-install-recommends hledger >/dev/null; } ||
-        echo "fallow: apt-get could not install hledger: one test of statements is skipped." >&2
+if ! command -v hledger >/dev/null && can_apt; then
+    apt_install hledger || echo "fallow: apt-get could not install hledger: one test of statements is skipped." >&2
 fi
 
 echo "fallow: installing into $venv with $python (a few minutes the first time)"

@@ -10,12 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from ..protocol.limits import WINDOW_TOKENS
+
 MILLION: Final = 1_000_000
 NEWCOMER: Final = 10
 """Valid checked results before any is taken unchecked: BOINC's figure."""
 FLOOR_PPM: Final = 20_000
 """Of a million windows, so many are checked however good the record: one in fifty, so that a node that turns bad is found
 within some seven answers of 200 tokens, at half the expected cost in time that a record of 20 would ask for."""
+UNWRITTEN_MAX: Final = 4 * WINDOW_TOKENS
+"""Of the tokens that a text which ended by itself leaves unwritten, so many weigh in the draw of its end: most honest texts end
+early, by however much their readers allowed, and each that is looked at for nothing costs a check of the whole text."""
 COLLUDING_PPM: Final = 200_000
 """Share of owners assumed to be of one mind with the executor: one in five."""
 
@@ -26,17 +31,25 @@ def audit_ppm(
     held_ucr: int,
     floor_ppm: int = FLOOR_PPM,
     colluding_ppm: int = COLLUDING_PPM,
+    *,
+    unwritten: int = 0,
+    token_ucr: int = 0,
 ) -> int:
-    """Of a million results like this one, so many are checked: `min(1, max(floor, 1/CV, price / (H(1-r))))`.
+    """Of a million results like this one, so many are checked: `min(1, max((1 + w) max(floor, 1/CV), price / (H(1-r))))`.
 
     `valid` are the node's consecutive valid checked results (CV), `price_ucr` what this one adds to its pay, and `held_ucr`
     what a proven fault would forfeit (H). A newcomer's results are always checked, and anybody's who has nothing to lose.
+
+    A text that ends by itself, with `unwritten` tokens fewer than were ordered, at `token_ucr` each, may have been cut short:
+    its last window, however small, is drawn as if those were in it. w is their number in windows, and they add to the price.
     """
     if valid < NEWCOMER:
         return MILLION
+    cut = min(unwritten, UNWRITTEN_MAX)
+    often = _up(max(floor_ppm, _up(MILLION, valid)) * (WINDOW_TOKENS + cut), WINDOW_TOKENS)
     at_stake = held_ucr * (MILLION - colluding_ppm)
-    needed = MILLION if at_stake <= 0 else _up(price_ucr * MILLION * MILLION, at_stake)
-    return min(MILLION, max(floor_ppm, _up(MILLION, valid), needed))
+    needed = MILLION if at_stake <= 0 else _up((price_ucr + cut * token_ucr) * MILLION * MILLION, at_stake)
+    return min(MILLION, max(often, needed))
 
 
 def spot_ppm(valid: int, floor_ppm: int = FLOOR_PPM) -> int:

@@ -21,7 +21,7 @@ from ..protocol.limits import FINDINGS_MAX, OUTPUT_TOKENS_MAX, WINDOW_TOKENS
 from ..protocol.opening import Opened, Opening, asked_untrusted, open_untrusted
 from ..protocol.orders import Accept, JobOrder
 from ..protocol.policy import Policy, check_commitment
-from ..protocol.receipts import OPEN, Receipt
+from ..protocol.receipts import OPEN, Receipt, owed_ucr
 from ..protocol.work import Work
 from .quorum import Member
 
@@ -180,7 +180,8 @@ def _told_once(signed: Iterable[Signed[Any]], known: frozenset[bytes]) -> list[S
 def _chain(
     order: JobOrder, receipts: list[Signed[Receipt]], known: frozenset[bytes]
 ) -> tuple[tuple[Signed[Receipt], ...], tuple[Signed[Receipt], ...]]:
-    """The receipts from the first on, each naming the one before; and two of those that contradict one another after it."""
+    """The receipts from the first on, each naming the one before, for what the order's price gives; and two of those that
+    contradict one another after it."""
     by_sequence: dict[int, list[Signed[Receipt]]] = defaultdict(list)
     for receipt in receipts:
         by_sequence[receipt.record.sequence].append(receipt)
@@ -192,6 +193,8 @@ def _chain(
         following = _told_once((r for r in candidates if _follows(order, last, ids, r.record)), known)
         if len(following) != 1 or len(chain) == WINDOWS_MAX:
             return tuple(chain), tuple(following[:2]) if len(following) > 1 else ()
+        if following[0].record.amount_ucr != owed_ucr(order, following[0].record):
+            return tuple(chain), ()  # both sides have agreed to the price: what it does not give is no claim
         chain += following
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from ..protocol.bundle import Tolerance
-from ..protocol.distance import Rows, exact
+from ..protocol.distance import Rows, distance, exact
 from ..protocol.work import Piece
 
 
@@ -70,3 +70,17 @@ def rows_of(piece: Piece) -> Rows | None:
     """The output of a `call` as it is compared; None if it is no array of numbers."""
     numbers = numbers_of(piece)
     return exact(numbers) if numbers else None
+
+
+def same_arrays(one: Piece, other: Piece, tolerance: Tolerance) -> bool:
+    """Whether two outputs of the same `call` agree."""
+    a, b = rows_of(one), rows_of(other)
+    apart = distance(a, b) if a and b else None
+    return apart is not None and apart <= tolerance.value_micro
+
+
+def alike(one: Piece, other: Piece, tolerance: Tolerance) -> bool:
+    """Whether two results of the same work agree: of a call by their arrays, of a check by their proof values."""
+    if one.values_micro and other.values_micro:
+        return values_disagreement(one.values_micro, other.values_micro, tolerance) is None
+    return same_arrays(one, other, tolerance)

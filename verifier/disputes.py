@@ -1,12 +1,12 @@
 """What a dispute comes to: a pure function of what both sides have signed and shown, and of running the work again.
 
 One rule for each kind, in a table. Plaintext counts only if it fits the salted digests that were signed before; who does not
-answer in time, where an answer is owed, has lost.
+answer in time, where an answer is owed, has lost, and so has who answers each judge otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from ..protocol.disputes import (
     Dispute,
     Kind,
     Plea,
+    contradict,
 )
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, RemoteProtocolError
@@ -28,14 +29,13 @@ from ..protocol.opening import Opening
 from ..protocol.orders import JobOrder
 from ..protocol.payment import Channel, Voucher
 from ..protocol.policy import check_commitment
-from ..protocol.prices import find_price, price_list_id
-from ..protocol.profiles import CapabilityProfile
-from ..protocol.receipts import Receipt, priced_ucr
+from ..protocol.receipts import Receipt
 from .case import Part, part_of, referred
 from .compare import beyond, figures_apart
 from .rerun import Run, run_of
 
 UNANSWERED = "the accused has not answered in time"
+TWO_ANSWERS = "the accused has signed two different answers"
 ABSENT = "nobody has heard the payee, and absence proves nothing"
 NOT_OPENED = "what the payer opens is not what it has ordered"
 NOT_SHOWN = "nothing that the payer opens or has signed shows that it came"
@@ -61,14 +61,22 @@ class Matter:
     part: Part
     """The order's answer up to the disputed receipt, with the payer's opening if that fits."""
     plea: Signed[Plea] | None
+    """What this judge has heard, where an answer is owed."""
     records: Mapping[bytes, Signed[Any]] = field(default_factory=dict)
     """Of both sides, by id."""
     openings: Sequence[Opening] = ()
     """The payer's: nobody else has the salt."""
+    elsewhere: Sequence[Signed[Plea]] = ()
+    """What the other judges have heard, as the claimant shows."""
 
     @property
     def payer(self) -> bytes:
         return self.order.signer
+
+    @property
+    def two_answers(self) -> bool:
+        """Whether the accused contradicts itself."""
+        return contradict((*_given(self.plea), *self.elsewhere))
 
     def of(self, kind: type, signer: bytes) -> list[Signed[Any]]:
         """Records of a kind that this key has signed, by id."""
@@ -87,6 +95,7 @@ class _Found:
 
 
 _LOST = _Found(True, UNANSWERED, True)
+_TWICE = _Found(True, TWO_ANSWERS, True)
 _ABSENT = _Found(False, ABSENT, None, free=True)
 
 
@@ -103,57 +112,63 @@ class Rule:
     """What it comes to if the accused does not answer."""
 
 
-def matter_of(dispute: Signed[Dispute], claimed: Shown, plea: Signed[Plea] | None, answered: Shown) -> Matter:
-    """The matter that the records make. Raises `RemoteProtocolError`: `bad_record` if channel, order, receipt or what stands
-    before it is missing, the plea is another's, or the receipt's amount is not what the order's price list gives, if either
-    side shows that; `unknown_bundle` without the manifest."""
-    records = {signed.id: signed for signed in (*claimed.records, *answered.records)}
-    order, receipt = records.get(dispute.record.order), records.get(dispute.record.receipt)
+def matter_of(
+    dispute: Signed[Dispute],
+    claimed: Shown,
+    plea: Signed[Plea] | None,
+    answered: Shown,
+    elsewhere: Sequence[Signed[Plea]] = (),
+) -> Matter:
+    """The matter that the records make. What the accused shows changes nothing of what the claimant's records hold, and nothing
+    at all where no answer is owed: else it could see to it that they make none.
+
+    Raises `RemoteProtocolError`: `bad_record` if channel, order, receipt or what stands before it is missing or says another
+    amount than the order's price gives, or a plea is another's; `unknown_bundle` without the manifest."""
+    if any(
+        (one.record.dispute, one.signer) != (dispute.id, dispute.record.accused) for one in (*elsewhere, *_given(plea))
+    ):
+        raise RemoteProtocolError(Code.BAD_RECORD, "The plea is not the accused's in this dispute.")
+    if not RULES[Kind(dispute.record.kind)].hears:
+        plea, answered, elsewhere = None, Shown(), ()
+    own = {signed.id: signed for signed in claimed.records}
+    order, receipt = own.get(dispute.record.order), own.get(dispute.record.receipt)
     if order is None or not isinstance(order.record, JobOrder):
         raise RemoteProtocolError(Code.BAD_RECORD, "The order in dispute is not among the records.")
     if receipt is None or not isinstance(receipt.record, Receipt):
         raise RemoteProtocolError(Code.BAD_RECORD, "The receipt in dispute is not among the records.")
-    channel = records.get(order.record.channel)
+    channel = own.get(order.record.channel)
     if (
         channel is None
         or not isinstance(channel.record, Channel)
         or ((channel.signer, channel.record.payee) != (order.signer, order.record.executor))
     ):
         raise RemoteProtocolError(Code.BAD_RECORD, "The channel of the order in dispute is not among the records.")
-    if plea and (plea.record.dispute, plea.signer) != (dispute.id, dispute.record.accused):
-        raise RemoteProtocolError(Code.BAD_RECORD, "The plea is not the accused's in this dispute.")
-    manifest = records.get(order.record.bundle)
+    manifest = own.get(order.record.bundle)
     if manifest is None or not isinstance(manifest.record, Manifest):
         raise RemoteProtocolError(
             Code.UNKNOWN_BUNDLE, "The manifest, which holds the tolerance, is not in the records."
         )
     openings = claimed.openings if dispute.signer == order.signer else answered.openings
-    upto = [one for one in records.values() if not _later(one, order, receipt)]
+    upto = [one for one in own.values() if not _later(one, order, receipt)]
     part = part_of(order, upto, openings)
     if receipt.id not in {one.id for one in part.receipts}:
-        raise RemoteProtocolError(Code.BAD_RECORD, "The receipt does not end an unbroken chain of its order's.")
-    _check_amount(order.record, receipt.record, records.values())
-    return Matter(dispute, channel, order, receipt, manifest.record.tolerance, part, plea, records, openings)
-
-
-def _check_amount(order: JobOrder, receipt: Receipt, records: Iterable[Signed[Any]]) -> None:
-    """The order names its price list by hash: whoever shows a profile that holds it shows the price, whosever it is."""
-    for one in records:
-        if not isinstance(one.record, CapabilityProfile) or price_list_id(one.record.prices) != order.price_list:
-            continue
-        price, empty = (
-            find_price(one.record.prices, order.bundle, order.entry),
-            receipt.sequence > 0 and not receipt.tokens,
+        raise RemoteProtocolError(
+            Code.BAD_RECORD, "The receipt ends no unbroken chain of its order's, at the order's price."
         )
-        tokens = receipt.first_token + receipt.tokens
-        if receipt.amount_ucr != priced_ucr(price, order, tokens, receipt.end, empty=empty):
-            raise RemoteProtocolError(
-                Code.BAD_RECORD, "The receipt's amount does not follow from the order's price list."
-            )
+    records = {signed.id: signed for signed in answered.records} | own
+    return Matter(
+        dispute, channel, order, receipt, manifest.record.tolerance, part, plea, records, openings, tuple(elsewhere)
+    )
+
+
+def _given(plea: Signed[Plea] | None) -> tuple[Signed[Plea], ...]:
+    return (plea,) if plea else ()
 
 
 def run_wanted(matter: Matter) -> Run | None:
     """What a judge has to run before it decides; None if nothing."""
+    if matter.two_answers:
+        return None
     return run_of(matter.part) if RULES[Kind(matter.dispute.record.kind)].runs(matter) else None
 
 
@@ -164,10 +179,10 @@ def decide(matter: Matter, objection: str | None, *, late: bool) -> Decision | N
     to answer is over.
     """
     dispute, rule = matter.dispute, RULES[Kind(matter.dispute.record.kind)]
-    if rule.hears and matter.plea is None and not late:
-        return None
     silent = rule.hears and matter.plea is None
-    found = rule.silent if silent else rule.judge(matter, objection)
+    if silent and not late and not matter.two_answers:
+        return None
+    found = _TWICE if matter.two_answers else rule.silent if silent else rule.judge(matter, objection)
     amount_ucr = matter.receipt.record.amount_ucr
     return Decision(
         dispute=dispute.id,

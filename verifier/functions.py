@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..protocol.bundle import Tolerance
 from ..protocol.checks import Outcome, Standing
-from ..protocol.distance import distance
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, RemoteProtocolError
 from ..protocol.limits import QUORUM_MAX
 from ..protocol.policy import ADAPTIVE, AUDIT, COMMITTEE
 from ..protocol.receipts import FINAL, Receipt
-from ..protocol.work import Piece
 from .case import Case, Part
-from .compare import rows_of
+from .compare import same_arrays
 from .quorum import PARTY, FunctionJudgement, Result, Standings, judge_audited, judge_results
 from .ruling import UNDECIDED_REASON, Ruling, drawn
 
@@ -83,7 +80,7 @@ def _by_committee(case: Case, judged: Part, rulings: dict[bytes, Ruling]) -> Out
     if judgement.medoid is None or own.piece is None:
         _rule(rulings, judged, False, UNDECIDED_REASON)
         return Outcome.INCONCLUSIVE
-    agrees = _agrees(own.piece, judgement.medoid, case.tolerance)
+    agrees = same_arrays(own.piece, judgement.medoid, case.tolerance)
     _rule(rulings, judged, True, "" if agrees else OUTVOTED)
     return Outcome.ACCEPTED if agrees else Outcome.REJECTED
 
@@ -103,12 +100,6 @@ def _judge_audited(case: Case, parts: Sequence[Part]) -> FunctionJudgement:
 def _asked_about(case: Case, receipt: Signed[Receipt] | None) -> list[Part]:
     """Those who were given the same call to check an executor's receipt."""
     return [part for part in case.parts if receipt and part.order.record.checks == receipt.id]
-
-
-def _agrees(own: Piece, majority: Piece, tolerance: Tolerance) -> bool:
-    one, other = rows_of(own), rows_of(majority)
-    apart = distance(one, other) if one and other else None
-    return apart is not None and apart <= tolerance.value_micro
 
 
 def _rule(rulings: dict[bytes, Ruling], part: Part, decided: bool, reason: str) -> None:

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +72,10 @@ class Bundle:
         if wanted not in self._places:
             return None
         return self._read(*self._places[wanted], wanted)
+
+    def others(self, wanted: bytes) -> Sequence[bytes]:
+        """The chunks that are there, if `wanted` is one that is missing: a whole bundle misses none."""
+        return ()
 
     def _read(self, name: str, index: int, wanted: bytes) -> bytes:
         try:

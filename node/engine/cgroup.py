@@ -101,6 +101,13 @@ class Group:
             with suppress(OSError):
                 (self._path / "cpu.weight").write_text(str(DYING_WEIGHT))
 
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether the kernel has killed something in it because it had no more memory."""
+        with suppress(OSError):
+            return bool(re.search(r"^oom_kill [1-9]", (self._path / "memory.events").read_text(), re.MULTILINE))
+        return False
+
     def remove(self) -> None:
         """It is gone, if no process is left in it; else with the next node's start."""
         with suppress(OSError):

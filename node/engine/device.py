@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final, TypeAlias
 
 import jax
@@ -165,6 +166,6 @@ def _put_whole(cache: lru_cache.LRUCache, key: str, value: bytes) -> None:
     it writes, as any may be, would leave a torn entry that every later start fails to read, and then compiles anew.
     """
     target = cache.path / f"{key}-cache"
-    scratch = target.with_name(f".{key[:64]}.{os.getpid()}")
+    scratch = target.with_name(f".{key[:64]}.{token_hex(4)}")  # in a sandbox every worker is process 1
     scratch.write_bytes(hashed(value))
     scratch.replace(target)

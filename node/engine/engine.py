@@ -20,6 +20,7 @@ from ...protocol.errors import EngineError
 from .answers import Answer
 from .bundles import BundleStore
 from .cgroup import ground
+from .ended import Ended
 from .keeper import WorkerEngine
 from .messages import EngineJob, Served
 from .sandbox import Policy, bubblewrap
@@ -68,6 +69,11 @@ class Engine(Protocol):
     @property
     def failure(self) -> EngineError | None:
         """Why no worker runs and none will until `restart`, if that is so."""
+        ...
+
+    @property
+    def ended(self) -> Ended | None:
+        """How the worker before this one ended, or why it never got ready, and what followed; None if `kill` stopped it."""
         ...
 
     def submit(self, job: EngineJob) -> Answer:

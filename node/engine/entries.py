@@ -66,7 +66,8 @@ class Apply:
 Request: TypeAlias = Fill | Next | Judge | Apply
 Steps: TypeAlias = Generator[Request | Step, Any, None]
 Run: TypeAlias = Callable[[Manifest, str, Parameters, Work], Steps]
-"""(manifest, entry, parameters, work) to requests and steps. The last step, and only it, has an `end`."""
+"""(manifest, entry, parameters, work) to requests and steps. The last step, and only it, has an `end`. Who asks for more than
+the work needs, the same again and again, takes more steps than the daemon lets a worker take (`jobs.beat_untrusted`)."""
 
 
 def run_entry(manifest: Manifest, entry: str, parameters: Parameters, work: Work) -> Steps:

@@ -29,10 +29,14 @@ class End:
     """How a worker that served has ended."""
 
     reason: str
+    code: Code = Code.WORKER_DIED
+    """What its jobs are told."""
     over: bytes | None = None
     """The bundle over which it ended, if it was over one."""
     own_word: bool = False
     """Whether it said so itself."""
+    how: str = ""
+    """How it came to its end: for the owner, beside the reason."""
 
 
 class Hearing:
@@ -63,13 +67,21 @@ class Hearing:
                     self._scope.deadline = inf
                     self.limit()
         except RemoteProtocolError as error:
-            return End(f"The worker broke the rules of its socket and was killed. {error.message}")
-        if self._loading is not None:
-            return End("it hung or ended while it loaded or measured one of its programs", self._loading)
+            code = error.code if error.code is Code.TOO_MANY_STEPS else Code.WORKER_DIED
+            return End(f"The worker broke the rules of its socket and was killed. {error.message}", code)
         if self._scope.cancelled_caught:
-            late = "did not answer for a job" if self._jobs.due <= trio.current_time() else "said nothing"
-            return End(f"The worker {late} for {SILENCE_S_MAX:.0f} s or more while it had work, and was killed.")
-        return End("The worker ended by itself.")
+            return self._hung()
+        ended = await self._process.how_it_ended()
+        if self._loading is not None:
+            return End("it ended while it loaded or measured one of its programs", over=self._loading, how=ended)
+        return End(ended)
+
+    def _hung(self) -> End:
+        if self._loading is not None:
+            hung = f"it said nothing for {START_S_MAX:.0f} s while it loaded or measured one of its programs"
+            return End(hung, over=self._loading)
+        late = "did not answer for a job" if self._jobs.due <= trio.current_time() else "said nothing"
+        return End(f"The worker {late} for {SILENCE_S_MAX:.0f} s or more while it had work, and was killed.")
 
     def limit(self) -> None:
         """If the worker has something to do or to answer, time runs until its next word. To be called when it gets that."""
@@ -96,7 +108,7 @@ class Hearing:
             case Sealed() if not self.sealed:
                 self.sealed = True
             case Overrun() if message.bundle == loading or message.bundle in self._jobs.working:
-                return End(message.message, message.bundle, own_word=True)
+                return End(message.message, over=message.bundle, own_word=True)
             case EnginePiece() | Failed() | Cancelled():
                 self._jobs.take_untrusted(message, self._process.areas)
             case _:

@@ -59,6 +59,6 @@ class Inbox:
                     self._messages.put_nowait(message)
                     self._any.set()
         except (OSError, queue.Full, RemoteProtocolError) as error:
-            os.write(2, f"The control socket failed: {error}\n".encode())
+            os.write(2, f"The control socket failed: {error!r}\n".encode())
             os._exit(1)
         os._exit(0)  # the daemon has gone or wants us gone; nothing here is worth unwinding

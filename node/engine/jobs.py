@@ -87,8 +87,13 @@ class Jobs:
 
         Each such step takes some job further by a token, or an input, at least. By which job, is not said.
         """
-        if not self._beats or not self.working:
-            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A step was done that no open job can have needed.")
+        if not self.working:
+            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A step was done, and no open job waits for one.")
+        if not self._beats:
+            raise RemoteProtocolError(
+                Code.TOO_MANY_STEPS,
+                "It took more steps that gave no piece than its jobs can need: one for each of their tokens and inputs.",
+            )
         self._beats -= 1
 
     def postpone(self, seconds: float) -> None:

@@ -15,6 +15,7 @@ from .answers import Answer
 from .blame import TERM_S, Blame, term_s
 from .cgroup import CGROUP
 from .confinement import SEALED
+from .ended import Ended
 from .hearing import End, Hearing
 from .jobs import Jobs
 from .messages import DUTY_PPM_MIN, Begin, Cancel, Credit, EngineJob, KnownRates, Pace, Rates, Served
@@ -47,6 +48,7 @@ class WorkerEngine:
         self._at_death: tuple[frozenset[bytes], frozenset[bytes]] = frozenset(), frozenset()
         """The bundles of which the last worker had jobs, and those that it served, when it went."""
         self._failure: EngineError | None = None
+        self._ended: Ended | None = None
         self._rests_until = inf
         """When a worker is started again after a failure."""
         self._failures = 0
@@ -86,6 +88,10 @@ class WorkerEngine:
     def failure(self) -> EngineError | None:
         return self._failure
 
+    @property
+    def ended(self) -> Ended | None:
+        return self._ended
+
     async def changed(self, seen: int) -> int:
         while self._generation == seen:
             await self._changed.wait()
@@ -116,7 +122,8 @@ class WorkerEngine:
     def kill(self) -> None:
         self._wanted = trio.Event()
         self._rests_until = inf
-        self._let_go("The worker was stopped.")
+        self._ended = None
+        self._let_go(EngineError(Code.WORKER_DIED, "The worker was stopped."))
         self._announce()
 
     async def restart(self) -> None:
@@ -142,26 +149,23 @@ class WorkerEngine:
 
     async def _keep_one(self) -> None:
         """One worker has come and gone, and what follows from its end is decided."""
-        wanted, accusations, refusals = self._wanted, self._blame.accusations, self._blame.refusals
+        wanted, accusations = self._wanted, self._blame.accusations
         try:
             await self._run_worker()
-        except (
-            EngineError
-        ) as error:  # it never got ready: what is wrong is wrong again next time, unless that one differs
-            if self._wanted is wanted and self._blame.accusations == accusations and not self._spawner.gave_spare:
+        except EngineError as error:  # it never got ready
+            if self._wanted is not wanted:  # we stopped it
+                return
+            # What is wrong is wrong again next time, unless that one differs.
+            if self._blame.accusations == accusations and not self._spawner.gave_spare:
                 self._give_up(error)
-            return
-        if self._wanted is not wanted or self._blame.refusals > refusals:  # the next one lacks what killed this one
-            return
-        if (worn := self._blame.died(*self._at_death)) is not None:
-            self._give_up(worn)
+            self._tell_owner(error.code, error.message, jobs=0)
 
     async def _until_wanted(self) -> None:
         while not self._wanted.is_set():
             with trio.move_on_at(self._rests_until):
                 await self.changed(self._generation)
             if trio.current_time() >= self._rests_until:
-                self._rests_until, self._failure = inf, None
+                self._rests_until, self._failure, self._ended = inf, None, None
                 self._wanted.set()
                 self._announce()
 
@@ -201,8 +205,7 @@ class WorkerEngine:
         finally:
             self._loading = None
             if self._process is process:
-                self._let_go("The worker did not get ready.")
-                self._announce()
+                self._let_go(EngineError(Code.WORKER_DIED, "The worker did not get ready."))
             await process.kill_and_reap()
 
     def _begin_loading(self, bundle: bytes) -> None:
@@ -214,26 +217,36 @@ class WorkerEngine:
         self._spawner.start_spare(self._blame)
 
     def _conclude(self, end: End, process: WorkerProcess) -> None:
-        """The worker that has ended is let go, and each of its jobs knows why. At once: nobody finds it in between."""
+        """The worker that has ended is let go, each of its jobs knows why, and what follows is decided. At once: nobody finds
+        it in between."""
         if self._process is not process:  # we killed it, whatever it was at
             return
-        reason = end.reason
+        jobs, refusals = len(self._jobs), self._blame.refusals
+        error = for_jobs = EngineError(end.code, end.reason)
         if end.over is not None:
             what = f"Bundle {self._served[end.over].name} ({cid(end.over)}) was stopped: {end.reason}."
-            error = self._blame.ended_over(end.over, what, believed=end.own_word and process.bundles == (end.over,))
-            reason = error.message
+            error = for_jobs = self._blame.ended_over(
+                end.over, what, believed=end.own_word and process.bundles == (end.over,)
+            )
             if error.code is Code.BUNDLE_REFUSED:
                 self._jobs.fail(error, end.over)
                 reason = "A program of another bundle broke the rules, and the worker was stopped."
-        self._let_go(reason)
-        self._announce()
+                for_jobs = EngineError(Code.WORKER_DIED, reason)
+        self._let_go(for_jobs)
+        worn = None
+        if self._blame.refusals == refusals:  # else the next one lacks what killed this one
+            worn = self._blame.died(*self._at_death)
+        if worn is not None:
+            self._give_up(worn)
+        words = (error.message, end.how, process.log.last_words(), worn.message if worn else "")
+        self._tell_owner(error.code, " ".join(filter(None, words)), jobs)
 
     def _tell(self, message: EngineJob | Credit | Cancel | Pace) -> None:
         if self._process and self._hearing:
             self._process.send(message)
             self._hearing.limit()
 
-    def _let_go(self, reason: str) -> None:
+    def _let_go(self, why: EngineError) -> None:
         """The worker is dead to everybody: it has SIGKILL, its jobs have failed, its key and offers are gone."""
         if not self._process:
             return
@@ -241,7 +254,7 @@ class WorkerEngine:
         self._at_death = self._jobs.bundles, frozenset(self._served)
         self._measures = tuple(self.measures)
         self._process, self._hearing, self._hpke_key, self._served = None, None, b"", {}
-        self._jobs.fail(EngineError(Code.WORKER_DIED, reason))
+        self._jobs.fail(why)
 
     def _give_up(self, error: EngineError) -> None:
         """No worker runs for a term, or until those bundles may be served again of which none was left."""
@@ -251,7 +264,20 @@ class WorkerEngine:
             self._rests_until = max(self._blame.until_any(), trio.current_time() + TERM_S)
         self._failure = error
         self._wanted = trio.Event()
+
+    def _tell_owner(self, code: Code, what: str, jobs: int) -> None:
+        """How a worker ended that nobody had stopped is there to be read, and what was decided since."""
+        self._ended = Ended(code, what, jobs, self._next(), trio.current_time())
         self._announce()
+
+    def _next(self) -> str:
+        if self._failure is None:
+            return "Another one is started at once."
+        by_owner = "when the machine is withheld and lent again, or the node is started again"
+        if self._rests_until == inf:
+            return f"Another one is started only {by_owner}."
+        minutes = (self._rests_until - trio.current_time()) / 60
+        return f"Another one is started in {minutes:.0f} minutes; sooner {by_owner}."
 
     def _announce(self) -> None:
         self._generation += 1

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from functools import cache, reduce
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final, TypeAlias, TypeVar
 
 import jax
@@ -201,7 +202,7 @@ def _host() -> str:
 
 def _write(target: Path, content: bytes) -> None:
     """It is there, whole or not at all."""
-    scratch = target.with_name(f".{target.name}.{os.getpid()}")
+    scratch = target.with_name(f".{target.name}.{token_hex(4)}")  # in a sandbox every worker is process 1
     scratch.write_bytes(hashed(content))
     scratch.replace(target)
 

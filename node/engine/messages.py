@@ -4,10 +4,10 @@
 
 The daemon sends `Begin`, then `EngineJob`, `Credit`, `Cancel` and `Pace`. The worker answers `Here`, and sends `Loading` before
 each bundle that it loads, `Unserved` after it if it refuses that one, and one `Ready` (or `Fatal`); then for each job
-`EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after a step that gave no piece. Programs that
-are not needed at once it loads later, and measures some: `Loading`, and a `Beat` when that is done. `Overrun` may be its last
-word at any time. A worker runs publishers' programs, so what comes from it is read with the same schema and bounds as what
-comes from a peer.
+`EnginePiece`s until one has an `end`, or `Failed`, or `Cancelled`; and `Beat` after a step that gave no piece: no more of them
+than all open jobs together have tokens and inputs, or the worker is ended (`too_many_steps`). Programs that are not needed at
+once it loads later, and measures some: `Loading`, and a `Beat` when that is done. `Overrun` may be its last word at any time. A
+worker runs publishers' programs, so what comes from it is read with the same schema and bounds as what comes from a peer.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ class Begin:
     """The worker, which has waited for this since it was started, loads its bundles."""
 
     known: Annotated[tuple[KnownRates, ...], Size(0, BUNDLES_MAX)] = ()
+    """If there are any, it follows one that served, after a yield mostly: somebody may be waiting for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,8 @@ class Partial:
         """Hashes of the chunks that are not there, in the manifest's order, with their lengths in bytes."""
         self.signed: Signed[Manifest] | None = None
         """Absent until a manifest is there."""
+        self._here: list[bytes] = []
+        """The chunks that are there, as they came."""
         self._store = store
         self._lock = lock
         self._places: dict[bytes, list[tuple[str, int]]] = {}
@@ -71,7 +73,7 @@ class Partial:
         scratch = self.path / f".{MANIFEST}"
         scratch.write_bytes(envelope)
         scratch.replace(self.path / MANIFEST)
-        self.missing, self._places = {}, defaultdict(list)
+        self.missing, self._here, self._places = {}, [], defaultdict(list)
         for name, file in self.signed.record.files().items():
             with self._full_disk(), (self.path / name).open("ab") as stream:
                 stream.truncate(file.length_bytes)
@@ -84,7 +86,7 @@ class Partial:
         neighbours = self._store.list()
         for wanted, length in list(self.missing.items()):
             if all(content_hash(self._read(name, index)) == wanted for name, index in self._places[wanted]):
-                del self.missing[wanted]
+                self._take(wanted)
             elif (content := _chunk_of(neighbours, wanted)) is not None:
                 self.write(wanted, content)
             on_chunk(length)
@@ -100,7 +102,7 @@ class Partial:
             with self._full_disk(), (self.path / name).open("r+b") as stream:
                 stream.seek(index * CHUNK_BYTES)
                 stream.write(content)
-        self.missing.pop(wanted, None)
+        self._take(wanted)
         return True
 
     def chunk(self, wanted: bytes) -> bytes | None:
@@ -115,6 +117,10 @@ class Partial:
             return None  # it has just become whole, and lies elsewhere
         return content if content_hash(content) == wanted else None
 
+    def others(self, wanted: bytes) -> Sequence[bytes]:
+        """The chunks that are there, if `wanted` is one that is missing."""
+        return self._here if wanted in self.missing else ()
+
     def finish(self) -> Bundle:
         """The bundle is in the store, every byte of it read and checked once more. Raises `StoreError(corrupt_chunk)`."""
         assert self.signed is not None, "a bundle begins with its manifest"
@@ -125,6 +131,10 @@ class Partial:
     def discard(self) -> None:
         """Nothing of it is left."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def _take(self, wanted: bytes) -> None:
+        if self.missing.pop(wanted, None) is not None:
+            self._here.append(wanted)
 
     @contextmanager
     def _full_disk(self) -> Iterator[None]:

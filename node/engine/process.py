@@ -13,32 +13,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import trio
 
 from ...protocol.errors import Code, EngineError
 from . import areas, release
 from .cgroup import Group
+from .ended import status_in_words
 from .messages import Begin, FrameBuffer, Message, encode
 from .priority import come_last
 from .sandbox import Box, environment
+from .worker_log import WorkerLog
 
 REAP_S_MAX: Final = 10.0
 """A killed worker is gone in 0.15 s, most of it freeing memory; one that the kernel holds much longer is left to it."""
 
-BOX_S_MAX: Final = 0.1
+BOX_S_MAX: Final = 1.0
 """A box ends within a millisecond of its worker, which it has reaped by then. Killed before that, it would leave a zombie to
-whatever reaps this machine's orphans."""
+whatever reaps this machine's orphans, and nobody would know how the worker ended."""
+
+LEAVE_S_MAX: Final = 5.0
+"""From the end of its socket to its own: a Python that leaves in order closes files first, and may take half a second."""
 
 _OUTGOING_MAX: Final = 256
 """Messages that wait for a worker which does not read them; at this it is killed. Credit comes four times a window."""
 
 _READ_BYTES: Final = 256 * 1024
-_LAST_WORDS_BYTES: Final = 4096
-
-_LOG_BYTES_MAX: Final = 4 * 2**20
-"""A log that is longer when a worker starts becomes `<log>.1`. A worker's own limits bound what it adds."""
 
 _NAMED_S_MAX: Final = 2.0
 """bubblewrap names its child within 10 ms; a kill that comes sooner waits for that, so as to reach the worker itself."""
@@ -68,7 +69,7 @@ class WorkerProcess:
         group: Group | None = None,
     ) -> None:
         self._group = group
-        self._log_path = log_path
+        self.log = WorkerLog(log_path)
         self.bundles = bundles
         """What it was started to serve, in the order in which it loads them."""
         self.started_s = trio.current_time()
@@ -87,7 +88,7 @@ class WorkerProcess:
         """Where what is large in messages lies."""
         words = [*command, "--max-jobs", str(max_jobs), "--control-fd", str(theirs.fileno()), "--areas-fd", str(shared)]
         try:
-            with theirs, os.fdopen(write_end, "wb"), _log(log_path) as log:
+            with theirs, os.fdopen(write_end, "wb"), self.log.open() as log:
                 self._popen = subprocess.Popen(
                     box.wrap(words, write_end) if box else words,
                     stdin=subprocess.DEVNULL,
@@ -116,6 +117,8 @@ class WorkerProcess:
         self._messages: Iterator[Message] = iter(())
         self._outgoing, self._to_write = trio.open_memory_channel[Message](_OUTGOING_MAX)
         self._killed = False
+        self._deaf = False
+        """Whether it was killed because it did not read."""
 
     @property
     def alive(self) -> bool:
@@ -138,6 +141,7 @@ class WorkerProcess:
         try:
             self._outgoing.send_nowait(message)
         except trio.WouldBlock:
+            self._deaf = True
             self.kill()
 
     async def begin(self, message: Begin) -> None:
@@ -186,15 +190,23 @@ class WorkerProcess:
                 self._killed = True
                 release.release_soon(self._handle)
 
+    async def how_it_ended(self) -> str:
+        """In one sentence, once its end of the socket has closed; one that runs on without it is killed."""
+        with trio.move_on_after(LEAVE_S_MAX) as leaving:
+            await self._gone()
+        if leaving.cancelled_caught:
+            self.kill()
+            return "The worker closed its socket and ran on, and was killed."
+        if self._deaf:
+            return f"The worker did not read what it was sent, {_OUTGOING_MAX} messages, and was killed."
+        out_of_memory = self._group is not None and self._group.out_of_memory
+        return status_in_words(self._popen.poll(), boxed=self.boxed, out_of_memory=out_of_memory)
+
     async def kill_and_reap(self) -> None:
         """The process is gone and its socket is closed, even if the caller is being cancelled."""
         self.kill()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REAP_S_MAX):
-            if self._handle is not None:
-                await trio.lowlevel.wait_readable(self._handle)
-            if self.boxed:
-                with trio.move_on_after(BOX_S_MAX):
-                    await self._ended()
+            await self._gone()
             self._popen.kill()  # a box that somebody has stopped would not end by itself
             await self.exit_code()
 
@@ -208,6 +220,15 @@ class WorkerProcess:
         self._let_go()
         self.areas.close()
         return self._popen.wait()
+
+    async def _gone(self) -> None:
+        """The worker has ended, and its box if that is not stopped."""
+        self._find_worker()
+        if self._handle is not None:
+            await trio.lowlevel.wait_readable(self._handle)
+        if self.boxed:
+            with trio.move_on_after(BOX_S_MAX):
+                await self._ended()
 
     async def _ended(self) -> None:
         """What we started, worker or box, has ended."""
@@ -246,19 +267,3 @@ class WorkerProcess:
             self._handle = None
         if self._group:
             self._group.remove()
-
-    def last_words(self) -> str:
-        """The last line of the log, for a person who has to find out why the worker ended."""
-        with self._log_path.open("rb") as log:
-            log.seek(max(0, self._log_path.stat().st_size - _LAST_WORDS_BYTES))
-            lines = log.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
-        return f"The last line of {self._log_path}: {last[:300]}"
-
-
-def _log(path: Path) -> BinaryIO:
-    """The log to append to; a long one has been set aside."""
-    with suppress(FileNotFoundError):
-        if path.stat().st_size > _LOG_BYTES_MAX:
-            path.replace(path.with_name(f"{path.name}.1"))
-    return path.open("ab")

@@ -43,6 +43,8 @@ class Model:
         self.rewinds = all(each.positions_axis is not None for each in self.manifest.state)
         """Whether a sequence's state may be taken up at an earlier position: what follows there is overwritten."""
         self._trusted = trusted
+        self.first_s = 0.0
+        """What loading its first programs took."""
         roles = {role: self.manifest.role(role) for role in _ROLES}
         self._programs = {
             role: [ProgramRun(bundle, program, weights, grant) for program in roles[role]] for role in _ROLES
@@ -82,6 +84,14 @@ class Model:
         roles = ("prefill",) if role == "prefill" else ("prefill", "score")
         programs = [self.programs(each, context) for each in roles]
         return lcm(*(min(each.length for each in fitting) for fitting in programs if fitting))
+
+    def begin(self, role: str, at: int, end: int, context: int) -> int:
+        """Where chunks of the role that are to reach `end` begin: `at`, if that takes one less of the shortest and they fit,
+        or else the last place on the grid before it, from which they always do."""
+        shortest = self.programs(role, context)[0].length
+        aligned = at - at % self.grid(role, context)
+        from_at, from_aligned = (-(-(end - start) // shortest) for start in (at, aligned))
+        return at if from_at < from_aligned and at + from_at * shortest <= context else aligned
 
     def load_first(self) -> None:
         """The programs that a lone short job of the bundle's first entry needs are loaded."""
@@ -197,8 +207,10 @@ def load(bundle: Bundle, grant: Grant | None = None, *, trusted: bool = False, c
     except jax.errors.JaxRuntimeError as error:
         why = (str(error).splitlines() or ["no reason was given"])[0][:300]
         raise EngineError(Code.WORKER_FAILED, f"The programs of {manifest.name} cannot be run: {why}") from error
-    took = time.monotonic() - began
-    print(f"{manifest.name} ({bundle.cid}) in {took:.2f} s; {model.numerics_class}", file=sys.stderr, flush=True)
+    model.first_s = time.monotonic() - began
+    print(
+        f"{manifest.name} ({bundle.cid}) in {model.first_s:.2f} s; {model.numerics_class}", file=sys.stderr, flush=True
+    )
     return model
 
 

@@ -47,7 +47,7 @@ async def until_ready(
     unserved: set[bytes] = set()
     try:
         if not isinstance(said := await _next(process, by), Here):
-            raise _not_ready_untrusted(process, said, f"It did not answer within {by - now:.0f} s.")
+            raise await _not_ready_untrusted(process, said, f"It did not answer within {by - now:.0f} s.")
         while True:
             message = await _next(process, trio.current_time() + START_S_MAX)
             match message:
@@ -70,14 +70,11 @@ async def until_ready(
                 case Overrun() if message.bundle in loaded[-1:]:
                     raise _ended_over(blame, loaded, f"{message.message}.", believed=len(loaded) == 1)
                 case None | _Silent() if loaded and not stopped():
-                    why = (
-                        f"It was not ready within {START_S_MAX:.0f} s."
-                        if message
-                        else f"It ended before it was ready. {process.last_words()}"
-                    )
+                    late = f"It was not ready within {START_S_MAX:.0f} s."
+                    why = late if message else f"{await process.how_it_ended()} {process.log.last_words()}"
                     raise _ended_over(blame, loaded, why, believed=False)
                 case _:
-                    raise _not_ready_untrusted(process, message, f"It was not ready within {START_S_MAX:.0f} s.")
+                    raise await _not_ready_untrusted(process, message, f"It was not ready within {START_S_MAX:.0f} s.")
     except RemoteProtocolError as error:
         raise EngineError(Code.WORKER_FAILED, f"The worker began with nonsense. {error.message}") from None
 
@@ -98,13 +95,13 @@ def _ended_over(blame: Blame, loaded: list[bytes], why: str, *, believed: bool) 
     return blame.ended_over(loaded[-1], what, believed=believed)
 
 
-def _not_ready_untrusted(process: WorkerProcess, said: Message | _Silent | None, late: str) -> EngineError:
+async def _not_ready_untrusted(process: WorkerProcess, said: Message | _Silent | None, late: str) -> EngineError:
     """Why a worker that had not begun with any bundle, or that we stopped, is not ready."""
     match said:
         case Fatal():
             return error_untrusted(said)
         case None:
-            why = f"It ended before it was ready. {process.last_words()}"
+            why = f"{await process.how_it_ended()} {process.log.last_words()}"
             return EngineError(Code.WORKER_FAILED, f"The worker did not start. {why}")
         case _Silent():
             return EngineError(Code.WORKER_FAILED, f"The worker did not start. {late}")

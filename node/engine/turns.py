@@ -149,7 +149,7 @@ class Turns:
 
     def _fill(self, task: Task, tokens: tuple[int, ...], *, alone: bool) -> None:
         """One chunk more of the prompt is in the cache."""
-        line = self._begin(task, tokens[:-1], "prefill", len(tokens) + 1)
+        line = self._begin(task, tokens[:-1], "prefill", len(tokens), room=1)
         outputs = self._chunk(task, line, "prefill", tokens, alone=alone)
         if len(line.tokens) == len(tokens):
             following, values = outputs
@@ -160,7 +160,7 @@ class Turns:
         known, first = tokens[:-1], len(tokens) - 1 - claimed  # the target after `first` is the first that is claimed
         line = self._begin(task, known[:first], "score", len(known))
         start = len(line.tokens)
-        begin = first - first % task.model.grid("score", line.context)
+        begin = task.model.begin("score", first, len(known), line.context)
         if start < begin and task.model.programs("prefill", line.context):
             self._chunk(task, line, "prefill", known[:begin], alone=alone)
             return
@@ -170,19 +170,20 @@ class Turns:
         if len(line.tokens) == len(known):
             self._reply(task, np.concatenate(task.done, axis=1))
 
-    def _begin(self, task: Task, reusable: tuple[int, ...], role: str, positions: int) -> Line:
-        """The job's line: as it is, or begun from whatever is kept of the first of these tokens."""
+    def _begin(self, task: Task, reusable: tuple[int, ...], role: str, end: int, *, room: int = 0) -> Line:
+        """The job's line: as it is, or begun from whatever is kept of the first of these tokens. It is to reach `end`, with
+        `room` for more."""
         if task.line is not None:
             return task.line
         model = task.model
         line = task.line = Line(task.client, task.parameters, ran=task.ran)
-        least = min(positions, model.manifest.context_tokens_max)
+        least = min(end + room, model.manifest.context_tokens_max)
         if found := self.prefixes[model].find(task.client, reusable):
             common, prefix = found
             least = max(least, prefix.context)
         context = next(each for each in model.contexts(role) if each >= least)
         if found:
-            line.tokens = list(reusable[: common - common % model.grid(role, context)])
+            line.tokens = list(reusable[: _resumed(model, role, common, len(reusable), end, context)])
             line.state, line.context = prefix.state, prefix.context
             lengthen(model.manifest.state, line, context)
         else:
@@ -269,6 +270,15 @@ def alone(model: Model, parameters: Parameters, steps: Steps) -> Iterator[Step]:
         given.clear()
     if failed:
         raise failed[0]
+
+
+def _resumed(model: Model, role: str, common: int, first: int, end: int, context: int) -> int:
+    """How many of the first `common` tokens, which are kept, are not read again; `first` is where what is claimed begins."""
+    if role == "score" and common >= (begin := model.begin(role, first, end, context)):
+        return begin
+    if role == "score" and model.programs("prefill", context):
+        role, end = "prefill", begin
+    return model.begin(role, common, end, context)
 
 
 def _row_length(task: Task) -> int:

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
@@ -29,6 +29,8 @@ COMPILED_BYTES_MAX: Final = 4 * 1024**3
 """Of compiled programs: SmolLM2 and MiniLM take some 60 MiB together, for one kind of machine and one jaxlib."""
 COMPILED_S: Final = 30 * 24 * 3600
 """What a worker has compiled goes when none of exactly its bundles was started for a month: compiled anew it is in a minute."""
+SCRATCH_S: Final = 3600
+"""Nobody writes one file for an hour: whoever began it was killed."""
 _BLOCK_BYTES: Final = 512
 """The unit of `st_blocks`, whatever the disk's own."""
 
@@ -176,7 +178,15 @@ def sweep(store: BundleStore) -> int:
     for cache in (store.root / WORKER_CACHES).glob("*"):
         if now_s - cache.stat().st_mtime > COMPILED_S:
             shutil.rmtree(cache, ignore_errors=True)
+        _sweep_scratch(cache, now_s)
     return max(0, before - usage_bytes(store.root))
+
+
+def _sweep_scratch(cache: Path, now_s: float) -> None:
+    for path in cache.rglob(".*"):
+        with suppress(OSError):  # another process sweeps, too
+            if path.is_file() and now_s - path.stat().st_mtime > SCRATCH_S:
+                path.unlink()
 
 
 def trim(folder: Path, bytes_max: int) -> None:

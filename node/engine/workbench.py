@@ -44,12 +44,19 @@ from .messages import (
     Served,
     encode,
 )
+from .processor import crowded
 from .programs import Model
 from .sealing import PieceSealer, open_input
 from .turns import Task, Turns
 
 FIRST_JOB_S: Final = 1.0
 """A worker that has just become ready gives the first job so long to come before it is busy for half a second at a time."""
+
+CROWD: Final = 10.0
+CROWD_S_MAX: Final = 10.0
+"""It waits on while more wants to run than there are cores, other workers that start mostly: for so many times as long as its
+first programs took to load, at most so many seconds. Four more take the processor as long as another worker's start."""
+LOOK_S: Final = 0.5
 
 PATIENCE: Final = 4.0
 PATIENCE_S_MAX: Final = 10.0
@@ -142,9 +149,12 @@ class Workbench:
         key = self._private.public_key().public_bytes_raw()
         self._send(Ready(key, served, self._confinement.measures))
 
-    def serve(self, inbox: Inbox) -> None:
-        """Does not return: the inbox ends the process when the socket closes."""
+    def serve(self, inbox: Inbox, *, patient: bool) -> None:
+        """Does not return: the inbox ends the process when the socket closes. `patient`: others that start have the processor
+        before the rest of our programs."""
         inbox.wait(FIRST_JOB_S)  # before the rest is loaded: after a yield somebody may be waiting already
+        if patient:
+            self._wait_in_crowd(inbox)
         self._late = time.monotonic() + LATE * FIRST_JOB_S
         while True:
             self._load_while_idle(inbox)
@@ -162,6 +172,12 @@ class Workbench:
             if self._silent and self._turns.waiting:
                 self._send(Beat())
             self._pause(inbox, ran_s)
+
+    def _wait_in_crowd(self, inbox: Inbox) -> None:
+        took_s = sum(model.first_s for model in self._models.values())
+        until = time.monotonic() + min(CROWD_S_MAX, CROWD * took_s)
+        while inbox.empty and time.monotonic() < until and crowded():
+            inbox.wait(LOOK_S)
 
     def _pause(self, inbox: Inbox, ran_s: float) -> None:
         """After a step or a load that took so long, the accelerator is left alone as long as the pace wants; the daemon is

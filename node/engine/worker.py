@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None, *, run: Run = run_entry) -> Non
     chores = chain(*map(rehearsal, loading.models.values()), measured_again(kept), *rated)
     bench = Workbench(control, loading.models, run, options.max_jobs, confinement, areas, chores)
     bench.announce(tuple(loading.served))
-    bench.serve(inbox)
+    bench.serve(inbox, patient=not begin.known)
 
 
 def _end_with_parent() -> None:

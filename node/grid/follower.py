@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from ...protocol.messages import SHED_PROTOCOL
+from ...protocol.streams import SHED_PROTOCOL
 from ..lending import Lending
 from ..log import EventLog
 from ..network.seam import Network

@@ -17,8 +17,10 @@ from ...protocol.envelope import Signed
 from ...protocol.errors import REGISTRY, Code, Disposition, NetworkError, RemoteProtocolError
 from ...protocol.grid import ShedOrder
 from ...protocol.limits import SHED_ORDERS_MAX, SHED_SENT_MAX
-from ...protocol.messages import SHED_PROTOCOL, ShedExchange, decode_message_untrusted, encode_message
+from ...protocol.messages.codec import decode_message_untrusted, encode_message
+from ...protocol.messages.grid import ShedExchange
 from ...protocol.names import shed_key
+from ...protocol.streams import SHED_PROTOCOL
 from ..log import EventLog, wall_ms
 from ..machine import chance
 from ..network.seam import Network, Provider, Stream

@@ -19,6 +19,7 @@ from ...protocol.envelope import claimed_signer_untrusted, verify_untrusted
 from ...protocol.errors import Code, RemoteProtocolError, StoreError
 from ...protocol.grid import FeederLease
 from ...protocol.limits import LEASE_MS_MAX, SKEW_MS
+from .. import private
 from ..transaction import transaction
 from .member import FORGET_MS, Member
 
@@ -96,7 +97,7 @@ class Ledger:
 
 
 def _opened(path: Path, now_ms: int) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    database = private.database(path, BUSY_S)
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
@@ -107,5 +108,4 @@ def _opened(path: Path, now_ms: int) -> sqlite3.Connection:
     except BaseException:
         database.close()
         raise
-    path.chmod(0o600)
     return database

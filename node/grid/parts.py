@@ -9,7 +9,7 @@ from functools import partial
 import trio
 from nacl.signing import SigningKey
 
-from ...protocol.messages import FEEDER_PROTOCOL
+from ...protocol.streams import FEEDER_PROTOCOL
 from ..config import Config
 from ..lending import Lending, local_now
 from ..log import EventLog, wall_ms

@@ -20,9 +20,11 @@ import trio
 from ...protocol.errors import FallowError, NetworkError, RemoteProtocolError, StoreError
 from ...protocol.identity import short
 from ...protocol.limits import RECORD_BYTES_MAX, SKEW_MS
-from ...protocol.messages import FEEDER_PROTOCOL, FeederReply, FeederRequest, decode_message_untrusted, encode_message
+from ...protocol.messages.codec import decode_message_untrusted, encode_message
+from ...protocol.messages.grid import FeederReply, FeederRequest
 from ...protocol.names import profile_key
 from ...protocol.published import decode_profiles_untrusted
+from ...protocol.streams import FEEDER_PROTOCOL
 from ..log import EventLog, wall_ms
 from ..machine import beside, boot_ms, chance, wait_until
 from ..network.seam import Network, Stream

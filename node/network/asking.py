@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from weakref import WeakSet
@@ -11,7 +11,7 @@ import trio
 from libp2p.peer.id import ID
 
 from ...protocol.errors import Code, NetworkError, RemoteProtocolError
-from ...protocol.messages import CONTROL_PROTOCOL
+from ...protocol.streams import CONTROL_PROTOCOL
 from .boundary import Tasks
 from .control import ANSWER_BYTES_MAX, NUMBER_MAX, OPEN_MAX, QUESTION_BYTES_MAX, Ask, Cancel, Part, Reason, Refused
 from .control import decode_untrusted as decode_word_untrusted
@@ -36,25 +36,36 @@ class Asking:
         self._without: WeakSet[Muxer] = WeakSet()
         """Connections to peers that know no control streams."""
 
-    async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
+    async def request(
+        self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = (), *, passing: bool = False
+    ) -> bytes:
         """See `Network.request`."""
         known = id_of(peer)
         where = bare_addresses(known, addresses)
         if (answered := await self.over_control(known, protocol, frame, where)) is not None:
             answer, muxed = answered
-            muxed.keep_s = IDLE_S
+            if not passing:
+                muxed.keep_s = IDLE_S
             return answer
-        return await self._over_its_own_stream(known, protocol, frame, where)
+        return await self._over_its_own_stream(known, protocol, frame, where, passing=passing)
 
     async def over_control(
-        self, peer: ID, protocol: str, frame: bytes, addresses: Sequence[Multiaddr]
+        self,
+        peer: ID,
+        protocol: str,
+        frame: bytes,
+        addresses: Sequence[Multiaddr],
+        brief: Callable[[Muxer], bytes | None] = lambda connection: None,
     ) -> tuple[bytes, Muxer] | None:
-        """The answer and the connection on which it came; None if it needs a stream of its own. Raises as `request`."""
+        """The answer and the connection on which it came; None if it needs a stream of its own. Raises as `request`.
+
+        `brief` says it in fewer words to whoever has heard the rest on this very connection.
+        """
         again = True
         while len(frame) <= QUESTION_BYTES_MAX and (asker := await self._asker(peer, addresses)):
             if await asker.has_room():
                 try:
-                    return await asker.ask(protocol, frame), asker.connection
+                    return await asker.ask(protocol, brief(asker.connection) or frame), asker.connection
                 except NetworkError:
                     if asker.connected or not again:
                         raise
@@ -104,10 +115,11 @@ class Asking:
                 del self._askers[peer]
 
     async def _over_its_own_stream(
-        self, peer: ID, protocol: str, frame: bytes, addresses: Sequence[Multiaddr]
+        self, peer: ID, protocol: str, frame: bytes, addresses: Sequence[Multiaddr], *, passing: bool
     ) -> bytes:
         stream = FrameStream(await self._dialler.open(peer, protocol, addresses), self._tasks)
-        stream.connection.keep_s = IDLE_S
+        if not passing:
+            stream.connection.keep_s = IDLE_S
         self._tasks.spawn(stream.pump)
         try:
             await stream.send(frame)

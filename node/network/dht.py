@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from random import Random
 from typing import Final, NamedTuple, Protocol
 
@@ -63,6 +64,9 @@ SOUGHT_MAX: Final = 1024
 """Records of one node: its bundles in two regions."""
 
 SWEEP_S: Final = 60.0
+
+PROVIDERS_REMEMBERED: Final = 4096
+"""That are not read again, at some kilobyte each: every search hears of the same few hundred from each peer that it asks."""
 
 
 class Exchanges(Protocol):
@@ -325,12 +329,12 @@ class _Crowd:
         for name, addresses in sorted(self._left.items(), key=lambda each: -self._votes[each[0]]):
             if len(self._found) < PROVIDERS_MAX and name not in self._found:
                 self._add(name, addresses)
-        found = (_provider(name, addresses) for name, addresses in self._found.items())
+        found = (_provider(name, tuple(addresses)) for name, addresses in self._found.items())
         return [provider for provider in found if provider is not None]
 
     def _add(self, name: bytes, addresses: Sequence[bytes]) -> None:
         if _merge(self._found.setdefault(name, []), addresses) and self._tell is not None:
-            provider = _provider(name, self._found[name])
+            provider = _provider(name, tuple(self._found[name]))
             if provider is not None:
                 self._tell(provider)
 
@@ -349,6 +353,7 @@ def _checked(key: str) -> bytes:
     return raw
 
 
-def _provider(name: bytes, addresses: Sequence[bytes]) -> Provider | None:
+@lru_cache(maxsize=PROVIDERS_REMEMBERED)
+def _provider(name: bytes, addresses: tuple[bytes, ...]) -> Provider | None:
     peer = peer_untrusted(name)  # [IGNORE] no Ed25519 key: not a node of this mesh
     return Provider(key_of(peer), full_addresses(peer, readable(peer, addresses))) if peer else None

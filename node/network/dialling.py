@@ -106,13 +106,13 @@ class Dialler:
 
         Raises `peer_unreachable`, `protocol_unsupported`, or `stream_closed` when the peer is there but will not.
         """
-        stood = self.connected(peer)
+        stood = self.standing(peer)
         await self.connect(peer, addresses)
         try:
             return await self._tasks.finish(lambda: self._new_stream(peer, protocol), STREAM_S, INetStream.reset)
         except NetworkError as error:
-            if not stood or error.code is Code.PROTOCOL_UNSUPPORTED or self.connected(peer):
-                raise
+            if error.code is Code.PROTOCOL_UNSUPPORTED or all(muxed.is_established for muxed in stood):
+                raise  # whichever it went by, it stands
         await self.connect(peer, addresses)
         return await self._tasks.finish(lambda: self._new_stream(peer, protocol), STREAM_S, INetStream.reset)
 

@@ -22,6 +22,9 @@ FLIGHT_BYTES_MAX: Final = 16 * 1024 * 1024
 GAIN: Final = 2.0
 """Room to find out that the path holds more."""
 
+GAIN_FINE: Final = 1.25
+"""The same while something small goes beside, as BBR probes. With none, late marks would make the path look slower for good."""
+
 RATES: Final = 10
 """Marks of which the best rate counts."""
 
@@ -47,8 +50,8 @@ class Flight:
 
     def has_room(self, *, fine: bool = False) -> bool:
         """Whether more bulk may be sent now."""
-        least = FLIGHT_BYTES_FINE if fine else FLIGHT_BYTES_MIN
-        return self._sent - self._delivered < max(self._held, least)
+        most = max(int(self._held * GAIN_FINE / GAIN), FLIGHT_BYTES_FINE) if fine else self.bytes_max
+        return self._sent - self._delivered < most
 
     @property
     def bytes_max(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import Random
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -165,7 +165,7 @@ class Kad:
         """The peer's answer. Raises `peer_unreachable`, `protocol_unsupported` or `stream_closed`."""
         met = self._dialler.connected(peer)
         where, question = [*self._known(peer), *readable(peer, addresses)], message.SerializeToString()
-        answered = await self._asking.over_control(peer, KAD_ID, self._brief(peer, message) or question, where)
+        answered = await self._asking.over_control(peer, KAD_ID, question, where, partial(self._brief, message))
         if answered is None:
             answered = await self._over_its_own_stream(peer, question, where)
         raw, muxed = answered
@@ -181,10 +181,9 @@ class Kad:
             raise NetworkError(Code.STREAM_CLOSED, f"{peer} says in another's name where it is")
         return answer
 
-    def _brief(self, peer: ID, message: Message) -> bytes | None:
-        """The message without what the peer has been told on its connection before; None if it has not been."""
-        standing = self._dialler.standing(peer)
-        if not standing or any(self._said.get(muxed) != message.senderRecord for muxed in standing):
+    def _brief(self, message: Message, muxed: Muxer) -> bytes | None:
+        """The message without what the peer has been told on this connection before; None if it has not been."""
+        if self._said.get(muxed) != message.senderRecord:
             return None
         brief = Message()
         brief.CopyFrom(message)

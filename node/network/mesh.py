@@ -15,7 +15,7 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 
 from ...protocol.errors import Code, NetworkError
-from ...protocol.messages import CONTROL_PROTOCOL
+from ...protocol.streams import CONTROL_PROTOCOL
 from .answering import control
 from .asking import Asking
 from .boundary import Tasks, one_error

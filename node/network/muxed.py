@@ -34,6 +34,8 @@ class MuxedStream(IMuxedStream):
         self.muxed_conn = conn
         self.inbound = inbound
         self.watched = self.resting = False
+        self.came_large = False
+        """Whether the last data that came was."""
         self.unread = bytearray()
         self.recv_window = WINDOW_BYTES
         """Bytes that the other side may send still."""

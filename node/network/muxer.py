@@ -12,6 +12,7 @@ streams that are `watched` end long before.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -47,8 +48,13 @@ LARGE_QUEUED_MAX: Final = 16
 
 FINE_BYTES: Final = 16 * 1024 - 2 * HEAD_BYTES
 FINE_S: Final = 0.5
-"""Data in one large frame, and a quarter as much on its way (`flight`), for so long after something small was sent: a job has
-its heartbeats. On one machine bulk then has a third of its rate, which is more than what most links have."""
+"""Data in one large frame, and little more on its way than the path holds (`flight`), for so long after something small was
+sent: a job has its heartbeats. On one machine bulk then has a third of its rate, which is more than what most links have."""
+
+HUSH_S: Final = 0.001
+"""For so long after something small has passed, bulk waits for what that brings about, the answer or our own: a turn of the
+event loop would else take two or three times as long, and a question with its answer takes a dozen. One large frame goes behind
+each small one that is sent, and one at the latest so long after the last: it never stands still."""
 
 OFFERED_MAX: Final = 256
 """Small frames waiting for the socket beyond which no further one is taken without waiting for it."""
@@ -114,6 +120,10 @@ class Muxer(IMuxedConn):
         self._flight = Flight()
         self._small_at = -FINE_S
         """When something small was last sent."""
+        self._hush_until = self._bulk_at = -HUSH_S
+        """Until when bulk waits, and when some was last sent."""
+        self._behind = False
+        """Whether one large frame may go all the same: something small went before it."""
         self._marks = 0
         self._silence = Silence(ASK_S if self._initiator else ASK_OTHER_S, trio.current_time())
         self._nap = trio.CancelScope()
@@ -212,6 +222,17 @@ class Muxer(IMuxedConn):
         """So many bytes will be sent on a stream: if they are few, bulk makes way for a while."""
         if length <= SMALL_BYTES_MAX:
             self._small_at = trio.current_time()
+            self._hush(sent=True)
+
+    def _hush(self, *, sent: bool) -> None:
+        """Something small goes, or has come."""
+        self._hush_until = trio.current_time() + HUSH_S
+        self._behind = self._behind or sent
+
+    @property
+    def _bulk_due(self) -> float:
+        """When something large may be sent, the other side permitting."""
+        return -math.inf if self._behind else min(self._hush_until, self._bulk_at + HUSH_S)
 
     @property
     def silent_s(self) -> float:
@@ -326,6 +347,12 @@ class Muxer(IMuxedConn):
         if frame.flags & Flag.SYN and not self._begin(frame.stream):
             return
         if (stream := self._streams.get(frame.stream)) is not None:
+            if frame.kind == Kind.DATA:
+                if (
+                    0 < frame.length <= SMALL_BYTES_MAX and not stream.came_large
+                ):  # else it may be something large's rest
+                    self._hush(sent=False)
+                stream.came_large = frame.length > SMALL_BYTES_MAX
             stream.take(frame)
 
     def _begin(self, stream_id: int) -> bool:
@@ -352,13 +379,16 @@ class Muxer(IMuxedConn):
             while True:
                 if batch := self._next_small():
                     await self._write(batch)
-                if self._large and self._flight.has_room(fine=self._is_fine()):
+                now, due = trio.current_time(), self._bulk_due
+                if self._large and due <= now and self._flight.has_room(fine=self._is_fine()):
+                    self._behind, self._bulk_at = False, now
                     queued = self._large.popleft()
                     self._room.release()
                     self._flight.marked(self._marks + 1, len(queued.frame), trio.current_time())
                     await self._write([queued, _Queued(self._mark())])
                 elif not batch:
-                    await self._wake.wait()
+                    with trio.CancelScope(deadline=due if self._large and due > now else math.inf):
+                        await self._wake.wait()
                     self._wake = trio.Event()
 
     def _is_fine(self) -> bool:

@@ -162,8 +162,11 @@ class Network(Protocol):
         stream on which one frame comes and one goes, and is cancelled when the asker does not want the answer any more.
         """
 
-    async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
-        """One frame out, one frame back, beside any number of others to the peer on one standing stream.
+    async def request(
+        self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = (), *, passing: bool = False
+    ) -> bytes:
+        """One frame out, one frame back, beside any number of others to the peer on one standing stream. In `passing`, it is no
+        reason to keep a connection that was begun for the table alone.
 
         It ends within two seconds of the peer's last word. If the connection turns out to be dead, it is asked again, once,
         over another: the peer may have been asked twice, and may have done what was asked though no answer came.

@@ -16,7 +16,7 @@ from .boundary import Tasks, translated
 from .identity import key_of
 from .limits import BUFFERED_CONNECTION_MAX
 from .muxed import MuxedStream
-from .muxer import Muxer
+from .muxer import SMALL_BYTES_MAX, Muxer
 from .seam import FRAME_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_FRAMES_MAX
 from .standing import Fault
 
@@ -58,6 +58,9 @@ class FrameStream:
     async def send(self, frame: bytes) -> None:
         if len(frame) > FRAME_BYTES_MAX:
             raise NetworkError(Code.TOO_LARGE, f"a frame has at most {FRAME_BYTES_MAX} bytes, not {len(frame)}")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.offer(frame):  # without the turns of the loop that two locks and a wait for the socket take
+            return await trio.lowlevel.cancel_shielded_checkpoint()
         async with self._sending:
             if self._send_closed:
                 raise NetworkError(Code.STREAM_CLOSED, "the stream was closed on this side")
@@ -73,7 +76,9 @@ class FrameStream:
 
     def offer(self, frame: bytes) -> bool:
         """The frame is on its way. False, and it is not, if it would have to wait."""
-        return not self._send_closed and not self._sending.locked() and self._muxed.offer(framing.frame(frame))
+        if len(frame) > SMALL_BYTES_MAX - framing.HEAD_BYTES or self._send_closed or self._sending.locked():
+            return False
+        return self._muxed.offer(framing.frame(frame))
 
     async def _write(self, frame: bytes) -> None:
         await self._stream.write(framing.frame(frame))

@@ -108,6 +108,8 @@ class Walk:
         self._failed: set[ID] = set()
         self._answered: list[ID] = []
         self._took_s: list[float] = []
+        self._late_after_s = LATE_S
+        """By the answers until now."""
         self._over = False
         self._progress = trio.Event()
 
@@ -134,8 +136,7 @@ class Walk:
         return self._found()
 
     def _late_at(self, peer: ID) -> float:
-        usual_s = median(self._took_s) if self._took_s else 0.0
-        return self._begun[peer] + max(LATE_S, LATE_FACTOR * usual_s)
+        return self._begun[peer] + self._late_after_s
 
     def _next(self) -> ID | None:
         """Whom to ask next: by turns the closest, and the one that most have named."""
@@ -171,6 +172,7 @@ class Walk:
                 closer = await self._ask(peer, tuple(self._addresses[peer]))
                 if not self._over:
                     self._took_s.append(trio.current_time() - self._begun[peer])
+                    self._late_after_s = max(LATE_S, LATE_FACTOR * median(self._took_s))
                     self._answered.append(peer)
                     for named, addresses in closer[:FANOUT]:
                         self._hear(named, addresses)
@@ -189,7 +191,8 @@ class Walk:
         if name == self._own:
             return
         self._votes[peer] += 1
-        self._distance.setdefault(peer, place_of(name) ^ self._place)
+        if peer not in self._distance:  # each of twenty is named by all others
+            self._distance[peer] = place_of(name) ^ self._place
         where = self._addresses.setdefault(peer, [])
         where += [address for address in addresses[:ADDRESSES_EACH_MAX] if address not in where]
         del where[ADDRESSES_NAMED_MAX:]

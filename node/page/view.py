@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import trio
 
-from .. import diary, store
+from .. import diary
 from ..availability import Availability
+from ..earnings import earnings
 from ..income import Income, begin_ms, by_day, by_month, local_day
 from ..lending import Lending
 from ..log import wall_ms
@@ -146,7 +147,7 @@ class View:
             joules[slot] += entry.joules
             seconds[slot] += entry.passed_ms / 1000
             lent[slot] = not entry.codes
-        for row in store.earnings(self.state_folder, now_ms, begins_ms):
+        for row in earnings(self.state_folder, now_ms, begins_ms):
             slot = min(len(slots) - 1, max(0, (row.issued_ms - begins_ms) // SLOT_MS))
             ucr[slot] += row.paid_ucr
         total, sums = 0, []

@@ -18,6 +18,7 @@ import trio
 
 from ..log import wall_ms
 from ..machine import beside
+from ..private import database
 from ..rules.worth import J_PER_KWH
 from ..transaction import read_only, transaction
 from .account import ESTIMATES, Used
@@ -80,8 +81,7 @@ class UsageBook:
         if not self._notes:
             return
         notes = [self._notes.popleft() for _ in range(len(self._notes))]
-        with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(self._path, isolation_level=None)) as db:
-            self._path.chmod(0o600)
+        with suppress(sqlite3.Error, OSError), closing(database(self._path)) as db:
             db.executescript(_SCHEMA)
             with transaction(db):
                 db.executemany("INSERT OR REPLACE INTO used VALUES (?, ?, ?, ?, ?)", notes)

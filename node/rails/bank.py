@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import re
-import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from xml.etree import ElementTree
 from ...protocol.codec import encode
 from ...protocol.errors import Code, ConfigError, Refused, RemoteProtocolError
 from ...protocol.means import Means
-from ..store import BUSY_S
+from ..durable import put
+from ..private import database, folder
 from .rail import Invoice, Taken, check_paid, payment_id, read_means
 
 SCHEMA: Final = "pain.001.001.09"
@@ -65,7 +65,7 @@ class Bank:
         self._key = key
         self._account, self._folder, self._today = account, folder, today
         self._ucr_per_cent = ucr_per_cent
-        self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        self._db = database(path)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.executescript(_TABLES)
@@ -92,11 +92,10 @@ class Bank:
         check_paid(means, invoice, cents * self._ucr_per_cent)
         path = self._folder / f"{id}.xml"
         if not path.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            part.write_bytes(self._order(Account(name, iban, bic), cents, id, invoice.reference))
+            order = self._order(Account(name, iban, bic), cents, id, invoice.reference)
+            folder(self._folder)
             self._db.execute("INSERT OR IGNORE INTO transfers VALUES (?, ?)", (id, means))
-            part.rename(path)
+            put(path, order)
         return means
 
     def read_statement(self, statement: bytes) -> int:

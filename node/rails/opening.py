@@ -13,9 +13,10 @@ from typing import Final
 from nacl.signing import SigningKey
 
 from ...protocol.errors import Code, ConfigError
+from .. import private
 from ..settings import bad, integer, only
 from .bank import Account, Bank
-from .ledger import Ledger
+from .ledger import Books, Ledger, no_books
 from .rail import Rail
 
 LEDGER, CASHU, BANK = "ledger", "cashu", "bank"
@@ -78,12 +79,15 @@ def client_rails(home: Path) -> RailSettings:
         raise ConfigError(Code.BAD_CONFIG, f"{path} cannot be read as TOML: {error}.") from None
 
 
-def open_rails(settings: RailSettings, folder: Path, key: SigningKey, stack: ExitStack) -> dict[str, Rail]:
+def open_rails(
+    settings: RailSettings, folder: Path, key: SigningKey, stack: ExitStack, books: Books = no_books
+) -> dict[str, Rail]:
     """The rails by name, until the stack closes. `key` is the party's own: who owes and is owed, and who spends tokens.
+    `books`: what is brought into its ledger.
 
     Raises `ConfigError(package_missing)` if a rail needs what is not installed.
     """
-    ledger = open_ledger(folder, key)
+    ledger = open_ledger(folder, key, books)
     stack.callback(ledger.close)
     rails: dict[str, Rail] = {LEDGER: ledger}
     if settings.cashu:
@@ -111,10 +115,10 @@ def open_rails(settings: RailSettings, folder: Path, key: SigningKey, stack: Exi
     return rails
 
 
-def open_ledger(folder: Path, key: SigningKey) -> Ledger:
+def open_ledger(folder: Path, key: SigningKey, books: Books = no_books) -> Ledger:
     """The ledger of mutual debts among the party's rails."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Ledger(folder / "ledger.sqlite", key)
+    private.folder(folder)
+    return Ledger(folder / "ledger.sqlite", key, books)
 
 
 def _cashu(table: Mapping[str, object]) -> CashuSettings:

@@ -12,6 +12,7 @@ be one more: `pay` gives the payer's signature on the channel's new balance, `ta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from blake3 import blake3
@@ -19,7 +20,7 @@ from blake3 import blake3
 from ...protocol.codec import encode
 from ...protocol.errors import Code, Refused, RemoteProtocolError
 from ...protocol.means import Means, decode_means_untrusted
-from ..store import Payment
+from ..paid import Payment
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,11 @@ def check_paid(means: bytes, invoice: Invoice, ucr: int) -> None:
             " give another payment another reference."
         )
         raise Refused(Code.BAD_CONFIG, message)
+
+
+def in_utc(time_s: int) -> str:
+    """A time for people."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def payment_id(rail: str, body: bytes) -> bytes:

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from fallow.protocol import messages, records, work
+from fallow.protocol import records, work
 from fallow.protocol.codec import INTEGER_MAX
-from fallow.protocol.limits import PRICES_MAX, PUBLISHED_BYTES_MAX
+from fallow.protocol.limits import PUBLISHED_BYTES_MAX
+from fallow.protocol.messages.codec import Message
 from fallow.protocol.opening import Opening
-from fallow.protocol.prices import Price
 from fallow.protocol.schema import Between, Size
 
 from .source import alias, field_notes, first_line
@@ -164,14 +164,14 @@ def kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
 
-def message_rule(kind: type[messages.Message]) -> str:
+def message_rule(kind: type[Message]) -> str:
     """The rule of a message."""
     return f"message-{kind.KIND}"
 
 
-def message_kinds() -> tuple[type[messages.Message], ...]:
+def message_kinds() -> tuple[type[Message], ...]:
     """Every message, in the order of its union."""
-    return get_args(messages.Message)
+    return get_args(Message)
 
 
 def whole() -> str:
@@ -181,7 +181,6 @@ def whole() -> str:
     said = [_map(schema, message_rule(kind), kind, tag=kind.KIND) for kind in message_kinds()]
     sealed = [_map(schema, kebab(kind.__name__), kind) for kind in (work.Work, work.Input, work.Piece)]
     opening = _map(schema, "opening", Opening)
-    price = schema.spell(ast.Name(Price.__name__), Price)
     envelope, _ = schema.alias("Envelope"), schema.alias("Signature")
     nested: list[str] = []
     while len(nested) < len(schema.structures):  # a structure's own fields may bring more
@@ -205,7 +204,6 @@ def whole() -> str:
             f"; A node's value in the DHT: both profiles, at most {PUBLISHED_BYTES_MAX} bytes in all.\n"
             f"published = [\n  capability: {envelope},\n  connectivity: {envelope},\n]\n",
             "; What was asked and answered under one order, in plain, for whoever is to judge it.\n" + opening,
-            f"; The BLAKE3 hash of its encoding is an order's `price_list`.\nprice-list = [0*{PRICES_MAX} {price}]\n",
             _title("Structures within those above"),
             *nested,
             _title("Types"),

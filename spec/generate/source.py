@@ -40,7 +40,8 @@ class Source:
 @cache
 def sources() -> tuple[Source, ...]:
     """Every module of the protocol, by name."""
-    names = sorted(found.name for found in pkgutil.iter_modules(fallow.protocol.__path__))
+    prefix = f"{fallow.protocol.__name__}."
+    names = sorted(found.name for found in pkgutil.walk_packages(fallow.protocol.__path__, prefix))
     return tuple(map(_source, names))
 
 
@@ -100,7 +101,7 @@ def documented(body: list[ast.stmt], *, shared: bool = False) -> Iterator[Docume
 
 
 def _source(name: str) -> Source:
-    module = importlib.import_module(f"fallow.protocol.{name}")
+    module = importlib.import_module(name)
     return Source(module, ast.parse(Path(str(module.__file__)).read_text("utf-8")))
 
 

@@ -32,6 +32,7 @@ SIGNERS = {
     "witness": "witness",
     "dispute": "either side of the order",
     "plea": "accused",
+    "hearing": "claimant",
     "decision": "verifier",
 }
 """Who signs a record: the one thing about it that its class does not say."""

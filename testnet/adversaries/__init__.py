@@ -76,6 +76,10 @@ _ALL: Final = (
         "checkers: the end token is as much a claim as any other, and its value is not theirs", "truncates", lies=True,
     ),
     Adversary(
+        "liar-stops", _W, "liar", "says after its first window that the model has ended, and sells the beginning as the whole",
+        "checkers; such an end is drawn as if what it leaves unwritten, up to four windows, stood in it", "stops", lies=True,
+    ),
+    Adversary(
         "free-rider", _W, "free_rider", "computes nothing: guesses tokens, values, findings and vectors",
         "proof values can only come from running the model: as executor and as checker it is the one who disagrees",
         "guesses", lies=True,
@@ -108,6 +112,19 @@ _ALL: Final = (
     Adversary(
         "denier-disowns", _D, "denier", "signs its receipts with a key that it can disown",
         "a receipt counts only by the node's own key: the job breaks, unpaid", "disowns",
+    ),
+    Adversary(
+        "closer", _D, "closer", "signs its text as whole after the first window, with not one token more",
+        "a text ends by an end token or by the tokens ordered, whatever a receipt says: that receipt is not paid",
+    ),
+    Adversary(
+        "deserter", _D, "deserter", "yields after a few tokens, though its owner does not want the machine",
+        "its few tokens and as much of its start are paid; it counts as failed by what it left undone, and others come first",
+        "soon",
+    ),
+    Adversary(
+        "deserter-at-once", _D, "deserter", "accepts, and yields before its first token", "as `deserter`: for nothing, nothing",
+        "at-once",
     ),
     Adversary(
         "staller", _D, "staller", "accepts, delivers a little, and then only says that it is there",

@@ -15,9 +15,12 @@ import trio
 
 from ...client import connect
 from ...client.bundles import ClientBundle
+from ...client.desk import Desk
 from ...client.discovery import Node
-from ...client.execution import Desk, Execution, Request, execute
+from ...client.events import Broken, Delivered, Receipted
+from ...client.execution import Execution, execute
 from ...client.mesh import Mesh
+from ...client.ordering import Request
 from ...client.scheduler import Need
 from ...client.team import Team
 from ...protocol.bundle import GENERATE, Manifest
@@ -25,6 +28,7 @@ from ...protocol.envelope import Signed
 from ...protocol.errors import FallowError
 from ...protocol.identity import peer_key_untrusted
 from ...protocol.policy import check_commitment
+from ...protocol.receipts import FINAL, Receipt
 from ...protocol.work import Parameters, Work
 
 PROMPT = "Go on."
@@ -93,6 +97,25 @@ class Customer:
         """The text is ordered from the node; how it is paid is the attacker's affair."""
         async with execute(self.desk, node, self.request(tokens)) as execution:
             yield execution
+
+
+async def bought(execution: Execution) -> tuple[int, list[Signed[Receipt]]]:
+    """Tokens and receipts of the whole text, each of them paid. Raises `FallowError` if it breaks off."""
+    tokens, receipts = 0, list[Signed[Receipt]]()
+    async for event in execution.events:
+        match event:
+            case Delivered(piece):
+                tokens += len(piece.tokens)
+            case Receipted(receipt):
+                receipts.append(receipt)
+                await execution.pay(event)
+                if receipt.record.end == FINAL:
+                    break
+            case Broken(error):
+                raise error
+            case _:
+                pass
+    return tokens, receipts
 
 
 @asynccontextmanager

@@ -16,22 +16,21 @@ from dataclasses import replace
 import trio
 
 from ...client.discovery import Node
-from ...client.execution import Broken, Delivered, Execution, Receipted, _order
+from ...client.events import Broken, Delivered, Receipted
+from ...client.execution import Execution
+from ...client.ordering import order_of
 from ...node.machine import chance
 from ...protocol.envelope import Signed, sign
 from ...protocol.errors import FallowError
+from ...protocol.holding import Held
 from ...protocol.identity import peer_id
 from ...protocol.job import Event
-from ...protocol.messages import (
-    JOB_PROTOCOL,
-    OrderMessage,
-    RefuseMessage,
-    VoucherMessage,
-    decode_message_untrusted,
-    encode_message,
-)
+from ...protocol.messages.codec import decode_message_untrusted, encode_message
+from ...protocol.messages.jobs import OrderMessage, VoucherMessage
+from ...protocol.messages.refusals import RefuseMessage
 from ...protocol.payment import Voucher
 from ...protocol.receipts import FINAL, Receipt
+from ...protocol.streams import JOB_PROTOCOL
 from ...protocol.work import Input
 from .customer import Customer, Outcome, main
 
@@ -56,8 +55,8 @@ def _repeated(first: Voucher, receipt: Signed[Receipt], now_ms: int) -> Voucher:
 
 
 def _withdrawn(first: Voucher, receipt: Signed[Receipt], now_ms: int) -> Voucher:
-    held_ucr = first.due_ucr + receipt.record.amount_ucr
-    return replace(first, receipt=receipt.id, due_ucr=0, held_ucr=held_ucr, release_at_ms=now_ms + RELEASE_MS)
+    held = (Held(first.due_ucr + receipt.record.amount_ucr, now_ms + RELEASE_MS),)
+    return replace(first, receipt=receipt.id, due_ucr=0, held=held)
 
 
 async def _on_the_job(customer: Customer, node: Node, trick: str, forge: Forge) -> Outcome:
@@ -104,7 +103,7 @@ async def elsewhere(customer: Customer, node: Node) -> Outcome:
     channel = await desk.wallet.channel(node.key, node.owner, 0, desk.now_ms())
     request = customer.request(TOKENS)
     plain = Input(chance().randbytes(32), chance().randbytes(32), request.work.encode())
-    order = sign(_order(desk, other, request, channel, plain.digest), desk.key)
+    order = sign(order_of(desk, other, request, channel, plain.digest), desk.key)
     assert other.worker_key is not None, "whoever takes work has a worker"
     sealed = desk.seal(other.worker_key.record.hpke_key, order.id, plain.encode())
     voucher = channel.latest.envelope if channel.latest else None

@@ -14,7 +14,8 @@ from typing import Final
 
 from ...node.delivery import Session
 from ...protocol.envelope import sign
-from ...protocol.messages import ReceiptMessage, encode_message
+from ...protocol.messages.codec import encode_message
+from ...protocol.messages.jobs import ReceiptMessage
 
 MORE_UCR: Final = 1_000
 """By which the second receipt says more."""

@@ -15,14 +15,12 @@ import trio
 
 from ...client.contesting import Contested, bring, claim, shown, take_off
 from ...client.discovery import Node
-from ...client.execution import Broken, Delivered, Execution, Receipted
 from ...client.tribunal import ANSWER_MS
 from ...protocol.disputes import UPHELD, Kind
 from ...protocol.envelope import Signed
 from ...protocol.errors import FallowError
 from ...protocol.identity import peer_id
-from ...protocol.receipts import FINAL, Receipt
-from .customer import Customer, Outcome, main
+from .customer import Customer, Outcome, bought, main
 
 TOKENS = 40
 FEE_UCR = 9
@@ -33,7 +31,7 @@ async def accuse(customer: Customer, wanted: bytes | None) -> list[Outcome]:
     """A text is bought and paid, and then said to be wrong. Raises `FallowError` if there is none to be had."""
     node = await customer.node(wanted=wanted)
     async with customer.job(node, TOKENS) as execution:
-        tokens, receipts = await _buy(execution)
+        tokens, receipts = await bought(execution)
         contested = Contested(execution.channel.channel, execution.order, receipts[-1])
         records: list[Signed[Any]] = [customer.manifest, node.mandate, contested.channel, execution.order, *receipts]
         proof = shown(records, [execution.opening()])
@@ -47,32 +45,13 @@ async def accuse(customer: Customer, wanted: bytes | None) -> list[Outcome]:
     return outcomes
 
 
-async def _buy(execution: Execution) -> tuple[int, list[Signed[Receipt]]]:
-    """Tokens and receipts of the whole text, each of them paid."""
-    tokens, receipts = 0, list[Signed[Receipt]]()
-    async for event in execution.events:
-        match event:
-            case Delivered(piece):
-                tokens += len(piece.tokens)
-            case Receipted(receipt):
-                receipts.append(receipt)
-                await execution.pay(event)
-                if receipt.record.end == FINAL:
-                    break
-            case Broken(error):
-                raise error
-            case _:
-                pass
-    return tokens, receipts
-
-
 async def _accuse(customer: Customer, node: Node, contested: Contested, proof: bytes) -> tuple[int, str]:
     """What the accuser has back, and what kept it from having more: the judges' word, or the code of their refusal."""
     desk = customer.desk
     dispute = claim(Kind.WRONG, contested, proof, desk.key, desk.now_ms(), fee_ucr=FEE_UCR, answer_ms=ANSWER_MS)
     try:
         decided = await bring(
-            desk.network, customer.judges, contested, dispute, proof, desk.now_ms(), addresses=node.addresses
+            desk.network, customer.judges, contested, dispute, proof, desk.key, desk.now_ms(), addresses=node.addresses
         )
     except (FallowError, trio.TooSlowError) as error:
         return 0, str(error.code) if isinstance(error, FallowError) else "timeout"

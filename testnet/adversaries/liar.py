@@ -1,6 +1,6 @@
-"""A worker that computes and then says something else: wholly, by a little, or half of it.
+"""A worker that computes and then says something else: wholly, by a little, or only the beginning of it.
 
-    python -m fallow.testnet.adversaries.liar wrong|drift|truncates --control-fd N --store DIR --bundle CID ...
+    python -m fallow.testnet.adversaries.liar wrong|drift|truncates|stops --control-fd N --store DIR --bundle CID ...
 
 Sealing, transcript, receipts and payment are as honest as anybody's: only those who compute the same thing can tell, and
 those are the checkers that a quorum or an audit draws.
@@ -8,7 +8,7 @@ those are the checkers that a quorum or an audit draws.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -17,6 +17,7 @@ import numpy as np
 from ...node.engine.entries import Run, Step, Steps, run_entry
 from ...node.engine.messages import EOS
 from ...protocol.bundle import GENERATE, SCORE, Manifest
+from ...protocol.limits import WINDOW_TOKENS
 from ...protocol.work import Parameters, Piece, Work
 from .seats import altering
 
@@ -44,24 +45,31 @@ def drifted(entry: str, piece: Piece) -> Piece:
     return _with_rows(piece, _rows(piece) + TILT * np.roll(_rows(piece), 1, axis=-1))
 
 
-def truncate(manifest: Manifest, entry: str, parameters: Parameters, work: Work) -> Steps:
-    """Half of the text, and then the model's end token with the value of the true one; vectors of which half are zero."""
-    if entry != GENERATE or not manifest.end_tokens:
-        yield from altering(_half)(manifest, entry, parameters, work)
-        return
-    honest, given = run_entry(manifest, entry, parameters, work), 0
-    asked = next(honest)
-    while not isinstance(asked, Step) or not asked.end:
-        if isinstance(asked, Step):
-            given += 1
-            if given > parameters.max_tokens // 2:
+def ending(after: Callable[[Parameters], int]) -> Run:
+    """A `Run` that gives so many tokens of a text, and then the model's end token with the value of the true one."""
+
+    def run(manifest: Manifest, entry: str, parameters: Parameters, work: Work) -> Steps:
+        honest, given = run_entry(manifest, entry, parameters, work), 0
+        asked = next(honest)
+        while not isinstance(asked, Step) or not asked.end:
+            if not isinstance(asked, Step):
+                asked = honest.send((yield asked))
+            elif entry == GENERATE and manifest.end_tokens and given == after(parameters):
                 yield Step(replace(asked.piece, tokens=(manifest.end_tokens[0],)), EOS)
                 return
-            yield asked
-            asked = next(honest)
-        else:
-            asked = honest.send((yield asked))
-    yield asked
+            else:
+                given += 1
+                yield asked
+                asked = next(honest)
+        yield asked
+
+    return run
+
+
+def truncate(manifest: Manifest, entry: str, parameters: Parameters, work: Work) -> Steps:
+    """Half of a text, and vectors and findings of which half are nothing."""
+    run = ending(lambda parameters: parameters.max_tokens // 2) if entry == GENERATE else altering(_half)
+    yield from run(manifest, entry, parameters, work)
 
 
 def _half(entry: str, piece: Piece) -> Piece:
@@ -86,6 +94,7 @@ MODES: Final[Mapping[str, Run]] = {
     "wrong": altering(altered),
     "drift": altering(drifted),
     "truncates": truncate,
+    "stops": ending(lambda parameters: WINDOW_TOKENS),
 }
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ nobody settles there.
 
 from __future__ import annotations
 
-from ...client.execution import Broken, Delivered, Receipted
+from ...client.events import Broken, Delivered, Receipted
 from ...protocol.errors import FallowError
 from ...protocol.identity import peer_id
 from .customer import Customer, Outcome, main

@@ -21,6 +21,7 @@ RUNS: Final[Mapping[str, Run]] = {
     "liar": liar.MODES["wrong"],
     "liar-drift": liar.MODES["drift"],
     "liar-truncates": liar.MODES["truncates"],
+    "liar-stops": liar.MODES["stops"],
     "free-rider": free_rider.MODES["guesses"],
     "colluder": colluder.MODES["pair"],
 }

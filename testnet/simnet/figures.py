@@ -9,6 +9,8 @@ from typing import Final
 from blake3 import blake3
 
 QUANTILES: Final = (50, 95, 99)
+LINES: Final = 512
+"""Of a trace, hashed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +117,34 @@ class Trace:
 
     def __init__(self) -> None:
         self._hash = blake3()
+        self._lines: list[str] = []
+        """Not hashed yet."""
         self.events = 0
 
     def add(self, what: str, *values: int) -> None:
         """So it happened. Times in whole microseconds or milliseconds; no floats, which print in many ways."""
-        self._hash.update(f"{what} {' '.join(map(str, values))}\n".encode())
+        self.add_line(f"{what} {' '.join(map(str, values))}\n")
+
+    def add_line(self, line: str) -> None:
+        """The same in words of one's own, up to the end of the line."""
+        self._lines.append(line)
         self.events += 1
+        if len(self._lines) >= LINES:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        self._hash.update("".join(self._lines).encode())
+        self._lines.clear()
 
     def add_bytes(self, what: str, values: bytes, events: int) -> None:
         """The same of many at once: `values` is their array, little-endian."""
+        self._take_in()
         self._hash.update(f"{what} {len(values)}\n".encode())
         self._hash.update(values)
         self.events += events
 
     def hexdigest(self) -> str:
+        self._take_in()
         return self._hash.hexdigest()
 
 

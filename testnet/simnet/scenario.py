@@ -107,6 +107,10 @@ class Faults:
     non_payers: float = _share()
     false_accusers: float = _share()
     """Say of good work, before judges, that it is wrong."""
+    misopeners: float = _share()
+    """Do not pay, and open before judges another prompt than they had ordered. Nobody asks them without `courts`."""
+    slanderers: float = _share()
+    """Pass on as evidence against nodes what proves nothing."""
     # Judges; there are as few as make a committee.
     corrupt_judges: float = _share()
     """Find whatever they look at to be wrong. With two of three, who is judged has nobody left."""
@@ -251,6 +255,11 @@ class Scenario:
     feeders: bool = False
     """Nodes are members of feeders, lend one another shares, and are told to shed (with every task only).
     `faults.partitions_per_day` cuts feeders in two as well."""
+    gossip: bool = False
+    """Faults that prove themselves are passed on from peer to peer, and who sends what proves nothing is let in no more (with
+    every task only)."""
+    courts: bool = False
+    """Owners take before judges what their nodes are not paid for, and payers answer (with every task only)."""
     population: tuple[Crowd, ...] = (Crowd(),)
     bundles: tuple[Bundle, ...] = (Bundle(),)
     faults: Faults = field(default_factory=Faults)

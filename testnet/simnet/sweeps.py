@@ -5,6 +5,7 @@ Each is a pure function of its scenario's text and its seed, so it does not matt
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -83,8 +84,8 @@ def on_ray(runs: Sequence[Run], address: str) -> Iterator[tuple[int, dict[str, V
 
     # Ray would else send usage statistics to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own = {"include_dashboard": False} if address == LOCAL else {}
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     try:
         remote: Any = ray.remote(num_cpus=1, max_retries=2)(_row)
         waiting = {remote.remote(run): run.number for run in runs}

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ...node.store import JOURNAL
+from ...node.journal_file import JOURNAL
 from ...node.transaction import read_only
 from ...protocol.checks import Verdict
-from ...protocol.envelope import claimed_signer_untrusted, verify_untrusted
+from ...protocol.envelope import verify_any_signer_untrusted
 from ...protocol.errors import RemoteProtocolError
 
 READ_BYTES_MAX: Final = 256 * 1024
@@ -106,8 +106,10 @@ class LogTail:
 def _in_words(name: str, event: dict[str, Any]) -> str | None:
     """The event for a person; None for what is too common to be news."""
     match name:
-        case "job_accepted" | "worker_gone":
+        case "job_accepted":
             return None
+        case "worker_gone":
+            return f"worker gone: {event.get('why')}" if event.get("code") else None
         case "job_ended" if event.get("state") == "settled":
             return None
         case "job_ended":
@@ -117,11 +119,19 @@ def _in_words(name: str, event: dict[str, Any]) -> str | None:
         case "yielded":
             return f"yielded in {event.get('took_ms')} ms: {event.get('reason')}"
         case "stream_broken":
-            why = event.get("why")
-            return f"broken off: {'; '.join(map(str, why)) if isinstance(why, list) else why}"
+            return f"broken off: {_plain(event.get('why'))}"
         case _:
-            rest = [f"{key} {value}" for key, value in event.items() if key not in ("event", "time_ms")]
-            return f"{name.replace('_', ' ')} {', '.join(rest)}".strip()
+            rest = {key: _plain(value) for key, value in event.items() if key not in ("event", "time_ms", "why")}
+            said = ", ".join(f"{key} {value}" for key, value in rest.items() if value)
+            why = _plain(event.get("why"))
+            return f"{name.replace('_', ' ')} {said}".strip() + (f": {why}" if why else "")
+
+
+def _plain(value: object) -> str:
+    """A field of an event in words; empty if it says nothing."""
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    return "" if value is None or value == "none" else str(value)
 
 
 class FaultTail:
@@ -184,7 +194,7 @@ class WalletTail:
         for number, envelope in _query(self.path, asked, self._last, VERDICTS_MAX):
             self._last = number
             try:
-                verdict = verify_untrusted(Verdict, envelope, signer=claimed_signer_untrusted(envelope)).record
+                verdict = verify_any_signer_untrusted(Verdict, envelope).record
             except RemoteProtocolError:
                 continue
             self.outcomes[verdict.outcome] += 1

@@ -13,6 +13,7 @@ import pytest
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.trust import TrustList
 
+from ..moments import pause
 from .conftest import COMMAND, Shell
 from .test_commands import failing
 
@@ -74,6 +75,7 @@ def test_ctrl_c_keeps_what_is_there_and_says_so(stranger: Shell, cid: str) -> No
         manifest = stranger.home / "store" / "partial" / cid / "manifest"
         while not manifest.exists():
             assert process.poll() is None
+            pause()
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         said = process.stderr.read()

@@ -88,6 +88,49 @@ def test_assurance_can_be_set_for_each_request(client: openai.OpenAI) -> None:
     assert (answer.fallow["outcome"], answer.fallow["checkers"]) == ("unchecked", [])
 
 
+def test_two_executors_race_if_the_header_says_so(client: openai.OpenAI) -> None:
+    plain = chat(client, extra_headers={"X-Fallow-Assurance": "none"})
+    raced = chat(client, extra_headers={"X-Fallow-Assurance": "none+hedge:2"})
+    assert raced.fallow["assurance"] == "none+hedge:2"
+    assert raced.choices[0].message.content == plain.choices[0].message.content
+
+
+def test_a_gateway_has_the_default_and_the_cap_that_it_was_started_with(mesh: Shell) -> None:
+    words = ("--assurance", "none+hedge:2", "--max-price", "400")
+    with (
+        mesh.running("gateway", "--listen", "127.0.0.1:0", "--json", *words) as (_, said),
+        openai.OpenAI(base_url=said["url"], api_key="none is needed", max_retries=0, timeout=60) as client,
+    ):
+        answer = chat(client)
+        assert (answer.fallow["assurance"], answer.fallow["checkers"]) == ("none+hedge:2", [])
+        vectors = client.embeddings.create(model="tiny-embed", input="a")
+        assert vectors.fallow["assurance"] == "none+hedge:2"  # type: ignore[attr-defined]
+        other = chat(client, extra_headers={"X-Fallow-Assurance": "adaptive"})
+        assert other.fallow["assurance"] == "adaptive:20000"
+        for cap in ("400", "999999999"):  # a header lowers it, and does not raise it
+            assert chat(client, extra_headers={"X-Fallow-Max-Price": cap}).choices
+        with pytest.raises(openai.APIStatusError) as dear:
+            chat(client, max_tokens=150, extra_headers={"X-Fallow-Max-Price": "999999999"})
+        assert (dear.value.status_code, dear.value.code) == (402, "price_too_high")
+
+
+@pytest.mark.parametrize("kind", ["text", "vectors"])
+def test_a_request_can_lower_what_an_order_may_cost(kind: str, client: openai.OpenAI) -> None:
+    def ask(cap: str) -> Any:
+        headers = {"X-Fallow-Max-Price": cap}
+        if kind == "text":
+            return chat(client, extra_headers=headers)
+        return client.embeddings.create(model="tiny-embed", input="a", extra_headers=headers)
+
+    with pytest.raises(openai.APIStatusError) as dear:
+        ask("1")
+    assert (dear.value.status_code, dear.value.code) == (402, "price_too_high")
+    for wrong in ("", "-1", "1.5", "ten", "1" * 17):
+        with pytest.raises(openai.BadRequestError, match="X-Fallow-Max-Price") as refused:
+            ask(wrong)
+        assert refused.value.code == "invalid_parameter"
+
+
 def test_a_stop_string_ends_the_text(client: openai.OpenAI) -> None:
     text = chat(client).choices[0].message.content
     stop = text[10:13]

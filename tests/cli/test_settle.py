@@ -12,12 +12,16 @@ import pytest
 from nacl.signing import SigningKey
 
 from fallow.cli import run
+from fallow.node.journal import Journal
+from fallow.node.paid import Payment
 from fallow.node.rails.bank import transfer_id
-from fallow.node.store import Journal, Payment
+from fallow.protocol.channel import Ground
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import sign
+from fallow.protocol.holding import Held
 from fallow.protocol.orders import JobOrder
 from fallow.protocol.payment import LEDGER, Channel, Voucher
+from fallow.protocol.prices import Price
 from fallow.protocol.receipts import FINAL, Receipt
 from fallow.protocol.work import Parameters
 
@@ -29,22 +33,33 @@ ZERO = bytes(32)
 Say = Callable[..., Any]
 
 
-def fill(state: Path, amounts: tuple[int, ...] = (100, 50), *, at_ms: int = NOW) -> None:
-    """A journal with a job of each amount, the last one not paid for."""
+def fill(
+    state: Path,
+    amounts: tuple[int, ...] = (100, 50),
+    *,
+    at_ms: int = NOW,
+    payer_key: SigningKey = PAYER,
+    held_ppm: int = 0,
+    release_ms: int = 0,
+    forfeited_ucr: int = 0,
+) -> None:
+    """A journal with a job of each amount, the last one not paid for. Of what is paid, so much is held; of that, forfeited."""
     state.mkdir(exist_ok=True)
     (state / "node.key").touch(mode=0o600)
     (state / "node.key").write_bytes(bytes(NODE))
-    payer = bytes(PAYER.verify_key)
-    channel = sign(Channel(payer, bytes(NODE.verify_key), ZERO, LEDGER, 10**6, bytes(16), NOW, NOW + 10**9, 0), PAYER)
+    payer = bytes(payer_key.verify_key)
+    lasts_ms = max(NOW + 10**9, release_ms)
+    channel = sign(Channel(payer, bytes(NODE.verify_key), ZERO, LEDGER, 10**6, bytes(16), NOW, lasts_ms, 0), payer_key)
     due = 0
     with closing(Journal(state)) as journal:
         for number, ucr in enumerate(amounts):
             order = sign(
                 JobOrder(
-                    ZERO, "generate", Parameters(max_tokens=8), 1, 5, 8, ZERO, bytes(NODE.verify_key), ZERO, ZERO,
-                    channel.id, 500, at_ms, bytes([number] * 16), 1000, 1000, ZERO, 0, 0, (), None, None,
+                    ZERO, "generate", Parameters(max_tokens=8), 1, 5, 8, ZERO, bytes(NODE.verify_key), ZERO,
+                    Price(ZERO, "generate", 0, 1, 4, 0), channel.id, 500, at_ms, bytes([number] * 16),
+                    1000, 1000, ZERO, 0, 0, (), None, None,
                 ),
-                PAYER,
+                payer_key,
             )  # fmt: skip
             journal.add_order(channel, order, at_ms)
             values = (-1,) * 8
@@ -52,7 +67,12 @@ def fill(state: Path, amounts: tuple[int, ...] = (100, 50), *, at_ms: int = NOW)
             journal.add_receipt(receipt, channel.id, Claim(ucr), at_ms + number)
             if number < len(amounts) - 1:
                 due += ucr
-                journal.add_voucher(sign(Voucher(channel.id, receipt.id, due, 0, 0, 0), PAYER), at_ms + number)
+                held = due * held_ppm // 1_000_000
+                parts = (Held(held, release_ms),) if held else ()
+                voucher = Voucher(channel.id, receipt.id, due - held, parts, 0)
+                journal.add_voucher(sign(voucher, payer_key), at_ms + number)
+        if forfeited_ucr:
+            journal.add_ground(channel.id, Ground("verdict", ZERO), forfeited_ucr, at_ms + len(amounts))
 
 
 @pytest.fixture

@@ -18,11 +18,15 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl.signing import SigningKey
 
 from fallow.cli import ledger_text, run
 from fallow.node.books import Statement, period_of, statement
-from fallow.node.store import Journal, Payment, earnings
+from fallow.node.earnings import earnings
+from fallow.node.journal import Journal
+from fallow.node.paid import Payment
 from fallow.protocol.errors import ConfigError
+from fallow.protocol.limits import SKEW_MS
 
 from .test_settle import PAYER, Say, fill, say
 
@@ -31,12 +35,36 @@ __all__ = ["say"]
 NOVEMBER, DECEMBER = period_of("2026-11"), period_of("2026-12")
 PAYER_KEY = bytes(PAYER.verify_key)
 JUDGE_KEY = bytes([9]) * 32
+SECOND = SigningKey(bytes([2] * 32))
 
 
 def pay(state: Path, ucr: int, fee_ucr: int = 0, *, at_ms: int = NOVEMBER.begins_ms, reference: str = "x") -> None:
     with closing(Journal(state)) as journal:
         number = len(reference).to_bytes(32, "big")
         journal.add_payment(Payment(number, PAYER_KEY, "bank", ucr, fee_ucr, reference, at_ms))
+
+
+RELEASE_MS = DECEMBER.begins_ms + 5 * 86_400_000
+
+
+def hold(state: Path) -> None:
+    """Two payers' jobs of November, half of whose pay is held until December, and some of one's forfeited; each has another job
+    that is not paid for."""
+    fill(state, (1_000, 600, 7), held_ppm=500_000, release_ms=RELEASE_MS, forfeited_ucr=80)
+    fill(state, (400, 3), payer_key=SECOND, held_ppm=500_000, release_ms=RELEASE_MS)
+
+
+def test_what_was_held_at_the_months_end_is_called_released_once_it_is(tmp_path: Path, say: Say) -> None:
+    hold(tmp_path)
+    held = statement(tmp_path, NOVEMBER, now_ms=NOVEMBER.ends_ms).totals
+    assert (held.owed_ucr, held.unpaid_ucr) == (2_010, 10)
+    assert (held.due_ucr, held.held_ucr, held.released_ucr, held.forfeited_ucr) == (1_000, 920, 0, 80)
+    later = statement(tmp_path, NOVEMBER, now_ms=RELEASE_MS + SKEW_MS).totals
+    assert (later.due_ucr, later.held_ucr, later.released_ucr, later.forfeited_ucr) == (1_920, 0, 920, 80)
+    assert later.net_ucr == 1_920
+    said = say("statement", "--month", "2026-11", "--state", tmp_path)["totals"]
+    assert said["forfeited_ucr"] == 80
+    assert said["due_ucr"] + said["held_ucr"] == 1_920
 
 
 def judge(state: Path, party: bytes, ucr: int, *, at_ms: int = NOVEMBER.begins_ms, number: int = 0) -> None:
@@ -136,6 +164,17 @@ def test_a_year_in_the_columns_of_a_form(tmp_path: Path) -> None:
     assert path.read_text().splitlines() == ["Payer,Box 1,Form", f"{PAYER_KEY.hex()},0.000075,NEC"]
 
 
+def test_a_form_that_is_full_is_followed_by_another(tmp_path: Path) -> None:
+    hold(tmp_path)
+    (tmp_path / "form.toml").write_text(FORM)
+    words = ["--year", "2026", "--state", str(tmp_path), "--columns", str(tmp_path / "form.toml")]
+    assert run(["statement", *words, "--out", str(tmp_path / "forms")]) == 0
+    rows = [path.read_text().splitlines() for path in sorted((tmp_path / "forms").iterdir())]
+    due = {key.hex(): totals.due_ucr for key, totals in statement(tmp_path, period_of("2026")).payers().items()}
+    assert [head for head, _ in rows] == ["Payer,Box 1,Form"] * 2
+    assert [row for _, row in rows] == [f"{key},{ucr / 2_000_000:.6f},NEC" for key, ucr in due.items()]
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -191,11 +230,11 @@ def test_sums_reconcile_to_the_micro_credit(
 
 def expected(year: Statement) -> dict[str, int]:
     totals, due, held = year.totals, Counter[str](), Counter[str]()
-    payer = f"P{PAYER_KEY.hex()[:16]}"
-    due[f"Assets:Due:{payer}"] = totals.due_ucr - totals.settled_ucr
+    for key, each in year.payers().items():
+        due[f"Assets:Due:P{key.hex()[:16]}"] = each.due_ucr - each.settled_ucr
+        held[f"Assets:Held:P{key.hex()[:16]}"] = each.held_ucr
     for fee in year.fees:
         due[f"Assets:Due:P{fee.party.hex()[:16]}" if fee.ucr > 0 else "Assets:Rails:Ledger"] += fee.ucr
-    held[f"Assets:Held:{payer}"] = totals.held_ucr
     return {
         account: ucr
         for account, ucr in {
@@ -238,9 +277,13 @@ def tool(name: str) -> str:
 def test_hledger_accepts_it_and_comes_to_the_same(tmp_path: Path) -> None:
     hledger = tool("hledger")
     state, journal = tmp_path / "state", tmp_path / "november.journal"
-    fill(state, (1_234_567, 50, 7))
+    fill(state, (1_234_567, 50, 7), held_ppm=250_000, release_ms=RELEASE_MS, forfeited_ucr=1_234)
+    fill(state, (400, 3), payer_key=SECOND)
     pay(state, 1_000_000, 12)
-    found = statement(state, NOVEMBER, 99)
+    judge(state, PAYER_KEY, 9)
+    judge(state, JUDGE_KEY, -3, number=1)
+    found = statement(state, NOVEMBER, 99, now_ms=NOVEMBER.ends_ms)
+    assert min(found.totals.held_ucr, found.totals.forfeited_ucr, found.totals.fee_ucr) > 0
     journal.write_text(ledger_text.hledger(found))
     subprocess.run([hledger, "-f", journal, "check", "--strict", "ordereddates"], check=True, timeout=60)
     shown = subprocess.run(

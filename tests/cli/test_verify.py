@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 
 from fallow.protocol.checks import Attestation, Finding, Verdict
 from fallow.protocol.codec import encode
-from fallow.protocol.disputes import Decision, Dispute, Plea
+from fallow.protocol.disputes import Decision, Dispute, Hearing, Plea
 from fallow.protocol.envelope import Record, Signed, sign
 from fallow.protocol.errors import Code, RemoteProtocolError
 from fallow.protocol.evidence import Evidence
@@ -22,6 +22,7 @@ from fallow.protocol.identity import Issuer, Mandate, WorkerKey, peer_id
 from fallow.protocol.limits import MANIFEST_BYTES_MAX
 from fallow.protocol.orders import Accept, JobOrder
 from fallow.protocol.payment import Channel, Voucher
+from fallow.protocol.prices import Price
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile
 from fallow.protocol.receipts import Receipt
 from fallow.protocol.records import RECORDS, contradiction, identify_untrusted
@@ -39,7 +40,8 @@ def key(signing: SigningKey) -> bytes:
 ORDER = sign(
     JobOrder(
         bundle=HASH, entry="generate", parameters=Parameters(max_tokens=48), calls=1, input_tokens=12,
-        planned_tokens=48, input_digest=HASH, executor=key(NODE), worker_key=HASH, price_list=HASH, channel=HASH,
+        planned_tokens=48, input_digest=HASH, executor=key(NODE), worker_key=HASH,
+        price=Price(HASH, "generate", 0, 1, 4, 0), channel=HASH,
         amount_ucr_max=1000, created_ms=1_800_000_000_000, nonce=bytes(16), first_chunk_ms_max=2000, gap_ms_max=2000,
         check_commitment=HASH, held_ppm=0, hold_ms=0, candidates=(), continues=None, checks=None,
     ),
@@ -63,7 +65,7 @@ SAMPLES: tuple[tuple[Record, SigningKey], ...] = (
     (ORDER.record, CLIENT),
     (Accept(ORDER.id, HASH, 7, "cpu"), NODE),
     (receipt().record, NODE),
-    (Voucher(CHANNEL.id, HASH, 24, 0, 0, 0), CLIENT),
+    (Voucher(CHANNEL.id, HASH, 24, (), 0), CLIENT),
     (Attestation(HASH, HASH, "teacher-forced", (-5,), (0,), (0,), "cpu"), NODE),
     (
         Verdict(
@@ -84,6 +86,7 @@ SAMPLES: tuple[tuple[Record, SigningKey], ...] = (
     (Evidence("equivocation", key(NODE), (receipt().envelope, OTHER_RECEIPT.envelope), ""), CLIENT),
     (Dispute("wrong", key(NODE), HASH, HASH, 90, 60_000, 1_800_000_000_000, HASH), CLIENT),
     (Plea(HASH, "owns", HASH, HASH, "none"), NODE),
+    (Hearing(HASH, ()), CLIENT),
     (Decision(HASH, "upheld", key(NODE), 0, 77, 90, "its figures differ"), OWNER),
     (Witness(key(NODE), key(OWNER), b"mandate", 0, 1000, 24, 20_000, 90_000, 5_000, 0), NODE),
 )

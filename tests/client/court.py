@@ -17,16 +17,20 @@ import trio
 from nacl.signing import SigningKey
 
 from fallow.client import Answer, Mesh
-from fallow.client.contesting import Contested, answer, bring, claim, to_answer
-from fallow.client.execution import Desk
+from fallow.client.contesting import Contested, answer, bring, claim, exchange, to_answer
+from fallow.client.desk import Desk
 from fallow.client.telling import Told, tell_again
+from fallow.node.debts import debts
+from fallow.node.earnings import earnings
+from fallow.node.journal import Journal
 from fallow.node.keys import load_or_create
 from fallow.node.log import wall_ms
-from fallow.node.store import Journal, Payment, debts, earnings
+from fallow.node.paid import Payment
 from fallow.protocol.disputes import BY_PAYER, Decided, Decision, Dispute, Kind
 from fallow.protocol.envelope import Signed
 from fallow.protocol.errors import Code, Refused
 from fallow.protocol.identity import peer_key_untrusted
+from fallow.protocol.messages.assurance import DisputeRequest, PleaReply
 from fallow.testnet.record import LocalNode
 
 from .test_policies import nodes
@@ -118,17 +122,19 @@ class Court:
 
         async def again() -> Decided:
             desk = self.desk
-            return await bring(desk.network, self.judges, at, dispute, proof, desk.now_ms(), addresses=addresses)
+            return await bring(desk.network, self.judges, at, dispute, proof, key, desk.now_ms(), addresses=addresses)
 
         return dispute, again
 
-    async def plead(self, at: Contested, dispute: Signed[Dispute], proof: bytes) -> Decided:
-        """The payer finds the dispute at a judge, and answers."""
-        desk = self.desk
-        found = await to_answer(desk.network, next(iter(self.judges.values())), bytes(self.payer.verify_key))
-        assert [one.id for one in found] == [dispute.id]
-        plea = answer(dispute.id, proof, self.payer)
-        return await bring(desk.network, self.judges, at, dispute, proof, desk.now_ms(), plea=plea)
+    async def plead(self, dispute: Signed[Dispute], *proofs: bytes) -> None:
+        """The payer finds the dispute at the judges, and answers: each of them otherwise, if there are several proofs."""
+        for number, address in enumerate(self.judges.values()):
+            found = await to_answer(self.desk.network, address, bytes(self.payer.verify_key))
+            assert [one.id for one in found] == [dispute.id]
+            proof = proofs[number % len(proofs)]
+            plea = answer(dispute.id, proof, self.payer)
+            request = DisputeRequest(dispute.envelope, plea.envelope, proof, (), None)
+            assert await exchange(self.desk.network, address, request) == PleaReply(plea.envelope)
 
     async def say(self, kind: str, contested: Contested, *more: str, fee: int = FEE) -> dict[str, Any]:
         """What `fallow dispute` prints, or its error."""
@@ -168,7 +174,7 @@ async def court(tmp_path: Path, home: Path, *more: dict[str, Any]) -> AsyncItera
                 stream.write(f'\n[[owner]]\nname = "judge {number}"\nkey = "{owner}"\nverifier = "{address}"\n')
         agreed = {"arbiters": [owner for owner, _, _ in judges]}
         settings = [{**agreed, **each} for each in more]
-        async with nodes(tmp_path / "net", home, *settings, within_s=600) as (running, mesh):
+        async with nodes(tmp_path / "net", home, *settings, within_s=580) as (running, mesh):
             addresses = {bytes.fromhex(owner): address for owner, address, _ in judges}
             yield Court(mesh, running, addresses, [state for *_, state in judges], home)
 

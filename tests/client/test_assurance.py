@@ -19,6 +19,8 @@ from fallow.protocol.errors import Code, Refused
         ("quorum:2/3+hedge:3", "quorum:2/3", 3),
         ("audit:50000", "audit:50000", 1),
         ("committee:2/3", "committee:2/3", 1),
+        ("audit:50000+hedge:2", "audit:50000", 2),
+        ("committee:2/3+hedge:4", "committee:2/3", 4),
         ("none+hedge:2", "none", 2),
         ("none", "none", 1),
     ],

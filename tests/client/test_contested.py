@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -19,15 +21,22 @@ from fallow.client.answering import answer_at
 from fallow.client.contesting import shown, tell
 from fallow.client.disputing import read_reply
 from fallow.node.books import period_of, statement
+from fallow.node.debts import debts
+from fallow.node.earnings import earnings
+from fallow.node.journal_file import JOURNAL
 from fallow.node.keys import load_or_create
+from fallow.node.paid import fees, payments
 from fallow.node.rails.ledger import Ledger
-from fallow.node.store import JOURNAL, debts, earnings, fees, payments
-from fallow.protocol.disputes import DISMISSED, UPHELD, Kind, share_ucr
+from fallow.protocol.disputes import DISMISSED, UPHELD, Kind, dues_of, share_ucr
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, Refused
 from fallow.protocol.identity import peer_key_untrusted
-from fallow.protocol.messages import VERDICT_PROTOCOL, VerdictRequest, encode_message
+from fallow.protocol.messages.assurance import VerdictRequest
+from fallow.protocol.messages.codec import encode_message
 from fallow.protocol.opening import Opening
+from fallow.protocol.streams import VERDICT_PROTOCOL
+from fallow.testnet.adversaries.false_accuser import FEE_UCR
+from fallow.verifier.disputes import TWO_ANSWERS
 
 from .court import FEE, SILENT_MS, Court, court, earned, eventually, said, waiting
 from .test_policies import EVEN, MOODY, NEVER, ODD, ask
@@ -46,6 +55,7 @@ async def test_disputes_of_a_client_and_its_nodes(tmp_path: Path, new_home: Call
         await what_the_payee_says_of_the_payer(at)
         await a_payer_that_has_lost_owes_the_fee(at)
         await a_verdict_forfeits_what_is_held(at)
+        await who_does_nothing_but_accuse_pays_for_it(at, new_home())
 
 
 async def a_liar_loses_what_is_held_and_owes_the_fee(at: Court, tmp_path: Path) -> None:
@@ -82,7 +92,7 @@ async def a_liar_loses_what_is_held_and_owes_the_fee(at: Court, tmp_path: Path) 
     assert (totals.fee_ucr, totals.settled_ucr, totals.forfeited_ucr) == (FEE, FEE, held)
     assert [row.open_ucr for row in debts(state)] == [earned(liar) - held - FEE]
     with closing(Ledger(at.home / "rails" / "ledger.sqlite", at.payer)) as books:
-        assert books.owed_ucr(payee) == (0, -FEE)
+        assert books.owed_ucr(payee) == (0, earned(liar) - held - FEE)  # what its vouchers have made due, less the fee
     # Who has asked the judges owes each of them its part, though it was right; and is not heard again before it has paid.
     await owes_the_judges(at, found["judges"])
     _, again = await at.claim(Kind.DISOWNED, contested, shown([*lie.proof.records, channel.channel]), liar)
@@ -170,7 +180,7 @@ async def what_the_payee_says_of_the_payer(at: Court) -> None:
     contested, own, openings = await ordered()
     dispute, again = await at.claim(Kind.MISMATCHED, contested, shown(own), node)
     await waiting(again)
-    assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
+    assert [await answer_at(desk, *judge) for judge in at.judges.items()] == [1, 1, 1]
     decision = said(await again())
     assert (decision.outcome, decision.loser) == (DISMISSED, contested.order.record.executor)
 
@@ -180,7 +190,7 @@ async def what_the_payee_says_of_the_payer(at: Court) -> None:
     others = [one for one in own if one.record.RECORD != "receipt" or one.record.order != contested.order.id]
     _, again = await at.claim(Kind.UNPAID, replace(contested, receipt=never), shown([*others, never]), node, FEE)
     await waiting(again)
-    assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
+    assert [await answer_at(desk, *judge) for judge in at.judges.items()] == [1, 1, 1]
     decision = said(await again())
     assert (decision.outcome, decision.due_ucr, decision.withheld_ucr, decision.fee_ucr) == (DISMISSED, 0, 0, 0)
 
@@ -190,9 +200,24 @@ async def what_the_payee_says_of_the_payer(at: Court) -> None:
     for kind, shows in ((Kind.MISMATCHED, false), (Kind.UNPAID, openings), (Kind.UNOPENED, ())):
         dispute, again = await at.claim(kind, contested, shown(own), node)
         await waiting(again)
-        decision = said(await at.plead(contested, dispute, shown(own, shows)))
+        await at.plead(dispute, shown(own, shows))
+        decision = said(await again())
         assert (kind, decision.outcome, decision.loser) == (kind, UPHELD, payer)
         assert decision.due_ucr == contested.receipt.record.amount_ucr
+
+    # Who opens it to one judge, half of it to the next and nothing to the third has not kept them from deciding.
+    contested, own, openings = await ordered()
+    dispute, again = await at.claim(Kind.UNPAID, contested, shown(own), node, FEE)
+    await waiting(again)
+    half = tuple(replace(opening, pieces=opening.pieces[:-1]) for opening in openings)
+    await at.plead(dispute, shown(own, openings), shown(own, half), shown(own))
+    decided = await again()
+    decision = said(decided)
+    assert (decision.outcome, decision.loser, decision.fee_ucr) == (UPHELD, payer, FEE)
+    assert (decision.reason, len(decided.decisions)) == (TWO_ANSWERS, 3)
+    assert sorted(at.owed()) == [share_ucr(FEE)] * 3
+    assert dues_of(decided, contested.order.record.executor, 0, desk.now_ms())[payer] == FEE
+    at.paid()
 
 
 async def a_payer_that_has_lost_owes_the_fee(at: Court) -> None:
@@ -204,7 +229,7 @@ async def a_payer_that_has_lost_owes_the_fee(at: Court) -> None:
     # From its wallet the payer opens what the order was committed to.
     words = ("unopened", contested, "--state", node.state, "--at", node.addresses[0])
     assert "left to answer" in (await at.say(*words, fee=0))["error"]["code"]
-    assert [await answer_at(desk, address) for address in at.judges.values()] == [1, 1, 1]
+    assert [await answer_at(desk, *judge) for judge in at.judges.items()] == [1, 1, 1]
     found = await at.say(*words, fee=0)
     assert (found["outcome"], found["loser"]) == (DISMISSED, contested.order.record.executor.hex())
 
@@ -251,6 +276,25 @@ async def a_verdict_forfeits_what_is_held(at: Court) -> None:
         await _refused(mesh, address, VerdictRequest(verdict.id, honest.proof.file(openings=True))) is Code.BAD_RECORD
     )
     await _refused(mesh, address, VerdictRequest(verdict.id, honest.proof.file()))
+
+
+async def who_does_nothing_but_accuse_pays_for_it(at: Court, home: Path) -> None:
+    """The adversary's own process and key: good work is bought, accused, and accused again."""
+    honest, before = at.nodes[0], at.owed()
+    (home / "trust.toml").write_text((at.home / "trust.toml").read_text())
+    words = [sys.executable, "-P", "-m", "fallow.testnet.adversaries.false_accuser", "--home", str(home)]
+    words += ["--bootstrap", ",".join(honest.addresses), "--bundle", "tiny-chat", "--node", honest.peer_id]
+    done = await trio.run_process(words, capture_stdout=True)
+    first, again = map(json.loads, done.stdout.decode().splitlines())
+    assert (first["trick"], first["stopped_by"], first["node"]) == ("accuses", DISMISSED, honest.peer_id)
+    assert (again["trick"], again["stopped_by"]) == ("accuses-again", Code.UNPAID)
+    assert first["paid_ucr"] == first["owed_ucr"] > 0, "it has nothing back of what it has paid"
+    accuser = bytes(load_or_create(home / "keys" / "client").verify_key)
+    for state, ucr in zip(at.states, before, strict=True):
+        owes = {row.payer: row.open_ucr for row in debts(state)}
+        assert owes[accuser] == share_ucr(FEE_UCR) and sum(owes.values()) == ucr + share_ucr(FEE_UCR)
+    paid = next(row for row in debts(Path(honest.state)) if row.payer == accuser)
+    assert (paid.owed_ucr, paid.promised_ucr) == (first["owed_ucr"], first["owed_ucr"]), "and its victim loses nothing"
 
 
 async def _refused(mesh: Any, address: str, request: VerdictRequest) -> Code:

@@ -52,7 +52,7 @@ def test_an_order_is_brought_once_for_each_kind(docket: Docket) -> None:
     assert docket.open(first, b"else", NOW, stranger=True) == entry
     assert refused(docket, disputed(1, fee=3)) is Code.REPLAYED
     docket.open(disputed(1, Kind.DISOWNED), b"shown", NOW, stranger=True)
-    docket.decide(sign(Decision(first.id, UPHELD, first.record.accused, 0, 5, 0, "off"), key(9)))
+    docket.decide(sign(Decision(first.id, UPHELD, first.record.accused, 0, 5, 0, "off"), key(9)), None)
     assert refused(docket, disputed(1, fee=3)) is Code.REPLAYED
 
 
@@ -78,7 +78,7 @@ def test_what_nobody_fetches_makes_place_and_what_is_too_old_goes(docket: Docket
     left, decided = disputed(1), disputed(2)
     for one in (left, decided):
         docket.open(one, b"shown", NOW, stranger=True)
-    docket.decide(sign(Decision(decided.id, UPHELD, decided.record.accused, 0, 5, 0, "off"), key(9)))
+    docket.decide(sign(Decision(decided.id, UPHELD, decided.record.accused, 0, 5, 0, "off"), key(9)), None)
     later = NOW + ANSWER_MS + FETCHED_MS + 1
     docket.open(disputed(3), b"shown", later, stranger=True)
     assert docket.entry(left.id) is None

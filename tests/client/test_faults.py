@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 import trio
 
 from fallow.client import Answer, Mesh, connect
-from fallow.node.store import earnings
+from fallow.client.wallet import Wallet
+from fallow.node.earnings import earnings
+from fallow.node.keys import load_or_create
+from fallow.protocol.checks import Standing
 from fallow.protocol.errors import Code, FallowError
 from fallow.testnet.local import Testnet
 from fallow.testnet.record import LocalNode
@@ -56,7 +59,7 @@ async def test_a_text_survives_whatever_happens_to_its_node(tmp_path: Path, home
         assert lied.text == whole.text
         assert lied.verdict is not None
         assert lied.verdict.outcome == "accepted"
-        (fault,) = (found for found in lied.verdict.findings if not found.agrees)
+        (fault,) = (found for found in lied.verdict.findings if found.standing == Standing.REFUTED)
         assert (fault.role, fault.owner.hex(), fault.due_ucr) == ("executor", liar.owner, 0)
         assert fault.evidence
         assert "micro-nats" in fault.reason
@@ -84,9 +87,10 @@ async def test_a_text_survives_whatever_happens_to_its_node(tmp_path: Path, home
         assert all(receipt.paid_ucr == receipt.amount_ucr for receipt in driven.receipts)
 
         testnet.thaw(fourth)
-        owed = mesh.owed_by_owner()
 
     # Nodes that live have what was signed for them, although one was frozen when it was: leaving, the client tried again.
+    with closing(Wallet(home / "wallet.db", load_or_create(home / "keys" / "client"))) as wallet:
+        owed = {owner.hex(): ucr for owner, ucr in wallet.owed_by_owner().items()}
     assert liar.owner not in owed
     for node in (second, fourth, fifth):
         assert sum(row.paid_ucr for row in earnings(node.folder)) == owed[node.owner]
@@ -100,7 +104,7 @@ async def test_functions_stops_and_refusals(tmp_path: Path, home: Path) -> None:
         right = await mesh.embed(EMBED, ["parked", "driving"], executors=[node.peer_id for node in honest[1:4]])
         assert vectors.verdict is not None
         assert vectors.verdict.outcome == "accepted"
-        assert [found.node for found in vectors.verdict.findings if not found.agrees] == [
+        assert [found.node for found in vectors.verdict.findings if found.standing == Standing.REFUTED] == [
             receipt.signed.signer for receipt in vectors.receipts if receipt.executor == liar.peer_id
         ]
         assert all(receipt.paid_ucr == 0 for receipt in vectors.receipts if receipt.executor == liar.peer_id)

@@ -76,6 +76,22 @@ def test_audits_go_backwards_over_what_was_kept_and_no_further_than_a_week() -> 
     assert [receipt for receipt, _ in history.kept(OWNER, 2_000)] == [b"new"]
 
 
+def test_what_one_checker_alone_confirmed_rests_on_its_owner() -> None:
+    history = History()
+    history.keep(KEPT, b"unchecked")
+    history.keep(KEPT, b"vouched", OTHER)
+    assert [receipt for receipt, _ in history.kept(OWNER, 2_000)] == [b"unchecked"]
+    assert history.kept(OTHER, 2_000) == [(b"vouched", KEPT)]
+    history.failed(OTHER, NODE, "confirmed what is wrong", 2_000)
+    assert history.owners_at_fault(2_000) == [OTHER]
+    history.failed(OWNER, NODE, "lied", 2_000)
+    assert set(history.owners_at_fault(2_000)) == {OWNER, OTHER}
+    history.looked_at(b"vouched")
+    assert history.owners_at_fault(2_000) == [OWNER]
+    history.keep(KEPT, b"vouched")
+    assert len(history.kept(OWNER, 2_000)) == 2, "nothing is left of who confirmed it before"
+
+
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_MAX", 3)
     monkeypatch.setattr(module, "KEPT_BYTES_MAX", 1_000)
@@ -85,6 +101,24 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(history.kept(OWNER, 10)) == 3
     history.keep(replace(KEPT, at_ms=9, work=bytes(990)), b"large")
     assert [receipt for receipt, _ in history.kept(OWNER, 10)] == [b"large"]
+
+
+def test_what_nobody_has_checked_is_kept_before_what_one_checker_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_MAX", 3)
+    history = History()
+    history.keep(KEPT, b"unchecked")
+    for number in range(5):
+        history.keep(replace(KEPT, at_ms=2_000 + number), bytes([number]), OTHER)
+    assert [receipt for receipt, _ in history.kept(OWNER, 3_000)] == [b"unchecked"]
+    assert [receipt for receipt, _ in history.kept(OTHER, 3_000)] == [b"\4", b"\3"]
+
+
+def test_what_the_next_checker_alone_confirms_rests_on_that_one() -> None:
+    history = History()
+    history.keep(KEPT, b"receipt", OTHER)
+    history.keep(KEPT, b"receipt", BUNDLE)
+    assert history.kept(OTHER, 2_000) == []
+    assert history.kept(BUNDLE, 2_000) == [(b"receipt", KEPT)]
 
 
 _KILLED = """

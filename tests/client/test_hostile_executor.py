@@ -13,8 +13,11 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from nacl.signing import SigningKey
 
+from fallow.client.desk import Desk
 from fallow.client.discovery import Node
-from fallow.client.execution import Attested, Broken, Delivered, Desk, Receipted, Request, execute
+from fallow.client.events import Attested, Broken, Delivered, Receipted
+from fallow.client.execution import execute
+from fallow.client.ordering import Request
 from fallow.client.settling import Settler
 from fallow.client.wallet import Wallet
 from fallow.node.engine.sealing import PieceSealer, open_input
@@ -26,27 +29,26 @@ from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.checks import TEACHER_FORCED, Attestation
 from fallow.protocol.envelope import Signed, sign, verify_untrusted
 from fallow.protocol.errors import Code
+from fallow.protocol.evidence import Fault, Proven, prove
 from fallow.protocol.identity import Mandate, WorkerKey
 from fallow.protocol.limits import HEARTBEAT_MS, WINDOW_TOKENS
-from fallow.protocol.messages import (
-    JOB_PROTOCOL,
+from fallow.protocol.messages.codec import Message, decode_message_untrusted, encode_message
+from fallow.protocol.messages.jobs import (
     AcceptMessage,
     AttestationMessage,
     ChunkMessage,
     FailedMessage,
     HeartbeatMessage,
-    Message,
     OrderMessage,
     ReceiptMessage,
-    RefuseMessage,
     VoucherMessage,
-    decode_message_untrusted,
-    encode_message,
 )
+from fallow.protocol.messages.refusals import RefuseMessage
 from fallow.protocol.orders import Accept, JobOrder
 from fallow.protocol.prices import Price
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
 from fallow.protocol.receipts import FINAL, OPEN, Delivery
+from fallow.protocol.streams import JOB_PROTOCOL
 from fallow.protocol.work import Parameters, Piece, Work, decode_input_untrusted, transcript_next, transcript_start
 
 BUNDLE, H = b"\x09" * 32, b"\x07" * 32
@@ -382,3 +384,78 @@ async def breaks(tmp_path: Path, entry: str, crime: Crime, code: Code) -> None:
         assert not finals
         assert desk.wallet.owed_by_owner() == {}
         assert all(isinstance(event, Delivered | Attested | Receipted | Broken) for event in events)
+
+
+async def two_receipts(executor: Executor) -> None:
+    await executor.accept()
+    await executor.text(WINDOW_TOKENS)
+    due = executor.delivery.next_receipt(OPEN)
+    for more_ucr in (0, 1_000):
+        await executor.say(
+            ReceiptMessage(sign(replace(due, amount_ucr=due.amount_ucr + more_ucr), executor.key).envelope)
+        )
+
+
+async def two_receipts_at_the_end(executor: Executor) -> None:
+    await executor.accept()
+    await executor.text(3)
+    due = executor.delivery.next_receipt("yielded")
+    for tokens in (3, 2):
+        short = replace(due, tokens=tokens, values_micro=due.values_micro[:tokens])
+        await executor.say(ReceiptMessage(sign(short, executor.key).envelope))
+
+
+async def two_acceptances(executor: Executor) -> None:
+    await executor.accept()
+    await executor.accept(numerics_class="another")
+
+
+async def two_findings(executor: Executor) -> None:
+    await executor.accept()
+    await executor.deliver(CHECKED, 0)
+    await executor.attest()
+    await executor.attest(values_micro=(-2,) * PLANNED)
+
+
+@pytest.mark.parametrize(
+    ("entry", "crime"),
+    [
+        ("generate", two_receipts),
+        ("generate", two_receipts_at_the_end),
+        ("generate", two_acceptances),
+        ("score", two_findings),
+    ],
+)
+async def test_two_of_what_may_be_signed_once_are_shown_to_everybody(tmp_path: Path, entry: str, crime: Crime) -> None:
+    """Also if the second comes when all is paid: the stream is read to its end."""
+    accused: list[tuple[Signed[Any], ...]] = []
+    async with ordered(tmp_path, crime) as (desk, node):
+        desk = replace(desk, accuse=lambda records: accused.append(tuple(records)))
+        async with execute(desk, node, request(entry)) as execution:
+            async for event in execution.events:
+                if isinstance(event, Receipted):
+                    await execution.pay(event)
+                if isinstance(event, Broken) or execution.job.ended:
+                    break
+    assert [prove(records) for records in accused] == [Proven(Fault.EQUIVOCATION, node.key)]
+
+
+async def the_same_twice(executor: Executor) -> None:
+    await executor.accept()
+    await executor.text(WINDOW_TOKENS)
+    receipt = sign(executor.delivery.next_receipt(OPEN), executor.key)
+    for _ in range(2):
+        await executor.say(ReceiptMessage(receipt.envelope))
+
+
+@pytest.mark.parametrize("crime", [more_money, strangers_receipt, beyond_credit, another_order, the_same_twice])
+async def test_what_is_wrong_and_contradicts_nothing_accuses_nobody(tmp_path: Path, crime: Crime) -> None:
+    accused: list[Any] = []
+    async with (
+        ordered(tmp_path, crime) as (desk, node),
+        execute(replace(desk, accuse=accused.append), node, request("generate")) as execution,
+    ):
+        async for event in execution.events:
+            if isinstance(event, Broken):
+                break
+    assert accused == []

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fallow.client.inquiry import LATE_S, SOUGHT_AT_ONCE, WAVE, Inquiry
+from fallow.client.inquiry import LATE_S, NEAR_MAX, SOUGHT_AT_ONCE, WAVE, Inquiry
 from fallow.node.network.seam import Provider
 
 ANSWER_S, ASK_S = 0.05, 2.0
@@ -27,7 +27,8 @@ class Nodes:
         self.found: list[bytes] = []
         self.seeking = self.seeking_most = 0
         self.news = trio.Event()
-        self.inquiry = Inquiry(nursery, self.ask, self.seek, self.told, Random(1))
+        self.connected: set[bytes] = set()
+        self.inquiry = Inquiry(nursery, self.ask, self.seek, self.told, Random(1), lambda: self.connected)
 
     async def ask(self, provider: Provider) -> bool:
         self.asked.append(provider.peer)
@@ -121,3 +122,15 @@ async def test_who_has_answered_is_not_asked_for_being_named_again(
     nodes.inquiry.begin()
     await nodes.look(lambda: False)
     assert len(nodes.asked) == 11
+
+
+async def test_those_who_are_connected_are_asked_first_up_to_half_of_a_wave(
+    start: Callable[..., Nodes], autojump_clock: MockClock
+) -> None:
+    nodes = start(60)
+    nodes.connected = {provider.peer for provider in nodes.all[30:50]}
+    await nodes.look(lambda: len(nodes.found) >= 10)
+    near = [peer for peer in nodes.asked if peer in nodes.connected]
+    assert len(near) >= NEAR_MAX
+    assert set(nodes.asked[: WAVE + NEAR_MAX]) >= set(near[:NEAR_MAX])
+    assert len(nodes.asked) <= WAVE + NEAR_MAX

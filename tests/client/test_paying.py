@@ -16,10 +16,10 @@ from fallow.node.keys import load_or_create
 from fallow.node.log import wall_ms
 from fallow.node.network.mesh import open_network
 from fallow.node.network.table_rules import profile_rules
+from fallow.node.paid import payments
 from fallow.node.rails.bank import end_to_end
 from fallow.node.rails.ledger import Ledger
 from fallow.node.rails.opening import open_rails, rail_settings
-from fallow.node.store import payments
 from fallow.protocol.errors import Code, ConfigError, Refused
 from fallow.protocol.identity import peer_key_untrusted
 
@@ -39,7 +39,7 @@ async def test_what_a_payer_hands_over_counts_at_the_node_once(tmp_path: Path, n
     home, statements = new_home(), tmp_path / "statements"
     statements.mkdir()
     rails = {"bank": {**PAYEE_BANK, "statements": str(statements)}}
-    async with nodes(tmp_path / "net", home, {"rails": rails}, within_s=600) as ((node,), _):
+    async with nodes(tmp_path / "net", home, {"rails": rails}, within_s=580) as ((node,), _):
         key, state = load_or_create(home / "keys" / "client"), Path(node.state)
         payer, payee = bytes(key.verify_key), peer_key_untrusted(node.peer_id)
         # The two owe each other something: what the payer is owed is set off against what it owes.

@@ -15,6 +15,7 @@ from fallow.client.scheduler import (
     BATCH_COST_S,
     EXPLORE,
     FAILURE_COST_S,
+    SPREAD,
     Experience,
     Need,
     choose,
@@ -153,6 +154,48 @@ def test_what_the_client_measured_comes_before_witnesses_and_they_before_the_nod
     assert replace(witnessed, own_rtts_us=(900_000, 9_000, 9_000)).interactive
     assert not replace(claimed, own_rtts_us=(900_000, 1_000, 900_000)).interactive
     assert replace(claimed, own_rtts_us=(900_000, 900_000)).interactive
+
+
+SEEDS = 1000
+
+
+def share(wanted: Node, nodes: list[Node], need: Need) -> float:
+    """Of how many choices it is chosen."""
+    picks = [choose(nodes, need, Experience(), set(), (), 0.0, Random(seed)) for seed in range(SEEDS)]
+    return sum(pick is wanted for pick in picks) / SEEDS
+
+
+def test_another_region_is_looked_for_and_who_names_a_rare_one_does_not_always_win() -> None:
+    near = [replace(each, capability=replace(each.capability, region="here")) for each in map(node, range(1, 9))]
+    rare = replace(node(9), capability=replace(node(9).capability, region="there"))
+    nowhere = node(10)  # it names no region: that is not another one
+    spread = replace(NEED, spread_from=frozenset({"here"}))
+    among = [*near, rare, nowhere]
+    assert SPREAD < share(rare, among, spread) < 0.8
+    assert share(nowhere, among, spread) < 0.2
+    assert share(rare, among, NEED) < 0.25
+    assert choose(near, spread, Experience(), set(), (), 0, Random(1)) in near, "where there is no other, one of these"
+
+
+def test_those_who_are_wished_for_come_first_if_they_can() -> None:
+    near, anchor = [node(number, rtt_ms=1) for number in range(1, 9)], node(9, rtt_ms=4_000)
+    wished = replace(NEED, wished_owners=frozenset({anchor.owner}))
+    assert share(anchor, [*near, anchor], wished) == 1
+    assert share(anchor, [*near, anchor], NEED) < EXPLORE
+    busy = replace(anchor, state="yielding")
+    assert choose([*near, busy], wished, Experience(), set(), (), 0, Random(1)) in near
+
+
+def test_proven_nodes_are_preferred_and_an_idle_newcomer_still_beats_a_queue() -> None:
+    newcomers, proven = [node(number) for number in range(1, 9)], node(9)
+    need = replace(NEED, proven=frozenset({proven.key}))
+    # Without the record it is one of nine; with it it is in every draw, and what is the same otherwise is better there.
+    assert share(proven, [*newcomers, proven], NEED) < 0.25
+    assert share(proven, [*newcomers, proven], need) > 1 - 2 * EXPLORE
+    queue = replace(proven, jobs_running=3)
+    assert share(queue, [*newcomers, queue], need) < 0.1
+    assert expected_s(proven, need, Experience(), 0) < expected_s(newcomers[0], need, Experience(), 0)
+    assert expected_s(newcomers[0], need, Experience(), 0) < expected_s(queue, need, Experience(), 0)
 
 
 def test_nobody_there_is_said_plainly() -> None:

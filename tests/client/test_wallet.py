@@ -12,7 +12,9 @@ import pytest
 import trio
 from nacl.signing import SigningKey
 
-from fallow.client.wallet import CHANNEL_MS, CLOSE_GRACE_MS, CREDIT_LIMIT_UCR, Telling, Wallet
+from fallow.client.wallet import CHANNEL_MS, CLOSE_GRACE_MS, CREDIT_LIMIT_UCR, Wallet
+from fallow.client.wallet_file import dues, open_file
+from fallow.client.wallet_tellings import Telling
 from fallow.protocol.channel import ChannelState, Ground, Party
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, sign, verify_untrusted
@@ -95,12 +97,14 @@ async def test_a_channel_that_is_nearly_used_up_is_followed_by_another(tmp_path:
 
 
 async def test_what_is_held_is_at_stake_until_it_falls_due(tmp_path: Path, opened: Opened) -> None:
-    """It lies on the channel on which work goes on: on another, it could not be forfeited for what is done now."""
-    wallet, last_ms = opened(tmp_path), HOLD_MS_MAX - 1
+    """It lies on the channel on which work goes on: on another, it could not be forfeited for what is done now. Where a node
+    works each day, a week's pay lies there until the channel ends."""
+    wallet, day_ms = opened(tmp_path), HOLD_MS_MAX // 7
     channel = await wallet.channel(A, OWNER, 0, 0)
-    await wallet.pay(channel, receipt(1), Claim(100, 50, HOLD_MS_MAX), 0)
-    assert await wallet.channel(A, OWNER, 0, last_ms) is channel
-    assert wallet.held_ucr(A, last_ms) == 50
+    for day in range(CHANNEL_MS // day_ms):
+        assert await wallet.channel(A, OWNER, 0, day * day_ms) is channel
+        await wallet.pay(channel, receipt(day), Claim(100, 50, day * day_ms + HOLD_MS_MAX), day * day_ms)
+        assert wallet.held_ucr(A, (day + 1) * day_ms - 1) == 50 * min(day + 1, 7)
 
 
 async def test_a_payment_that_is_cancelled_is_whole_or_not_at_all(tmp_path: Path, opened: Opened) -> None:
@@ -129,6 +133,30 @@ async def test_what_is_forfeited_is_on_disk_and_owed_no_more(tmp_path: Path, ope
     assert opened(tmp_path).owed_by_owner() == {OWNER: 6}
     later = await wallet.pay(channel, receipt(2), Claim(1), 1_000)
     assert (later.record.due_ucr, later.record.held_ucr, later.record.forfeited_ucr) == (7, 0, 4)
+
+
+@pytest.mark.spec("P-36")
+async def test_a_forfeit_is_given_up_on_disk_in_one_piece(tmp_path: Path, opened: Opened) -> None:
+    wallet, ground = opened(tmp_path), Ground("verdict", A)
+    channel = await wallet.channel(A, OWNER, 0, 0)
+    await wallet.pay(channel, receipt(1), Claim(10, 10, 1_000), 0)
+    await wallet.forfeit(channel, ground, 4, 1)
+    told = Telling(B, ground, channel.channel.id, 4, b"a request", (), ucr=4)
+    await wallet.keep_telling(told)
+    before = replace(channel, grounds=dict(channel.grounds))
+    with closing(sqlite3.connect(tmp_path / "wallet.db", isolation_level=None)) as database:
+        database.execute("CREATE TRIGGER torn BEFORE UPDATE ON telling BEGIN SELECT RAISE(ABORT, 'torn'); END")
+        with pytest.raises(StoreError):
+            await wallet.give_up(channel, told, 1, 2)
+        database.execute("DROP TRIGGER torn")
+    assert channel == before and opened(tmp_path).owed_by_owner() == {OWNER: 6}
+    assert await wallet.give_up(channel, told, 1, 2) == replace(told, ucr=1, told=True)
+    assert opened(tmp_path).owed_by_owner() == {OWNER: 9} and channel.grounds == {ground: 1}
+    assert channel.latest and (channel.latest.record.due_ucr, channel.latest.record.forfeited_ucr) == (3, 1)
+    kept = await wallet.telling_of(B)
+    assert kept and kept.told and kept.ucr == 1
+    await wallet.give_up(channel, kept, 0, 3)
+    assert opened(tmp_path).owed_by_owner() == {OWNER: 10} and channel.grounds == {}
 
 
 @pytest.mark.spec("P-24")
@@ -189,8 +217,9 @@ async def test_a_wallet_of_the_version_before_is_carried_over(tmp_path: Path, op
         old.execute("INSERT INTO faults VALUES (?, ?, 'lied', NULL, 0)", (B, OWNER))
     wallet = opened(tmp_path)
     assert (wallet.owed_by_owner(), wallet.distrusted) == ({OWNER: 5}, {B})
-    (state,) = await wallet.take_over(1)
-    assert state.latest == voucher
+    assert await wallet.take_over(1) == []  # its vouchers are of a form that nobody reads; what they promise is owed
+    assert dues(tmp_path / "wallet.db", wallet.payer, None, 1) == [(channel.channel.id, A, 5)]
+    assert (await wallet.channel(A, OWNER, 0, 1)).channel.id != channel.channel.id
 
 
 OLD_SCHEMA = """
@@ -247,3 +276,14 @@ async def test_what_is_to_be_told_ends_with_its_channel(tmp_path: Path, opened: 
     assert await wallet.telling_of(A) is not None
     assert await wallet.tellings(ends_ms) == []
     assert [await wallet.telling_of(matter) for matter in (A, B)] == [None, None]
+
+
+def test_a_wallet_that_was_not_opened_since_is_old_and_not_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "wallet.db"
+    open_file(path).close()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript("DROP TABLE pleas; ALTER TABLE answers DROP COLUMN job; PRAGMA user_version = 3;")
+    with pytest.raises(StoreError, match=r"wallet\.db is of an older version"):
+        dues(path, OWNER, None, 0)
+    open_file(path).close()
+    assert dues(path, OWNER, None, 0) == []

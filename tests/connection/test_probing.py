@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 import trio
@@ -12,15 +13,19 @@ from nacl.signing import SigningKey
 from fallow.node import probing as module
 from fallow.node.log import wall_ms
 from fallow.node.network.mesh import Mesh
-from fallow.node.network.seam import Stream
+from fallow.node.network.seam import Network, Stream
+from fallow.node.network.standing import Fault
 from fallow.node.probing import Probing
+from fallow.node.questions import IDLE_S
 from fallow.node.vantage import WINDOW_PROBES, WINDOW_S, Measured, Window, has_changed
 from fallow.node.witnesses import AGAIN_S, OWNERS_MAX, Witnesses
 from fallow.protocol.envelope import sign
-from fallow.protocol.errors import RemoteProtocolError
+from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
 from fallow.protocol.identity import EXECUTOR, Mandate
 from fallow.protocol.limits import WITNESSES_MAX
-from fallow.protocol.messages import PROBE_PROTOCOL, Probe, ProbeReply, decode_message_untrusted, encode_message
+from fallow.protocol.messages.codec import decode_message_untrusted, encode_message
+from fallow.protocol.messages.discovery import Probe, ProbeReply
+from fallow.protocol.streams import PROBE_PROTOCOL
 from fallow.protocol.witness import Witness, check_witness_untrusted, heard_untrusted
 from tests.connection.conftest import Join, key_of
 
@@ -136,6 +141,194 @@ async def test_streams_of_probers_are_bounded(join: Join, monkeypatch: pytest.Mo
     one_more = await other.open(first.mesh.key, PROBE_PROTOCOL)
     with trio.fail_after(10), pytest.raises(Exception, match="stream_closed"):
         await one_more.receive()
+
+
+class Full:
+    """A network with more peers than are probed, and each answers until it is silenced."""
+
+    def __init__(self) -> None:
+        self.looked = 0
+        self.opened: list[bytes] = []
+        self.silent: set[bytes] = set()
+
+    def peers(self) -> list[bytes]:
+        self.looked += 1
+        return [bytes([number]) * 32 for number in range(module.PEERS_MAX + 1)]
+
+    async def open(self, peer: bytes, protocol: str) -> Stream:
+        await trio.lowlevel.checkpoint()
+        self.opened.append(peer)
+        return cast(Stream, Echo(self, peer))
+
+
+class Echo:
+    def __init__(self, network: Full, peer: bytes) -> None:
+        self._network, self._peer = network, peer
+        self._answer = b""
+
+    async def send(self, frame: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        probe = decode_message_untrusted(frame)
+        assert isinstance(probe, Probe)
+        self._answer = encode_message(ProbeReply(probe.nonce))
+
+    async def receive(self) -> bytes:
+        if self._peer in self._network.silent:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        return self._answer
+
+    async def reset(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_who_probes_as_many_as_it_may_looks_for_nobody_until_one_of_them_is_gone(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    network, told = Full(), 0
+
+    def changed() -> None:
+        nonlocal told
+        told += 1
+
+    probing = alone(network, changed)
+    nursery.start_soon(probing.run)
+    await trio.sleep(600)
+    assert (network.looked, len(network.opened)) == (1, module.PEERS_MAX)
+    first, rounds = module.FIRST * module.PEERS_MAX, 600 / module.EVERY_S * module.PEERS_MAX
+    assert told - first == pytest.approx(rounds / module.TOLD_EVERY, rel=0.2)
+    network.silent.add(network.opened[0])
+    await trio.sleep(module.LOST_MAX * (1.2 * module.EVERY_S + module.ANSWER_S) + module.LOOK_S)
+    assert network.looked == 2
+    assert len(probing.peers) == module.PEERS_MAX and network.opened[0] not in probing.peers
+
+
+def alone(network: Any, changed: Any = lambda: None, metered: Any = lambda: False) -> Probing:
+    key, owner = key_of(1), OWNERS[1]
+    witnesses = Witnesses(bytes(key.verify_key), bytes(owner.verify_key), wall_ms)
+    return Probing(cast(Network, network), key, lambda: mandate(key, owner), witnesses, changed, metered)
+
+
+async def test_a_metered_probe_finds_its_stream_open(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """Whoever answers leaves a stream on which nothing is asked: also when the answer before was lost."""
+    assert module.METERED_EVERY_S * (1 + module.JITTER) + module.ANSWER_S < IDLE_S
+
+    class Lossy(Full):
+        async def open(self, peer: bytes, protocol: str) -> Stream:
+            await super().open(peer, protocol)
+            return cast(Stream, Timed(self, peer))
+
+    class Timed(Echo):
+        async def send(self, frame: bytes) -> None:
+            await super().send(frame)
+            asked_at.setdefault(self._peer, []).append(trio.current_time())
+
+        async def receive(self) -> bytes:
+            if len(asked_at[self._peer]) % 3 == 0:
+                await trio.sleep_forever()
+            return await super().receive()
+
+    asked_at: dict[bytes, list[float]] = {}
+    nursery.start_soon(alone(Lossy(), metered=lambda: True).run)
+    await trio.sleep(3600)
+    gaps = [later - earlier for times in asked_at.values() for earlier, later in pairwise(times)]
+    assert len(gaps) > 500
+    assert max(gaps) < IDLE_S
+
+
+class Flood:
+    """A prober's end that asks as fast as it is answered."""
+
+    def __init__(self, peer: bytes, probes: int) -> None:
+        self.peer, self.answers, self._left = peer, 0, probes
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not self._left:
+            raise NetworkError(Code.STREAM_CLOSED, "that was all")
+        self._left -= 1
+        return encode_message(Probe(bytes(16), None))
+
+    async def send(self, frame: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.answers += 1
+
+
+class Blaming(Full):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blamed: list[bytes] = []
+
+    def blame(self, peer: bytes, fault: Fault) -> None:
+        self.blamed.append(peer)
+
+
+@pytest.mark.spec("D-40")
+async def test_whoever_probes_too_often_is_left_and_keeps_nobody_from_an_answer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network = Blaming()
+    probing = alone(network)
+    greedy = [Flood(b"g" * 32, 1000) for _ in range(3)]  # one after another: a new stream is no new peer
+    for stream in greedy:
+        await probing.answer(cast(Stream, stream))
+    assert sum(stream.answers for stream in greedy) == module.PROBES_MIN
+    assert network.blamed == 3 * [b"g" * 32]
+    modest = Flood(b"m" * 32, 1 + module.FIRST)
+    await probing.answer(cast(Stream, modest))
+    assert modest.answers == 1 + module.FIRST
+    await trio.sleep(30)
+    await probing.answer(cast(Stream, again := Flood(b"g" * 32, 1000)))
+    assert again.answers == module.PROBES_MIN // 2
+
+
+@pytest.mark.spec("D-40")
+async def test_all_probers_together_are_answered_so_often_and_none_of_them_is_blamed_for_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network = Blaming()
+    probing = alone(network)
+    crowd = [
+        Flood(number.to_bytes(32), module.PROBES_MIN) for number in range(module.ALL_MIN // module.PROBES_MIN + 10)
+    ]
+    for stream in crowd:
+        await probing.answer(cast(Stream, stream))
+    assert sum(stream.answers for stream in crowd) == module.ALL_MIN
+    assert not network.blamed
+
+
+async def test_peers_that_leave_at_once_make_a_node_send_no_more_than_so_many_probes(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    class Restless(Full):
+        """Always somebody new, who answers the first probes and goes."""
+
+        sent = 0
+
+        def peers(self) -> list[bytes]:
+            self.looked += 1
+            return [(module.PEERS_MAX * self.looked + number).to_bytes(32) for number in range(module.PEERS_MAX)]
+
+        async def open(self, peer: bytes, protocol: str) -> Stream:
+            await super().open(peer, protocol)
+            return cast(Stream, Leaving(self, peer))
+
+    class Leaving(Echo):
+        left = module.FIRST
+
+        async def send(self, frame: bytes) -> None:
+            if not self.left:
+                raise NetworkError(Code.STREAM_CLOSED, "it has left")
+            self.left -= 1
+            network.sent += 1
+            await super().send(frame)
+
+    network = Restless()
+    nursery.start_soon(alone(network).run)
+    await trio.sleep(600)
+    assert 10 * module.SENT_MIN / 2 < network.sent <= 11 * module.SENT_MIN
 
 
 def test_a_window_holds_so_many_and_nothing_old() -> None:

@@ -13,7 +13,9 @@ from fallow.node import rates as module
 from fallow.node.network.mesh import Mesh
 from fallow.node.network.seam import Stream
 from fallow.node.rates import AGAIN_S, FETCHED_BYTES_MIN, PEER_BYTES_MAX, STEPS, Rates
-from fallow.protocol.messages import RATE_PROTOCOL, RateReply, RateRequest, decode_message_untrusted, encode_message
+from fallow.protocol.messages.codec import decode_message_untrusted, encode_message
+from fallow.protocol.messages.discovery import RateReply, RateRequest
+from fallow.protocol.streams import RATE_PROTOCOL
 from tests.connection.conftest import Join
 
 

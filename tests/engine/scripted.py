@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fallow.node.engine.messages import (
@@ -85,6 +87,8 @@ def main() -> None:
                 control.sendall(encode(Loading(OTHER)))
                 if behaviour.startswith("die"):
                     os._exit(1)
+            if behaviour in ENDS:
+                ENDS[behaviour](control)
             if behaviour == "crash at a job of the other" and message.bundle == OTHER:
                 os._exit(1)
             for answer in ANSWERS.get(behaviour, lambda _: [])(message.id):
@@ -116,6 +120,24 @@ def piece(job: bytes, index: int, end: str = "", *, sealed: bytes = b"sealed", v
     return encode(EnginePiece(job, index, sealed, 1, values, bytes(32), end))
 
 
+def fault(_: socket.socket) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.string_at(0)
+
+
+def close_and_run_on(control: socket.socket) -> None:
+    control.close()
+    signal.pause()
+
+
+ENDS: dict[str, Callable[[socket.socket], object]] = {
+    "a fault": fault,
+    "an error": lambda _: sys.exit("it broke \x1b[31mbadly"),
+    "the end": lambda _: os._exit(0),
+    "its alarm clock": lambda _: os._exit(signal.SIGALRM),
+    "close and run on": close_and_run_on,
+    "wait": lambda _: None,
+}
 BREACHES = {
     "garbage": lambda _: [b"\0\0\0\1\xc1"],
     "a frame of 4 GiB": lambda _: [b"\xff\xff\xff\xff"],

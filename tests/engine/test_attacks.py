@@ -30,6 +30,7 @@ from fallow.node.engine.startup import IMPORT_S_MAX, START_S_MAX
 from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.work import Parameters, Work
 
+from ..moments import look_again
 from .conftest import Asked, Tiny
 from .test_spawning import children, descendants, until
 
@@ -73,7 +74,7 @@ class Attacked:
         self._clock.jump(SPARE_S)
         (spare,) = await until(2, self._older) - {worker}
         while ("worker", signal.SIGSTOP) in plan and SEALED not in self._engine.measures:
-            await trio.lowlevel.checkpoint()  # else it may seem to hang over a program, which its bundle is blamed for
+            await look_again()  # else it may seem to hang over a program, which its bundle is blamed for
         self.ends, self._read, stopped = [], 0, set[int]()
         async with trio.open_nursery() as nursery:
             for job in jobs:
@@ -90,7 +91,7 @@ class Attacked:
                 self._clock.jump(START_S_MAX)
         if spare in stopped:  # the next worker is frozen, and found out by its silence
             while len(descendants() - self._older) > 1 or len(children() - self._unreaped) > 1:
-                await trio.lowlevel.checkpoint()
+                await look_again()
             await wait_all_tasks_blocked()
             self._clock.jump(IMPORT_S_MAX)
         if plan == PLANS["the spare is killed"]:  # which nobody notices before it is needed
@@ -209,7 +210,7 @@ async def test_a_daemon_killed_outright_leaves_no_process_behind_not_even_stoppe
         assert await trio.to_thread.run_sync(daemon.stdout.readline) == "ready\n"
         with trio.fail_after(60):
             while sum(map(runs_worker, family := offspring(daemon.pid))) < 2:
-                await trio.lowlevel.checkpoint()
+                await look_again()
             assert len(family) == (4 if policy is Policy.REQUIRED else 2)
             handles = [os.pidfd_open(pid) for pid in family]
             for pid in family:

@@ -256,6 +256,32 @@ async def test_the_worker_ignores_ctrl_c_and_goes_with_its_daemon(tiny: Tiny, tm
         assert await process.exit_code() == 0
 
 
+async def test_only_a_first_start_lets_a_crowd_go_before(tiny: Tiny, tmp_path: Path) -> None:
+    """After a yield somebody may be waiting: the rest of the programs come at once, however much else wants to run."""
+    worker, log = tmp_path / "worker.py", tmp_path / "log"
+    worker.write_text(
+        "from fallow.node.engine import workbench, worker\n"
+        "workbench.crowded = lambda: print('looks', flush=True)\n"  # and the kernel says that there is no crowd
+        "worker.main()\n"
+    )
+    programs = tiny.store.open(tiny.embed).manifest.programs
+
+    async def all_loaded(starts: int) -> int:
+        """How often it has looked, once every program was loaded."""
+        while True:
+            said = log.read_text()
+            if all(said.count(f": {each.name} in ") == starts for each in programs):
+                return said.count("looks")
+            await trio.sleep(0.05)
+
+    with trio.fail_after(120):
+        async with open_engine(tiny.store, [tiny.embed], log_path=log, command=[sys.executable, str(worker)]) as engine:
+            assert await all_loaded(1) == 1
+            engine.kill()
+            await engine.restart()
+            assert await all_loaded(2) == 1
+
+
 async def test_a_liar_is_a_few_lines(tiny: Tiny, tmp_path: Path) -> None:
     liar = tmp_path / "liar.py"
     liar.write_text(
@@ -274,6 +300,31 @@ async def test_a_liar_is_a_few_lines(tiny: Tiny, tmp_path: Path) -> None:
     async with open_engine(tiny.store, [tiny.chat], log_path=tmp_path / "log", command=command) as engine:
         _, values = await ask(tiny).text(engine)
     assert values == [-1] * 16
+
+
+async def test_a_worker_that_computes_the_same_again_and_again_is_ended_and_why_is_said(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """A step without a piece for each token and input of the work, and no more."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "from fallow.node.engine import entries, worker\n"
+        "def again(manifest, entry, parameters, work):\n"
+        "    asked = next(entries.run_entry(manifest, entry, parameters, work))\n"
+        "    for _ in range(int(parameters.seed)):\n"
+        "        result = yield asked\n"
+        "    yield entries.Step(entries.Piece(tensor=result.tobytes(), shape=result.shape), entries.DONE)\n"
+        "worker.main(run=again)\n"
+    )
+    command = [sys.executable, str(worker)]
+    async with open_engine(tiny.store, [tiny.embed], log_path=tmp_path / "log", command=command) as engine:
+        work = Work(((7, 8, 9),))  # three tokens, one input, and then the step that gives the piece
+        await Asked(work, tiny.embed, "call", Parameters(seed=5)).answer(engine)
+        with pytest.raises(EngineError, match="more steps that gave no piece than its jobs can need") as caught:
+            await Asked(work, tiny.embed, "call", Parameters(seed=6)).answer(engine)
+        assert caught.value.code == Code.TOO_MANY_STEPS
+        assert engine.ended is not None
+        assert (engine.ended.code, engine.ended.jobs) == (Code.TOO_MANY_STEPS, 1)
 
 
 def test_the_daemons_side_loads_no_jax() -> None:

@@ -25,14 +25,17 @@ from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.identity import cid
 from fallow.protocol.work import Parameters
 
+from ..moments import look_again
 from .scripted import BREACHES, BUNDLE, OTHER
 
 
 @asynccontextmanager
-async def scripted(tmp_path: Path, behaviour: str, *bundles: bytes, spare: bool = False) -> AsyncIterator[Engine]:
+async def scripted(
+    tmp_path: Path, behaviour: str, *bundles: bytes, spare: bool = False, policy: Policy = Policy.PREFERRED
+) -> AsyncIterator[Engine]:
     command = [sys.executable, str(Path(__file__).with_name("scripted.py")), behaviour]
     cids = [cid(bundle) for bundle in bundles or (BUNDLE,)]
-    boxed = Policy.OFF if behaviour.endswith(" once") else Policy.PREFERRED  # that one has to leave a mark
+    boxed = Policy.OFF if behaviour.endswith(" once") else policy  # that one has to leave a mark
     async with open_engine(
         BundleStore(tmp_path),
         cids,
@@ -81,8 +84,12 @@ async def test_a_worker_that_breaks_the_rules_is_replaced(tmp_path: Path, behavi
         key, seen = engine.hpke_key, engine.generation
         error = await outcome(engine)
         assert isinstance(error, EngineError)
-        assert error.code == Code.WORKER_DIED
+        steps = behaviour == "more steps than the job can need"
+        assert error.code == (Code.TOO_MANY_STEPS if steps else Code.WORKER_DIED)
         assert "was killed" in error.message
+        assert engine.ended is not None
+        assert (engine.ended.code, engine.ended.jobs) == (error.code, 1)
+        assert engine.ended.what.startswith(error.message)
         await replaced(engine, key, seen)
 
 
@@ -140,7 +147,11 @@ async def test_a_worker_that_keeps_dying_is_given_up_until_restart(tmp_path: Pat
             while engine.failure is None:
                 await engine.changed(engine.generation)
         assert engine.failure.code == Code.WORKER_FAILED
+        assert engine.ended is not None
+        assert engine.ended.what.endswith(engine.failure.message)
+        assert "is started in 10 minutes" in engine.ended.next
         await engine.restart()
+        assert engine.ended is None
         assert engine.failure is None
         assert engine.hpke_key not in keys
 
@@ -275,7 +286,7 @@ async def test_a_bundle_over_which_two_workers_hang_is_left_out(tmp_path: Path, 
         nursery.start_soon(use)
         for times in (1, 2):
             while not log.exists() or log.read_bytes().count(b"hanging") < times:
-                await trio.lowlevel.checkpoint()
+                await look_again()
             await wait_all_tasks_blocked()
             mock_clock.jump(START_S_MAX)
 
@@ -382,7 +393,7 @@ async def test_a_serving_worker_may_load_a_program_for_longer_than_a_step_takes(
         answer = engine.submit(job(OTHER))
         mock_clock.autojump_threshold = 0.5
         began = trio.current_time()
-        with pytest.raises(EngineError, match="hung or ended"):
+        with pytest.raises(EngineError, match="said nothing for"):
             await anext(answer)
         assert trio.current_time() - began >= START_S_MAX
         mock_clock.autojump_threshold = inf

@@ -28,6 +28,7 @@ from fallow.protocol.errors import Code, EngineError
 from fallow.protocol.identity import cid
 from fallow.protocol.work import Parameters, Work
 
+from ..moments import look_again
 from .conftest import Asked, Tiny
 from .scripted import BUNDLE
 from .test_keeper import outcome, replaced, scripted
@@ -82,7 +83,7 @@ async def sealed(engine: Engine) -> None:
     """Every program is loaded, and nothing is written any more."""
     with trio.fail_after(120):
         while SEALED not in engine.measures:
-            await trio.lowlevel.checkpoint()
+            await look_again()
 
 
 async def test_the_real_worker_answers_inside_and_says_what_holds(bwrap: str, engine: Engine, tiny: Tiny) -> None:

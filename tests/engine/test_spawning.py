@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fallow.node.engine.startup import BEGIN_S_MAX, IMPORT_S_MAX
 from fallow.protocol.errors import EngineError
 from fallow.protocol.work import Parameters, Work
 
+from ..moments import look_again
 from .conftest import Asked, Tiny
 
 PROMPT = tuple(range(40, 85))
@@ -46,11 +46,6 @@ def older() -> set[int]:
 def children() -> set[int]:
     """Process ids of our own children that have not been reaped."""
     return {process.pid for process in psutil.Process().children()}
-
-
-async def look_again() -> None:
-    """A moment later, of no clock that a test may hold: looking without a pause takes a core from whom it waits for."""
-    await trio.to_thread.run_sync(time.sleep, 0.02)
 
 
 async def until(count: int, older: set[int]) -> set[int]:

@@ -12,6 +12,8 @@ import pytest
 
 from fallow.node.engine import device
 from fallow.node.engine.entries import Next, Step, run_entry
+from fallow.node.engine.kept import Kept
+from fallow.node.engine.loading import own_grant
 from fallow.node.engine.prefixes import PREFIXES_MAX, Prefix, Prefixes
 from fallow.node.engine.programs import Model, load
 from fallow.node.engine.sequences import Batch, Line
@@ -23,17 +25,23 @@ from fallow.protocol.work import Parameters, Piece, Work
 from .conftest import Tiny
 
 PROMPT = tuple(range(40, 85))
+PROMPTS = tuple(3 + (7 * index * index + 11 * index) % 200 for index in range(256))
 SEEDED = Parameters(24, 900, 900_000, seed=2**40 + 7)
 A, B = b"a" * 32, b"b" * 32
+
+
+def loaded(tiny: Tiny, cid: str) -> Model:
+    """All of it, as it was compiled when it was built."""
+    model = load(tiny.store.open(cid), own_grant(Kept(tiny.store.compile_cache)))
+    while model.load_next():
+        pass
+    return model
 
 
 @pytest.fixture(scope="module")
 def chat(tiny: Tiny) -> Model:
     device.configure(tiny.store.compile_cache)
-    model = load(tiny.store.open(tiny.chat))
-    while model.load_next():
-        pass
-    return model
+    return loaded(tiny, tiny.chat)
 
 
 class Asked:
@@ -165,9 +173,7 @@ def test_each_piece_says_which_programs_ran_for_it_as_others_come_and_go(chat: M
 
 
 def test_a_piece_of_many_runs_names_all_of_their_programs(tiny: Tiny) -> None:
-    model = load(tiny.store.open(tiny.embed))
-    while model.load_next():
-        pass
+    model = loaded(tiny, tiny.embed)
     slots = [program.program.slots for program in model.programs("call")]
     many = Asked(model, Work(tuple((first, 5, 6) for first in range(max(slots) + 1))), Parameters(), entry="call")
     finish(Turns([model]), many)
@@ -178,9 +184,7 @@ def test_a_piece_of_many_runs_names_all_of_their_programs(tiny: Tiny) -> None:
 
 
 def test_functions_of_one_variant_are_equal_to_the_bit_whoever_stands_beside_them(tiny: Tiny) -> None:
-    model = load(tiny.store.open(tiny.embed))
-    while model.load_next():
-        pass
+    model = loaded(tiny, tiny.embed)
     width = max(program.program.slots for program in model.programs("call"))
     row = (9, 5, 6)
     seen = set()
@@ -288,10 +292,49 @@ def test_windows_of_one_text_are_judged_without_reading_it_again(chat: Model, mo
         job = Asked(chat, Work(((*PROMPT, *said[:end]),), claimed=32), Parameters(), entry="score")
         finish(turns, job)
         judged += job.pieces[0].values_micro
-    assert read.positions <= 3 * 64
+    assert read.positions == 3 * 32
     whole = Asked(chat, Work(((*PROMPT, *said),), claimed=96), Parameters(), entry="score")
     finish(Turns([chat], prefix_bytes=0), whole)
     assert np.abs(np.subtract(judged, whole.pieces[0].values_micro)).max() <= 100
+
+
+@pytest.mark.parametrize(
+    ("prompt", "claimed"), [(33, 32), (45, 32), (64, 32), (90, 40), (159, 96), (200, 56), (231, 8), (224, 32)]
+)
+def test_a_claim_is_scored_in_as_few_chunks_as_hold_it(
+    chat: Model, prompt: int, claimed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it begins. What is found is what chunks on the grid find: to the bit where they lie there anyway."""
+    text = PROMPTS[:prompt] + tuple(token for token, _ in alone(chat, PROMPTS[:prompt], Parameters(claimed)))
+
+    def judged() -> Piece:
+        job = Asked(chat, Work((text,), claimed=claimed), Parameters(), entry="score")
+        finish(Turns([chat]), job)
+        return job.pieces[0]
+
+    with monkeypatch.context() as patch:
+        read = Counted(chat, patch, "score")
+        found = judged()
+    assert read.positions == -(-claimed // 32) * 32
+    assert max(found.gaps_micro) <= chat.manifest.tolerance.gap_micro
+    monkeypatch.setattr(Model, "begin", lambda model, role, at, end, context: at - at % 32)
+    on_the_grid = judged()
+    assert np.abs(np.subtract(found.values_micro, on_the_grid.values_micro)).max() <= 100
+    if prompt % 32 == 1:
+        assert found == on_the_grid
+
+
+def test_what_is_kept_to_its_end_is_not_read_again(chat: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that saves a chunk: 23 kept tokens behind the last place on the grid, and 20 new ones."""
+    turns = Turns([chat])
+    first = Asked(chat, Work((PROMPTS[:96],)), Parameters(24))
+    finish(turns, first)
+    text = (*PROMPTS[:96], *(token for token, _ in first.said))
+    read = Counted(chat, monkeypatch, "prefill")
+    second = Asked(chat, Work(((*text, *PROMPTS[:20]),)))
+    finish(turns, second)
+    assert read.positions == 32
+    assert [token for token, _ in second.said] == [token for token, _ in alone(chat, (*text, *PROMPTS[:20]))]
 
 
 def test_kept_prefixes_stay_within_their_bound(chat: Model) -> None:
@@ -408,9 +451,7 @@ def test_clients_share_a_run_only_where_slots_are_proven_apart(chat: Model, monk
 
 
 def test_a_function_s_inputs_are_run_several_at_a_time(tiny: Tiny) -> None:
-    model = load(tiny.store.open(tiny.embed))
-    while model.load_next():
-        pass
+    model = loaded(tiny, tiny.embed)
     rows = tuple((first, 5, 6) for first in range(7))
     many = Asked(model, Work(rows), Parameters(), entry="call")
     finish(Turns([model]), many)

@@ -155,6 +155,19 @@ def test_what_workers_compiled_goes_when_none_like_them_was_started_for_long(sto
     assert (old.exists(), used.exists()) == (False, True)
 
 
+def test_what_a_worker_that_was_killed_had_begun_to_write_goes(store: BundleStore) -> None:
+    cache = store.worker_cache([cid(bytes(32))])
+    (cache / "programs").mkdir()
+    names = ["program", ".program.0a1b2c3d", "programs/.program.0a1b2c3d"]
+    for name in (*names, ".program.fresh"):
+        (cache / name).write_bytes(b"native code")
+    for name in names:
+        os.utime(cache / name, (1, 1))
+    upkeep.sweep(store)
+    left = {str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file()}
+    assert left == {"program", ".program.fresh"}
+
+
 def test_what_was_given_up_is_swept_and_what_is_under_way_is_not(
     store: BundleStore, install: Callable[..., Bundle]
 ) -> None:

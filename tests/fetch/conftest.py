@@ -19,7 +19,9 @@ from fallow.node.network.seam import Provider, Stream, Validator
 from fallow.protocol.bundle import Manifest, Program, Tensor, Tolerance
 from fallow.protocol.envelope import sign
 from fallow.protocol.limits import CHUNK_BYTES
-from fallow.protocol.messages import BLOB_PROTOCOL, BlobReply, BlobRequest, decode_message_untrusted, encode_message
+from fallow.protocol.messages.codec import decode_message_untrusted, encode_message
+from fallow.protocol.messages.discovery import BlobReply, BlobRequest
+from fallow.protocol.streams import BLOB_PROTOCOL
 
 PUBLISHER = SigningKey(bytes(range(32)))
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"

@@ -12,7 +12,7 @@ from fallow.client.answers import Answer, Chunk, Proof, Usage
 from fallow.client.gateway import send_events
 from fallow.client.gateway_http import Working, listening
 from fallow.client.gateway_requests import parse_chat
-from fallow.client.mesh import TextStream
+from fallow.client.stream import TextStream
 from fallow.protocol.errors import Code, ConfigError, FallowError, Refused
 
 ASKED = parse_chat({"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True})

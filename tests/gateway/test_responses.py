@@ -3,10 +3,11 @@
 import base64
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 
-from fallow.client.answers import Answer, Embeddings, Proof, Usage
+from fallow.client.answers import Answer, Embeddings, Notice, Proof, Usage
 from fallow.client.gateway_requests import ApiError
 from fallow.client.gateway_responses import (
     CompletionChunks,
@@ -31,6 +32,18 @@ def test_a_completion_has_openais_shape_and_our_field() -> None:
     assert body["choices"][0]["message"] == {"role": "assistant", "content": "blue"}
     assert (body["choices"][0]["finish_reason"], body["usage"]) == ("stop", USAGE)
     assert (body["fallow"]["outcome"], body["fallow"]["assurance"]) == ("unchecked", "none")
+    assert (body["fallow"]["notices"], body["fallow"]["unpaid_ucr"]) == ([], 0)
+
+
+def test_what_no_receipt_covers_is_told_with_the_text_and_at_a_streams_end() -> None:
+    told = replace(ANSWER, notices=(Notice(Code.UNSIGNED, "Nobody signed.", "12D3KooWnode", 2, 70),))
+    (ended,) = events(CompletionChunks("id", 7, "m", include_usage=False).last("none", told))
+    assert isinstance(ended, dict)
+    for ours in (completion("id", 7, "m", "none", told)["fallow"], ended["fallow"]):
+        (notice,) = ours["notices"]
+        assert (notice["code"], notice["node"], notice["tokens"]) == ("unsigned", "12D3KooWnode", 2)
+        assert notice["message"].startswith("Nobody signed. Nothing is owed")
+        assert (notice["unpaid_ucr"], ours["unpaid_ucr"]) == (70, 70)
 
 
 @pytest.mark.parametrize("include_usage", [True, False])

@@ -29,13 +29,10 @@ from fallow.node.rules.worth import Draw
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import NetworkError
 from fallow.protocol.grid import ShedOrder
-from fallow.protocol.messages import (
-    SHED_PROTOCOL,
-    BlobRequest,
-    ShedExchange,
-    decode_message_untrusted,
-    encode_message,
-)
+from fallow.protocol.messages.codec import decode_message_untrusted, encode_message
+from fallow.protocol.messages.discovery import BlobRequest
+from fallow.protocol.messages.grid import ShedExchange
+from fallow.protocol.streams import SHED_PROTOCOL
 
 GRID, STRANGER = SigningKey(b"\x07" * 32), SigningKey(b"\x08" * 32)
 KEY, OTHER_KEY = bytes(GRID.verify_key), bytes(STRANGER.verify_key)

@@ -25,7 +25,7 @@ from fallow.node.rules.readings import Bound
 from fallow.node.rules.worth import Draw
 from fallow.node.words import said
 from fallow.protocol.identity import peer_id
-from fallow.protocol.messages import FEEDER_PROTOCOL
+from fallow.protocol.streams import FEEDER_PROTOCOL
 
 KEY = SigningKey(b"\x01" * 32)
 OWN = peer_id(bytes(KEY.verify_key))

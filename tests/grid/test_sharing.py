@@ -22,13 +22,9 @@ from fallow.protocol.errors import Code, NetworkError, StoreError
 from fallow.protocol.feeders import lenders
 from fallow.protocol.grid import FeederMember, FeederRoster
 from fallow.protocol.limits import SKEW_MS
-from fallow.protocol.messages import (
-    FEEDER_PROTOCOL,
-    FeederReply,
-    FeederRequest,
-    decode_message_untrusted,
-    encode_message,
-)
+from fallow.protocol.messages.codec import decode_message_untrusted, encode_message
+from fallow.protocol.messages.grid import FeederReply, FeederRequest
+from fallow.protocol.streams import FEEDER_PROTOCOL
 from fallow.testnet.simnet.scenario import Faults, Load
 from fallow.testnet.simnet.scenario_file import changed, load
 from fallow.testnet.simnet.tasks.simulation import simulate_tasks

@@ -8,6 +8,15 @@ import pytest
 
 from fallow.models import build
 from fallow.node.engine.bundles import Bundle, BundleStore
+from fallow.node.engine.kept import Kept
+from fallow.node.engine.loading import own_grant
+from fallow.node.engine.programs import Model, load
+
+
+def load_kept(bundle: Bundle) -> Model:
+    """The model as a node of this machine loads it: its programs were compiled when it was built."""
+    store = BundleStore(bundle.path.parents[1])
+    return load(bundle, own_grant(Kept(store.compile_cache)))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -28,6 +29,7 @@ for draft in reversed(tiny.programs((32,), (1, 4), (64, 256))):
 """
 
 
+@cache
 def artifacts() -> dict[str, bytes]:
     return {
         d.name: export_program(d, TINY.parameters(), TINY.state()).artifact

@@ -9,9 +9,11 @@ from tokenizers import Tokenizer
 from fallow.models.warm import main as warm
 from fallow.node.engine import entries, kernels
 from fallow.node.engine.bundles import BundleStore
-from fallow.node.engine.programs import Model, load
+from fallow.node.engine.programs import Model
 from fallow.node.engine.turns import alone
 from fallow.protocol.work import Parameters, Piece, Work
+
+from .conftest import load_kept
 
 PROMPT = tuple(range(60, 131))
 """71 tokens: two full chunks of 32 and a part."""
@@ -21,7 +23,7 @@ SAMPLINGS = [Parameters(48), Parameters(48, 1000, seed=5), Parameters(48, 700, 9
 def loaded(store: BundleStore, name: str) -> Model:
     bundle = store.find(name)
     assert bundle is not None
-    return load(bundle)
+    return load_kept(bundle)
 
 
 @pytest.fixture(scope="module", params=["tiny-chat", "tiny-chat-q4"])

@@ -16,10 +16,12 @@ from fallow.models.recipes import recipe
 from fallow.node.engine import entries
 from fallow.node.engine.bundles import Bundle
 from fallow.node.engine.device import map_weights
-from fallow.node.engine.programs import Model, load
+from fallow.node.engine.programs import Model
 from fallow.node.engine.sequences import zeros
 from fallow.node.engine.turns import alone
 from fallow.protocol.work import Parameters, Work
+
+from .conftest import load_kept
 
 REFERENCES = Path(__file__).parents[1] / "fixtures" / "references"
 LOGIT_DIFFERENCE_MAX = 2e-4
@@ -35,7 +37,7 @@ def smollm2(built: Built) -> Bundle:
 
 @pytest.fixture(scope="module")
 def smollm2_model(smollm2: Bundle) -> Model:
-    return load(smollm2)
+    return load_kept(smollm2)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_smollm2_programs_give_the_reference_s_answers_and_values(smollm2_model:
 
 
 def test_minilm_vectors(minilm: Bundle) -> None:
-    model = load(minilm)
+    model = load_kept(minilm)
     vectors = np.load(REFERENCES / "minilm.npz")["vectors"]
     work = Work(tuple(tuple(row["tokens"]) for row in reference("minilm")["texts"]))
     (step,) = alone(model, Parameters(), entries.call(model.manifest, work))
@@ -115,7 +117,7 @@ def called(model: Model, *arrays: np.ndarray) -> np.ndarray:
 
 
 def test_silero_hears_what_its_onnx_file_hears_from_step_to_step(built: Built) -> None:
-    model = load(built("silero-vad"))
+    model = load_kept(built("silero-vad"))
     reference = np.load(REFERENCES / "silero.npz")
     context, state = np.zeros(64, np.float32), np.zeros((2, 128), np.float32)
     for audio, probabilities, after in zip(*(reference[k] for k in ("audio", "probabilities", "state")), strict=True):
@@ -129,7 +131,7 @@ def test_silero_hears_what_its_onnx_file_hears_from_step_to_step(built: Built) -
 
 
 def test_text_direction_sees_what_its_onnx_file_sees(built: Built) -> None:
-    model = load(built("text-direction"))
+    model = load_kept(built("text-direction"))
     reference = np.load(REFERENCES / "text_direction.npz")
     for image, probabilities in zip(reference["image"], reference["probabilities"], strict=True):
         output = called(model, image)

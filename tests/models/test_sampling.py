@@ -2,12 +2,16 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fallow.models.sampling import MASS_MARGIN, choose, judge, noise
+from fallow.models import sampling
+from fallow.models.sampling import MASS_MARGIN, noise
 
+choose, judge = jax.jit(sampling.choose), jax.jit(sampling.judge)
+"""Compiled, as programs run them."""
 MASK = 2**32 - 1
 
 
@@ -34,10 +38,10 @@ def alike(seed: int, temperature: float, top_p: float, rows: int = 40) -> tuple[
     return jnp.tile(words(seed), (rows, 1)), jnp.full(rows, temperature), jnp.full(rows, top_p)
 
 
-def judged(logits: np.ndarray, tokens: jnp.ndarray, *sampling: jnp.ndarray) -> tuple[np.ndarray, ...]:
+def judged(logits: np.ndarray, tokens: jnp.ndarray, *how: jnp.ndarray) -> tuple[np.ndarray, ...]:
     """The rows as one sequence from position 0 on."""
     positions = jnp.arange(len(logits))[None]
-    return tuple(np.asarray(each)[0] for each in judge(jnp.array(logits)[None], tokens[None], positions, *sampling))
+    return tuple(np.asarray(each)[0] for each in judge(jnp.array(logits)[None], tokens[None], positions, *how))
 
 
 def inside(probabilities: list[float], top_p: float) -> set[int]:

@@ -32,7 +32,7 @@ from fallow.node.network.identity import id_of
 from fallow.node.network.mesh import Mesh
 from fallow.protocol import framing
 from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
-from fallow.protocol.messages import CONTROL_PROTOCOL
+from fallow.protocol.streams import CONTROL_PROTOCOL
 
 NUMBERS = st.integers(0, 2**32 - 1)
 WORDS = st.one_of(

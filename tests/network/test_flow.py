@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
+from random import Random
 
 import pytest
 import trio
@@ -16,7 +18,8 @@ from libp2p.stream_muxer.exceptions import MuxedStreamReset
 from fallow.node.network.flight import FLIGHT_BYTES_FINE, FLIGHT_BYTES_MAX, FLIGHT_BYTES_MIN, Flight
 from fallow.node.network.identity import id_of
 from fallow.node.network.limits import STREAMS_IN_MAX
-from fallow.node.network.muxer import FINE_BYTES, FINE_S, Muxer
+from fallow.node.network.muxed import MuxedStream
+from fallow.node.network.muxer import FINE_BYTES, FINE_S, HUSH_S, SMALL_BYTES_MAX, Muxer
 from fallow.node.network.silence import ASK_S
 from fallow.node.network.yamux import BODY_BYTES_MAX, HEAD_BYTES, WINDOW_BYTES, Flag, Frame, Frames, Kind, encode
 from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
@@ -122,6 +125,23 @@ def test_what_is_on_its_way_follows_what_the_path_holds() -> None:
     assert flight.bytes_max == FLIGHT_BYTES_MIN
 
 
+def test_late_marks_do_not_make_the_path_look_slower_for_good_while_something_small_goes() -> None:
+    flight, random = Flight(), Random(1)
+    on_the_way: deque[tuple[float, int]] = deque()
+    now = link_free_at = arrived_at = 0.0
+    sent = moved = 0
+    while now < 60:  # 20 MB/s at 50 ms and up to a fifth more: 1 MB is on the path
+        while flight.has_room(fine=now > 5):
+            flight.marked(sent := sent + 1, FINE_BYTES, now)
+            link_free_at = max(link_free_at, now) + FINE_BYTES / 20e6
+            arrived_at = max(arrived_at, link_free_at + 0.05 * random.uniform(1, 1.2))
+            on_the_way.append((arrived_at, sent))
+        now, mark = on_the_way.popleft()
+        flight.returned(mark, now)
+        moved += FINE_BYTES * (now > 30)
+    assert moved / 30 > 10e6
+
+
 def test_marks_that_were_never_sent_change_nothing() -> None:
     flight = Flight()
     flight.marked(1, FLIGHT_BYTES_MIN, 0.0)
@@ -165,6 +185,87 @@ async def test_beside_what_is_small_the_large_goes_in_small_pieces(
     lengths = [frame.length for frame in wire.written if frame.stream == large.stream_id and frame.kind == Kind.DATA]
     assert set(lengths) == {piece}
     assert on_its_way - piece <= sum(lengths) < on_its_way + piece
+
+
+class Path:
+    """A large transfer; the other side takes what has come when it is told to, and has credit for all there will be."""
+
+    def __init__(self, wire: Wire, stream_id: int) -> None:
+        self._wire, self._stream_id, self._taken = wire, stream_id, set[int]()
+        wire.say(encode(Kind.WINDOW, 0, stream_id, 2**31))
+
+    async def take(self) -> int:
+        """So many frames came because of it."""
+        before = self.frames
+        for frame in self._wire.written:
+            if frame.kind == Kind.PING and frame.flags & Flag.SYN and frame.length not in self._taken:
+                self._taken.add(frame.length)
+                self._wire.say(encode(Kind.PING, Flag.ACK, 0, frame.length))
+        await trio.testing.wait_all_tasks_blocked()
+        return self.frames - before
+
+    @property
+    def frames(self) -> int:
+        return sum(frame[:3] == (Kind.DATA, 0, self._stream_id) for frame in self._wire.written)
+
+
+@pytest.fixture
+async def poured(mock_clock: trio.testing.MockClock, wired, nursery) -> tuple[Path, MuxedStream]:
+    """A transfer at full speed, and a stream beside it for what is small."""
+    muxer, wire = wired
+    large, small = await muxer.open_stream(), await muxer.open_stream()
+    nursery.start_soon(_pour, large)
+    path = Path(wire, large.stream_id)
+    mock_clock.jump(1)
+    await trio.testing.wait_all_tasks_blocked()
+    assert await path.take()
+    return path, small
+
+
+async def test_one_large_frame_goes_behind_what_is_small_and_no_more_for_a_moment(
+    mock_clock: trio.testing.MockClock, poured
+) -> None:
+    path, small = poured
+    for _ in range(3):
+        before = path.frames
+        await small.write(b"a question")
+        for _ in range(3):
+            await path.take()
+        assert path.frames == before + 1
+    mock_clock.jump(HUSH_S)
+    assert await path.take() > 1
+
+
+async def test_our_own_answer_goes_before_what_is_large(mock_clock: trio.testing.MockClock, wired, poured) -> None:
+    path, small = poured
+    wired[1].say(encode(Kind.DATA, 0, small.stream_id, 10, b"a question"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert await path.take() == 0
+    await small.write(b"an answer")
+    await trio.testing.wait_all_tasks_blocked()
+    assert wired[1].written[-3].body == b"an answer"  # and behind it one frame, with its mark
+    assert await path.take() == 0
+
+
+async def test_however_much_comes_that_is_small_something_large_goes_between(
+    mock_clock: trio.testing.MockClock, wired, poured
+) -> None:
+    path, small = poured
+    frames = 0
+    for _ in range(20):
+        wired[1].say(encode(Kind.DATA, 0, small.stream_id, 11, b"a heartbeat"))
+        mock_clock.jump(HUSH_S / 2)
+        frames += await path.take()
+    assert frames >= 9
+
+
+async def test_the_rest_of_something_large_that_came_is_no_question(
+    mock_clock: trio.testing.MockClock, wired, poured
+) -> None:
+    path, small = poured
+    for length in (SMALL_BYTES_MAX + 1, 1):
+        wired[1].say(encode(Kind.DATA, 0, small.stream_id, length, bytes(length)))
+        assert await path.take() > 0
 
 
 async def test_the_rest_of_something_large_is_nothing_small(mock_clock: trio.testing.MockClock, wired) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from libp2p.kad_dht.pb.kademlia_pb2 import Message
 
 from fallow.node.network import idle
-from fallow.node.network.identity import id_of
+from fallow.node.network.identity import bare_addresses, id_of
 from fallow.node.network.idle import IDLE_S, PASSING_S, Trimmer
 from fallow.node.network.mesh import Mesh
 from fallow.node.network.reach import Caps, Reach
 from fallow.protocol.names import relay_key
+
+TURNS = 12
+"""Of the event loop: by then, a connection that was told to end has ended for both."""
 
 
 async def echo(stream) -> None:
@@ -90,6 +94,9 @@ async def test_a_connection_that_was_begun_for_the_table_ends_soon(start_node, m
         await settled(first, second, node, client)
         assert unused(node, PASSING_S + 1) == {second.key}  # and not the one that it joined by
         assert unused(client, PASSING_S + 1) == set()
+        await node.request(second.key, "/test/echo", b"in passing", passing=True)
+        await settled(first, second, node, client)
+        assert unused(node, PASSING_S + 1) == {second.key}
         await node.request(second.key, "/test/echo", b"something else")
         assert unused(node, PASSING_S + 1) == set()
         assert unused(node, IDLE_S + 1) >= {first.key, second.key}
@@ -130,3 +137,60 @@ async def test_relays_and_those_who_reserved_are_spared(start_node) -> None:
     for node, other in ((relay, home), (home, relay)):
         assert unused(node, 10 * IDLE_S) == {other.key}
         assert unused(node, 10 * IDLE_S, node._ways.kept) == set()
+
+
+@pytest.mark.parametrize("trims", [0, 1])
+async def test_what_begins_just_as_its_connection_ends_comes_to_its_end(start_node, monkeypatch, trims: int) -> None:
+    monkeypatch.setattr(idle, "LOOK_S", 3600.0)  # nobody but the test trims
+    one = await start_node(1)
+    other = await start_node(2, one.addresses())
+    other.serve("/test/echo", echo)
+    table, known = one._table._kad, other._table._kad.index.buckets
+
+    async def told() -> bool:
+        """The question is answered, and whoever answers knows where the asker is."""
+        known.remove(table.own)
+        await table.exchange(id_of(other.key), table.message(Message.FIND_NODE, b"x"))
+        return known.get(table.own) is not None
+
+    async def asked() -> bool:
+        return await one.request(other.key, "/test/echo", b"x", other.addresses()) == b"x"
+
+    async def opened() -> bool:
+        stream = await one.open(other.key, "/test/echo", other.addresses())
+        await stream.send(b"x")
+        came = await stream.receive()
+        await stream.close()
+        return came == b"x"
+
+    with trio.fail_after(60):
+        for begun in (told, asked, opened):
+            for turns in range(TURNS):
+                assert await told()
+                await settled(one, other)
+                (one, other)[trims]._trimmer.trim(trio.current_time() + IDLE_S + 1)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                assert await begun(), (begun.__name__, turns)
+
+
+async def test_of_two_connections_one_that_ends_fails_no_stream(start_node, monkeypatch) -> None:
+    monkeypatch.setattr(idle, "LOOK_S", 3600.0)
+    one = await start_node(1)
+    other = await start_node(2)
+    other.serve("/test/echo", echo)
+    peer, [address] = id_of(other.key), bare_addresses(id_of(other.key), other.addresses())
+    with trio.fail_after(60):
+        for ends in range(2):
+            for turns in range(TURNS):
+                await one.connect(other.addresses()[0])
+                while len(standing := one._dialler.standing(peer)) < 2:
+                    await one._dialler._dial(peer, address)
+                one._tasks.spawn(standing[ends].close)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                stream = await one.open(other.key, "/test/echo", other.addresses())
+                await stream.send(b"x")
+                assert await stream.receive() == b"x"
+                await stream.close()
+                await settled(one, other)

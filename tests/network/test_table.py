@@ -10,7 +10,7 @@ from fallow.node.network.identity import id_of
 from fallow.node.network.kad import KAD_ID
 from fallow.node.network.seam import Validator
 from fallow.protocol.errors import Code, FallowError, NetworkError
-from fallow.protocol.messages import CONTROL_PROTOCOL
+from fallow.protocol.streams import CONTROL_PROTOCOL
 
 KEY = "/fallow/" + "k" * 43
 
@@ -76,6 +76,25 @@ async def test_a_record_is_said_again_to_those_who_took_it_until_some_are_gone(s
         assert len(searches) == before + 1
 
 
+async def test_who_was_late_is_told_the_next_time(start_node, monkeypatch) -> None:
+    nodes = await _mesh(start_node, 6)
+    table, late = nodes[1]._table._kad, {id_of(node.key) for node in nodes[3:]}
+    in_time, exchange = trio.Event(), table.exchange
+
+    async def held_up(peer, *words):
+        if peer in late:
+            await in_time.wait()
+        return await exchange(peer, *words)
+
+    monkeypatch.setattr(table, "exchange", held_up)
+    with trio.fail_after(30):
+        while await nodes[1].provide("serve/x") != 2:  # the search ended without them
+            pass
+        in_time.set()
+        while await nodes[1].provide("serve/x") < 5:
+            pass
+
+
 async def test_who_knows_no_control_streams_is_asked_all_the_same(start_node) -> None:
     nodes = await _mesh(start_node, 4)
     for node in nodes:
@@ -105,7 +124,8 @@ async def test_every_provider_is_found_once_also_by_those_who_provide(start_node
     key = "serve/" + "b" * 59 + "/u09/3"  # longer than libp2p's lookups allow
     with trio.fail_after(30):
         for node in nodes[1:5]:
-            assert await node.provide(key) == 5
+            while await node.provide(key) < 5:
+                pass  # on a busy machine somebody may be late
             assert await node.provide(key) == 5
         for node in nodes:
             found = await node.find(key)

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,20 @@ OPTIONS = (
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """A picture."""
 
+_GONE = (
+    "Execution context was destroyed", "Inspected target navigated or closed", "Promise was collected",
+    "Cannot find context with specified id", "Cannot find default execution context",
+)  # fmt: skip
+"""Of the browser's words, those for a page that gave way to another one while something ran in it."""
+
+
+class Refused(Exception):
+    """The browser did not do what it was asked; its own words say why."""
+
+
+class Gone(Refused):
+    """The page has given way to another one, and what ran in it ended with it."""
+
 
 class Tab:
     """One page in it."""
@@ -36,29 +50,34 @@ class Tab:
         """What the page could not load or do."""
 
     async def ask(self, method: str, **parameters: object) -> dict[str, Any]:
-        """The browser's answer."""
+        """The browser's answer. Raises `Refused`, or `Gone`, where that is an error."""
         number = next(self._numbers)
         await self._socket.send_message(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
             message = json.loads(await self._socket.get_message())
             if message.get("id") == number:
-                result: dict[str, Any] = message.get("result", message)
+                if "error" in message:
+                    raise _refused(method, message["error"])
+                result: dict[str, Any] = message["result"]
                 return result
             if message.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
                 self.complaints.append(json.dumps(message["params"]))
 
     async def run(self, script: str) -> Any:
-        """The value of the script, run in the page."""
+        """The value of the script, run in the page. Raises as `ask`."""
         found = await self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     async def until(self, script: str) -> None:
-        """The script's value has become true. The caller bounds it."""
-        await self.run(f"""new Promise((done) => {{
-            const look = () => ({script}) ? done(true) : setTimeout(look, 50);
-            look();
-        }})""")
+        """The script's value has become true, in this page or in one that it gives way to. The caller bounds it."""
+        while True:
+            with suppress(Gone):
+                await self.run(f"""new Promise((done) => {{
+                    const look = () => ({script}) ? done(true) : setTimeout(look, 50);
+                    look();
+                }})""")
+                return
 
     async def picture(self, path: Path) -> None:
         """The whole page is in the file, a PNG."""
@@ -103,6 +122,11 @@ async def _opened(browser: str, url: str) -> AsyncIterator[Tab]:
         await page.ask("Page.navigate", url=url)
         await page.until("document.readyState === 'complete'")
         yield page
+
+
+def _refused(method: str, error: dict[str, Any]) -> Refused:
+    words = str(error.get("message"))
+    return (Gone if any(gone in words for gone in _GONE) else Refused)(f"{method}: {words}")
 
 
 async def _drain(stream: trio.abc.ReceiveStream) -> None:

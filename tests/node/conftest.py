@@ -23,6 +23,8 @@ from fallow.node.network.mesh import open_network
 from fallow.node.network.seam import Network, Validator
 from fallow.protocol.published import check_published_untrusted, newest
 
+from ..moments import pause
+
 READY_S = 120
 
 
@@ -74,6 +76,7 @@ class Daemon:
             if {event["event"] for event in found}.issuperset(wanted):
                 return found
             assert time.monotonic() < deadline, (wanted, found)
+            pause()
 
 
 def launch(folder: Path, home: Home, **settings: object) -> subprocess.Popen[str]:

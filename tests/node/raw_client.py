@@ -17,35 +17,31 @@ from fallow.node.network.seam import Network, Stream
 from fallow.protocol.channel import ChannelState, Party
 from fallow.protocol.checks import Attestation
 from fallow.protocol.claims import Claim
-from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
+from fallow.protocol.envelope import Signed, sign, verify_any_signer_untrusted, verify_untrusted
 from fallow.protocol.errors import NetworkError
 from fallow.protocol.identity import EXECUTOR, Mandate, WorkerKey, check_mandate, cid_hash_untrusted
 from fallow.protocol.job import Event, Job, Role
 from fallow.protocol.limits import HEARTBEAT_MS
-from fallow.protocol.messages import (
-    JOB_PROTOCOL,
-    PROFILE_PROTOCOL,
+from fallow.protocol.messages.codec import Message, decode_message_untrusted, encode_message
+from fallow.protocol.messages.discovery import ProfileReply, ProfileRequest
+from fallow.protocol.messages.jobs import (
     AcceptMessage,
     AttestationMessage,
     ChunkMessage,
     FailedMessage,
     HeartbeatMessage,
-    Message,
     OrderMessage,
-    ProfileReply,
-    ProfileRequest,
     ReceiptMessage,
-    RefuseMessage,
     VoucherMessage,
     YieldMessage,
-    decode_message_untrusted,
-    encode_message,
 )
+from fallow.protocol.messages.refusals import RefuseMessage
 from fallow.protocol.orders import Accept, JobOrder
 from fallow.protocol.payment import LEDGER, Channel
-from fallow.protocol.prices import amount_ucr_max, find_price, price_list_id
+from fallow.protocol.prices import amount_ucr_max, find_price
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile
 from fallow.protocol.receipts import OPEN, Delivery, Receipt
+from fallow.protocol.streams import JOB_PROTOCOL, PROFILE_PROTOCOL
 from fallow.protocol.work import (
     Input,
     Parameters,
@@ -75,7 +71,7 @@ async def profile_of(network: Network, node: bytes) -> Profile:
     capability = verify_untrusted(CapabilityProfile, reply.capability, signer=node).record
     connectivity = verify_untrusted(ConnectivityProfile, reply.connectivity, signer=node).record
     worker_key = verify_untrusted(WorkerKey, reply.worker_key, signer=node) if reply.worker_key else None
-    mandate = verify_untrusted(Mandate, reply.mandate, signer=claimed_signer_untrusted(reply.mandate))
+    mandate = verify_any_signer_untrusted(Mandate, reply.mandate)
     check_mandate(mandate, node, EXECUTOR, wall_ms())
     return Profile(node, reply, mandate, capability, connectivity, worker_key)
 
@@ -124,7 +120,7 @@ class Ask:
             parameters=Parameters(max_tokens=self.max_tokens if self.entry == "generate" else 0),
             calls=calls, input_tokens=self.work.input_tokens, planned_tokens=planned, input_digest=plain.digest,
             executor=profile.node, worker_key=profile.worker_key.id,
-            price_list=price_list_id(profile.capability.prices),
+            price=price,
             channel=self.payer.state.channel.id,
             amount_ucr_max=amount_ucr_max(price, calls, self.work.input_tokens, planned),
             created_ms=wall_ms(), nonce=os.urandom(16), first_chunk_ms_max=30_000, gap_ms_max=30_000,

@@ -8,11 +8,13 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from fallow.node import book_file
-from fallow.node.book import AGAIN_MS, PEERS_MAX, PROFILE_BYTES_MAX, WAYS_MAX, Book, Profile
+from fallow.node.book import AGAIN_MS, LOOK_MS, PEERS_MAX, PROFILE_BYTES_MAX, WAYS_MAX, Book, Profile
+from fallow.node.network.seam import Network
 
 BUNDLE, OTHER = bytes([1] * 32), bytes([2] * 32)
 PROFILE = Profile(b"mandate", b"capability", b"connectivity")
@@ -122,6 +124,39 @@ def test_a_peer_that_stays_connected_is_not_written_again_and_again() -> None:
     book.met(key(1), [at(1)])
     later = book.get(key(1))
     assert later and later.met_ms > again.met_ms + AGAIN_MS
+
+
+class Connected:
+    """A network in which some are connected, and that is asked where they are."""
+
+    def __init__(self) -> None:
+        self.there: list[int] = []
+        self.asked: list[int] = []
+
+    def peers(self) -> list[bytes]:
+        return [key(number) for number in self.there]
+
+    def whereabouts(self, peer: bytes) -> tuple[str, ...]:
+        self.asked.append(int.from_bytes(peer, "big"))
+        return (at(self.asked[-1]),)
+
+
+def test_who_stays_connected_is_looked_at_once_a_minute() -> None:
+    clock, network = Clock(), Connected()
+    book = Book(None, clock)
+    for there in ([1, 2], [1, 2, 3], [2, 3], [1, 2, 3]):
+        network.there = there
+        book.look(cast(Network, network))
+    assert network.asked == [1, 2, 3, 1]  # who left and came back is looked at anew
+    assert {met.key for met in book} == {key(1), key(2), key(3)}
+    book.missed(key(3))
+    clock.now_ms += LOOK_MS
+    book.look(cast(Network, network))
+    assert network.asked[4:] == [1, 2, 3]
+    assert not any(met.gone for met in book)
+    clock.now_ms -= 10 * LOOK_MS  # set back
+    book.look(cast(Network, network))
+    assert network.asked[7:] == [1, 2, 3]
 
 
 def test_who_was_not_met_for_longest_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

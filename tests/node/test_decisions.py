@@ -12,15 +12,18 @@ import trio
 
 from fallow.node.accounts import Account, Accounts
 from fallow.node.disputes import Disputes
+from fallow.node.journal import Journal
+from fallow.node.journal_file import JOURNAL
 from fallow.node.machine import HERE, Machine
-from fallow.node.store import JOURNAL, Journal, fees
+from fallow.node.paid import fees
 from fallow.protocol.channel import ChannelState, Party
 from fallow.protocol.claims import claim_of
 from fallow.protocol.disputes import Decided, Kind, decision_id, judges
 from fallow.protocol.envelope import Signed, sign
-from fallow.protocol.errors import Code, FallowError, RemoteProtocolError
+from fallow.protocol.errors import Code, FallowError, Refused
 from fallow.protocol.limits import SKEW_MS
-from fallow.protocol.messages import DecidedReply, DecidedRequest
+from fallow.protocol.messages.assurance import DecidedReply, DecidedRequest
+from fallow.protocol.messages.refusals import RefuseMessage, refused
 from fallow.protocol.payment import Voucher
 from fallow.protocol.receipts import FINAL
 
@@ -49,7 +52,7 @@ class Books:
 
         self.disputes = Disputes(PAYEE, OWNER, self.accounts, owe)
 
-    async def works(self, *, honoured: bool = True) -> Account:
+    async def works(self, *, honoured: bool = True, apart_ms: int = 0) -> Account:
         """Two orders, of which the first is disputed: delivered, and paid by vouchers that hold all of it."""
         account = await self.accounts.open(CHANNEL)
         job = self.scene.job
@@ -68,6 +71,7 @@ class Books:
             self.vouchers.append(voucher)
             if honoured:
                 await self.accounts.honour(account, voucher)
+            self.now_ms += apart_ms
         self.scene.claimed = [*job.records, CHANNEL]
         self.scene.with_openings(self.scene.writer)
         return account
@@ -82,7 +86,7 @@ class Books:
         return self.ruled.decisions[0].record.withheld_ucr
 
     async def told(self, ucr: int, ruled: Decided | None = None) -> int:
-        """What the node says is forfeited."""
+        """What the node says is forfeited. Raises `Refused` with its reason."""
         given = ruled or self.ruled
         reply = await self.disputes._take_untrusted(
             DecidedRequest(
@@ -90,7 +94,9 @@ class Books:
                 tuple(one.envelope for one in given.decisions), tuple(one.envelope for one in given.mandates),
             )
         )  # fmt: skip
-        assert reply == DecidedReply(decision_id(given.decisions[0].record), reply.ucr)
+        if isinstance(reply, RefuseMessage):
+            raise refused(reply)
+        assert isinstance(reply, DecidedReply) and reply.decision == decision_id(given.decisions[0].record)
         return reply.ucr
 
     @property
@@ -113,18 +119,18 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
 @pytest.mark.spec("P-30")
 async def test_two_streams_at_once_take_the_fee_once(books: Books) -> None:
     await books.works()
-    refused: list[Code] = []
+    codes: list[Code] = []
 
     async def tells(ucr: int) -> None:
         try:
             await books.told(ucr)
         except FallowError as error:
-            refused.append(error.code)
+            codes.append(error.code)
 
     async with trio.open_nursery() as nursery:
         for ucr in (books.withheld_ucr + FEE, 0):
             nursery.start_soon(tells, ucr)
-    assert refused == [Code.UNPAID]
+    assert codes == [Code.UNPAID]
     ((party, owed_ucr),) = books.fees
     assert party == PAYER
     assert (books.taken_ucr(), owed_ucr) in {(books.withheld_ucr + FEE, 0), (0, -FEE)}
@@ -168,10 +174,24 @@ async def test_what_was_released_before_the_decision_came_is_owed_as_a_fee(books
     assert (books.taken_ucr(), books.fees) == (0, [(PAYER, -FEE)])
 
 
+@pytest.mark.spec("P-30", "P-35")
+async def test_what_is_still_held_when_the_decision_comes_is_forfeited_and_it_is_said_again(books: Books) -> None:
+    account = await books.works(apart_ms=HOLD_MS // 2)
+    once = books.vouchers[1].record.held
+    assert len(once) == 2
+    books.now_ms = once[0].release_at_ms + SKEW_MS
+    for _ in range(2):
+        assert await books.told(books.withheld_ucr + FEE) == once[1].ucr
+        assert account.state.forfeited_ucr == books.taken_ucr() == once[1].ucr
+    assert books.fees == [(PAYER, -(FEE - max(0, once[1].ucr - books.withheld_ucr)))]
+    books.now_ms = once[1].release_at_ms + SKEW_MS
+    assert await books.told(books.withheld_ucr + FEE) == once[1].ucr
+
+
 @pytest.mark.spec("P-30")
 async def test_what_was_never_held_here_is_refused_until_its_voucher_comes(books: Books) -> None:
     account = await books.works(honoured=False)
-    with pytest.raises(RemoteProtocolError) as caught:
+    with pytest.raises(Refused) as caught:
         await books.told(books.withheld_ucr)
     assert caught.value.code is Code.EXPIRED
     assert books.fees == []

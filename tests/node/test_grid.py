@@ -20,11 +20,14 @@ from fallow.node.settings import SettingError
 from fallow.protocol.envelope import sign
 from fallow.protocol.errors import ConfigError
 from fallow.protocol.grid import ShedOrder
-from fallow.protocol.messages import SHED_PROTOCOL, ShedExchange, encode_message
+from fallow.protocol.messages.codec import encode_message
+from fallow.protocol.messages.grid import ShedExchange
 from fallow.protocol.receipts import YIELDED
+from fallow.protocol.streams import SHED_PROTOCOL
 from fallow.protocol.work import Work
 from tests.grid.vtn import CLIENT, SECRET, Vtn, interval, program, serving
 
+from ..moments import look_again
 from .conftest import Daemon, Home, Start, client_network, launch
 from .raw_client import Ask, Conversation, Payer, profile_of
 
@@ -143,6 +146,7 @@ async def test_a_shed_order_by_command_reaches_who_trusts_the_key(start: Start, 
             said = await trio.to_thread.run_sync(heeding.command, "why")
             if said["budget"].startswith("100 W (the grid asks for less until "):
                 break
+            await look_again()
     wrong = await tell("--for", "2d")
     assert wrong.returncode == 1 and "a shed order lasts at most a day" in wrong.stderr
 

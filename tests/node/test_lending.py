@@ -31,6 +31,7 @@ from fallow.protocol.receipts import YIELDED
 from fallow.protocol.work import Work
 from tests.sensors.servers import PATHS_6, Databroker, serving
 
+from ..moments import look_again
 from .conftest import Daemon, Home, Start, client_network
 from .raw_client import Ask, Conversation, Payer, profile_of
 
@@ -45,6 +46,7 @@ async def until(daemon: Daemon, state: str, reason: str = "") -> dict[str, Any]:
             said = await trio.to_thread.run_sync(daemon.command, "why")
             if said["state"] == state and reason in said["reasons"] + [""]:
                 return said
+            await look_again()
 
 
 async def test_a_car_that_is_driven_off_yields_and_whatever_is_wrong_with_its_sensors_keeps_it(

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
 
 from fallow.node.config import parse
-from fallow.node.engine.bundles import BundleStore
+from fallow.node.engine.bundles import Bundle, BundleStore
 from fallow.node.library import Library
 from fallow.node.log import EventLog
+from fallow.node.network.seam import Network, Provider, Stream
+from fallow.node.swarm import PATIENCE_S
+from fallow.protocol.errors import Code
 from fallow.protocol.identity import peer_key_untrusted
+from fallow.protocol.messages.codec import Message
+from fallow.protocol.messages.discovery import BlobReply
+from fallow.protocol.messages.refusals import RefuseMessage
 from fallow.protocol.names import holder_key
 from fallow.protocol.work import Work
 
+from ..fetch.line import Line
+from ..moments import look_again
 from .conftest import Home, Start, client_network, failure, launch
 from .raw_client import Ask, Conversation, Payer, profile_of
 
@@ -46,7 +58,7 @@ async def test_a_node_without_the_bundle_fetches_it_and_answers_a_job(
             # What it only keeps for others it holds, too, and says so.
             embed = home.store.open(home.embed).hash
             while not await network.find(holder_key(embed)):
-                pass
+                await look_again()
     events = {event["event"]: event for event in node.events("fetched")}
     assert events["fetched"]["bytes"] > 0
     assert node.command("status")["fetching"] == []
@@ -110,3 +122,44 @@ def test_a_node_whose_store_is_beyond_its_limit_clears_it_at_its_start(
         library.open()
         assert {bundle.cid for bundle in bare.list()} == left
         library.close()
+
+
+class Crowd:
+    """A network with one source: of one bundle it has no place for us, the other it gives."""
+
+    def __init__(self, given: Bundle) -> None:
+        self._given = given
+
+    async def find(self, key: str, take: Callable[[Provider], None]) -> None:
+        await trio.lowlevel.checkpoint()
+        take(Provider(bytes(32), ()))
+
+    async def provide(self, key: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = ()) -> Stream:
+        await trio.lowlevel.checkpoint()
+        return cast(Stream, Line(self._answer))
+
+    def _answer(self, wanted: bytes) -> Message:
+        if (content := self._given.chunk(wanted)) is None:
+            return RefuseMessage(Code.BUSY.value, "not now", 5000)
+        return BlobReply(content)
+
+
+async def test_a_bundle_whose_sources_are_busy_holds_up_no_other(
+    home: Home, bare: BundleStore, tmp_path: Path, autojump_clock: object
+) -> None:
+    (tmp_path / "state").mkdir()
+    table = {
+        "state": str(tmp_path / "state"), "home": str(home.path), "store": str(bare.root),
+        "bundles": ["tiny-chat"], "fetch_bundles": ["tiny-embed"], "lan": True,
+    }  # fmt: skip
+    library = Library(parse(table, tmp_path), EventLog(tmp_path / "state"))
+    library.open()
+    network = Crowd(home.store.open(home.embed))
+    async with aclosing(library.arrivals(cast(Network, network))) as arrivals:
+        assert (await anext(arrivals)).cid == home.embed
+    (waited_s,) = re.findall(r"none gave anything for (\d+) s", library.missing["tiny-chat"])
+    assert PATIENCE_S <= int(waited_s) < 2 * PATIENCE_S
+    library.close()

@@ -14,7 +14,7 @@ import trio
 from fallow.node.log import WAITING_MAX, EventLog
 from fallow.node.network.seam import Network
 from fallow.protocol.errors import NetworkError
-from fallow.protocol.messages import JOB_PROTOCOL
+from fallow.protocol.streams import JOB_PROTOCOL
 from fallow.protocol.work import Work
 
 from .conftest import Daemon, Home

@@ -15,16 +15,18 @@ import pytest
 import trio
 
 from fallow.node import control
+from fallow.node.earnings import earnings
+from fallow.node.journal_file import JOURNAL
 from fallow.node.log import wall_ms
-from fallow.node.store import JOURNAL, earnings
 from fallow.protocol.errors import ConfigError
 from fallow.protocol.identity import peer_id
 from fallow.protocol.job import JobState
-from fallow.protocol.messages import ReceiptMessage
+from fallow.protocol.messages.jobs import ReceiptMessage
 from fallow.protocol.receipts import OPEN, YIELDED
 from fallow.protocol.witness import heard_untrusted
 from fallow.protocol.work import Work
 
+from ..moments import look_again, pause
 from .conftest import READY_S, Daemon, Home, Start, client_network, failure, launch
 from .raw_client import Ask, Conversation, Payer, profile_of
 
@@ -48,6 +50,11 @@ async def test_driving_off_yields_with_a_receipt_and_parking_serves_again_with_a
             last = talk.delivery.receipts[-1].record
             assert (last.end, talk.job.state) == (YIELDED, JobState.SETTLED)
             assert last.amount_ucr == 5 * len(talk.tokens) // 200 + 4 * len(talk.tokens)
+
+            (gone,) = [each for each in node.events("worker_gone") if each["event"] == "worker_gone"]
+            assert (gone["code"], gone["why"]) == ("", "The worker was stopped: the owner needs the machine.")
+            assert gone["next"] == "Another one is started when the machine is lent."
+            assert "worker_ended" not in node.command(control.WHY)
 
             away = await profile_of(network, payer.profile.node)
             assert (away.worker_key, away.reply.state) == (None, "not-eligible")
@@ -110,11 +117,51 @@ async def test_a_dead_worker_fails_its_jobs_and_is_replaced(start: Start, home: 
             await talk.run()
             assert talk.failed is not None
             assert (talk.failed.code, talk.job.state) == ("worker_died", JobState.BROKEN)
+            assert "SIGKILL" not in talk.failed.detail  # what befalls this machine is its owner's to know
             await _until_ready(node)
+            (gone,) = [each for each in node.events("worker_gone") if each["event"] == "worker_gone"]
+            assert (gone["code"], gone["next"]) == ("worker_died", "Another one is started at once.")
+            assert "was ended by SIGKILL (signal 9" in gone["why"]
+            assert "1 job ended with it" in gone["kept"]
+            for question in (control.WHY, control.STATUS):
+                told = str(node.command(question)["worker_ended"])
+                assert told.endswith(f" ago: {gone['why']} {gone['kept']} {gone['next']}")
             payer.profile = await profile_of(network, payer.profile.node)
             again = await _begun(network, Ask(payer, home.chat, PROMPT))
             await again.run()
             assert again.job.state is JobState.SETTLED
+
+
+AGAIN = """
+import sys
+from fallow.node.engine.entries import run_entry
+from fallow.node.engine.worker import main
+
+def again(manifest, entry, parameters, work):
+    asked = next(run_entry(manifest, entry, parameters, work))
+    while True:
+        yield asked
+
+main(sys.argv[1:], run=again)
+"""
+
+
+async def test_a_worker_that_computes_the_same_again_and_again_is_ended_and_both_sides_are_told_why(
+    start: Start, home: Home, tmp_path: Path
+) -> None:
+    (tmp_path / "again.py").write_text(AGAIN)
+    command = [sys.executable, "-P", str(tmp_path / "again.py")]
+    node = start(bundles=["tiny-embed"], worker_command=command, sandbox="off")
+    with trio.fail_after(60):
+        async with client_network([node.address]) as network:
+            payer = Payer(await profile_of(network, network.peers()[0]))
+            talk = await Conversation.begin(network, Ask(payer, home.embed, PROMPT, entry="call"))
+            await talk.run()
+            assert talk.failed is not None
+            assert (talk.failed.code, talk.job.state) == ("too_many_steps", JobState.BROKEN)
+            assert "more steps" in talk.failed.detail
+    gone = next(each for each in node.events("worker_gone") if each["event"] == "worker_gone")
+    assert (gone["code"], gone["why"].startswith(talk.failed.detail)) == ("too_many_steps", True)
 
 
 async def test_sigterm_yields_and_exits_in_order_and_nothing_is_lost_over_a_restart(
@@ -158,6 +205,7 @@ async def test_nodes_know_each_other_and_measure_their_links(start: Start) -> No
             profile = await profile_of(network, node)
             # Measured right after the start, but not before it; what the other one found is signed and comes with a probe.
             while not (profile.connectivity.vantage_peers and profile.reply.witnesses):
+                await look_again()
                 profile = await profile_of(network, node)
     assert profile.connectivity.vantage_peers == 1  # the client is no vantage point
     assert profile.connectivity.rtt_p95_us is not None
@@ -233,7 +281,7 @@ def test_a_damaged_journal_is_said_and_left_alone(home: Home, tmp_path: Path) ->
 def test_a_node_that_is_told_to_end_while_it_starts_ends(home: Home, tmp_path: Path) -> None:
     process = launch(tmp_path, home)
     while not (tmp_path / "state" / "worker.log").exists() and process.poll() is None:
-        os.sched_yield()
+        pause()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 0
@@ -253,7 +301,7 @@ async def _begun(network: object, ask: Ask) -> Conversation:
 
 async def _until_ready(node: Daemon) -> None:
     while (await trio.to_thread.run_sync(node.command, control.STATUS))["state"] != "ready":
-        await trio.lowlevel.checkpoint()
+        await look_again()
 
 
 def _worker_of(node: Daemon) -> int:
@@ -275,6 +323,7 @@ def test_before_its_first_bundle_is_loaded_a_node_says_so_and_gives_the_machine_
         deadline, said = time.monotonic() + READY_S, None
         while said != reasons:
             assert time.monotonic() < deadline, said
+            pause()
             with suppress(ConfigError):  # it has not come so far yet
                 said, word = control.request(tmp_path / "state", word)["reasons"], control.STATUS
 
@@ -282,7 +331,7 @@ def test_before_its_first_bundle_is_loaded_a_node_says_so_and_gives_the_machine_
         until(["loading tiny-chat"])
         until(["the owner needs the machine"], control.DRIVE)
         while offspring(process.pid):
-            pass  # gone before the test's own time limit
+            pause()  # gone before the test's own time limit
         until(["loading tiny-chat"], control.PARK)
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=20)[0] == ""  # it never took an order

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fallow.node.pace import BURST_S, DAY_S, Meter, Pace, Traffic, Turns
+from fallow.node.pace import BURST_S, DAY_S, Meter, Pace, Traffic
 
 
 async def test_no_stretch_of_time_has_more_than_the_rate_and_a_burst(autojump_clock: MockClock) -> None:
@@ -115,30 +115,3 @@ def test_without_a_limit_nothing_is_written(tmp_path: Path) -> None:
     traffic = Traffic(tmp_path / "traffic.json", 0, 1, lambda: 0.0)
     trio.run(traffic.take, 10**15)
     assert not list(tmp_path.iterdir())
-
-
-async def test_askers_take_turns_however_much_one_of_them_asks(autojump_clock: MockClock) -> None:
-    turns, order = Turns(1), list[bytes]()
-
-    async def ask(asker: bytes) -> None:
-        async with turns.turn(asker):
-            order.append(asker)
-            await trio.sleep(1)
-
-    async with trio.open_nursery() as nursery:
-        for asker in (b"greedy",) * 6 + (b"modest",) * 2:
-            nursery.start_soon(ask, asker)
-            await trio.testing.wait_all_tasks_blocked()
-    assert order[1:5].count(b"modest") == 2
-    assert len(order) == 8
-
-
-async def test_whoever_leaves_the_queue_takes_no_turn_along(autojump_clock: MockClock) -> None:
-    turns = Turns(1)
-    async with turns.turn(b"a"):
-        with trio.move_on_after(1):
-            async with turns.turn(b"b"):
-                pytest.fail("it is not b's turn")
-    with trio.fail_after(1):
-        async with turns.turn(b"c"):
-            pass

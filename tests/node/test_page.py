@@ -25,6 +25,7 @@ from fallow.protocol.errors import ConfigError
 from fallow.protocol.job import JobState
 from fallow.protocol.work import Work
 
+from ..moments import pause
 from .browser import CHROMIUM, tab
 from .conftest import READY_S, Daemon, Home, Start, client_network, failure
 from .raw_client import Ask, Conversation, Payer, profile_of
@@ -70,6 +71,7 @@ def until_ready(node: Daemon) -> None:
     deadline = time.monotonic() + READY_S
     while node.command(control.STATUS)["state"] != "ready":
         assert time.monotonic() < deadline
+        pause()
 
 
 def test_the_page_shows_the_node_and_runs_nothing_but_its_own(page: Page) -> None:
@@ -245,8 +247,7 @@ def test_the_key_is_in_no_command_line(page: Page, tmp_path: Path) -> None:
 async def test_a_browser_follows_the_file_to_the_page(page: Page, tmp_path: Path) -> None:
     with trio.fail_after(90):
         async with tab(tmp_path / "browser", shortcut(tmp_path, page.address).as_uri()) as shown:
-            while await shown.run("document.getElementById('link')?.textContent") != "live":
-                pass
+            await shown.until("document.getElementById('link')?.textContent === 'live'")
             assert shown.complaints == []
 
 

@@ -9,31 +9,23 @@ import pytest
 import trio
 from nacl.signing import SigningKey
 
+from fallow.node.earnings import earnings
 from fallow.node.log import wall_ms
 from fallow.node.network.seam import Network
-from fallow.node.store import earnings
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import sign
 from fallow.protocol.errors import NetworkError
 from fallow.protocol.identity import content_hash, peer_id
 from fallow.protocol.job import Event, JobState
 from fallow.protocol.limits import SKEW_MS, WINDOW_TOKENS
-from fallow.protocol.messages import (
-    BLOB_PROTOCOL,
-    JOB_PROTOCOL,
-    BlobReply,
-    BlobRequest,
-    CancelMessage,
-    ChunkMessage,
-    HeartbeatMessage,
-    VoucherMessage,
-    decode_message_untrusted,
-    encode_message,
-)
+from fallow.protocol.messages.codec import decode_message_untrusted, encode_message
+from fallow.protocol.messages.discovery import BlobReply, BlobRequest
+from fallow.protocol.messages.jobs import CancelMessage, ChunkMessage, HeartbeatMessage, VoucherMessage
 from fallow.protocol.names import profile_key, provider_key
 from fallow.protocol.numerics import narrowed
 from fallow.protocol.published import decode_profiles_untrusted
 from fallow.protocol.receipts import CANCELLED, FINAL, OPEN, YIELDED, Delivery
+from fallow.protocol.streams import BLOB_PROTOCOL, JOB_PROTOCOL
 from fallow.protocol.work import Work
 
 from .conftest import Daemon, Home
@@ -122,7 +114,7 @@ REFUSALS = {
     "wrong_executor": lambda ask: {"order": ask.order(executor=bytes(32))},
     "unknown_bundle": lambda ask: {"order": ask.order(bundle=bytes(32))},
     "unknown_entry": lambda ask: {"order": ask.order(entry="call")},
-    "stale_prices": lambda ask: {"order": ask.order(price_list=bytes(32))},
+    "stale_prices": lambda ask: {"order": ask.order(price=replace(ask.order().record.price, call_ucr=1))},
     "stale_worker_key": lambda ask: {"order": ask.order(worker_key=bytes(32))},
     "price_too_high": lambda ask: {"order": ask.order(amount_ucr_max=1)},
     "input_too_long": lambda ask: {"order": ask.order(input_tokens=250, amount_ucr_max=10_000)},

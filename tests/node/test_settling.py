@@ -13,29 +13,26 @@ import trio
 from nacl.signing import SigningKey
 
 from fallow.node.accounts import Accounts
+from fallow.node.earnings import Earning, earnings
+from fallow.node.journal import Journal
+from fallow.node.journal_file import JOURNAL
 from fallow.node.log import wall_ms
 from fallow.node.network.seam import Network
 from fallow.node.settling import Settling
-from fallow.node.store import JOURNAL, Earning, Journal, earnings
 from fallow.protocol.claims import Claim
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
 from fallow.protocol.job import Event, JobState
 from fallow.protocol.limits import SKEW_MS
-from fallow.protocol.messages import (
-    DeclineMessage,
-    ReceiptMessage,
-    VoucherReply,
-    VoucherRequest,
-    decode_message_untrusted,
-    encode_message,
-)
+from fallow.protocol.messages.codec import decode_message_untrusted, encode_message
+from fallow.protocol.messages.jobs import DeclineMessage, ReceiptMessage
+from fallow.protocol.messages.payment import VoucherReply, VoucherRequest
 from fallow.protocol.payment import LEDGER, Channel, Voucher
 from fallow.protocol.work import Work
 
 from .conftest import Daemon, Home, Start, client_network
 from .raw_client import Ask, Conversation, Payer, profile_of
-from .test_store import NODE, PAYER, order, receipt
+from .test_journal import NODE, PAYER, order, receipt
 
 PROMPT = Work(((1, 40, 41, 42, 43),))
 OWNER = bytes(32)
@@ -145,7 +142,7 @@ async def _brought(journal: Journal, channel: Signed[Channel], key: SigningKey =
     job = order(1)
     claim = receipt(job, 0, 10)
     await accounts.claim(await accounts.open(channel), job.record, claim, 10)
-    promise = sign(Voucher(channel.id, claim.id, 10, 0, 0, 0), key)
+    promise = sign(Voucher(channel.id, claim.id, 10, (), 0), key)
     stream = Questions(encode_message(VoucherRequest(channel.envelope, promise.envelope)))
     await Settling(bytes(NODE.verify_key), OWNER, accounts).answer(stream)
     assert [decode_message_untrusted(answer) for answer in stream.answers] == [VoucherReply(promise.id)]

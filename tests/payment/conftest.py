@@ -10,7 +10,9 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from fallow.client.execution import Broken, Desk, Receipted, execute
+from fallow.client.desk import Desk
+from fallow.client.events import Broken, Receipted
+from fallow.client.execution import execute
 from fallow.client.wallet import Wallet
 from fallow.protocol.errors import FallowError
 

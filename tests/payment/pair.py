@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +14,9 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from nacl.signing import SigningKey
 
+from fallow.client.desk import Desk
 from fallow.client.discovery import Node
-from fallow.client.execution import Desk, Request
+from fallow.client.ordering import Request
 from fallow.client.settling import Settler
 from fallow.client.wallet import Wallet
 from fallow.node.accounts import Accounts
@@ -23,24 +24,26 @@ from fallow.node.availability import Availability
 from fallow.node.engine.engine import Engine
 from fallow.node.engine.messages import LENGTH, EngineJob, EnginePiece
 from fallow.node.engine.sealing import PieceSealer, open_input
+from fallow.node.journal import Journal
 from fallow.node.log import EventLog, wall_ms
-from fallow.node.network.seam import Network
+from fallow.node.network.seam import Handler, Network
 from fallow.node.profiles import Offer
 from fallow.node.serving import Executor
 from fallow.node.settling import Settling
-from fallow.node.store import Journal
 from fallow.protocol.bundle import File, Manifest, Program, Tolerance
-from fallow.protocol.envelope import sign
+from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, FallowError, NetworkError
 from fallow.protocol.identity import Mandate, WorkerKey
-from fallow.protocol.messages import JOB_PROTOCOL, VOUCHER_PROTOCOL
+from fallow.protocol.limits import HOLD_MS_MAX
 from fallow.protocol.prices import Price
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
+from fallow.protocol.streams import GROUND_PROTOCOL, JOB_PROTOCOL, VOUCHER_PROTOCOL
 from fallow.protocol.work import (
     Parameters,
     Piece,
     Work,
     decode_input_untrusted,
+    decode_work_untrusted,
     transcript_next,
     transcript_start,
 )
@@ -55,6 +58,8 @@ MANIFEST = Manifest(
     FILE, None, 4096, (), Tolerance(1, 1, 1, 0, 0, (), "-"),
 )  # fmt: skip
 PRICE = Price(BUNDLE, "generate", 0, 1, 4, 0)
+JUDGES = tuple(sorted(bytes(SigningKey(bytes([number]) * 32).verify_key) for number in (11, 12, 13)))
+HOLDS: dict[str, Any] = {"held_ppm_max": 500_000, "hold_ms_max": HOLD_MS_MAX, "arbiters": JUDGES}
 SERVED = ServedBundle(BUNDLE, ("generate",), "class", 1_000, 1_000, 0)
 _BYE = 2**32 - 1
 """A length that no frame has: the other side has ended the stream in good order."""
@@ -138,18 +143,25 @@ class Line:
         finally:
             await wire.reset()
 
+    async def get(self, key: str) -> bytes | None:
+        """Nobody publishes anything."""
+        await trio.lowlevel.checkpoint()
+        return None
+
     def _down(self) -> None:
         self.up = False
 
 
 class Script:
-    """An engine that computes nothing: token 5, as often as it was asked for."""
+    """An engine that computes nothing: token 5, as often as it was asked for; of what it is to check, it likes every token."""
 
     free_slots = 4
 
     def __init__(self) -> None:
         self.pace: Callable[[int], Awaitable[None]] = _at_once
         """Awaited before each piece, with its index."""
+        self.value = -7
+        """What it finds of each token, whether it writes or checks."""
 
     def submit(self, job: EngineJob) -> Any:
         return Scripted(job, self)
@@ -164,6 +176,7 @@ class Scripted:
     def __init__(self, job: EngineJob, script: Script) -> None:
         asked = decode_input_untrusted(open_input(WORKER, job.id, job.sealed))
         self._job, self._script, self._index = job, script, 0
+        self._claimed = decode_work_untrusted(asked.work).claimed
         self._sealer = PieceSealer(asked.reply_secret, job.id)
         self._transcript = transcript_start(asked.salt, job.id)
 
@@ -171,15 +184,20 @@ class Scripted:
         return self
 
     async def __anext__(self) -> EnginePiece:
-        index, count = self._index, self._job.parameters.max_tokens
+        index, count = self._index, 1 if self._claimed else self._job.parameters.max_tokens
         if index == count:
             raise StopAsyncIteration
         self._index += 1
         await self._script.pace(index)
-        encoded = Piece(tokens=(5,), values_micro=(-7,)).encode()
+        values = (self._script.value,) * (self._claimed or 1)
+        liked = (0,) * self._claimed
+        written = () if self._claimed else (5,)
+        encoded = Piece(tokens=written, values_micro=values, gaps_micro=liked, masses_ppm=liked).encode()
         self._transcript = transcript_next(self._transcript, encoded)
-        end = LENGTH if index == count - 1 else ""
-        return EnginePiece(self._job.id, index, self._sealer.seal(index, encoded), 1, (-7,), self._transcript, end)
+        sealed, end = self._sealer.seal(index, encoded), LENGTH if index == count - 1 else ""
+        return EnginePiece(
+            self._job.id, index, sealed, len(values), values, self._transcript, end, gaps_micro=liked, masses_ppm=liked
+        )
 
 
 async def _at_once(index: int) -> None:
@@ -192,6 +210,13 @@ class House:
 
     state: Path
     engine: Script = field(default_factory=Script)
+    holds: bool = False
+    """Half of its pay may be held, with three judges to forfeit it."""
+    key: SigningKey = NODE
+    owner: bytes = OWNER_KEY
+    offer: Offer | None = None
+    """What it serves, if it is not as `SEEN` says."""
+    mandate: Signed[Mandate] | None = None
 
     def __post_init__(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
@@ -200,20 +225,24 @@ class House:
         self.availability = Availability(jobs_max=4)
         self.availability.start()
         self.availability.worker(ready=True)
+        mandate = self.mandate or MANDATE
         self.executor = Executor(
-            NODE, OWNER_KEY, self.accounts, cast(Engine, self.engine), self.availability, lambda: MANDATE.id,
+            self.key, self.owner, self.accounts, cast(Engine, self.engine), self.availability, lambda: mandate.id,
             EventLog(self.state),
         )  # fmt: skip
-        self.executor.offer = Offer(NODE_KEY, {BUNDLE: MANIFEST}, (SERVED,), (PRICE,), WORKER_KEY)
-        self._settling = Settling(NODE_KEY, OWNER_KEY, self.accounts)
+        offer = self.offer or Offer(NODE_KEY, {BUNDLE: MANIFEST}, (SERVED,), (PRICE,), WORKER_KEY)
+        self.executor.offer = replace(offer, **HOLDS) if self.holds else offer
+        settling = Settling(bytes(self.key.verify_key), self.owner, self.accounts)
+        self.handlers: dict[str, Handler] = {
+            JOB_PROTOCOL: self.executor.serve, VOUCHER_PROTOCOL: settling.answer, GROUND_PROTOCOL: settling.answer_grounds,
+        }  # fmt: skip
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """One stream of the client's, to its end."""
         wire = Wire(CLIENT_KEY, stream)
-        handlers = {JOB_PROTOCOL: self.executor.serve, VOUCHER_PROTOCOL: self._settling.answer}
         async with stream:
             try:
-                await handlers[(await wire.receive()).decode()](wire)
+                await self.handlers[(await wire.receive()).decode()](wire)
                 await wire.close()
             except* FallowError:
                 pass
@@ -232,9 +261,13 @@ SEEN = Node(
 )  # fmt: skip
 
 
+HOLDING = replace(SEEN, capability=replace(SEEN.capability, **HOLDS))
+"""The same node, where its house holds."""
+
+
 def desk_of(wallet: Wallet, line: Line) -> Desk:
     network = cast(Network, line)
-    return Desk(network, wallet, Settler(network, wallet.confirmed), CLIENT, wall_ms)
+    return Desk(network, wallet, Settler(network, wallet.confirmed), CLIENT, wall_ms, judges=frozenset(JUDGES))
 
 
 def request_of(tokens: int) -> Request:

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from fallow.node.debts import debts
 from fallow.node.log import wall_ms
-from fallow.node.store import Payment, debts
+from fallow.node.paid import Payment
 from fallow.protocol.envelope import sign
 from fallow.protocol.errors import Code, RemoteProtocolError
+from fallow.protocol.holding import Held
 
 from .conftest import Town
 from .pair import CLIENT, CLIENT_KEY, NODE_KEY, OWNER_KEY, SERVED, House
@@ -105,7 +107,7 @@ async def test_a_payer_that_contradicts_itself_pays_ahead_and_is_heard_of(town: 
     account = await town.house.accounts.open(channel.channel)
     latest = account.state.latest
     assert latest is not None
-    less = replace(latest.record, due_ucr=latest.record.due_ucr - 1, held_ucr=2, release_at_ms=wall_ms() + 1000)
+    less = replace(latest.record, due_ucr=latest.record.due_ucr - 1, held=(Held(2, wall_ms() + 1000),))
     with pytest.raises(RemoteProtocolError) as caught:
         await town.house.accounts.honour(account, sign(less, CLIENT))
     assert caught.value.code is Code.CONTRADICTION

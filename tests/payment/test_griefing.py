@@ -13,14 +13,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fallow.client.auditing import Auditor
 from fallow.client.discovery import Discovery, Node
-from fallow.client.execution import Broken, Receipted, execute
+from fallow.client.events import Broken, Receipted
+from fallow.client.execution import execute
 from fallow.client.history import History
 from fallow.client.late import Late
 from fallow.client.scheduler import Experience, Need, expected_s
 from fallow.client.spotting import Spots
 from fallow.client.team import Team
+from fallow.node.earnings import earnings
 from fallow.node.log import wall_ms
-from fallow.node.store import earnings
 from fallow.protocol.claims import Claim
 from fallow.protocol.errors import Code, FallowError
 from fallow.protocol.limits import WINDOW_TOKENS
@@ -180,6 +181,14 @@ async def test_a_client_that_has_enough_before_it_is_answered(town: Town) -> Non
     async with execute(town.desk, SEEN, request_of(TOKENS)):
         pass
     assert town.wallet.owed_by_owner() == {OWNER_KEY: INPUT_UCR}
+
+
+async def test_who_is_told_to_stop_after_its_end_hears_nothing_and_nobody_waits(town: Town) -> None:
+    """The winner of a hedge stops the others, one of which may just have broken off."""
+    async with execute(town.desk, SEEN, request_of(TOKENS)) as execution:
+        pass
+    await execution.stop("another executor was quicker")
+    assert execution.job.ended
 
 
 @pytest.mark.spec("J-29", "J-32", "P-27")

@@ -6,9 +6,10 @@ from nacl.signing import SigningKey
 
 from fallow.protocol.bundle import Carried, Cheat, File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.checks import Attestation, Finding, Verdict
-from fallow.protocol.disputes import Decision, Dispute, Plea
+from fallow.protocol.disputes import Decision, Dispute, Hearing, Plea
 from fallow.protocol.evidence import Evidence
 from fallow.protocol.grid import FeederLease, FeederMember, FeederRoster, ShedOrder
+from fallow.protocol.holding import Held
 from fallow.protocol.identity import Issuer, Mandate, WorkerKey
 from fallow.protocol.orders import Accept, Continuation, JobOrder
 from fallow.protocol.payment import Channel, Voucher
@@ -47,12 +48,12 @@ RECORDS = (
     ),
     Channel(A, B, HASH, "ledger", 1000, b"n" * 16, NOW_MS, NOW_MS + 1000, 60_000),
     JobOrder(
-        HASH, "generate", Parameters(48, 700, 900_000, 7), 1, 40, 48, HASH, B, HASH, HASH, HASH, 500, NOW_MS, b"m" * 16,
+        HASH, "generate", Parameters(48, 700, 900_000, 7), 1, 40, 48, HASH, B, HASH, PRICE, HASH, 500, NOW_MS, b"m" * 16,
         20_000, 5_000, HASH, 250_000, 60_000, (A, B), Continuation(HASH, 60), None,
     ),
     Accept(HASH, HASH, NOW_MS, "float32/cpu"),
     Receipt(HASH, 1, HASH, 32, 3, HASH, (-5, -6, -7), "float32/cpu", 77, "final"),
-    Voucher(HASH, HASH, 70, 5, 2, NOW_MS),
+    Voucher(HASH, HASH, 70, (Held(4, NOW_MS), Held(1, NOW_MS + 1)), 2),
     Attestation(HASH, HASH, "teacher-forced", (-5, -6, -7), (0, 0, 0), (1, 2, 3), "float32/cpu"),
     Verdict(
         HASH, HASH, "quorum:2/3", HASH, (B,), "accepted",
@@ -65,5 +66,6 @@ RECORDS = (
     Witness(A, B, b"mandate", NOW_MS, NOW_MS + 1000, 24, 20_000, 90_000, 5_000, 0),
     Dispute("wrong", B, HASH, HASH, 90, 60_000, NOW_MS, HASH),
     Plea(HASH, "owns", HASH, HASH, "none"),
+    Hearing(HASH, (b"one", b"other")),
     Decision(HASH, "upheld", B, 0, 77, 90, "its figures differ"),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.errors import Code, LocalProtocolError, RemoteProtocolError
 from fallow.protocol.limits import MESSAGE_ENTRIES_MAX
-from fallow.protocol.messages import decode_message_untrusted
+from fallow.protocol.messages.codec import decode_message_untrusted
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=40) | st.text(max_size=40)
 VALUES = st.recursive(

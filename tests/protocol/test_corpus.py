@@ -15,7 +15,7 @@ from fallow.protocol.errors import RemoteProtocolError
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "fuzz/corpus"
 PURE = (
-    *ROOT.glob("protocol/*.py"),
+    *ROOT.glob("protocol/**/*.py"),
     *ROOT.glob("node/network/*.py"),
     *ROOT.glob("node/sensors/*.py"),
     ROOT / "node/engine/messages.py",

@@ -13,6 +13,7 @@ from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, RemoteProtocolError
 from fallow.protocol.evidence import Evidence, Fault, Proven, prove
 from fallow.protocol.grid import FeederLease, FeederMember, FeederRoster, ShedOrder
+from fallow.protocol.holding import Held
 from fallow.protocol.identity import Issuer, Mandate, WorkerKey
 from fallow.protocol.orders import Accept
 from fallow.protocol.payment import Channel, Voucher
@@ -94,7 +95,7 @@ OTHERS = {
         (profile(mandate()), profile(mandate(SECOND), 2), mandate(), mandate(SECOND)), NODE
     ),
     Fault.RETRACTION: (
-        (sign(Voucher(H, H, 5, 0, 0, 0), OWNER), sign(Voucher(H, H, 4, 9, 0, NOW_MS), OWNER)), OWNER
+        (sign(Voucher(H, H, 5, (), 0), OWNER), sign(Voucher(H, H, 4, (Held(9, NOW_MS),), 0), OWNER)), OWNER
     ),
     Fault.OVER_LENT: ((ROSTER, lease(300, 1), lease(300, 2)), NODE),
 }  # fmt: skip
@@ -122,7 +123,7 @@ INNOCENT = {
     "renewed": (mandate(), mandate(epoch=5)),
     "two kinds": (sign(RECEIPT, NODE), sign(CHANNEL, NODE)),
     "kinds of which there may be many": pair(WorkerKey(key(NODE), H, 0, 9), NODE, expires_ms=8),
-    "vouchers that grow": (sign(Voucher(H, H, 5, 0, 0, 0), OWNER), sign(Voucher(H, H, 6, 0, 0, 0), OWNER)),
+    "vouchers that grow": (sign(Voucher(H, H, 5, (), 0), OWNER), sign(Voucher(H, H, 6, (), 0), OWNER)),
     "leases within the share": (ROSTER, lease(200, 1), lease(300, 2)),
     "owners of two epochs": (
         profile(mandate()),

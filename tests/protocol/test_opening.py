@@ -13,6 +13,7 @@ from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, RemoteProtocolError
 from fallow.protocol.opening import Opening, decode_opening_untrusted, open_untrusted
 from fallow.protocol.orders import JobOrder
+from fallow.protocol.prices import Price
 from fallow.protocol.receipts import Receipt
 from fallow.protocol.work import Input, Parameters, Piece, Work, transcript_next, transcript_start
 
@@ -22,8 +23,8 @@ INPUT = Input(b"\x03" * 32, H, WORK.encode())
 PIECES = tuple(Piece(tokens=(n,), values_micro=(-n,)) for n in range(4))
 ORDER: Signed[JobOrder] = sign(
     JobOrder(
-        H, "generate", Parameters(4), 1, 3, 4, INPUT.digest, bytes(NODE.verify_key), H, H, H, 9, 0, bytes(16), 1000,
-        1000, H, 0, 0, (), None, None,
+        H, "generate", Parameters(4), 1, 3, 4, INPUT.digest, bytes(NODE.verify_key), H,
+        Price(H, "generate", 0, 1, 4, 0), H, 9, 0, bytes(16), 1000, 1000, H, 0, 0, (), None, None,
     ),
     CLIENT,
 )  # fmt: skip

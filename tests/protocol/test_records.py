@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fallow.protocol.codec import decode_untrusted, encode
-from fallow.protocol.envelope import sign, verify_untrusted
+from fallow.protocol.envelope import sign, verify_any_signer_untrusted, verify_untrusted
 from fallow.protocol.errors import Code, LocalProtocolError, RemoteProtocolError
 from fallow.protocol.records import RECORDS as REGISTERED
 from fallow.protocol.records import identify_untrusted
@@ -35,6 +35,7 @@ def test_every_record_has_an_example() -> None:
 def test_signed_records_verify_and_are_recognised(record: Any) -> None:
     signed = sign(record, examples.KEY)
     assert verify_untrusted(type(record), signed.envelope, signer=examples.A) == signed
+    assert verify_any_signer_untrusted(type(record), signed.envelope) == signed
     assert identify_untrusted(signed.envelope) == signed
 
 
@@ -65,6 +66,8 @@ def test_any_flipped_bit_is_refused(record: Any, place: int) -> None:
     envelope[place // 8 % len(envelope)] ^= 1 << place % 8
     with pytest.raises(RemoteProtocolError):
         verify_untrusted(type(record), bytes(envelope), signer=examples.A)
+    with pytest.raises(RemoteProtocolError):
+        verify_any_signer_untrusted(type(record), bytes(envelope))
     with pytest.raises(RemoteProtocolError):
         identify_untrusted(bytes(envelope))
 

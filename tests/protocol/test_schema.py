@@ -5,15 +5,21 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fallow.protocol.codec import Value, decode_untrusted, encode
+from fallow.protocol.codec import Value, decode_untrusted, encode, encode_packed
 from fallow.protocol.errors import Code, LocalProtocolError, RemoteProtocolError
-from fallow.protocol.reading import read_untrusted
+from fallow.protocol.limits import MESSAGE_BYTES_MAX
+from fallow.protocol.messages.codec import Message, decode_message_untrusted, encode_message
+from fallow.protocol.messages.discovery import BlobReply, Probe, ProbeReply, ProfileReply, ProfileRequest
+from fallow.protocol.messages.jobs import HeartbeatMessage
+from fallow.protocol.messages.payment import RailsReply
+from fallow.protocol.messages.refusals import RefuseMessage
+from fallow.protocol.reading import read_tagged_untrusted, read_untrusted
 from fallow.protocol.schema import Between, Size, from_map_untrusted, to_map
 
 _spec = importlib.util.spec_from_file_location("fallow_test_records", Path(__file__).with_name("records.py"))
@@ -86,6 +92,7 @@ def by_map(kind: type[Any], encoded: bytes) -> Any:
 def test_any_instance_comes_back_by_both_ways(instance: Outer) -> None:
     encoded = encode(to_map(instance))
     assert read_untrusted(Outer, encoded, bytes_max=BYTES_MAX) == by_map(Outer, encoded) == instance
+    assert encode_packed(to_map(instance)) == encoded
 
 
 @given(
@@ -101,6 +108,47 @@ def test_both_ways_say_the_same_of_anything_altered(record: Any, changes: list[t
     altered = bytes(encoded) + b"\0" if cut < 0 else bytes(encoded[: len(encoded) - cut])
     read = code_of(read_untrusted, type(record), altered, bytes_max=BYTES_MAX)
     assert read == code_of(by_map, type(record), altered)
+
+
+MESSAGES: tuple[Message, ...] = (
+    Probe(bytes(range(16)), None), Probe(bytes(16), b"witness"), ProbeReply(bytes(16)), HeartbeatMessage(), ProfileRequest(),
+    ProfileReply(b"mandate", b"c" * 300, b"connectivity", None, "ready", ("a", "b"), 3, (b"one", b"w" * 30)),
+    RefuseMessage("busy", "no room", 70_000), BlobReply(None), BlobReply(b"content"), BlobReply(None, (bytes(32),)),
+    RailsReply(("ledger",), ("here",)),
+)  # fmt: skip
+
+
+def message_by_map(frame: bytes) -> Message:
+    value = decode_untrusted(frame, bytes_max=MESSAGE_BYTES_MAX)
+    if not isinstance(value, dict) or (kind := KINDS.get(value.pop("t", None))) is None:
+        raise RemoteProtocolError(Code.BAD_ENCODING, "The frame is not a message of this protocol.")
+    return from_map_untrusted(kind, value)
+
+
+KINDS: dict[Any, type[Message]] = {kind.KIND: kind for kind in get_args(Message)}
+
+
+@given(
+    message=st.sampled_from(MESSAGES),
+    changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=3),
+    cut=st.integers(-1, 2),
+)
+@settings(max_examples=1000, deadline=None)
+def test_both_ways_say_the_same_of_a_message_altered(
+    message: Message, changes: list[tuple[int, int]], cut: int
+) -> None:
+    frame = bytearray(encode_message(message))
+    for place, byte in changes:
+        frame[place % len(frame)] = byte
+    altered = bytes(frame) + b"\0" if cut < 0 else bytes(frame[: len(frame) - cut])
+    assert code_of(decode_message_untrusted, altered) == code_of(message_by_map, altered)
+
+
+def test_the_shortcut_is_taken_by_every_message_as_it_is_sent() -> None:
+    for message in MESSAGES:
+        assert read_tagged_untrusted(type(message), message.KIND, encode_message(message)) == message
+        other = next(each for each in MESSAGES if type(each) is not type(message))
+        assert read_tagged_untrusted(type(other), other.KIND, encode_message(message)) is None
 
 
 def test_both_ways_say_the_same_of_every_single_byte_altered() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallow.protocol.errors import Code, RemoteProtocolError
-from fallow.protocol.messages import PROTOCOLS
+from fallow.protocol.streams import PROTOCOLS
 from fallow.protocol.versions import negotiate_untrusted, protocol_id
 
 VERSIONS = st.sets(st.integers(1, 9999), max_size=6)

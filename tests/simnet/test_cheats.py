@@ -4,15 +4,21 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import pytest
+import trio
 from nacl.signing import SigningKey
 
 from fallow.client.auditing import Auditor
+from fallow.client.execution import Execution, Receipted
 from fallow.node import credit
 from fallow.protocol import channel, job, receipts
+from fallow.protocol.identity import peer_id
+from fallow.testnet.adversaries.customer import Attack, Customer, Outcome
 from fallow.testnet.simnet.population import CHARACTERS, populate
 from fallow.testnet.simnet.scenario import Assurance, Faults, Load, Scenario
+from fallow.testnet.simnet.tasks import cheats
 from fallow.testnet.simnet.tasks.chance import chance_for
 from fallow.testnet.simnet.tasks.cheats import attacks_by_client
 from fallow.testnet.simnet.tasks.checkers import wrong_max
@@ -79,6 +85,27 @@ def test_a_node_that_lends_to_whoever_never_paid(
     assert "work_unpaid_bounded" in objected
 
 
+def test_what_is_judged_after_its_job_has_ended_is_paid(
+    calm: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pay_later(customer: Customer, wanted: bytes | None) -> list[Outcome]:
+        node, paid = await customer.node(), list[int]()
+        async with trio.open_nursery() as nursery:
+            async with customer.job(node, 40) as execution:
+                async for event in execution.events:
+                    if isinstance(event, Receipted):
+                        break
+            assert isinstance(event, Receipted)
+            nursery.start_soon(execution.pay, event)
+            paid.append(event.added_ucr)
+        return [Outcome("late", "pays", peer_id(node.key), 40, sum(paid), sum(paid), "")]
+
+    monkeypatch.setitem(cast(dict[str, Attack], cheats.ATTACKS), "non_payers", pay_later)
+    objected, lines = _run(replace(calm, faults=Faults(non_payers=0.5)), tmp_path / "trace")
+    assert objected == set()
+    assert [line for line in lines if line[1] == "attacked"]
+
+
 def test_who_signs_two_receipts_for_a_window_ends_its_job(calm: Scenario, tmp_path: Path) -> None:
     two_faced = replace(calm, load=TEXTS, assurance=Assurance("none"), faults=Faults(equivocators=0.25))
     objected, lines = _run(two_faced, tmp_path / "trace")
@@ -89,6 +116,7 @@ def test_who_signs_two_receipts_for_a_window_ends_its_job(calm: Scenario, tmp_pa
 
 def test_a_client_that_believes_every_receipt(calm: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts.Delivery, "received", receipts.Delivery.issued)
+    monkeypatch.setattr(Execution, "_compare", lambda *_: None)
     two_faced = replace(calm, load=TEXTS, assurance=Assurance("none"), faults=Faults(equivocators=0.5))
     objected, _ = _run(two_faced, tmp_path / "trace")
     assert "credits_conserved" in objected
@@ -128,7 +156,7 @@ def test_whoever_has_a_record_is_looked_at_less_often(calm: Scenario) -> None:
 def test_a_liar_with_a_record_is_found_and_looked_back_at(calm: Scenario, tmp_path: Path) -> None:
     turned = Faults(liars=0.34, lies_after_jobs=10)
     few = replace(calm, nodes=6, load=TEXTS, duration_h=0.08, assurance=ADAPTIVE, faults=turned)
-    objected, lines = _run(few, tmp_path / "trace", 4)
+    objected, lines = _run(few, tmp_path / "trace", 2)
     assert objected == set()
     late = [line[2:] for line in lines if line[1] == "late"]
     assert sum(int(looked_at) for looked_at, _ in late) > 0
@@ -139,7 +167,7 @@ def test_a_liar_with_a_record_is_found_and_looked_back_at(calm: Scenario, tmp_pa
 
 
 def test_a_client_that_never_audits(calm: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Auditor, "rate_ppm", lambda auditor, policy, node, bundle, receipted: 0)
+    monkeypatch.setattr(Auditor, "rate_ppm", lambda *_: 0)
     objected, _ = _run(replace(calm, assurance=ADAPTIVE, faults=Faults(liars=0.4)), tmp_path / "trace")
     assert "wrong_results_bounded" in objected
 
@@ -172,7 +200,7 @@ def test_two_of_one_mind_cannot_have_an_honest_checker_blamed(
 ) -> None:
     """The two confirm each other's windows, and others are tried by these: whoever has other figures for them is right."""
     blamed: list[tuple[bytes, str]] = []
-    failed, seed = Auditor.failed, 3  # in which one is tried by such a window
+    failed = Auditor.failed
 
     async def noting(self: Auditor, node: bytes, owner: bytes, reason: str) -> None:
         blamed.append((node, reason))
@@ -180,11 +208,14 @@ def test_two_of_one_mind_cannot_have_an_honest_checker_blamed(
 
     monkeypatch.setattr(Auditor, "failed", noting)
     pair = replace(calm, load=TEXTS, duration_h=0.05, assurance=ADAPTIVE, faults=Faults(colluders=0.17))
-    _run(pair, tmp_path / "trace", seed)
-    characters = [CHARACTERS[number] for number in populate(pair, seed).character]
-    keys = [bytes(SigningKey(chance_for(seed, "node key", n).randbytes(32)).verify_key) for n in range(pair.nodes)]
-    assert characters.count("colluders") == 2
-    assert {characters[keys.index(node)] for node, _ in blamed} == {"colluders"}
-    assert "confirmed what the majority rejects" in [
-        why for _, why in blamed
-    ]  # by those who looked at that window again
+    for seed in range(1, 9):  # in a few minutes, not every mesh has somebody tried by such a window
+        blamed.clear()
+        _run(pair, tmp_path / "trace", seed)
+        characters = [CHARACTERS[number] for number in populate(pair, seed).character]
+        keys = [bytes(SigningKey(chance_for(seed, "node key", n).randbytes(32)).verify_key) for n in range(pair.nodes)]
+        assert characters.count("colluders") == 2
+        assert {characters[keys.index(node)] for node, _ in blamed} == {"colluders"}
+        # By those who looked at that window again.
+        if "confirmed what the majority rejects" in [why for _, why in blamed]:
+            return
+    pytest.fail("nobody was tried by a window that the two had confirmed")

@@ -20,7 +20,8 @@ from fallow.protocol.limits import EVIDENCE_MAX, FINDINGS_MAX, MANDATE_MS_MAX
 from fallow.protocol.opening import Opening, decode_opening_untrusted, open_untrusted
 from fallow.protocol.orders import Accept, JobOrder
 from fallow.protocol.policy import Policy, check_commitment
-from fallow.protocol.receipts import FINAL, OPEN, YIELDED, Receipt
+from fallow.protocol.prices import Price
+from fallow.protocol.receipts import FINAL, OPEN, YIELDED, Receipt, owed_ucr
 from fallow.protocol.records import check_evidence_untrusted
 from fallow.protocol.schema import from_map_untrusted, to_map
 from fallow.protocol.work import Parameters, Piece, Work, transcript_next, transcript_start
@@ -33,8 +34,8 @@ WORK = Work(((1, 2, 3),))
 PIECES = tuple(Piece(tokens=(n,), values_micro=(-n,)).encode() for n in (7, 8, 9))
 ORDER = sign(
     JobOrder(
-        H, "generate", Parameters(8), 1, 3, 8, salted_digest(SALT, WORK.encode()), H, H, H, H, 9, 0, b"n" * 16, 100, 100,
-        H, 0, 0, (), None, None,
+        H, "generate", Parameters(8), 1, 3, 8, salted_digest(SALT, WORK.encode()), H, H,
+        Price(H, "generate", 0, 1, 1, 0), H, 9, 0, b"n" * 16, 100, 100, H, 0, 0, (), None, None,
     ),
     KEY,
 )  # fmt: skip
@@ -135,7 +136,8 @@ def order_to(node: int, **changes: Any) -> Signed[JobOrder]:
 
 
 def receipt_for(node: int, order: Signed[JobOrder]) -> Signed[Receipt]:
-    return sign(Receipt(order.id, 0, None, 0, 3, H, CHECKED, "c", 9, FINAL), NODES[node])
+    found = Receipt(order.id, 0, None, 0, 3, H, CHECKED, "c", 0, FINAL)
+    return sign(replace(found, amount_ucr=owed_ucr(order.record, found)), NODES[node])
 
 
 def accepted_by(node: int, order: Signed[JobOrder], owner: SigningKey | None = None) -> list[Signed[Any]]:

@@ -18,50 +18,54 @@ from cddl_verifier import Validator
 from fallow.protocol.codec import Value, encode
 from fallow.protocol.envelope import sign
 from fallow.protocol.errors import RemoteProtocolError
-from fallow.protocol.messages import (
-    AcceptMessage,
-    AttestationMessage,
-    BlobReply,
-    BlobRequest,
-    CancelMessage,
-    ChunkMessage,
+from fallow.protocol.messages.assurance import (
     DecidedReply,
     DecidedRequest,
     DecisionReply,
-    DeclineMessage,
     DisputeRequest,
     DisputesReply,
     DisputesRequest,
     EvidenceMessage,
-    FailedMessage,
-    FeederReply,
-    FeederRequest,
-    GroundReply,
-    GroundRequest,
-    HeartbeatMessage,
-    MeansReply,
-    MeansRequest,
     NotedMessage,
-    OrderMessage,
     PleaReply,
+    VerdictReply,
+    VerdictRequest,
+)
+from fallow.protocol.messages.discovery import (
+    BlobReply,
+    BlobRequest,
     Probe,
     ProbeReply,
     ProfileReply,
     ProfileRequest,
-    RailsReply,
-    RailsRequest,
     RateReply,
     RateRequest,
+)
+from fallow.protocol.messages.grid import FeederReply, FeederRequest, ShedExchange
+from fallow.protocol.messages.jobs import (
+    AcceptMessage,
+    AttestationMessage,
+    CancelMessage,
+    ChunkMessage,
+    DeclineMessage,
+    FailedMessage,
+    HeartbeatMessage,
+    OrderMessage,
     ReceiptMessage,
-    RefuseMessage,
-    ShedExchange,
-    VerdictReply,
-    VerdictRequest,
     VoucherMessage,
-    VoucherReply,
-    VoucherRequest,
     YieldMessage,
 )
+from fallow.protocol.messages.payment import (
+    GroundReply,
+    GroundRequest,
+    MeansReply,
+    MeansRequest,
+    RailsReply,
+    RailsRequest,
+    VoucherReply,
+    VoucherRequest,
+)
+from fallow.protocol.messages.refusals import RefuseMessage
 from fallow.protocol.records import RECORDS
 from fallow.protocol.schema import from_map_untrusted, to_map
 from fallow.protocol.work import Input, Piece, Work
@@ -81,12 +85,12 @@ MESSAGES = (
     ReceiptMessage(E), AttestationMessage(E), VoucherMessage(E), HeartbeatMessage(), CancelMessage("enough"),
     DeclineMessage("false"), YieldMessage("home"), FailedMessage("worker_died", "gone"), ProfileRequest(),
     ProfileReply(E, E, E, E, "ready", ("warm",), 1), VoucherRequest(E, E), VoucherReply(bytes(32)), BlobRequest(bytes(32)),
-    BlobReply(b"content"), Probe(bytes(16), E), ProbeReply(bytes(16)), RateRequest(bytes(16), b"up", 2),
+    BlobReply(b"content", (bytes(32),)), Probe(bytes(16), E), ProbeReply(bytes(16)), RateRequest(bytes(16), b"up", 2),
     RateReply(bytes(32), b"down"), VerdictRequest(bytes(32), b"proof"), VerdictReply(E, E),
-    GroundRequest(E, E, E, 7, (E,), (E,)), GroundReply(bytes(32)),
+    GroundRequest(E, E, E, 7, (E,), (E,)), GroundReply(bytes(32), 7),
     ShedExchange(bytes(32), (bytes(32),), (E,)),
     FeederRequest((bytes(32),), bytes(32), 7), FeederReply((E,), (E,)),
-    DisputeRequest(E, E, b"proof", ("/ip4/192.0.2.1/tcp/4001",)), PleaReply(E), DecisionReply(E, E),
+    DisputeRequest(E, E, b"proof", ("/ip4/192.0.2.1/tcp/4001",), E), PleaReply(E), DecisionReply(E, E, E),
     DisputesRequest(bytes(32)), DisputesReply((E,)), DecidedRequest(E, E, E, E, 7, (E,), (E,)), DecidedReply(bytes(32), 7),
     EvidenceMessage(E), NotedMessage(bytes(32)), RailsRequest(),
     RailsReply(("ledger",), ("where",)), MeansRequest(b"means"), MeansReply(bytes(32), 7),
@@ -246,11 +250,9 @@ def test_the_cddl_refuses_other_envelopes(place: int, part: Any) -> None:
     assert not by_cddl_verifier("signed-record", tag.value)
 
 
-def test_the_cddl_describes_what_is_published_and_price_lists() -> None:
+def test_the_cddl_describes_what_is_published() -> None:
     assert by_cddl_verifier("published", [E, E])
     assert not by_cddl_verifier("published", [E])
-    assert by_cddl_verifier("price-list", [to_map(examples.PRICE)])
-    assert not by_cddl_verifier("price-list", [{**to_map(examples.PRICE), "call_ucr": -1}])
 
 
 def test_every_line_of_the_cddl_is_in_the_subset_that_its_head_states() -> None:

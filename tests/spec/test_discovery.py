@@ -11,13 +11,17 @@ from typing import Any, cast
 
 import pytest
 import trio
-from nacl.signing import SigningKey
+from nacl.encoding import RawEncoder
+from nacl.signing import SignedMessage, SigningKey
 
 from fallow.client.bundles import Bundles
 from fallow.client.discovery import Discovery, Node
 from fallow.node import config
 from fallow.node.availability import Availability
 from fallow.node.book import Book
+from fallow.node.connection import Connection
+from fallow.node.link import Link
+from fallow.node.log import wall_ms
 from fallow.node.mandates import Authority
 from fallow.node.network.seam import Network, Provider, Stream
 from fallow.node.presence import Presence
@@ -27,21 +31,15 @@ from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance
 from fallow.protocol.codec import encode
 from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
 from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
+from fallow.protocol.evidence import Fault, Proven, prove
 from fallow.protocol.identity import EXECUTOR, Issuer, Mandate, WorkerKey, cid
 from fallow.protocol.limits import PROFILE_MS_MAX, PUBLISHED_BYTES_MAX, SKEW_MS
-from fallow.protocol.messages import (
-    BlobReply,
-    BlobRequest,
-    HeartbeatMessage,
-    Message,
-    ProfileReply,
-    ProfileRequest,
-    decode_message_untrusted,
-    encode_message,
-)
+from fallow.protocol.messages.codec import Message, decode_message_untrusted, encode_message
+from fallow.protocol.messages.discovery import BlobReply, BlobRequest, ProfileReply, ProfileRequest
+from fallow.protocol.messages.jobs import HeartbeatMessage
 from fallow.protocol.names import profile_key, provider_key
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle, check_profile
-from fallow.protocol.published import Profiles, check_published_untrusted, newest
+from fallow.protocol.published import Profiles, check_published_untrusted, decode_profiles_untrusted, newest
 from fallow.protocol.witness import Witness
 
 OWNER, NODE, STRANGER, AGENT = (SigningKey(bytes([number] * 32)) for number in range(1, 5))
@@ -229,6 +227,73 @@ async def test_each_question_is_answered_as_of_now(tmp_path: Path) -> None:
         capability = verify_untrusted(CapabilityProfile, reply.capability, signer=NODE_KEY)
         verify_untrusted(ConnectivityProfile, reply.connectivity, signer=NODE_KEY)
         assert verify_untrusted(Mandate, reply.mandate, signer=OWNER_KEY).id == capability.record.mandate
+
+
+async def test_what_nobody_asks_for_is_not_signed(tmp_path: Path) -> None:
+    """A connection that changes all the time costs a node nothing until somebody wants to know."""
+    looked = 0
+
+    def connection() -> Connection:
+        nonlocal looked
+        looked += 1
+        return Connection()
+
+    settings = config.parse({"state": str(tmp_path)}, tmp_path)
+    offer = Offer(NODE_KEY, {}, (), (), sign(WORKER, NODE))
+    authority, network = Authority(OWNER_KEY, OWNER), cast(Network, FakeNetwork({}))
+    node = Presence(settings, NODE, authority, network, Availability(jobs_max=4), offer, connection=connection)
+    before = looked
+    for _ in range(5):
+        node.refresh()
+    assert looked == before
+    question = encode_message(ProfileRequest())
+    await node.answer(cast(Stream, FakeStream(question, question)))
+    assert looked == before + 1
+
+
+class Counted(SigningKey):
+    """Signs, and counts how often."""
+
+    signatures = 0
+
+    def sign(self, message: bytes, encoder: Any = RawEncoder) -> SignedMessage:
+        self.signatures += 1
+        return super().sign(message, encoder)
+
+
+async def test_what_is_announced_is_signed_once(tmp_path: Path) -> None:
+    """And so is what whoever asks afterwards is told, under a higher number."""
+
+    class Public(FakeNetwork):
+        """It can be dialled, and somebody keeps what it puts."""
+
+        def addresses(self) -> tuple[str, ...]:
+            return ("/ip4/192.0.2.1/tcp/1",)
+
+        async def put(self, key: str, value: bytes) -> int:
+            await trio.lowlevel.checkpoint()
+            kept.append(decode_profiles_untrusted(value, wall_ms()))
+            return 1
+
+    kept: list[Profiles] = []
+    key, connection = Counted(bytes(NODE)), Connection(None, Link(("wifi",), True), 10, 20)
+    settings = config.parse({"state": str(tmp_path), "kind": "host"}, tmp_path)
+    node = Presence(
+        settings, key, Authority(OWNER_KEY, OWNER), cast(Network, Public({})), Availability(jobs_max=4),
+        Offer(NODE_KEY, {}, (), (), sign(WORKER, NODE)), connection=lambda: connection,
+    )  # fmt: skip
+    key.signatures = 0
+    await node.announce()
+    assert key.signatures == 2  # the two profiles
+    question = encode_message(ProfileRequest())
+    await node.answer(cast(Stream, stream := FakeStream(question, question)))
+    assert key.signatures == 4
+    (public,) = kept
+    told = [verify_untrusted(ConnectivityProfile, each.connectivity, signer=NODE_KEY).record for each in stream.sent]  # type: ignore[union-attr]
+    assert told[0] == told[1] and told[0].sequence > public.connectivity.record.sequence
+    assert (told[0].link_kinds, told[0].up_kbit_per_s) == (("wifi",), 10)
+    assert (public.connectivity.record.link_kinds, public.connectivity.record.up_kbit_per_s) == ((), None)
+    assert public.capability.record.mandate == node.mandate.id
 
 
 @pytest.mark.spec("D-10", "E-5")
@@ -429,3 +494,38 @@ async def test_content_with_another_hash_is_not_used(tmp_path: Path) -> None:
         assert caught.value.code is Code.PEER_UNREACHABLE
         assert wrong == ([NODE_KEY] if isinstance(answer, BlobReply) and answer.content is not None else [])
         assert not bundles._blobs.exists()
+
+
+def capable(mandate: Signed[Mandate], **changes: Any) -> bytes:
+    return sign(unchecked(CAPABILITY, mandate=mandate.id, **changes), NODE).envelope
+
+
+SOLD = mandated(STRANGER, owner=STRANGER_KEY)
+NEXT = mandated(epoch=4)
+LONGER = mandated(expires_ms=NOW_MS + 2000)
+
+
+@pytest.mark.parametrize(
+    ("later", "proven"),
+    [
+        (reply(), None),
+        (reply(capability=capable(MANDATE, sequence=6, jobs_max=9)), None),
+        (reply(NEXT, capable(NEXT, sequence=6)), None),
+        (reply(capability=capable(MANDATE, jobs_max=9)), Proven(Fault.EQUIVOCATION, NODE_KEY)),
+        (
+            reply(connectivity=sign(replace(CONNECTIVITY, loss_ppm=1), NODE).envelope),
+            Proven(Fault.EQUIVOCATION, NODE_KEY),
+        ),
+        (reply(LONGER, capable(LONGER, sequence=6)), Proven(Fault.EQUIVOCATION, OWNER_KEY)),
+        (reply(SOLD, capable(SOLD, sequence=6)), Proven(Fault.TWO_OWNERS, NODE_KEY)),
+    ],
+)
+async def test_what_a_node_says_at_two_times_and_may_say_but_once_is_shown(later: bytes, proven: Proven | None) -> None:
+    """Also by a client that was away meanwhile: its book has what was said before."""
+    book, accused, answers = Book(), list[Any](), {NODE_KEY: reply()}
+    async with trio.open_nursery() as nursery:
+        network = cast(Network, FakeNetwork(answers))
+        assert await Discovery(network, lambda: NOW_MS, nursery, book, accused.append).ask(NODE_KEY)
+        answers[NODE_KEY] = later
+        assert await Discovery(network, lambda: NOW_MS, nursery, book, accused.append).ask(NODE_KEY)
+    assert [prove(records) for records in accused] == ([proven] if proven else [])

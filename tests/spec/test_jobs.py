@@ -15,8 +15,11 @@ import trio
 from blake3 import blake3
 from nacl.signing import SigningKey
 
+from fallow.client.desk import Desk
 from fallow.client.discovery import Node
-from fallow.client.execution import Broken, Desk, Execution, Request, execute
+from fallow.client.events import Broken
+from fallow.client.execution import Execution, execute
+from fallow.client.ordering import Request
 from fallow.client.settling import Settler
 from fallow.client.wallet import Wallet
 from fallow.node.engine.sealing import PieceSealer, seal_input
@@ -38,14 +41,8 @@ from fallow.protocol.limits import (
     VOUCHER_MS_MAX,
     YIELD_MS_MAX,
 )
-from fallow.protocol.messages import (
-    AcceptMessage,
-    ChunkMessage,
-    Message,
-    OrderMessage,
-    decode_message_untrusted,
-    encode_message,
-)
+from fallow.protocol.messages.codec import Message, decode_message_untrusted, encode_message
+from fallow.protocol.messages.jobs import AcceptMessage, ChunkMessage, OrderMessage
 from fallow.protocol.orders import Accept, JobOrder, Terms, check_order
 from fallow.protocol.prices import (
     CANCELLED,
@@ -56,10 +53,8 @@ from fallow.protocol.prices import (
     Usage,
     amount_ucr,
     amount_ucr_max,
-    price_list_id,
 )
 from fallow.protocol.profiles import CapabilityProfile, ConnectivityProfile, ServedBundle
-from fallow.protocol.schema import to_map
 from fallow.protocol.work import (
     Input,
     Parameters,
@@ -131,8 +126,6 @@ def test_digests_and_transcripts_are_hashes_of_the_bytes_that_were_sealed() -> N
     assert transcript_next(start, piece) == blake3(start + piece).digest()
     work = Work(((1, 2, 3),)).encode()
     assert Input(SALT, H, work).digest == blake3(SALT + work).digest()
-    other = replace(PRICE, entry="score")
-    assert price_list_id([PRICE, other]) == blake3(b"\x82" + encode(to_map(PRICE)) + encode(to_map(other))).digest()
 
 
 def opened(secret: bytes, order_id: bytes, sealed: bytes) -> bytes:
@@ -179,10 +172,14 @@ def test_pieces_are_sealed_by_their_number_under_the_reply_secret() -> None:
 
 
 ORDER = JobOrder(
-    BUNDLE, "generate", Parameters(40), 1, 40, 40, H, NODE_KEY, H, H, H, 1000, NOW_MS, b"n" * 16, 1000, 1000, H, 250_000,
-    60_000, (H,), None, None,
+    BUNDLE, "generate", Parameters(40), 1, 40, 40, H, NODE_KEY, H, replace(PRICE, call_ucr=90), H, 1000, NOW_MS,
+    b"n" * 16, 1000, 1000, H, 250_000, 60_000, (H,), None, None,
 )  # fmt: skip
-TERMS = Terms(NODE_KEY, H, H, frozenset({(BUNDLE, "generate"), (H, "call")}), 250_000, 60_000, frozenset({H, SALT}))
+OF_CHECKS = replace(PRICE, entry="score")
+TERMS = Terms(
+    NODE_KEY, H, frozenset({ORDER.price, OF_CHECKS}), frozenset({(BUNDLE, "generate"), (H, "call")}), 250_000, 60_000,
+    frozenset({H, SALT}),
+)  # fmt: skip
 
 
 @pytest.mark.spec("J-10")
@@ -193,8 +190,9 @@ TERMS = Terms(NODE_KEY, H, H, frozenset({(BUNDLE, "generate"), (H, "call")}), 25
         (Code.EXPIRED, {"created_ms": NOW_MS - SKEW_MS - 1, "bundle": SALT}),
         (Code.EXPIRED, {"created_ms": NOW_MS + SKEW_MS + 1}),
         (Code.UNKNOWN_BUNDLE, {"bundle": SALT, "entry": "call"}),
-        (Code.UNKNOWN_ENTRY, {"entry": "call", "price_list": SALT}),
-        (Code.STALE_PRICES, {"price_list": SALT, "worker_key": SALT}),
+        (Code.UNKNOWN_ENTRY, {"entry": "call", "price": PRICE}),
+        (Code.STALE_PRICES, {"price": replace(ORDER.price, output_token_ucr=0), "worker_key": SALT}),
+        (Code.STALE_PRICES, {"price": OF_CHECKS}),
         (Code.STALE_WORKER_KEY, {"worker_key": SALT, "held_ppm": 1_000_000}),
         (Code.BAD_TERMS, {"held_ppm": 250_001}),
         (Code.BAD_TERMS, {"hold_ms": 60_001}),

@@ -14,7 +14,7 @@ from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.errors import Code, RemoteProtocolError
 from fallow.protocol.identity import check_current
 from fallow.protocol.limits import DEPTH_MAX, ENTRIES_MAX, MESSAGE_BYTES_MAX, MESSAGE_ENTRIES_MAX, SKEW_MS
-from fallow.protocol.messages import decode_message_untrusted
+from fallow.protocol.messages.codec import decode_message_untrusted
 from fallow.protocol.schema import from_map_untrusted, to_map
 
 ROOT = Path(__file__).parent.parent.parent

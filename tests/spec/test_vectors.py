@@ -13,7 +13,7 @@ import pytest
 
 from fallow.protocol import errors
 from fallow.protocol.errors import FallowError
-from fallow.protocol.messages import Message
+from fallow.protocol.messages.codec import Message
 from fallow.protocol.records import RECORDS
 from spec.vectors.make.__main__ import main
 from tests.spec.readers import judging, records, rules, sharing
@@ -123,7 +123,7 @@ def _covered(kind: str, name: str) -> tuple[set[str], set[str]]:
 
 def test_every_code_is_covered_that_a_rule_gives() -> None:
     """All that the pure packages raise; what only a running node says (busy, replayed, ...) is no rule of theirs."""
-    modules = [path for package in ("protocol", "verifier") for path in sorted((ROOT / package).glob("*.py"))]
+    modules = [path for package in ("protocol", "verifier") for path in sorted((ROOT / package).rglob("*.py"))]
     raised = {
         errors.Code[node.attr]
         for path in modules

@@ -16,13 +16,14 @@ from fallow.node.delivery import Session
 from fallow.node.engine.entries import Run, Steps, run_entry
 from fallow.protocol.bundle import Manifest
 from fallow.protocol.work import Parameters, Work
-from fallow.testnet.adversaries import colluder, denier, equivocator, free_rider, liar, staller
+from fallow.testnet.adversaries import closer, colluder, denier, deserter, equivocator, free_rider, liar, staller
 from fallow.testnet.adversaries.seats import exchange, serve_node
 
 RUNS: dict[str, Run] = {
     "liar": liar.MODES["wrong"],
     "liar-drift": liar.MODES["drift"],
     "liar-truncates": liar.MODES["truncates"],
+    "liar-stops": liar.MODES["stops"],
     "free-rider": free_rider.MODES["guesses"],
     "free-rider-copies": free_rider.MODES["copies"],
     "colluder": colluder.MODES["pair"],
@@ -33,6 +34,9 @@ SESSIONS: dict[str, type[Session]] = {
     "denier": denier.MODES["silent"],
     "denier-disowns": denier.MODES["disowns"],
     "staller": staller.MODES["stops"],
+    "closer": closer.Closing,
+    "deserter": deserter.MODES["soon"],
+    "deserter-at-once": deserter.MODES["at-once"],
 }
 NAMES = [*RUNS, *SESSIONS]
 

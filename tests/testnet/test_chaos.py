@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ from fallow.testnet.natlab import missing
 from fallow.testnet.processes import ProcessId
 from fallow.testnet.record import read_network
 from fallow.testnet.report import LINE
+
+from ..moments import pause
 
 Find = Callable[[Path], list[ProcessId]]
 NAMESPACES = [] if missing() else ["--namespaces"]
@@ -56,6 +59,11 @@ def run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sub
     return folder, chaos(home, "--dir", str(folder), *words)
 
 
+def bad(whole: dict[str, Any]) -> str:
+    """What a report says went wrong, in full: pytest cuts what is no text."""
+    return json.dumps({name: whole[name] for name in ("losses", "broken", "crashed", "faults", "took_ms")}, indent=1)
+
+
 def test_nothing_is_lost_wrong_or_unpaid(
     run: tuple[Path, subprocess.CompletedProcess[str]], home: Path, processes_of: Find
 ) -> None:
@@ -64,9 +72,9 @@ def test_nothing_is_lost_wrong_or_unpaid(
     said = json.loads(done.stdout.splitlines()[-1])
     assert tuple(said) == LINE
     whole = json.loads((folder / "report.json").read_text())
-    assert (said["lost"], said["wrongly_accepted"], said["credits_conserved"]) == (0, 0, True), whole
-    assert said["asked"] == said["completed"] == said["verified"] > 0
-    assert (whole["sound"], done.returncode) == (True, 0), whole
+    assert (said["lost"], said["wrongly_accepted"], said["credits_conserved"]) == (0, 0, True), bad(whole)
+    assert said["asked"] == said["completed"] == said["verified"] > 0, said
+    assert (whole["sound"], done.returncode) == (True, 0), bad(whole)
     assert sum(whole["faults"].values()) == len(recorded(folder)) > 0
     assert processes_of(folder / "nodes") == []
     again = chaos(home, "--dir", str(folder))
@@ -84,6 +92,7 @@ def test_a_run_is_made_again_from_its_folder_and_ctrl_c_leaves_no_process(
     ) as again:
         while not (folder / "jobs.jsonl").exists():  # a client has begun
             assert again.poll() is None
+            pause()
         namespaces = read_network(folder / "nodes").ground.namespaces
         again.send_signal(signal.SIGINT)
         assert again.wait(60) == 130

@@ -30,8 +30,6 @@ from fallow.testnet.export.yaml_text import to_yaml
 
 from .small_mesh import BUNDLE, SmallMesh
 
-pytestmark = pytest.mark.timeout(400)  # the first one starts five nodes, perhaps beside other tests
-
 ROOT = Path(__file__).parent.parent.parent
 SCHEMAS = Path(__file__).with_name("schemas")
 BIG = Cluster(plan_groups(1000, adversaries={"liar": 20, "denier": 5}), regions=("u33", "9q8"))

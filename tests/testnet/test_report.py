@@ -114,6 +114,16 @@ def test_a_worker_that_was_replaced_is_not_taken_for_one_that_grew() -> None:
     assert not worker.grew and abs(worker.rise) < MIB
 
 
+def test_a_worker_that_loads_its_programs_is_not_taken_for_one_that_grows_and_one_that_goes_on_is() -> None:
+    def rises(until: int) -> Growth:
+        samples = life("a", 1, 0, count=90)
+        rising = [replace(s, worker_bytes=(100 + 10 * min(n, until)) * MIB) for n, s in enumerate(samples)]
+        return next(each for each in growth(rising) if each.what == "worker_bytes")
+
+    assert not rises(until=60).grew
+    assert rises(until=90).grew
+
+
 def test_errands_are_a_function_of_seed_and_client() -> None:
     first = list(islice(errands.errands(7, 0), 50))
     assert first == list(islice(errands.errands(7, 0), 50))

@@ -74,7 +74,9 @@ class Job:
         record = JobOrder(
             bundle=MANIFEST.id, entry="generate", parameters=Parameters(80), calls=1, input_tokens=len(sequence) - claimed,
             planned_tokens=80, input_digest=work.digest, executor=bytes(node_key(node).verify_key), worker_key=H,
-            price_list=H, channel=H, amount_ucr_max=10_000, created_ms=NOW_MS + self.clock, nonce=bytes([self.clock]) * 16,
+
+            price=Price(MANIFEST.id, changes.get("entry", "generate"), 10, 1, 4, 2), channel=H, amount_ucr_max=10_000,
+            created_ms=NOW_MS + self.clock, nonce=bytes([self.clock]) * 16,
             first_chunk_ms_max=1000, gap_ms_max=1000, check_commitment=check_commitment(self.nonce, self.policy),
             held_ppm=0, hold_ms=0, candidates=self.candidates, continues=None, checks=None,
         )  # fmt: skip
@@ -82,7 +84,7 @@ class Job:
         paper = mandate(node, node if owner is None else owner)
         accept = sign(Accept(signed.id, paper.id, NOW_MS, "class"), node_key(node))
         self.records += [paper, signed, accept]
-        price = Price(MANIFEST.id, signed.record.entry, 10, 1, 4, 2)
+        price = signed.record.price
         start = transcript_start(work.salt, signed.id)
         self.ordered.append(Ordered(self, node, signed, work, Delivery(signed, price, "class", start)))
         return self.ordered[-1]

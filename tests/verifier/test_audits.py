@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fallow.protocol.limits import WINDOW_TOKENS
 from fallow.protocol.policy import drawn_at
 from fallow.verifier.audits import (
     FLOOR_PPM,
     MILLION,
     NEWCOMER,
+    UNWRITTEN_MAX,
     Deterrence,
     audit_ppm,
     held_needed_ucr,
@@ -77,3 +79,35 @@ def test_the_rate_of_a_proven_node_deters_whoever_saves_nine_tenths_of_the_price
     price = 1_000
     rate = audit_ppm(10**6, price, held_windows * price, 1)  # neither floor nor newcomer: what is held alone decides
     assert Deterrence(rate / MILLION, colluding, price, 9 * price // 10, held_windows * price).honest_pays
+
+
+@given(
+    st.integers(NEWCOMER, 10**6),
+    st.integers(0, 10**4),
+    st.integers(1, 10**7),
+    st.integers(0, 4096),
+    st.integers(0, 100),
+)
+def test_the_end_of_a_text_is_looked_at_as_often_as_what_it_leaves_unwritten_would_be(
+    valid: int, price: int, held: int, unwritten: int, token: int
+) -> None:
+    plain = audit_ppm(valid, price, held)
+    ended = audit_ppm(valid, price, held, unwritten=unwritten, token_ucr=token)
+    cut = min(unwritten, UNWRITTEN_MAX)
+    assert plain <= ended <= MILLION
+    assert audit_ppm(valid, price + cut * token, held) <= ended
+    windows = 1 + cut / WINDOW_TOKENS
+    assert ended >= min(MILLION, windows * max(FLOOR_PPM, MILLION / valid)) - 1
+    if not unwritten:
+        assert ended == plain
+    if unwritten >= UNWRITTEN_MAX:
+        assert ended == audit_ppm(valid, price, held, unwritten=UNWRITTEN_MAX, token_ucr=token), (
+            "bounded: honest texts end, too"
+        )
+
+
+def test_a_few_tokens_and_an_end_are_not_cheap() -> None:
+    """A short last window alone was drawn at 1 / CV, whatever it took from the reader."""
+    assert audit_ppm(20, 16, 10**6) == 50_000
+    assert audit_ppm(20, 16, 10**6, unwritten=2 * WINDOW_TOKENS, token_ucr=4) == 150_000
+    assert audit_ppm(20, 16, 1_000, unwritten=32, token_ucr=4) == 180_000

@@ -36,15 +36,14 @@ from fallow.protocol.disputes import (
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, FallowError, RemoteProtocolError
 from fallow.protocol.grounds import DRAWN
+from fallow.protocol.identity import Issuer
 from fallow.protocol.limits import HOLD_MS_MAX, SKEW_MS
 from fallow.protocol.opening import Opening
 from fallow.protocol.payment import Voucher
-from fallow.protocol.prices import Price, price_list_id
-from fallow.protocol.profiles import CapabilityProfile, ServedBundle
 from fallow.protocol.receipts import FINAL, Receipt
 from fallow.protocol.work import Parameters, Piece
 from fallow.verifier.case import gather
-from fallow.verifier.disputes import RULES, Matter, Shown, decide, matter_of, run_wanted
+from fallow.verifier.disputes import RULES, TWO_ANSWERS, Matter, Shown, decide, matter_of, run_wanted
 from fallow.verifier.rerun import disowned
 from fallow.verifier.verdict import judge
 
@@ -175,7 +174,7 @@ def test_receipts_for_what_was_never_sent_win_nothing() -> None:
 def test_what_the_payer_has_signed_that_it_came_is_due_though_it_does_not_open_it() -> None:
     scene = Scene(Kind.UNPAID, says=ANSWERS).opened()
     scene.openings = [replace(opening, pieces=()) for opening in scene.openings]
-    scene.answered.append(sign(Voucher(CHANNEL.id, scene.receipt.id, 1, 0, 0, 0), CLIENT))
+    scene.answered.append(sign(Voucher(CHANNEL.id, scene.receipt.id, 1, (), 0), CLIENT))
     came_to(decided(scene), scene, UPHELD, due=True)
     for names in ("checks", "continues"):
         scene = Scene(Kind.UNPAID, says=ANSWERS).opened()
@@ -194,16 +193,16 @@ def test_what_the_payer_has_signed_that_it_came_is_due_though_it_does_not_open_i
 def test_what_the_payer_has_paid_or_borne_out_itself_is_not_run_again() -> None:
     paid = Scene(Kind.UNPAID, says=ANSWERS)
     amount = paid.receipt.record.amount_ucr
-    paid.answered.append(sign(Voucher(CHANNEL.id, paid.receipt.id, amount, 0, 0, 0), CLIENT))
+    paid.answered.append(sign(Voucher(CHANNEL.id, paid.receipt.id, amount, (), 0), CLIENT))
     assert run_wanted(paid.matter) is None
     decision = decided(paid)
     came_to(decision, paid, DISMISSED, due=True)
     assert decision.fee_ucr == 0
     less = Scene(Kind.UNPAID, says=ANSWERS)
-    less.answered.append(sign(Voucher(CHANNEL.id, less.receipt.id, amount - 1, 0, 0, 0), CLIENT))
+    less.answered.append(sign(Voucher(CHANNEL.id, less.receipt.id, amount - 1, (), 0), CLIENT))
     came_to(decided(less), less, UPHELD, due=True)
     elsewhere = Scene(Kind.UNPAID, says=ANSWERS)
-    elsewhere.answered.append(sign(Voucher(HASH, elsewhere.receipt.id, amount, 0, 0, 0), CLIENT))
+    elsewhere.answered.append(sign(Voucher(HASH, elsewhere.receipt.id, amount, (), 0), CLIENT))
     came_to(decided(elsewhere), elsewhere, UPHELD, due=True)
 
     own = Scene(Kind.UNPAID, says=ANSWERS)
@@ -321,49 +320,63 @@ def test_a_plea_of_somebody_else_is_none() -> None:
 
 
 @pytest.mark.spec("A-30")
-def test_a_receipt_for_more_than_the_price_list_gives_is_decided_by_nobody_who_sees_the_list() -> None:
-    prices = (Price(MANIFEST.id, "generate", 10, 1, 4, 2),)
-    scene = Scene(Kind.UNPAID, says=ANSWERS)
-    scene.writer = scene.job.text(10, channel=CHANNEL.id, price_list=price_list_id(prices))
-    scene.writer.write(0, 16)
-    honest = scene.receipt = scene.writer.receipt(FINAL)
-    scene.claimed = [*scene.job.records, CHANNEL]
-    scene.opened()
-    listed = profile_of(prices)
-    dearer = sign(replace(honest.record, amount_ucr=honest.record.amount_ucr + 1), PAYEE)
-    for receipt, shown_, fits in ((honest, [listed], True), (dearer, [], True), (dearer, [listed], False)):
-        scene.receipt, scene.answered = receipt, list(shown_)
-        scene.claimed = [receipt if one.id in (honest.id, dearer.id) else one for one in scene.claimed]
-        if fits:
-            came_to(decided(scene, ""), scene, UPHELD, due=True)
-        else:
-            with pytest.raises(RemoteProtocolError) as caught:
-                decided(scene, "")
-            assert caught.value.code is Code.BAD_RECORD
-    scene.answered = [profile_of((replace(prices[0], call_ucr=11),))]  # of another list: it says nothing of this order
+def test_a_receipt_for_another_amount_than_its_orders_price_gives_is_decided_by_nobody() -> None:
+    """Whoever shows what: the price is in the order, which both have agreed to."""
+    scene = Scene(Kind.UNPAID, says=ANSWERS).opened()
     came_to(decided(scene, ""), scene, UPHELD, due=True)
+    honest = scene.receipt
+    for off in (-1, 1):
+        scene.receipt = sign(replace(honest.record, amount_ucr=honest.record.amount_ucr + off), PAYEE)
+        scene.claimed = [scene.receipt if one.id == honest.id or one.record == scene.receipt.record else one for one in
+                         [*scene.job.records, CHANNEL]]  # fmt: skip
+        with pytest.raises(RemoteProtocolError) as caught:
+            decided(scene, "")
+        assert caught.value.code is Code.BAD_RECORD
 
 
-def profile_of(prices: tuple[Price, ...]) -> Signed[CapabilityProfile]:
-    served = (ServedBundle(MANIFEST.id, ("generate",), "class", 1, 1, 1),)
-    record = CapabilityProfile(
-        bytes(PAYEE.verify_key),
-        HASH,
-        1,
-        NOW_MS,
-        NOW_MS + 1000,
-        None,
-        "",
-        ("executor",),
-        (),
-        served,
-        prices,
-        1,
-        0,
-        0,
-        (),
-    )
-    return sign(record, PAYEE)
+@pytest.mark.spec("A-28", "A-32")
+@pytest.mark.parametrize("kind", [Kind.DISOWNED, Kind.UNPAID, Kind.MISMATCHED, Kind.UNOPENED])
+def test_who_answers_one_judge_otherwise_than_another_has_lost(kind: Kind) -> None:
+    accused = CLIENT if kind not in BY_PAYER else PAYEE
+    scene = Scene(kind, says=OWNS).opened()
+
+    def came(*elsewhere: Plea, says: str | None = OWNS, late: bool = False) -> Decision | None:
+        scene.says = says
+        matter, dispute = scene.matter, scene.dispute
+        pleas = [sign(replace(one, dispute=dispute.id), accused) for one in elsewhere]
+        shown = Shown(scene.claimed, scene.openings), Shown(scene.answered, scene.openings)
+        matter = matter_of(dispute, shown[0], matter.plea, shown[1], pleas)
+        assert run_wanted(matter) is None or not matter.two_answers
+        return decide(matter, None, late=late)
+
+    same, other = Plea(HASH, OWNS, HASH, None, None), Plea(HASH, OWNS, bytes(32), None, None)
+    for twice in (came(other), came(same, other), came(same, other, says=None)):
+        assert twice is not None
+        came_to(twice, scene, UPHELD, due=True)
+        assert (twice.fee_ucr, twice.reason) == (FEE, TWO_ANSWERS)
+    alone, again = came(), came(same, same)
+    assert alone == again and alone is not None and alone.reason != TWO_ANSWERS
+    assert came(same, says=None) is None  # it may still answer here
+    silent = came(same, says=None, late=True)
+    assert silent is not None and silent.reason != TWO_ANSWERS
+    strange = sign(replace(other, dispute=bytes(32)), accused)
+    for plea in (strange, sign(replace(other, dispute=scene.dispute.id), node_key(12))):
+        with pytest.raises(RemoteProtocolError):
+            matter_of(scene.dispute, Shown(scene.claimed), None, Shown(), [plea])
+
+
+@pytest.mark.spec("A-28")
+def test_what_the_accused_shows_does_not_break_what_the_claimant_has_shown() -> None:
+    """A second receipt, or a second finding, of the accused's own would leave nothing to judge."""
+    for kind in (Kind.WRONG, Kind.UNPAID):
+        scene = Scene(kind, says=ANSWERS).opened()
+        before = decided(scene, "it differs")
+        scene.answered.append(sign(replace(scene.receipt.record, transcript=bytes(32)), PAYEE))
+        assert decided(scene, "it differs") == before
+    scene = both_ways(5_000)
+    finding = next(one for one in scene.claimed if one.record.RECORD == "attestation")
+    scene.answered = [sign(replace(finding.record, numerics_class="another"), node_key(11))]
+    came_to(decided(scene), scene, UPHELD, withheld=True)
 
 
 SAYS = st.sampled_from([None, OWNS, DENIES, ANSWERS])
@@ -440,6 +453,24 @@ def test_each_judge_drawn_is_owed_its_part_and_nobody_else_may_sign() -> None:
         assert caught.value.code is Code.BAD_RECORD
 
 
+def test_a_judge_whose_mandate_was_dated_before_its_issuer_is_owed_once_both_have_lapsed() -> None:
+    """What counted when it was decided must count when it is settled, or a judge could choose that it does not."""
+    scene = Scene(Kind.UNPAID, says=ANSWERS).opened()
+    decision = decided(scene, "")
+    honest = bound(scene, [decision, decision])
+    odd, issuer = honest.mandates[0].record, SigningKey(b"\x5b" * 32)
+    record = Issuer(odd.owner, bytes(issuer.verify_key), 1, NOW_MS + SKEW_MS, NOW_MS + 2 * SKEW_MS)
+    named = sign(record, owner_key(JUDGES[odd.owner])).envelope
+    dated = replace(odd, not_before_ms=NOW_MS - 2 * SKEW_MS, expires_ms=NOW_MS - SKEW_MS, issuer=named)
+    again = replace(honest, mandates=(sign(dated, issuer), *honest.mandates[1:]))
+    assert check_decided(again, NOW_MS) == decision_id(decision)
+    payee = bytes(PAYEE.verify_key)
+    assert dues_of(again, payee, 0, None) == dues_of(again, payee, 0, NOW_MS)
+    never = replace(dated, expires_ms=NOW_MS - SKEW_MS - 1)
+    with pytest.raises(RemoteProtocolError):
+        dues_of(replace(again, mandates=(sign(never, issuer), *honest.mandates[1:])), payee, 0, None)
+
+
 @pytest.mark.spec("P-29")
 def test_one_verifier_of_two_owners_is_one_judge() -> None:
     scene = Scene(Kind.WRONG).opened()
@@ -453,18 +484,20 @@ def test_one_verifier_of_two_owners_is_one_judge() -> None:
     assert caught.value.code is Code.UNSATISFIABLE_ASSURANCE
 
 
-def test_a_mandate_that_has_lapsed_does_not_spoil_what_the_others_have_signed() -> None:
+def test_a_mandate_that_has_lapsed_too_long_ago_does_not_spoil_what_the_others_have_signed() -> None:
     scene = Scene(Kind.WRONG).opened()
     three = bound(scene, [decided(scene, "its figures differ")] * 3)
-    lapsed = three.mandates[2]
+    lapsed, now_ms = three.mandates[2], NOW_MS + 1 + SKEW_MS + HOLD_MS_MAX
     short = sign(replace(lapsed.record, expires_ms=NOW_MS + 1), owner_key(JUDGES[lapsed.record.owner]))
     later = replace(three, mandates=(*three.mandates[:2], short))
-    assert still_counted(three, NOW_MS).decisions == three.decisions
+    for at_ms in (NOW_MS, now_ms):
+        assert still_counted(later, at_ms).decisions == three.decisions
+        check_decided(later, at_ms)
     with pytest.raises(RemoteProtocolError):
-        check_decided(later, NOW_MS + SKEW_MS + 2)
-    left = still_counted(later, NOW_MS + SKEW_MS + 2)
+        check_decided(later, now_ms + 1)
+    left = still_counted(later, now_ms + 1)
     assert left.decisions == three.decisions[:2]
-    check_decided(left, NOW_MS + SKEW_MS + 2)
+    check_decided(left, now_ms + 1)
 
 
 @pytest.mark.spec("P-29")

@@ -11,8 +11,9 @@ from nacl.signing import SigningKey
 from fallow.protocol.checks import Outcome, Verdict
 from fallow.protocol.envelope import Signed, sign
 from fallow.protocol.errors import Code, FallowError
-from fallow.protocol.grounds import Judged, check_judged, committee, ground_id
-from fallow.protocol.identity import VERIFIER, Mandate
+from fallow.protocol.grounds import Judged, check_judged, committee, could_judge, ground_id
+from fallow.protocol.identity import VERIFIER, Issuer, Mandate
+from fallow.protocol.limits import HOLD_MS_MAX, SKEW_MS
 from fallow.protocol.payment import LEDGER, Channel
 from fallow.protocol.policy import draw
 from fallow.protocol.proofs import ProofFile, decode_proof_untrusted
@@ -107,6 +108,33 @@ def test_what_is_no_ground() -> None:
     assert refused(replace(good, channel=elsewhere)) is Code.BAD_RECORD
     checked = dispute().job.ordered[1]
     assert refused(replace(good, receipt=checked.delivery.receipts[0])) is Code.BAD_RECORD
+
+
+@pytest.mark.spec("P-28", "P-29")
+def test_a_judge_was_its_owners_verifier_since_the_order_and_not_long_ago() -> None:
+    owner = next(iter(JUDGES))
+    key, paper = verifier_of(owner)
+    node, record, issuer = bytes(key.verify_key), paper.record, SigningKey(b"\x5c" * 32)
+    ends_ms = record.expires_ms + SKEW_MS
+
+    def issued(expires_ms: int) -> Signed[Mandate]:
+        named = sign(Issuer(owner, bytes(issuer.verify_key), 1, NOW_MS - 1000, expires_ms), owner_key(JUDGES[owner]))
+        return sign(replace(record, issuer=named.envelope), issuer)
+
+    for mandate, since_ms, now_ms, holds in (
+        (paper, NOW_MS, NOW_MS, True),
+        (paper, NOW_MS, record.not_before_ms - SKEW_MS - 1, False),  # it does not hold yet
+        (paper, NOW_MS, ends_ms + HOLD_MS_MAX, True),
+        (paper, NOW_MS, ends_ms + HOLD_MS_MAX + 1, False),  # nothing is held any more
+        (paper, ends_ms + SKEW_MS, ends_ms + HOLD_MS_MAX, True),
+        (paper, ends_ms + SKEW_MS + 1, ends_ms + HOLD_MS_MAX, False),  # it had ended before the order was made
+        (issued(NOW_MS + 1), NOW_MS, NOW_MS + 1 + SKEW_MS + HOLD_MS_MAX, True),
+        (issued(NOW_MS + 1), NOW_MS, NOW_MS + 2 + SKEW_MS + HOLD_MS_MAX, False),  # its issuer's end is its own
+        (sign(record, issuer), NOW_MS, NOW_MS, False),
+        (verifier_of(owner, "checker")[1], NOW_MS, NOW_MS, False),
+    ):
+        assert could_judge(mandate, node, since_ms, now_ms) is holds, (since_ms - NOW_MS, now_ms - NOW_MS)
+    assert not could_judge(paper, bytes(issuer.verify_key), NOW_MS, NOW_MS)
 
 
 def honest(count: int, claimed: int) -> Piece:

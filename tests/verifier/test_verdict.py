@@ -405,6 +405,22 @@ def test_a_record_signed_twice_is_one_record() -> None:
         assert of(verdict(replace_records(job, [*job.records, twin])), 10).standing == Standing.UPHELD
 
 
+@pytest.mark.spec("A-9")
+@pytest.mark.parametrize("off", [-1, 1])
+def test_a_receipt_for_another_amount_than_its_orders_price_gives_claims_nothing(off: int) -> None:
+    job = Job("none")
+    writer = job.text(10)
+    writer.write(0, 32)
+    first = writer.receipt(OPEN)
+    writer.write(32, 9)
+    honest = writer.receipt(FINAL)
+    assert of(verdict(job), 10).due_ucr == honest.record.amount_ucr
+    other = sign(replace(honest.record, amount_ucr=honest.record.amount_ucr + off), node_key(10))
+    found = verdict(replace_records(job, [other if one is honest else one for one in job.records]))
+    assert (found.outcome, of(found, 10).evidence) == (Outcome.INCONCLUSIVE, (first.id,))
+    assert (of(found, 10).due_ucr, of(found, 10).withheld_ucr) == (first.record.amount_ucr, 0)
+
+
 def test_nothing_comes_after_the_end_and_nothing_beyond_the_order() -> None:
     job = honest_text()
     expected = verdict(job)

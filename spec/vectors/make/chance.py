@@ -27,13 +27,6 @@ def digest() -> Iterator[Case]:
         given = {"nonce": HASH, "policy": policy}
         words = f"commitment-{policy.replace(':', '-').replace('/', '-')}"
         yield Case(words, "What an order commits to.", given, {"commitment": commitment})
-    two = [world.price(), world.price(entry="score", checked_token_ucr=3)]
-    for words, about, prices in (
-        ("no-prices", "An empty list.", []),
-        ("two-prices", "The hash of the list's encoding.", two),
-        ("two-prices-reversed", "The order of the list counts.", two[::-1]),
-    ):
-        yield Case(words, about, {"prices": prices}, {"price_list": hashed(encode(prices))})
 
 
 def rolled(salt: bytes, order: bytes, pieces: list[bytes]) -> list[bytes]:

@@ -41,10 +41,15 @@ def _pay(number: int, owed_ucr: int, now_ms: int = NOW_MS, **terms: int) -> Step
 
 
 def _voucher(number: int, due: int, held: int = 0, forfeited: int = 0, release_at_ms: int | None = None) -> Fields:
-    release = (_RELEASE_MS if release_at_ms is None else release_at_ms) if held else 0
+    release = _RELEASE_MS if release_at_ms is None else release_at_ms
+    return _rolling(number, due, forfeited, *[(held, release)] * bool(held))
+
+
+def _rolling(number: int, due: int, forfeited: int, *parts: tuple[int, int]) -> Fields:
+    """A voucher that holds in parts."""
     return {
-        "channel": _CHANNEL.id, "receipt": name(f"receipt {number}"), "due_ucr": due, "held_ucr": held,
-        "forfeited_ucr": forfeited, "release_at_ms": release,
+        "channel": _CHANNEL.id, "receipt": name(f"receipt {number}"), "due_ucr": due, "held": world.held(*parts),
+        "forfeited_ucr": forfeited,
     }  # fmt: skip
 
 
@@ -92,21 +97,47 @@ def _paying() -> Iterator[Case]:
     about = "A quarter of 101, rounded down, is held."
     yield _state("holds", about, "payer", [first], vouchers=(held,), due=76, held=25)
     later = _pay(2, 101, NOW_MS + 1_000, **_HELD)
-    about = "What is held later in the period has the same release."
+    about = "What is held shortly after has the same release."
     two = _voucher(2, 152, 50)
     yield _state("holds-more", about, "payer", [first, later], vouchers=(held, two), due=152, held=50)
     short = _pay(2, 101, held_ppm=250_000, hold_ms=60_000)
-    about = "What may not be held until the period's release is due at once."
-    yield _state(
-        "holds-no-longer", about, "payer", [first, short], vouchers=(held, _voucher(2, 177, 25)), due=177, held=25
-    )
+    about = "What may be held for a minute is a part of its own, and falls due first."
+    two = _rolling(2, 152, 0, (25, NOW_MS + 60_000), (25, _RELEASE_MS))
+    yield _state("holds-no-longer", about, "payer", [first, short], vouchers=(held, two), due=152, held=50)
+    seventh_ms = -(-HOUR_MS // 7)
+    near = _pay(2, 101, NOW_MS + seventh_ms - 1, **_HELD)
+    about = "A millisecond before a seventh of the hour is over: with the part before."
+    yield _state("joins", about, "payer", [first, near], vouchers=(held, _voucher(2, 152, 50)), due=152, held=50)
+    far = _pay(2, 101, NOW_MS + seventh_ms, **_HELD)
+    two = _rolling(2, 152, 0, (25, _RELEASE_MS), (25, _RELEASE_MS + seventh_ms))
+    about = "A seventh of the hour later: a part of its own."
+    yield _state("rolls", about, "payer", [first, far], vouchers=(held, two), due=152, held=50)
+    about = "Of two parts, the first has fallen due."
+    yield _state("rolls-on", about, "payer", [first, far], now_ms=_RELEASE_MS, vouchers=(held, two), due=177, held=25)
+    full = [_pay(n, 4, held_ppm=1_000_000, hold_ms=HOUR_MS - n * 600_000) for n in range(6)]
+    full += [_pay(n, 4, held_ppm=1_000_000, hold_ms=hold_ms) for n, hold_ms in ((6, 60_000), (7, 6_000), (8, 30_000))]
+    times = [6_000, 60_000, 600_000, 1_200_000, 1_800_000, 2_400_000, 3_000_000, 3_600_000]
+    until = [(4, NOW_MS + time_ms) for time_ms in times]
+    last = _rolling(8, 0, 0, (8, until[0][1]), *until[1:])
+    about = "Of nine different times, the ninth joins the part that falls due before it."
+    yield Case(
+        "payer-has-no-more-parts", about, _given("payer", full, NOW_MS),
+        {
+            "vouchers": [
+                *(_rolling(n, 0, 0, *until[7 - n :]) for n in range(6)),
+                _rolling(6, 0, 0, *until[1:]), _rolling(7, 0, 0, *until), last,
+            ],
+            "phase": "open", "promised_ucr": 36, "forfeited_ucr": 0, "payable_ucr": 0, "held_ucr": 36,
+            "deadline_ms": _EXPIRES_MS,
+        },
+    )  # fmt: skip
     about = "A millisecond before the release."
     yield _state("before-release", about, "payer", [first], now_ms=_RELEASE_MS - 1, vouchers=(held,), due=76, held=25)
     about = "At the release, all is due by itself."
     yield _state("at-release", about, "payer", [first], now_ms=_RELEASE_MS, vouchers=(held,), due=101)
     anew = _pay(2, 101, _RELEASE_MS, **_HELD)
     two = _voucher(2, 177, 25, release_at_ms=_RELEASE_MS + HOUR_MS)
-    about = "After the release a new period begins."
+    about = "After the release a new part begins."
     yield _state(
         "holds-anew", about, "payer", [first, anew], now_ms=_RELEASE_MS, vouchers=(held, two), due=177, held=25
     )
@@ -131,6 +162,21 @@ def _forfeiting() -> Iterator[Case]:
     vouchers = (held, _voucher(1, 76, 5, 20))
     about = "The forfeit is taken off."
     yield _state("restates-forfeit", about, "payer", restated, vouchers=vouchers, due=76, held=5, forfeited=20)
+    later_ms = NOW_MS + HOUR_MS // 2
+    roll, both_due = _pay(2, 101, later_ms, **_HELD), _RELEASE_MS + HOUR_MS // 2
+    parts = _rolling(2, 152, 0, (25, _RELEASE_MS), (25, both_due))
+    last = [first, roll, _forfeit(30, later_ms), {"event": "restate", "now_ms": later_ms}]
+    about = "What would fall due last is forfeited first."
+    vouchers = (held, parts, _voucher(2, 152, 20, 30))
+    yield _state(
+        "forfeits-last-first", about, "payer", last, now_ms=later_ms, vouchers=vouchers, due=152, held=20, forfeited=30
+    )
+    late = {"event": "yield", "now_ms": _RELEASE_MS, "ground": {"kind": "verdict", "id": name("a verdict")}, "ucr": 25}
+    about = "The payee was told once the first part had fallen due: what that forfeit was too late for is due."
+    vouchers = (*vouchers, _voucher(2, 177, 0, 25))
+    yield _state(
+        "gives-up", about, "payer", [*last, late], now_ms=_RELEASE_MS, vouchers=vouchers, due=177, forfeited=25
+    )
     half = _pay(1, 1_000, held_ppm=500_000, hold_ms=HOUR_MS)
     freed = [half, _forfeit(500), _pay(2, 500)]
     vouchers = (_voucher(1, 500, 500), _voucher(2, 1_000, 0, 500))
@@ -173,6 +219,16 @@ def _taking() -> Iterator[Case]:
     yield _state("held-for-two", "What two receipts allow.", "payee", [held, more], due=152, held=50)
     sooner = _receive(_voucher(1, 76, 25, release_at_ms=_RELEASE_MS - 1), _claim(101, **_HELD))
     yield _state("released-sooner", "A voucher that releases sooner follows.", "payee", [held, sooner], due=76, held=25)
+    two = _receive(
+        _rolling(2, 152, 0, (25, _RELEASE_MS), (25, _RELEASE_MS + HOUR_MS)), _claim(101, 250_000, 2 * HOUR_MS)
+    )
+    yield _state("takes-parts", "Each part until its own time.", "payee", [held, two], due=152, held=50)
+    about = "The first part has fallen due."
+    yield _state("takes-parts-in-turn", about, "payee", [held, two], now_ms=now_ms, due=177, held=25)
+    lost = [held, _forfeit(20), _receive(_voucher(1, 76, 5, 20), _claim(101, **_HELD))]
+    given = [*lost, _receive(_voucher(1, 96, 5), _claim(101, **_HELD))]
+    about = "The payer gives up what was forfeited, and is late: the ground still counts, for what is held."
+    yield _state("given-up", about, "payee", given, due=96, forfeited=5)
 
 
 def _closing() -> Iterator[Case]:
@@ -262,6 +318,12 @@ def _refused_to_take() -> Iterator[Case]:
     yield no("held-too-much", "A micro-credit too much is held.", "unpaid", _voucher(1, 75, 26), claim)
     late = _voucher(1, 76, 25, release_at_ms=_RELEASE_MS + SKEW_MS + 1)
     yield no("held-too-long", "A millisecond too long.", "unpaid", late, claim)
+    about = "Its second part is held for longer than its order says, and its first is not all."
+    parts = _rolling(1, 76, 0, (20, _RELEASE_MS), (5, _RELEASE_MS + SKEW_MS + 1))
+    yield no("a-part-held-too-long", about, "unpaid", parts, claim)
+    about = "What two orders let it hold, all of it until the time of the later one."
+    later = _rolling(2, 152, 0, (50, _RELEASE_MS + HOUR_MS))
+    yield no("held-on", about, "unpaid", later, _claim(101, 250_000, 2 * HOUR_MS), held)
     about = "What one receipt allows is held of another."
     yield no("held-of-another", about, "unpaid", _voucher(2, 101, 50), _claim(50), held)
     week = _voucher(1, 76, 25, release_at_ms=NOW_MS + 7 * DAY_MS + SKEW_MS + 1)

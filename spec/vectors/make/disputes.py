@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import world
-from .cbor import encode
 from .cose import Envelope, Signer, hashed
 from .notation import Case, refused
 from .work import BUNDLE, NODES, NONCE, OWNERS, PROMPT, Part, Work, opening_of
@@ -32,19 +31,17 @@ class _Matter:
     openings: list[bytes] = field(default_factory=list)
     says: Fields | None = None
     changes: Fields = field(default_factory=dict)
-    prices: list[Fields] = field(default_factory=list)
-    """The order's list, which is shown; else nobody shows it."""
+    call_ucr: int = _AMOUNT - PROMPT - 3 * 4
+    """Of the order's price."""
+    elsewhere: list[Fields] | None = None
+    """What the accused has said to other judges."""
 
     def __post_init__(self) -> None:
         self.channel = _channel(1)
-        listed = {"price_list": hashed(encode(self.prices))} if self.prices else {}
-        self.part = self.work.text(1, channel=self.channel.id, **listed)
+        price = world.price(bundle=BUNDLE.id, call_ucr=self.call_ucr)
+        self.part = self.work.text(1, channel=self.channel.id, price=price)
         self.window = self.receipt = self.work.window(self.part, 0, 3, "final", _AMOUNT)
         self.work.records.append(self.channel)
-        if self.prices:
-            self.answered.append(
-                NODES[1].sign("capability-profile", world.capability(node=NODES[1].key, prices=self.prices))
-            )
 
     def opened(self, *parts: Part, **changes: Any) -> _Matter:
         self.openings += [opening_of(part, **changes) for part in parts or (self.part,)]
@@ -63,8 +60,9 @@ class _Matter:
             "answered": [record.whole for record in self.answered], "openings": self.openings, "late": late,
         }  # fmt: skip
         if self.says is not None:
-            plea = {"dispute": dispute.id, "says": "answers", "shown": HASH, **self.says}
-            given["plea"] = accused.sign("plea", plea).whole
+            given["plea"] = _plea(accused, dispute, self.says)
+        if self.elsewhere is not None:
+            given["elsewhere"] = [_plea(accused, dispute, says) for says in self.elsewhere]
         if objection is not None:
             given["objection"] = objection
         return given
@@ -77,10 +75,16 @@ class _Matter:
         return {"outcome": outcome, "loser": loser.key, **sums}
 
 
+def _plea(accused: Signer, dispute: Envelope, says: Fields) -> bytes:
+    return accused.sign("plea", {"dispute": dispute.id, "says": "answers", "shown": HASH, **says}).whole
+
+
 def dispute() -> Iterator[Case]:
     yield from _of_the_payer()
     yield from _two_findings()
     yield from _of_the_payee()
+    yield from _two_answers()
+    yield from _long_answers()
     yield from _none()
 
 
@@ -140,7 +144,16 @@ def _both(shift: int, masses: tuple[int, int] = (0, 0)) -> tuple[_Matter, list[P
     matter, channel = _Matter("two-faced"), _channel(2)
     matter.work.records.append(channel)
     one, other = (
-        matter.work.check(2, matter.receipt, 3, 3, shift=off, channel=channel.id, found={"masses_ppm": [mass, 0, 0]})
+        matter.work.check(
+            2,
+            matter.receipt,
+            3,
+            3,
+            shift=off,
+            channel=channel.id,
+            found={"masses_ppm": [mass, 0, 0]},
+            price=world.price(bundle=BUNDLE.id, entry="score", call_ucr=12 - PROMPT - 3 * 2),
+        )
         for off, mass in zip((0, shift), masses, strict=True)
     )
     matter.part, matter.receipt = one, one.receipts[0]
@@ -164,7 +177,7 @@ def _of_the_payee() -> Iterator[Case]:
         unsent = _Matter(kind, says={}).opened(pieces=[])
         yield Case(f"{kind}-never-sent", about, unsent.given(), unsent.decided("dismissed", 0, 0, fee))
     came = _Matter("unpaid", says={}).opened(pieces=[])
-    sums = {"due_ucr": 1, "held_ucr": 0, "forfeited_ucr": 0, "release_at_ms": 0}
+    sums: Fields = {"due_ucr": 1, "held": [], "forfeited_ucr": 0}
     came.work.records.append(
         CLIENT.sign("voucher", world.voucher(channel=came.channel.id, receipt=came.receipt.id, **sums))
     )
@@ -176,7 +189,7 @@ def _of_the_payee() -> Iterator[Case]:
     yield Case("unpaid-checked", about, checked.given(), checked.decided("upheld", _AMOUNT, 0))
     for words, due, outcome in (("paid", _AMOUNT, "dismissed"), ("paid-less", _AMOUNT - 1, "upheld")):
         paid = _Matter("unpaid", says={})
-        sums = {"due_ucr": due, "held_ucr": 0, "forfeited_ucr": 0, "release_at_ms": 0}
+        sums = {"due_ucr": due, "held": [], "forfeited_ucr": 0}
         voucher = world.voucher(channel=paid.channel.id, receipt=paid.receipt.id, **sums)
         paid.answered.append(CLIENT.sign("voucher", voucher))
         fee = 0 if outcome == "dismissed" else _FEE
@@ -189,18 +202,60 @@ def _of_the_payee() -> Iterator[Case]:
     yield Case("unopened-other-policy", "Another policy.", other.given(), other.decided("upheld", _AMOUNT, 0))
 
 
+def _two_answers() -> Iterator[Case]:
+    for kind, one, other in (
+        ("disowned", {"says": "owns"}, {"says": "denies"}),
+        ("unpaid", {}, {"shown": NONCE}),
+        ("unopened", {"commitment_nonce": NONCE, "policy": _POLICY}, {}),
+    ):
+        twice = _Matter(kind, says=one, elsewhere=[other])
+        about = "The accused has answered another judge otherwise."
+        yield Case(f"{kind}-two-answers", about, twice.given(), twice.decided("upheld", _AMOUNT, 0))
+        early = _Matter(kind, elsewhere=[one, other])
+        about = "It has answered two others, each otherwise: there is nothing to wait for."
+        yield Case(f"{kind}-two-elsewhere", about, early.given(), early.decided("upheld", _AMOUNT, 0))
+        silent = _Matter(kind, elsewhere=[one])
+        about = "It has answered another judge, and may still answer this one."
+        yield Case(f"{kind}-one-elsewhere", about, silent.given(), {"open": True})
+    alike = _Matter("disowned", says={"says": "owns"}, elsewhere=[{"says": "owns"}, {"says": "owns"}])
+    about = "It says the same to each."
+    yield Case("one-answer", about, alike.given(), alike.decided("dismissed", _AMOUNT, 0))
+    wrong = _Matter("wrong", says={"says": "owns"}, elsewhere=[{"says": "denies"}]).opened()
+    about = "No answer is owed: none counts, nor two."
+    yield Case("wrong-two-answers", about, wrong.given(""), wrong.decided("dismissed", _AMOUNT, 0))
+
+
+def _long_answers() -> Iterator[Case]:
+    """A claimant shows each judge what the others have heard: a plea has room for little more than its fields."""
+    longest, longer, own = _plea_of(512), _plea_of(513), {"says": "owns"}
+    fits = _Matter("disowned", says=longest, elsewhere=[longest])
+    yield Case("plea-longest", "Pleas of 512 bytes.", fits.given(), fits.decided("dismissed", _AMOUNT, 0))
+    yield refused("plea-too-long", "A byte more.", _Matter("disowned", says=longer).given(), "too_large")
+    about = "Nor is one shown that another judge has heard."
+    yield refused(
+        "plea-elsewhere-too-long", about, _Matter("disowned", says=own, elsewhere=[longer]).given(), "too_large"
+    )
+
+
+def _plea_of(bytes_: int) -> Fields:
+    """What a plea says that has so many bytes, most of them an extension's."""
+    for padding in range(bytes_):
+        says = {"says": "owns", "opt_more": bytes(padding)}
+        if len(CLIENT.sign("plea", {"dispute": HASH, "shown": HASH, **says}).whole) == bytes_:
+            return says
+    raise AssertionError("no padding gives that length")
+
+
 def _none() -> Iterator[Case]:
-    start = _AMOUNT - PROMPT - 3 * 4
-    for words, call in (("priced", start), ("dearer", start - 1)):
-        listed = world.price(bundle=BUNDLE.id, call_ucr=call)
-        matter = _Matter("unpaid", says={}, prices=[listed]).opened()
-        about = (
-            f"The payer shows the price list of its order: {call} + {PROMPT} + 3 * 4, and the receipt says {_AMOUNT}."
-        )
-        if call == start:
-            yield Case(words, about, matter.given(""), matter.decided("upheld", _AMOUNT, 0))
-        else:
-            yield refused(words, about, matter.given(""), "bad_record")
+    shown = _Matter("unpaid", says={}).opened()
+    shown.work.records.remove(shown.receipt)
+    shown.answered.append(shown.receipt)
+    about = "The receipt is shown by the accused alone, and the claimant has to show it."
+    yield refused("shown-by-the-accused", about, shown.given(""), "bad_record")
+    for off in (-1, 1):
+        matter = _Matter("unpaid", says={}, call_ucr=_AMOUNT - PROMPT - 3 * 4 + off).opened()
+        about = f"The order's price gives {_AMOUNT + off} micro-credits, and the receipt says {_AMOUNT}."
+        yield refused("dearer" if off < 0 else "cheaper", about, matter.given(""), "bad_record")
     for record in ("channel", "order", "receipt"):
         matter = _Matter("wrong").opened()
         lost = {"channel": matter.channel, "order": matter.part.order, "receipt": matter.receipt}[record]

@@ -42,8 +42,8 @@ def _receipt(**changes: Any) -> Envelope:
 
 
 def _voucher(due: int, held: int = 0, release_ms: int = 0, forfeited: int = 0, **changes: Any) -> Envelope:
-    sums = {"due_ucr": due, "held_ucr": held, "forfeited_ucr": forfeited, "release_at_ms": release_ms}
-    return CLIENT.sign("voucher", world.voucher(**sums, **changes))
+    parts = world.held((held, release_ms)) if held else []
+    return CLIENT.sign("voucher", world.voucher(due_ucr=due, held=parts, forfeited_ucr=forfeited, **changes))
 
 
 def _roster(**changes: Any) -> Envelope:

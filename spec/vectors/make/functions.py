@@ -44,7 +44,7 @@ def quorums() -> Iterator[Told]:
     yield told("function-not-opened", "One result is not opened.", work, one, ACCEPTED, *findings)
     work = Work("quorum:2/3")
     one, two, three = work.call(1, _RESULT), work.call(2, _RESULT), work.call(3, _OTHER, end="yielded")
-    findings = [executor(one, UPHELD, 13), executor(two, UPHELD, 13), executor(three, SILENT, 0, 13)]
+    findings = [executor(one, UPHELD, 13), executor(two, UPHELD, 13), executor(three, SILENT)]
     yield told("function-yielded", "One left without a result.", work, one, ACCEPTED, *findings)
     work = Work("quorum:2/2")
     one, two = work.call(1, _RESULT), work.call(2, None)
@@ -88,13 +88,14 @@ def _of_arrays() -> Iterator[Told]:
         work = Work("quorum:2/3")
         one, two = work.call(1, _RESULTS, **same), work.call(2, _RESULTS, **same)
         three = work.call(3, _RESULTS, **other)
-        findings = [executor(one, UPHELD, 13), executor(two, UPHELD, 13), executor(three, UNDECIDED, 0, 13)]
+        own = executor(three, UNDECIDED, 0, 22 if other else 13)
+        findings = [executor(one, UPHELD, 22), executor(two, UPHELD, 22), own]
         yield told(f"function-{words}", about, work, one, ACCEPTED, *findings)
     work = Work("quorum:2/3")
     one, two, three = (
         work.call(number, found, **same) for number, found in ((1, _RESULTS), (2, _WORSE), (3, _RESULTS))
     )
-    findings = [executor(one, UPHELD, 13), executor(two, REFUTED, 0, 13), executor(three, UPHELD, 13)]
+    findings = [executor(one, UPHELD, 22), executor(two, REFUTED, 0, 22), executor(three, UPHELD, 22)]
     yield told("function-of-arrays", "Of arrays, one row is not the same.", work, one, ACCEPTED, *findings)
 
 

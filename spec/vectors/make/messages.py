@@ -45,15 +45,16 @@ MESSAGES: dict[str, Fields] = {
         "channel": _SHORT, "order": _SHORT, "receipt": _SHORT, "ucr": 7, "verdicts": [_SHORT, _SHORT],
         "mandates": [_SHORT, _SHORT],
     },
-    "ground": {"ground": HASH},
+    "ground": {"ground": HASH, "ucr": 7},
     "shed-exchange": {"grid": NODE.key, "known": [HASH, NODE.key], "orders": [_SHORT]},
     "feeder-request": {"known": [HASH], "roster": HASH, "wanted_w": 1_500},
     "feeder": {"rosters": [_SHORT], "leases": [_SHORT, _SHORT]},
     "dispute-request": {
         "dispute": _SHORT, "plea": _SHORT, "proof": b"a proof", "addresses": ["/ip4/192.0.2.1/tcp/4001"],
+        "hearing": _SHORT,
     },
     "plea": {"plea": _SHORT},
-    "decision": {"decision": _SHORT, "mandate": _SHORT},
+    "decision": {"decision": _SHORT, "mandate": _SHORT, "plea": _SHORT},
     "disputes-request": {"accused": NODE.key},
     "disputes": {"disputes": [_SHORT, _SHORT]},
     "decided-request": {
@@ -72,7 +73,7 @@ MESSAGES: dict[str, Fields] = {
 
 OPTIONAL = {
     "dispute-request": "plea", "order": "voucher", "profile": "worker_key", "blob": "content", "probe": "witness",
-    "rate": "content",
+    "rate": "content", "plea": "plea", "decision": "plea",
 }  # fmt: skip
 
 
@@ -84,6 +85,8 @@ def message() -> Iterator[Case]:
             present = {key: value for key, value in fields.items() if key != absent}
             yield _read(f"{kind}-absent", f"{absent} may be absent.", kind, present)
             yield _wrong(f"{kind}-null", f"{absent} is null, which no field ever is.", kind, {**fields, absent: None})
+        if kind == "plea":
+            yield _read("plea-longest", "A plea of 512 bytes.", kind, {"plea": bytes(512)})
         for first in list(fields)[:1]:
             without = {key: value for key, value in fields.items() if key != first}
             if first != OPTIONAL.get(kind):
@@ -94,6 +97,9 @@ def message() -> Iterator[Case]:
     extended = encode({"t": "cancel", "reason": "enough", "opt_mood": [1]})
     about = "An unknown field that begins with opt_ is ignored."
     yield Case("cancel-extended", about, {"frame": extended}, {"kind": "cancel", "fields": {"reason": "enough"}})
+    yield _read(
+        "blob-names", "Not what was asked for, but what else of the bundle is there.", "blob", {"opt_has": [HASH]}
+    )
     about = "4096 entries of maps and lists in all."
     fullest = encode({"t": "cancel", "reason": "enough", "opt_list": [0] * 4_093})
     yield Case("cancel-fullest", about, {"frame": fullest}, {"kind": "cancel", "fields": {"reason": "enough"}})
@@ -102,6 +108,9 @@ def message() -> Iterator[Case]:
     for words, about, kind, fields in (
         ("chunk-negative", "An index below 0.", "chunk", {"index": -1, "sealed": b""}),
         ("accept-empty", "An envelope without bytes.", "accept", {"accept": b""}),
+        ("plea-too-long", "A plea of 513 bytes.", "plea", {"plea": bytes(513)}),
+        ("decision-plea-too-long", "The same.", "decision", {**MESSAGES["decision"], "plea": bytes(513)}),
+        ("dispute-plea-too-long", "The same.", "dispute-request", {**MESSAGES["dispute-request"], "plea": bytes(513)}),
         ("refuse-without-word", "A code without letters.", "refuse", {**MESSAGES["refuse"], "code": ""}),
         ("cancel-wordy", "A reason of 1025 bytes.", "cancel", {"reason": "x" * 1025}),
         ("profile-reasons", "More than 16 reasons.", "profile", {**MESSAGES["profile"], "reasons": [""] * 17}),
@@ -109,6 +118,8 @@ def message() -> Iterator[Case]:
         ("shed-many", "More than 32 orders.", "shed-exchange", {**MESSAGES["shed-exchange"], "orders": [b"x"] * 33}),
         ("rate-too-much", "More than 1 MiB.", "rate-request", {**MESSAGES["rate-request"], "wanted_bytes": 2**20 + 1}),
         ("blob-request-short", "A hash of 31 bytes.", "blob-request", {"hash": HASH[:31]}),
+        ("blob-names-short", "A hash of 31 bytes.", "blob", {"opt_has": [HASH[:31]]}),
+        ("blob-names-many", "More than 32 hashes.", "blob", {"opt_has": [HASH] * 33}),
     ):
         yield _wrong(words, about, kind, fields)
     for words, about, frame in (

@@ -23,26 +23,26 @@ def _left(policy: str, unsigned: int = 0, **changes: Any) -> tuple[Work, Part, P
     """Node 1 signs for three tokens and leaves; node 2 goes on after some more, and ends the text with two."""
     work = Work(policy)
     part = work.text(1)
-    first = work.window(part, 0, 3, "yielded", 20)
+    first = work.window(part, 0, 3, "yielded", 12)
     other = work.text(2, 3 + unsigned, after=first, **changes)
-    return work, part, other, first, work.window(other, 3 + unsigned, 2, "final", 30)
+    return work, part, other, first, work.window(other, 3 + unsigned, 2, "final", 26 + unsigned)
 
 
 def _gone_on() -> Iterator[Told]:
     work, part, other, first, last = _left("quorum:2/2")
     one, two = work.check(3, first, 3, 3), work.check(4, last, 5, 2)
     findings = [
-        executor(part, UPHELD, 20),
-        executor(other, UPHELD, 30),
+        executor(part, UPHELD, 12),
+        executor(other, UPHELD, 26),
         checker(one, UPHELD, 12),
         checker(two, UPHELD, 12),
     ]
     yield told("resumed", "Another goes on where the first left.", work, part, ACCEPTED, *findings)
     work, part, other, first, last = _left("none")
-    findings = [executor(part, UPHELD, 20), executor(other, UPHELD, 30)]
+    findings = [executor(part, UPHELD, 12), executor(other, UPHELD, 26)]
     yield told("resumed-unchecked", "Nobody looks at either.", work, part, ACCEPTED, *findings)
     work, part, other, first, last = _left("none", 2)
-    findings = [executor(part, UPHELD, 20), executor(other, UPHELD, 30)]
+    findings = [executor(part, UPHELD, 12), executor(other, UPHELD, 28)]
     yield told("resumed-beyond-unchecked", "Nor at what nobody signed for.", work, part, ACCEPTED, *findings)
 
 
@@ -58,7 +58,7 @@ def _carried() -> Iterator[Told]:
         work, part, other, first, last = _left("quorum:2/2", 2)
         one, two = work.check(3, first, 3, 3), work.check(4, last, 7, 2, carried=carried, gaps=gaps)
         findings = [
-            executor(part, UPHELD, 20), executor(other, UPHELD, 30), checker(one, UPHELD, 12), checker(two, UPHELD, 12),
+            executor(part, UPHELD, 12), executor(other, UPHELD, 28), checker(one, UPHELD, 12), checker(two, UPHELD, 12),
         ]  # fmt: skip
         yield told(words, about, work, part, outcome, *findings)
 
@@ -72,14 +72,14 @@ def _passed_over() -> Iterator[Told]:
     ):
         work = Work(policy)
         part = work.text(1)
-        first = work.window(part, 0, 3, "yielded", 20)
+        first = work.window(part, 0, 3, "yielded", 12)
         gone = work.text(5, 5, after=first)
         nothing = work.window(gone, 5, 0, "yielded", 0)
         other = work.text(2, 5, after=nothing)
-        last = work.window(other, 5, 2, "final", 30)
+        last = work.window(other, 5, 2, "final", 28)
         one, two = work.check(3, first, 3, 3), work.check(4, last, 7, 2, carried=carried)
         findings = [
-            executor(part, UPHELD, 20), executor(gone, UPHELD, due_for=[nothing]), executor(other, UPHELD, 30),
+            executor(part, UPHELD, 12), executor(gone, UPHELD, due_for=[nothing]), executor(other, UPHELD, 28),
             checker(one, UPHELD, 12), checker(two, UPHELD, 12),
         ]  # fmt: skip
         yield told(words, about, work, part, outcome, *findings)
@@ -89,21 +89,21 @@ def _torn() -> Iterator[Told]:
     """What goes before does not lead to it."""
     work, part, other, first, last = _left("none")
     work.records.remove(first)
-    findings = [executor(part, SILENT, evidence=[]), executor(other, UPHELD, 30)]
+    findings = [executor(part, SILENT, evidence=[]), executor(other, UPHELD, 26)]
     about = "The receipt that it goes on from is missing; but nothing is to be checked."
     yield told("resumed-from-the-unknown", about, work, part, ACCEPTED, *findings)
     work, part, other, first, last = _left("quorum:2/2")
     work.records.remove(first)
     check = work.check(4, last, 5, 2)
-    findings = [executor(part, SILENT, evidence=[]), executor(other, UPHELD, 30), checker(check, UPHELD, 12)]
+    findings = [executor(part, SILENT, evidence=[]), executor(other, UPHELD, 26), checker(check, UPHELD, 12)]
     about = "The receipt that it goes on from is missing."
     yield told("resumed-without-the-first", about, work, part, INCONCLUSIVE, *findings)
     work, part, other, first, last = _left("quorum:2/2")
     check = work.check(4, last, 5, 2)
-    findings = [executor(part, UNDECIDED, 0, 20), executor(other, UPHELD, 30), checker(check, UPHELD, 12)]
+    findings = [executor(part, UNDECIDED, 0, 12), executor(other, UPHELD, 26), checker(check, UPHELD, 12)]
     yield told("resumed-from-unchecked", "The first window was not checked.", work, part, INCONCLUSIVE, *findings)
     work, part, other, first, last = _left("none", created_ms=world.NOW_MS - 1)
-    findings = [executor(part, UPHELD, 20), executor(other, UPHELD, 30)]
+    findings = [executor(part, UPHELD, 12), executor(other, UPHELD, 26)]
     about = "It was ordered before what it goes on from: then it is the beginning itself."
     yield told("resumed-before", about, work, other, INCONCLUSIVE, *findings)
 
@@ -111,22 +111,22 @@ def _torn() -> Iterator[Told]:
 def _anew() -> Iterator[Told]:
     work = Work("quorum:2/2")
     part = work.text(1)
-    work.window(part, 0, 3, "yielded", 20)
+    work.window(part, 0, 3, "yielded", 12)
     anew = work.text(2)
-    window = work.window(anew, 0, 2, "final", 25)
+    window = work.window(anew, 0, 2, "final", 23)
     check = work.check(3, window, 2, 2)
-    findings = [executor(part, UNDECIDED, 0, 20), executor(anew, UPHELD, 25), checker(check, UPHELD, 12)]
+    findings = [executor(part, UNDECIDED, 0, 12), executor(anew, UPHELD, 23), checker(check, UPHELD, 12)]
     about = "The text was written anew; what nobody was asked about is not due."
     yield told("written-anew", about, work, part, ACCEPTED, *findings)
     work = Work("quorum:2/2")
     part = work.text(1)
-    first = work.window(part, 0, 3, "yielded", 20, shift=500)
+    first = work.window(part, 0, 3, "yielded", 12, shift=500)
     one, two = work.check(3, first, 3, 3), work.check(4, first, 3, 3)
     anew = work.text(2)
-    window = work.window(anew, 0, 2, "final", 25)
+    window = work.window(anew, 0, 2, "final", 23)
     checks = [one, two, work.check(5, window, 2, 2)]
     work.open(part, one, two)
     honest = (checker(check, UPHELD, 12) for check in checks)
-    findings = [executor(part, REFUTED, 0, 20), executor(anew, UPHELD, 25), *honest]
+    findings = [executor(part, REFUTED, 0, 12), executor(anew, UPHELD, 23), *honest]
     about = "What was rejected is not due, and the text was written anew."
     yield told("written-anew-after-a-lie", about, work, part, ACCEPTED, *findings)

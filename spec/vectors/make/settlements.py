@@ -53,10 +53,10 @@ def _settled() -> Iterator[Case]:
     yield Case("inconclusive", "Nothing is due.", given, _expect(*credits))
     work = Work("none")
     part = work.text(1)
-    first, last = work.window(part, 0, 3, "open", 20), work.window(part, 3, 2, "final", 35)
-    half = executor(part, REFUTED, 20, 15, due_for=[first])
+    first, last = work.window(part, 0, 3, "open", 12), work.window(part, 3, 2, "final", 35)
+    half = executor(part, REFUTED, 12, 23, due_for=[first])
     given = _given(work, part, REJECTED, half, receipts=[first, last])
-    halves = sorted((_credit(part, first, 20, 0), _credit(part, last, 0, 15)), key=lambda credit: credit["receipt"])
+    halves = sorted((_credit(part, first, 12, 0), _credit(part, last, 0, 23)), key=lambda credit: credit["receipt"])
     yield Case(
         "of-two-windows", "What each receipt added; credits are in the evidence's order.", given, _expect(*halves)
     )
@@ -73,10 +73,10 @@ def _settled() -> Iterator[Case]:
     ]
     yield Case("to-the-owner", "Credits are the owner's.", given, _expect(*all_due))
     other = part.node.sign("receipt", {**_fields_of(part), "sequence": 1, "previous": first.id, "amount_ucr": 36})
-    two_faced = executor(part, REFUTED, 20, due_for=[first], evidence=[first, last, other])
+    two_faced = executor(part, REFUTED, 12, due_for=[first], evidence=[first, last, other])
     given = _given(work, part, INCONCLUSIVE, two_faced, receipts=[first, last, other])
     about = "Receipts that contradict each other claim nothing."
-    yield Case("contradicting", about, given, _expect(_credit(part, first, 20, 0)))
+    yield Case("contradicting", about, given, _expect(_credit(part, first, 12, 0)))
     silent = executor(part, "silent", evidence=[], due_for=[])
     given = _given(work, part, INCONCLUSIVE, silent, receipts=[first, last])
     yield Case("nothing-named", "Receipts that no finding names are nobody's.", given, _expect())
@@ -117,7 +117,7 @@ def _with_fee() -> Iterator[Case]:
 def _tampered() -> Iterator[Case]:
     work = Work("quorum:2/2")
     part = work.text(1)
-    first, last = work.window(part, 0, 3, "open", 20), work.window(part, 3, 2, "final", 35)
+    first, last = work.window(part, 0, 3, "open", 12), work.window(part, 3, 2, "final", 35)
     check = work.check(2, first, 3, 3)
     good, upheld = executor(part, UPHELD, 35), checker(check, UPHELD, 12)
     all_of = [first, last, *check.receipts]
@@ -129,7 +129,7 @@ def _tampered() -> Iterator[Case]:
     yield no("due-too-high", "A micro-credit more than the receipts claim.", {**good, "due_ucr": 36}, upheld)
     yield no("due-too-low", "A micro-credit less.", {**good, "due_ucr": 34}, upheld)
     yield no("withheld-invented", "Something is withheld that nobody claimed.", {**good, "withheld_ucr": 1}, upheld)
-    moved = {**good, "due_ucr": 20, "withheld_ucr": 15}
+    moved = {**good, "due_ucr": 12, "withheld_ucr": 23}
     yield no("due-for-both", "Both receipts are due, and one is in the sum.", moved, upheld)
     yield no("due-for-none", "No receipt is due, and both are in the sum.", {**good, "due_for": []}, upheld)
     unnamed = {**good, "evidence": [first.id]}
@@ -138,13 +138,13 @@ def _tampered() -> Iterator[Case]:
     about = "The receipt before one that is named is missing."
     yield no("previous-missing", about, good, upheld, receipts=[last, *check.receipts])
     about = "A receipt that is withheld is missing: the sum is not borne out."
-    half = executor(part, REFUTED, 20, 15, due_for=[first])
+    half = executor(part, REFUTED, 12, 23, due_for=[first])
     yield no("withheld-and-missing", about, half, upheld, receipts=[first, *check.receipts])
-    stolen = {**upheld, "evidence": sorted([first.id, *upheld["evidence"]]), "withheld_ucr": 20}
+    stolen = {**upheld, "evidence": sorted([first.id, *upheld["evidence"]]), "withheld_ucr": 12}
     yield no("of-another-node", "A receipt of another node.", good, stolen)
     twice = {**checker(part, UPHELD, 35), "evidence": good["evidence"]}
     yield no("named-twice", "One node's receipts in two of its roles.", good, twice)
-    again = {**good, "evidence": sorted([*good["evidence"], first.id]), "due_ucr": 55}
+    again = {**good, "evidence": sorted([*good["evidence"], first.id]), "due_ucr": 47}
     yield no("named-again", "One receipt twice in one finding, and in its sum.", again, upheld)
     about = "A receipt that adds less than nothing."
     falling = {**good, "evidence": sorted([first.id, less.id]), "due_for": sorted([first.id, less.id]), "due_ucr": 10}

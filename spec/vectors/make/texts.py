@@ -73,16 +73,16 @@ def _not_shown() -> Iterator[Told]:
 def _two_windows() -> Iterator[Told]:
     work = Work("quorum:2/2")
     part = work.text(1)
-    first, last = work.window(part, 0, 3, "open", 20), work.window(part, 3, 2, "final", 35, shift=500)
+    first, last = work.window(part, 0, 3, "open", 12), work.window(part, 3, 2, "final", 35, shift=500)
     good, one, two = work.check(2, first, 3, 3), work.check(3, last, 5, 2), work.check(4, last, 5, 2)
     work.open(part, one, two)
-    wrong = executor(part, REFUTED, 20, 15, due_for=[first])
+    wrong = executor(part, REFUTED, 12, 23, due_for=[first])
     findings = [wrong, checker(good, UPHELD, 12), checker(one, UPHELD, 12), checker(two, UPHELD, 12)]
     about = "The first window is due, the second is not."
     yield told("second-window-false", about, work, part, REJECTED, *findings)
     work = Work("quorum:2/2")
     part = work.text(1)
-    first, last = work.window(part, 0, 3, "open", 20), work.window(part, 3, 2, "final", 35)
+    first, last = work.window(part, 0, 3, "open", 12), work.window(part, 3, 2, "final", 35)
     one, two = work.check(2, first, 3, 3), work.check(2, last, 5, 2)
     both = checker(one, UPHELD, 24, due_for=one.receipts + two.receipts, evidence=one.evidence + two.evidence)
     about = "One checker of two windows has one finding."
@@ -147,20 +147,20 @@ def _signed_again() -> Iterator[Told]:
     ):
         work = Work("none")
         part = work.text(1)
-        first = work.window(part, 0, 3, "open", 20)
+        first = work.window(part, 0, 3, "open", 12)
         lowest, highest = sorted((first, work.again(part, "receipt", first)), key=lambda one: one.id)
         last = work.window(part, 3, 2, "final", 35, previous=(lowest if of_lowest else highest).id)
         own = executor(part, UPHELD, 35, due_for=[lowest, last], evidence=[lowest, last])
         yield told(words, about, work, part, ACCEPTED, own)
     work = Work("quorum:2/2")
     part = work.text(1)
-    first = work.window(part, 0, 3, "yielded", 20)
+    first = work.window(part, 0, 3, "yielded", 12)
     taken = max(first, work.again(part, "receipt", first), key=lambda one: one.id)
     other = work.text(2, 3, after=taken)
-    last = work.window(other, 3, 2, "final", 30)
+    last = work.window(other, 3, 2, "final", 26)
     check = work.check(3, last, 5, 2)
     findings = [
-        executor(part, UNDECIDED, 0, 20, evidence=[taken]), executor(other, UPHELD, 30), checker(check, UPHELD, 12)
+        executor(part, UNDECIDED, 0, 12, evidence=[taken]), executor(other, UPHELD, 26), checker(check, UPHELD, 12)
     ]  # fmt: skip
     about = "The order that goes on from it names the higher id."
     yield told("receipt-again-gone-on-from", about, work, part, INCONCLUSIVE, *findings)
@@ -185,11 +185,11 @@ def _equivocal() -> Iterator[Told]:
     yield told("equivocates-thrice", "Of three, the lowest two are evidence enough.", work, part, INCONCLUSIVE, own)
     work = Work("quorum:2/2")
     part = work.text(1)
-    first, last = work.window(part, 0, 3, "open", 20), work.window(part, 3, 2, "final", 35)
+    first, last = work.window(part, 0, 3, "open", 12), work.window(part, 3, 2, "final", 35)
     check = work.check(2, first, 3, 3)
     changes = {"sequence": 1, "previous": first.id, "first_token": 3, "tokens": 2, "values_micro": [-5, -6]}
     two_faced = [*part.receipts, _other(work, part, last, **changes, amount_ucr=36)]
-    findings = [executor(part, REFUTED, 20, due_for=[first], evidence=two_faced), checker(check, UPHELD, 12)]
+    findings = [executor(part, REFUTED, 12, due_for=[first], evidence=two_faced), checker(check, UPHELD, 12)]
     about = "Two receipts for the second window: the first one stands."
     yield told("equivocates-later", about, work, part, INCONCLUSIVE, *findings)
 
@@ -273,7 +273,7 @@ def _adaptive() -> Iterator[Told]:
                REJECTED, *findings)  # fmt: skip
     work = Work("adaptive:1")
     part = work.text(1)
-    first = work.window(part, 0, 3, "open", 20, shift=500)
+    first = work.window(part, 0, 3, "open", 12, shift=500)
     work.window(part, 3, 2, "final", 35)
     checks = [work.check(number, first, 3, 3) for number in (2, 3)]
     work.open(part, *checks)
@@ -283,26 +283,26 @@ def _adaptive() -> Iterator[Told]:
 
 
 def ends() -> Iterator[Told]:
-    for words, about, end, outcome in (
-        ("no-end", "More should follow.", "open", INCONCLUSIVE),
-        ("yielded", "The executor left.", "yielded", INCONCLUSIVE),
-        ("cancelled", "The client had enough.", "cancelled", ACCEPTED),
+    for words, about, end, amount, outcome in (
+        ("no-end", "More should follow.", "open", 12, INCONCLUSIVE),
+        ("yielded", "The executor left.", "yielded", 12, INCONCLUSIVE),
+        ("cancelled", "The client had enough.", "cancelled", 27, ACCEPTED),
     ):
         work = Work("none")
         part = work.text(1)
-        work.window(part, 0, 3, end, 20)
-        yield told(words, about, work, part, outcome, executor(part, UPHELD, 20))
+        work.window(part, 0, 3, end, amount)
+        yield told(words, about, work, part, outcome, executor(part, UPHELD, amount))
     work = Work("quorum:2/2")
     part = work.text(1)
-    work.window(part, 0, 0, "cancelled", 5)
+    work.window(part, 0, 0, "cancelled", 15)
     about = "Nothing came: there is no text."
-    yield told("cancelled-at-once", about, work, part, INCONCLUSIVE, executor(part, UPHELD, 5))
+    yield told("cancelled-at-once", about, work, part, INCONCLUSIVE, executor(part, UPHELD, 15))
     work = Work("none")
     part = work.text(1)
-    work.window(part, 0, 3, "open", 20)
-    work.window(part, 3, 0, "cancelled", 20)
+    work.window(part, 0, 3, "open", 12)
+    work.window(part, 3, 0, "cancelled", 12)
     about = "The client had enough after a window."
-    yield told("cancelled-after-a-window", about, work, part, ACCEPTED, executor(part, UPHELD, 20))
+    yield told("cancelled-after-a-window", about, work, part, ACCEPTED, executor(part, UPHELD, 12))
     work = Work("none")
     part = work.text(1)
     yield told("nothing-came", "An order that brought nothing.", work, part, INCONCLUSIVE, executor(part, SILENT))

@@ -123,7 +123,8 @@ def _links() -> Iterator[tuple[str, str, bool, Fields]]:
 def order() -> Iterator[Case]:
     other_bundle = name("another bundle")
     terms: Fields = {
-        "node": NODE.key, "worker_key": HASH, "price_list": HASH,
+        "node": NODE.key, "worker_key": HASH,
+        "prices": [world.price(), world.price(entry="score"), world.price(bundle=other_bundle, entry="call")],
         "bundles": [[HASH, "generate"], [HASH, "score"], [other_bundle, "call"]],
     }  # fmt: skip
     generous = {**terms, "held_ppm_max": 300_000, "hold_ms_max": DAY_MS, "arbiters": [OWNER.key, OTHER.key]}
@@ -148,7 +149,13 @@ def order() -> Iterator[Case]:
         ("unknown-bundle", "A bundle that is not served.", "unknown_bundle", asked(bundle=name("no bundle"))),
         ("unknown-entry", "An entry that the bundle has not on offer.", "unknown_entry", asked(entry="call")),
         ("entry-of-another", "An entry of another bundle.", "unknown_entry", asked(bundle=other_bundle)),
-        ("old-prices", "Another price list.", "stale_prices", asked(price_list=name("old prices"))),
+        ("old-prices", "Another price.", "stale_prices", asked(price=world.price(call_ucr=9))),
+        (
+            "price-of-another-entry",
+            "The price of another entry.",
+            "stale_prices",
+            asked(price=world.price(entry="score")),
+        ),
         ("old-worker", "Sealed to another worker.", "stale_worker_key", asked(worker_key=name("old worker"))),
         ("held", "It holds back, and the node allows nothing.", "bad_terms", asked(held_ppm=1)),
         ("held-for-a-time", "It holds nothing for a time.", "bad_terms", asked(hold_ms=1)),

@@ -99,7 +99,7 @@ def _sorted_out() -> Iterator[Told]:
     check = work.check(2, window, 3, 3)
     other = Work("quorum:2/3")
     stray = other.text(3)
-    other.window(stray, 0, 3, "final", 20)
+    other.window(stray, 0, 3, "final", 27)
     work.records += other.records[1:]
     foreign = OTHER.sign_payload("job-order", part.order.payload)
     elsewhere = work.order(4, range(5), bundle=name("another bundle"))
@@ -117,41 +117,50 @@ def _sorted_out() -> Iterator[Told]:
     for words, about, changes in (
         ("chain-with-a-gap", "The second receipt's sequence skips one.", {"sequence": 2}),
         ("chain-with-another-beginning", "It begins at another token.", {"first_token": 2}),
-        ("chain-that-falls", "Its amount is lower.", {"amount_ucr": 19}),
+        ("chain-that-falls", "Its amount is lower.", {"amount_ucr": 11}),
+        ("chain-for-more", "A micro-credit more than the order's price gives.", {"amount_ucr": 36}),
+        ("chain-for-less", "A micro-credit less.", {"amount_ucr": 34}),
         ("chain-of-another", "It names another receipt before it.", {"previous": name("another receipt")}),
     ):
         work = Work("none")
         part = work.text(1)
-        first = work.window(part, 0, 3, "open", 20)
+        first = work.window(part, 0, 3, "open", 12)
         work.window(part, 3, 2, "final", 35, **changes)
-        own = executor(part, UPHELD, 20, due_for=[first], evidence=[first])
+        own = executor(part, UPHELD, 12, due_for=[first], evidence=[first])
         yield told(words, about, work, part, INCONCLUSIVE, own)
-    for words, about, end, amount, planned in (
-        ("chain-after-its-end", "It follows a receipt that ends the work.", "final", 35, 80),
-        ("chain-beyond-the-amount", "It asks for a micro-credit more than the order allows.", "open", 501, 80),
-        ("chain-beyond-the-tokens", "It is for a token more than the order plans.", "open", 35, 4),
+    for words, about, end, amounts, call_ucr, planned in (
+        ("chain-after-its-end", "It follows a receipt that ends the work.", "final", (27, 35), 10, 80),
+        (
+            "chain-beyond-the-amount",
+            "It asks for a micro-credit more than the order allows.",
+            "open",
+            (30, 501),
+            476,
+            80,
+        ),
+        ("chain-beyond-the-tokens", "It is for a token more than the order plans.", "open", (23, 35), 10, 4),
     ):
         work = Work("none")
-        part = work.text(1, planned_tokens=planned)
-        first = work.window(part, 0, 3, end, 20)
-        work.window(part, 3, 2, "final", amount)
-        own = executor(part, UPHELD, 20, due_for=[first], evidence=[first])
+        part = work.text(1, planned_tokens=planned, price=world.price(call_ucr=call_ucr))
+        first = work.window(part, 0, 3, end, amounts[0])
+        work.window(part, 3, 2, "final", amounts[1])
+        own = executor(part, UPHELD, amounts[0], due_for=[first], evidence=[first])
         yield told(words, about, work, part, ACCEPTED if end == "final" else INCONCLUSIVE, own)
     work = Work("none")
     part = work.text(1)
-    first = work.window(part, 0, 0, "open", 20)
+    first = work.window(part, 0, 0, "open", 0)
     work.window(part, 0, 5, "final", 35)
-    own = executor(part, UPHELD, 20, due_for=[first], evidence=[first])
+    own = executor(part, UPHELD, 0, due_for=[first], evidence=[first])
     yield told("chain-after-an-empty-window", "It follows one without tokens.", work, part, INCONCLUSIVE, own)
     work = Work("none")
-    part = work.text(1, planned_tokens=5)
-    work.window(part, 0, 3, "open", 20)
+    part = work.text(1, planned_tokens=5, price=world.price(call_ucr=475))
+    work.window(part, 0, 3, "open", 300)
     work.window(part, 3, 2, "final", 500)
     about = "All tokens that were planned, for all that the order allows."
     yield told("chain-to-the-bounds", about, work, part, ACCEPTED, executor(part, UPHELD, 500))
     work, part, window = text("none")
     again = work.text(2)
-    lonely = work.window(again, 0, 3, "final", 20, sequence=1, previous=name("another receipt"))
+    lonely = work.window(again, 0, 3, "final", 27, sequence=1, previous=name("another receipt"))
     findings = [executor(part, UPHELD, 27), executor(again, "silent", evidence=[])]
     assert lonely in work.records
     yield told("chain-without-its-first", "The first receipt is missing.", work, part, ACCEPTED, *findings)
@@ -229,7 +238,7 @@ def opening() -> Iterator[Case]:
     _, part, _ = text("none")
     two_windows = Work("none")
     two = two_windows.text(1)
-    two_windows.window(two, 0, 3, "open", 20)
+    two_windows.window(two, 0, 3, "open", 12)
     two_windows.window(two, 3, 2, "final", 35)
     short = two_windows.text(2)
     for words, about, opened, pieces in (

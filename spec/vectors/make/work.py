@@ -1,6 +1,7 @@
 """One piece of work as signed records, made step by step: what verdicts and settlements are about.
 
-Tokens are their positions, windows are short, and receipts say by hand what they add: a verdict takes amounts as they are.
+Tokens are their positions, windows are short, and receipts say by hand what the order's price gives: 15 micro-credits for call
+and prompt, and 4 for each token; of the 15 as much as was delivered of 80 tokens, which is none, unless the work is complete.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ class Work:
     ) -> Part:  # fmt: skip
         """A check of the window that ends at a position of the answer; for 12 micro-credits."""
         claimed = tokens + carried
-        asked = {"entry": "score", "checks": receipt.id, "planned_tokens": claimed}
+        price = world.price(call_ucr=12, input_token_ucr=0, output_token_ucr=0, checked_token_ucr=0)
+        asked = {"entry": "score", "checks": receipt.id, "planned_tokens": claimed, "price": price}
         given = range(PROMPT + end) if sequence is None else sequence
         part = self.order(number, given, claimed, **{**asked, **changes})
         figures = {
@@ -157,11 +159,12 @@ class Work:
         self, number: int, tensor: Fields | None, sequence: Sequence[int] = (1, 2, 3), *, opened: bool = True,
         end: str = "final", **changes: Any,
     ) -> Part:  # fmt: skip
-        """A function call that came to this piece; for 13 micro-credits."""
+        """A function call that came to this piece; for 10 micro-credits, and 1 for each input: of three tokens, 13."""
         part = self.order(number, sequence, **{"entry": "call", "planned_tokens": 0, **changes})
         if tensor is not None:
             part.pieces.append(encode(tensor))
-            self._receipt(part, 0, end, 13, [], rolled(part.salt, part.order.id, part.pieces)[-1])
+            amount = 10 * changes.get("calls", 1) + len(changes.get("arrays", sequence)) if end == "final" else 0
+            self._receipt(part, 0, end, amount, [], rolled(part.salt, part.order.id, part.pieces)[-1])
             if opened:
                 self.open(part)
         return part

@@ -110,9 +110,10 @@ PARAMETERS: Fields = {"max_tokens": 48, "temperature_milli": 700, "top_p_ppm": 9
 
 
 def order(**changes: Any) -> Fields:
+    priced = {name: changes[name] for name in ("bundle", "entry") if name in changes}
     return {
         "bundle": HASH, "entry": "generate", "parameters": PARAMETERS, "calls": 1, "input_tokens": 40,
-        "planned_tokens": 48, "input_digest": HASH, "executor": NODE.key, "worker_key": HASH, "price_list": HASH,
+        "planned_tokens": 48, "input_digest": HASH, "executor": NODE.key, "worker_key": HASH, "price": price(**priced),
         "channel": HASH, "amount_ucr_max": 500, "created_ms": NOW_MS, "nonce": NONCE, "first_chunk_ms_max": 20_000,
         "gap_ms_max": 5_000, "check_commitment": HASH, "held_ppm": 0, "hold_ms": 0, "candidates": [], **changes,
     }  # fmt: skip
@@ -130,8 +131,13 @@ def receipt(**changes: Any) -> Fields:
 
 
 def voucher(**changes: Any) -> Fields:
-    fields = {"channel": HASH, "receipt": HASH, "due_ucr": 70, "held_ucr": 5, "forfeited_ucr": 2}
-    return {**fields, "release_at_ms": NOW_MS + DAY_MS, **changes}
+    fields = {"channel": HASH, "receipt": HASH, "due_ucr": 70, "held": held((5, NOW_MS + DAY_MS)), "forfeited_ucr": 2}
+    return {**fields, **changes}
+
+
+def held(*parts: tuple[int, int]) -> list[Fields]:
+    """What a voucher holds: micro-credits, and until when."""
+    return [{"ucr": ucr, "release_at_ms": release_ms} for ucr, release_ms in parts]
 
 
 def attestation(**changes: Any) -> Fields:
@@ -198,6 +204,11 @@ def plea(**changes: Any) -> Fields:
     return {"dispute": HASH, "says": "owns", "shown": HASH, "commitment_nonce": HASH, "policy": "none", **changes}
 
 
+def hearing(**changes: Any) -> Fields:
+    said = OTHER.sign("plea", plea()).whole
+    return {"dispute": HASH, "pleas": [said], **changes}
+
+
 def decision(**changes: Any) -> Fields:
     return {
         "dispute": HASH, "outcome": "upheld", "loser": NODE.key, "due_ucr": 0, "withheld_ucr": 77, "fee_ucr": 90,
@@ -226,6 +237,7 @@ EXAMPLES: dict[str, tuple[Signer, Fields]] = {
     "witness": (NODE, witness()),
     "dispute": (CLIENT, dispute()),
     "plea": (NODE, plea()),
+    "hearing": (CLIENT, hearing()),
     "decision": (OTHER, decision()),
 }
 """Every signed record by its name: who signs the example, and its fields."""

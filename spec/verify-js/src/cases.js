@@ -5,6 +5,7 @@ import { checkMandate } from './identity.js'
 import { FINDINGS_MAX, OUTPUT_TOKENS_MAX, WINDOW_TOKENS } from './limits.js'
 import { askedOf, open } from './openings.js'
 import { drawCommittee } from './policies.js'
+import { isPriced } from './receipts.js'
 import { demand, Refusal } from './refusal.js'
 import { checkCommitment } from './transcript.js'
 
@@ -104,6 +105,7 @@ function chainOf(order, receipts, known) {
     )
     if (next.length !== 1 || chain.length === WINDOWS_MAX)
       return { chain, contradicting: next.length > 1 ? next.slice(0, 2) : [] }
+    if (!isPriced(order, next[0].fields)) return { chain, contradicting: [] }
     chain.push(next[0])
   }
 }

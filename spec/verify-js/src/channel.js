@@ -3,9 +3,9 @@
  * what it may still do ends on time, what the other may still do ends later. Money and times are BigInt.
  */
 import { equal, hex } from './bytes.js'
-import { GROUNDS_MAX, HOLD_MS_MAX, SKEW_MS } from './limits.js'
+import { GROUNDS_MAX, HELD_MAX, HOLD_MS_MAX, SKEW_MS } from './limits.js'
 import { demand } from './refusal.js'
-import { follows, sums } from './vouchers.js'
+import { follows, heldAfter, sums } from './vouchers.js'
 
 const SKEW = BigInt(SKEW_MS)
 const PPM = 1_000_000n
@@ -72,9 +72,21 @@ export class ChannelState {
 
   /** Of the balance, what has not fallen due. @param {bigint} now */
   held(now) {
-    const slack = this.party === 'payee' ? SKEW : 0n
-    if (!this.latest || now >= sums(this.latest).release + slack) return 0n
-    return this.balance - sums(this.latest).due
+    return heldAfter(this.#parts(now))
+  }
+
+  /** That, in parts. What would fall due last is forfeited first. @param {bigint} now */
+  #parts(now) {
+    if (!this.latest) return []
+    const { parts, forfeited } = sums(this.latest)
+    const at = now - (this.party === 'payee' ? SKEW : 0n)
+    let taken = this.forfeited - forfeited
+    const left = parts.reverse().map(({ ucr, release }) => {
+      const lost = min(ucr, taken)
+      taken -= lost
+      return { ucr: ucr - lost, release }
+    })
+    return left.reverse().filter(({ ucr, release }) => ucr > 0n && release > at)
   }
 
   /** Of the balance, what has fallen due. @param {bigint} now */
@@ -86,7 +98,8 @@ export class ChannelState {
   get deadline() {
     if (this.phase === 'closed') return null
     if (this.phase === 'open') return BigInt(this.channel.fields.expires_ms)
-    return max(this.#graceEnds, this.latest ? sums(this.latest).release : 0n) + SKEW
+    const last = this.latest ? sums(this.latest).parts.at(-1)?.release : undefined
+    return max(this.#graceEnds, last ?? 0n) + SKEW
   }
 
   /**
@@ -100,13 +113,13 @@ export class ChannelState {
     demand(!this.#named.has(hex(receipt)), 'illegal_move', 'this receipt has its voucher already')
     const room = BigInt(this.channel.fields.credit_limit_ucr) - this.balance
     demand(0n <= claim.owed && claim.owed <= room, 'credit_exhausted', "beyond the channel's limit")
-    let held = this.held(now)
-    const release = held > 0n ? sums(this.latest).release : claim.until
-    if (now < release && release <= claim.until) {
-      const most = this.#holdable(release) + claim.holdable - this.forfeited - held
-      held += max(0n, min(claim.holdable, most))
+    const parts = this.#parts(now)
+    const release = releaseOf(parts, claim.until, now)
+    if (release > now) {
+      const most = this.#holdable(release) + claim.holdable - this.forfeited - heldAfter(parts, release - 1n)
+      hold(parts, max(0n, min(claim.holdable, most)), release)
     }
-    this.latest = this.#voucher(receipt, this.balance + claim.owed, held, release)
+    this.latest = this.#voucher(receipt, this.balance + claim.owed, parts, this.forfeited)
     this.#named.set(hex(receipt), claim)
     return this.latest
   }
@@ -118,7 +131,24 @@ export class ChannelState {
   restate(now) {
     this.#mayPay(now)
     demand(this.latest !== null, 'illegal_move', 'nothing was promised yet')
-    this.latest = this.#voucher(this.latest.receipt, this.balance, this.held(now), sums(this.latest).release)
+    this.latest = this.#voucher(this.latest.receipt, this.balance, this.#parts(now), this.forfeited)
+    return this.latest
+  }
+
+  /**
+   * The payer gives up what a ground was to forfeit beyond `ucr`: the payee was told too late.
+   * @param {{kind: string, id: Uint8Array}} ground
+   * @param {bigint} ucr
+   * @param {bigint} now
+   */
+  giveUp({ kind, id }, ucr, now) {
+    this.#mayPay(now)
+    const name = `${kind} ${hex(id)}`
+    const taken = this.#grounds.get(name) ?? 0n
+    demand(this.latest !== null && 0n <= ucr && ucr <= taken, 'illegal_move', 'the ground does not forfeit so much')
+    const more = taken - ucr
+    this.latest = this.#voucher(this.latest.receipt, this.balance + more, this.#parts(now), this.forfeited - more)
+    this.#grounds.set(name, ucr)
     return this.latest
   }
 
@@ -131,7 +161,8 @@ export class ChannelState {
   receive({ fields, signer }, claim, now) {
     this.#demandOwn(fields, signer)
     this.#contest('payer', now)
-    const { due, held, forfeited, release } = sums(fields)
+    const { due, held, forfeited, parts } = sums(fields)
+    const release = parts.at(-1)?.release ?? 0n
     demand(due + held <= BigInt(this.channel.fields.credit_limit_ucr), 'credit_exhausted', "beyond the channel's limit")
     demand(release <= now + BigInt(HOLD_MS_MAX) + SKEW, 'bad_record', 'held for longer than any order may')
     demand(forfeited <= total(this.#grounds.values()), 'unpaid', 'it forfeits more than any ground that is known')
@@ -139,8 +170,9 @@ export class ChannelState {
     const claims = new Map([[hex(fields.receipt), claim], ...this.#named])
     const owed = total([...claims.values()].map((one) => one.owed))
     demand(best.promised >= owed, 'unpaid', 'it does not cover the receipt that it names')
-    if (best.held > 0n) {
-      const covered = best.due + max(best.forfeited, holdableUntil(claims, best.release - SKEW))
+    for (const { release: until } of best.parts) {
+      const due = best.due + best.held - heldAfter(best.parts, until - 1n)
+      const covered = due + max(best.forfeited, holdableUntil(claims, until - SKEW))
       demand(covered >= owed, 'unpaid', 'it holds back more than was agreed to')
     }
     this.#take(fields, claim)
@@ -238,18 +270,35 @@ export class ChannelState {
     if (this.latest === null || !follows(this.latest, fields)) this.latest = fields
   }
 
-  #voucher(receipt, balance, held, release) {
-    const release_at_ms = held > 0n ? release : 0n
-    const { forfeited } = this
+  #voucher(receipt, balance, parts, forfeited) {
     return {
       channel: this.channel.id,
       receipt,
-      due_ucr: balance - held,
-      held_ucr: held,
+      due_ucr: balance - heldAfter(parts),
+      held: parts.map(({ ucr, release }) => ({ ucr, release_at_ms: release })),
       forfeited_ucr: forfeited,
-      release_at_ms,
     }
   }
+}
+
+/**
+ * When more falls due that may be held until a time: with the latest part before it, unless that cuts its time by a seventh and
+ * there is room for one part more.
+ * @param {import('./vouchers.js').Part[]} parts
+ * @param {bigint} until
+ * @param {bigint} now
+ */
+function releaseOf(parts, until, now) {
+  const latest = parts.findLast(({ release }) => release <= until)?.release ?? 0n
+  const near = (until - latest) * BigInt(HELD_MAX - 1) < until - now
+  return near || parts.length >= HELD_MAX ? latest : until
+}
+
+/** So much more is held until then. @param {import('./vouchers.js').Part[]} parts @param {bigint} ucr @param {bigint} release */
+function hold(parts, ucr, release) {
+  const same = parts.find((part) => part.release === release)
+  if (same) same.ucr += ucr
+  else if (ucr > 0n) parts.splice(parts.filter((part) => part.release < release).length, 0, { ucr, release })
 }
 
 /** @param {Map<string, Claim>} claims @param {bigint} until */

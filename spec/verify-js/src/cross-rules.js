@@ -61,7 +61,9 @@ export const CROSS_RULES = {
     return m.entries.every((entry) => ['generate', 'score', 'call'].includes(entry)) ? null : 'an unknown entry'
   },
   voucher: (v) =>
-    (v.held_ucr === 0) === (v.release_at_ms === 0) ? null : 'a time of release exactly if something is held',
+    v.held.some(({ release_at_ms }, i) => i > 0 && BigInt(v.held[i - 1].release_at_ms) >= BigInt(release_at_ms))
+      ? 'parts are not in the order of their release'
+      : null,
   'shed-order': (s) => {
     const ahead = BigInt(s.start_ms) - BigInt(s.issued_ms)
     return ahead > BigInt(SHED_AHEAD_MS_MAX) ? 'it starts too far ahead' : lasting(s.start_ms, s.end_ms, SHED_MS_MAX)

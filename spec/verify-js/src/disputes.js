@@ -3,9 +3,9 @@ import { isDeepStrictEqual } from 'node:util'
 import { equal, hex } from './bytes.js'
 import { lonePart } from './cases.js'
 import { HOLD_MS_MAX, SKEW_MS } from './limits.js'
-import { amountUcr, priceListId } from './prices.js'
 import { demand } from './refusal.js'
 import { checkCommitment } from './transcript.js'
+import { sums } from './vouchers.js'
 
 /** @typedef {import('./envelope.js').Signed} Signed */
 
@@ -13,15 +13,21 @@ const BY_PAYER = ['wrong', 'two-faced', 'disowned']
 const HEARD = ['disowned', 'unpaid', 'mismatched', 'unopened']
 
 /**
- * The matter that the records make.
+ * The matter that the claimant's records make; what the accused shows counts where an answer is owed.
  * @param {Signed} dispute
- * @param {Signed[]} records
+ * @param {Signed[]} claimed
+ * @param {Signed[]} answered
  * @param {any[]} openings
  * @param {Signed | null} plea
+ * @param {Signed[]} elsewhere what other judges have heard of the accused
  */
-export function matterOf(dispute, records, openings, plea) {
-  const byId = new Map(records.map((signed) => [hex(signed.id), signed]))
-  const all = [...byId.values()]
+export function matterOf(dispute, claimed, answered, openings, plea, elsewhere) {
+  const said = [...(plea === null ? [] : [plea]), ...elsewhere]
+  const own = ({ fields, signer }) => equal(fields.dispute, dispute.id) && equal(signer, dispute.fields.accused)
+  demand(said.every(own), 'bad_record', "the plea is not the accused's")
+  const heard = HEARD.includes(dispute.fields.kind)
+  const byId = new Map(claimed.map((signed) => [hex(signed.id), signed]))
+  const all = [...new Map([...(heard ? answered : []), ...claimed].map((signed) => [hex(signed.id), signed])).values()]
   const get = (id, record) => {
     const found = byId.get(hex(id))
     return found?.record === record ? found : undefined
@@ -30,36 +36,19 @@ export function matterOf(dispute, records, openings, plea) {
   const receipt = get(dispute.fields.receipt, 'receipt')
   demand(order !== undefined && receipt !== undefined, 'bad_record', 'order or receipt is missing')
   const channel = get(order.fields.channel, 'channel')
-  const own = channel && equal(channel.signer, order.signer) && equal(channel.fields.payee, order.fields.executor)
-  demand(own === true, 'bad_record', "the order's channel is missing")
-  const said = plea === null || (equal(plea.fields.dispute, dispute.id) && equal(plea.signer, dispute.fields.accused))
-  demand(said, 'bad_record', "the plea is not the accused's")
+  const theirs = channel && equal(channel.signer, order.signer) && equal(channel.fields.payee, order.fields.executor)
+  demand(theirs === true, 'bad_record', "the order's channel is missing")
   const manifest = get(order.fields.bundle, 'manifest')
   demand(manifest !== undefined, 'unknown_bundle', 'the manifest is missing')
   const later = ({ record, fields }) =>
     record === 'receipt' && equal(fields.order, order.id) && BigInt(fields.sequence) > BigInt(receipt.fields.sequence)
-  const upto = all.filter((signed) => !later(signed))
+  const upto = [...byId.values()].filter((signed) => !later(signed))
   const part = lonePart(order, upto, openings)
   const ends = part.receipts.some(({ id }) => equal(id, receipt.id))
-  demand(ends, 'bad_record', 'the receipt does not end an unbroken chain')
-  checkAmount(order.fields, receipt.fields, all)
-  return { dispute, order, receipt, plea, part, all, openings, tolerance: manifest.fields.tolerance }
-}
-
-/** Whoever shows the profile that holds the order's price list shows the price. */
-function checkAmount(order, receipt, all) {
-  const profiles = all.filter(({ record }) => record === 'capability-profile')
-  for (const { fields } of profiles.filter(({ fields }) => equal(priceListId(fields.prices), order.price_list))) {
-    const price = fields.prices.find(({ bundle, entry }) => equal(bundle, order.bundle) && entry === order.entry)
-    demand(price !== undefined, 'unknown_bundle', 'the price list has no price for it')
-    const tokens = BigInt(receipt.first_token) + BigInt(receipt.tokens)
-    const empty = BigInt(receipt.sequence) > 0n && BigInt(receipt.tokens) === 0n
-    const usage = { calls: order.calls, input_tokens: order.input_tokens }
-    usage[order.entry === 'score' ? 'checked_tokens' : 'output_tokens'] = tokens
-    const end = receipt.end === 'cancelled' && empty ? 'yielded' : receipt.end
-    const amount = BigInt(amountUcr(price, usage, order.planned_tokens, end))
-    demand(amount === BigInt(receipt.amount_ucr), 'bad_record', "the amount is not by the order's price list")
-  }
+  demand(ends, 'bad_record', "the receipt ends no unbroken chain at the order's price")
+  const twice = heard && said.some((one) => !isDeepStrictEqual(one.fields, said[0].fields))
+  const { tolerance } = manifest.fields
+  return { dispute, order, receipt, plea: heard ? plea : null, twice, part, all, openings, tolerance }
 }
 
 /** Whose claim it may be, and when. @param {any} matter @param {number} now_ms */
@@ -79,11 +68,12 @@ export function checkDispute({ dispute, order, receipt }, now_ms) {
 
 /** The decision without its reason; null while the accused may still answer. @param {any} matter */
 export function decide(matter, objection, late) {
-  const { dispute, receipt, plea } = matter
+  const { dispute, receipt, plea, twice } = matter
   const { kind, accused, fee_ucr } = dispute.fields
   const silent = HEARD.includes(kind) && plea === null
-  if (silent && !late) return null
-  const [upheld, stands, free] = silent ? (SILENT[kind] ?? [true, true]) : RULES[kind](matter, objection)
+  if (silent && !late && !twice) return null
+  const lost = [true, true]
+  const [upheld, stands, free] = twice ? lost : silent ? (SILENT[kind] ?? lost) : RULES[kind](matter, objection)
   const amount = receipt.fields.amount_ucr
   return {
     outcome: upheld ? 'upheld' : 'dismissed',
@@ -140,7 +130,7 @@ function vouchersOf(matter) {
 /** Whether one of them promises at least as much. */
 const isPaid = (matter) =>
   vouchersOf(matter).some(
-    ({ fields }) => BigInt(fields.due_ucr) + BigInt(fields.held_ucr) >= BigInt(matter.receipt.fields.amount_ucr),
+    ({ fields }) => sums(fields).due + sums(fields).held >= BigInt(matter.receipt.fields.amount_ucr),
   )
 
 /** Whether the payer has signed what it signs only about what came. */

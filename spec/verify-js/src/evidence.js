@@ -14,6 +14,7 @@ const SLOTS = {
   issuer: ['epoch'],
   'capability-profile': ['sequence'],
   'connectivity-profile': ['sequence'],
+  plea: ['dispute'],
   'shed-order': ['zone', 'event', 'sequence'],
 }
 

@@ -1,5 +1,6 @@
 /** What an executor holds an order against when it arrives, cheap checks first. */
 import { equal } from './bytes.js'
+import { encode } from './cbor.js'
 import { SKEW_MS } from './limits.js'
 import { demand } from './refusal.js'
 
@@ -20,7 +21,10 @@ export function checkOrder(order, terms, now_ms) {
     'unknown_entry',
     'the bundle is served without this entry',
   )
-  demand(equal(order.price_list, terms.price_list), 'stale_prices', 'made under an older price list')
+  const { price } = order
+  const agreed_price = terms.prices.some((one) => equal(encode(one), encode(price)))
+  const own = equal(price.bundle, order.bundle) && price.entry === order.entry
+  demand(agreed_price && own, 'stale_prices', "it names another price than this node's")
   demand(equal(order.worker_key, terms.worker_key), 'stale_worker_key', 'sealed to a worker that has gone')
   const withheld = order.held_ppm <= (terms.held_ppm_max ?? 0) && order.hold_ms <= (terms.hold_ms_max ?? 0)
   demand(withheld, 'bad_terms', 'it would hold back more pay, or for longer, than this node allows')

@@ -1,10 +1,5 @@
 /** What a job costs under a price list: whole micro-credits, counted alike by both sides. */
-import { blake3 } from './bytes.js'
-import { encode } from './cbor.js'
 import { WINDOW_TOKENS } from './limits.js'
-
-/** The hash by which an order names a price list. @param {any[]} prices */
-export const priceListId = (prices) => blake3(encode(prices))
 
 /**
  * What is owed for `usage`. A job that is not complete pays its start (calls and input) in proportion to the tokens

@@ -7,6 +7,16 @@ import { toNotation } from './notation.js'
 import { isDeepStrictEqual } from 'node:util'
 import { transcriptNext, transcriptStart } from './transcript.js'
 
+/** Whether a receipt says what the order's price gives for its tokens and those before. @param {any} order @param {any} receipt */
+export function isPriced(order, receipt) {
+  const tokens = BigInt(receipt.first_token) + BigInt(receipt.tokens)
+  const empty = BigInt(receipt.sequence) > 0n && BigInt(receipt.tokens) === 0n
+  const usage = { calls: order.calls, input_tokens: order.input_tokens }
+  usage[order.entry === 'score' ? 'checked_tokens' : 'output_tokens'] = tokens
+  const end = receipt.end === 'cancelled' && empty ? 'yielded' : receipt.end
+  return BigInt(amountUcr(order.price, usage, order.planned_tokens, end)) === BigInt(receipt.amount_ucr)
+}
+
 /** The client's side of one order. */
 export class Delivery {
   #tokens = 0

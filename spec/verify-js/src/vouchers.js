@@ -2,18 +2,27 @@
 import { equal } from './bytes.js'
 import { encode } from './cbor.js'
 
-/** A voucher's sums and time as BigInt. @param {any} fields */
+/** @typedef {{ucr: bigint, release: bigint}} Part */
+
+/** A voucher's sums and parts as BigInt. @param {any} fields */
 export function sums(fields) {
-  const [due, held, forfeited] = [fields.due_ucr, fields.held_ucr, fields.forfeited_ucr].map(BigInt)
-  return { due, held, forfeited, release: BigInt(fields.release_at_ms), promised: due + held + forfeited }
+  const [due, forfeited] = [fields.due_ucr, fields.forfeited_ucr].map(BigInt)
+  /** @type {Part[]} */
+  const parts = fields.held.map((part) => ({ ucr: BigInt(part.ucr), release: BigInt(part.release_at_ms) }))
+  const held = heldAfter(parts)
+  return { due, held, forfeited, parts, promised: due + held + forfeited }
 }
+
+/** What falls due after a time; of all parts without one. @param {Part[]} parts */
+export const heldAfter = (parts, at = -1n) =>
+  parts.reduce((sum, { ucr, release }) => (release > at ? sum + ucr : sum), 0n)
 
 /** Whether `later` takes back nothing that `earlier` promised. @param {any} later @param {any} earlier */
 export function follows(later, earlier) {
   const [after, before] = [sums(later), sums(earlier)]
-  if (after.due < before.due || after.forfeited < before.forfeited) return false
-  const kept = after.release > before.release ? after.due + after.forfeited : after.promised
-  return kept >= before.promised
+  const gone = (voucher, at) => voucher.promised - heldAfter(voucher.parts, at)
+  const times = [0n, ...before.parts.map(({ release }) => release)]
+  return after.due >= before.due && times.every((at) => gone(after, at) >= gone(before, at))
 }
 
 /**

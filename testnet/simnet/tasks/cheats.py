@@ -21,11 +21,15 @@ from ...adversaries import double_spender, false_accuser, non_payer
 from ...adversaries.customer import Attack, Customer, Outcome
 from ..scenario import Faults
 from . import model
+from .slander import slander
 
+NON_PAYERS, MISOPENERS = "non_payers", "misopeners"
 ATTACKS: Final[Mapping[str, Attack]] = {
     "double_spenders": double_spender.spend,
-    "non_payers": non_payer.take,
+    NON_PAYERS: non_payer.take,
     "false_accusers": false_accuser.accuse,
+    MISOPENERS: non_payer.take,
+    "slanderers": slander,
 }
 """By the names of the clients' shares in `Faults`."""
 PROMPT_TOKENS: Final = 20

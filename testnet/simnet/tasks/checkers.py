@@ -16,9 +16,16 @@ from ....protocol.policy import ADAPTIVE, AUDIT, NONE, QUORUM
 from ....verifier.audits import MILLION, Deterrence
 from ...report import passes_max
 from ..scenario import Scenario
+from .accusations import (
+    false_words_cost,
+    faults_reach_everybody,
+    fees_conserved,
+    judgements_are_true,
+    nobody_honest_is_blamed,
+)
+from .connections import DEAD_S
 from .ledgers import ledgers
 from .load import policy_of
-from .network import DEAD_S
 
 if TYPE_CHECKING:
     from .simulation import Run
@@ -152,6 +159,11 @@ CHECKERS: Final[tuple[Callable[[Run], Iterator[str]], ...]] = (
     caps_hold,
     work_unpaid_bounded,
     judges_are_just,
+    nobody_honest_is_blamed,
+    faults_reach_everybody,
+    false_words_cost,
+    fees_conserved,
+    judgements_are_true,
 )
 
 

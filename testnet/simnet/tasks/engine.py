@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from ....node.engine.answers import Answer, OpenJob
+from ....node.engine.ended import Ended
 from ....node.engine.messages import AHEAD_PIECES_MAX, DONE, EOS, LENGTH, EngineJob, EnginePiece, Rates, Served
 from ....node.engine.sealing import PieceSealer
 from ....protocol.bundle import GENERATE, SCORE
@@ -71,6 +72,7 @@ class SimEngine:
         self.refused: Mapping[bytes, EngineError] = {}
         self.generation = 0
         self.failure: EngineError | None = None
+        self.ended: Ended | None = None
         self.hpke_key = b""
         self.busy_s = {GENERATE: 0.0, SCORE: 0.0, "call": 0.0}
         """Of its time, by entry."""

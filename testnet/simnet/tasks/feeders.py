@@ -25,12 +25,13 @@ from ....node.network.seam import Network
 from ....protocol.envelope import Signed, sign
 from ....protocol.feeders import portions_w
 from ....protocol.grid import FeederMember, FeederRoster, ShedOrder, check_shed_order, zone_cap_w
-from ....protocol.messages import FEEDER_PROTOCOL
+from ....protocol.streams import FEEDER_PROTOCOL
 from .chance import chance_for
 from .feeder_bounds import most_lent_w
 from .feeder_liars import LyingMember
-from .machines import NodeSpec, World
 from .medium import Medium
+from .nodes import NodeSpec
+from .world import World
 
 MEMBERS_MAX: Final = 30
 SHARE_W: Final = 4_000

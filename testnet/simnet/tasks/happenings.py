@@ -16,8 +16,9 @@ from ..population import Population
 from ..scenario import LOSSY, PARTITION, SKEW, SLOW, Scenario
 from .chance import chance_for
 from .log import Log
-from .machines import NodeLife, NodeSpec, World
 from .medium import Medium
+from .nodes import NodeLife, NodeSpec
+from .world import World
 
 INDEX_S: Final = 1.0
 START_S: Final = 5.0

@@ -12,28 +12,30 @@ from nacl.signing import SigningKey
 
 from ....client.arbiter import Arbiter
 from ....client.docket import Docket
-from ....client.execution import COMMITTEE_MIN
+from ....client.ordering import COMMITTEE_MIN
 from ....client.tribunal import Tribunal
 from ....node.accounts import Accounts
+from ....node.journal import Journal
 from ....node.machine import HERE, wall_ms
 from ....node.paying import Paying
-from ....node.store import Journal
 from ....protocol.envelope import sign
 from ....protocol.identity import VERIFIER, Mandate
 from ....protocol.limits import MANDATE_MS_MAX
-from ....protocol.messages import DISPUTE_PROTOCOL, VERDICT_PROTOCOL
+from ....protocol.streams import DISPUTE_PROTOCOL, VERDICT_PROTOCOL
 from .chance import chance_for
 from .characters import Character
 from .engine import SimEngine
-from .machines import World
 from .medium import Place
 from .sealing import seal_openly
 from .table import TableNetwork
+from .world import World
 
 JUDGES: Final = COMMITTEE_MIN
 """As few as there may be for a committee: each of them is drawn for every dispute."""
 SLOTS: Final = 4
 DOCKET: Final = "docket.sqlite"
+ANSWER_MS: Final = 60_000
+"""A day, in a simulation of minutes: for so long who is accused may answer."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,10 @@ async def run_judge(world: World, spec: JudgeSpec) -> None:
                 owner, node = bytes(spec.owner.verify_key), bytes(spec.key.verify_key)
                 record = Mandate(node, owner, (VERIFIER,), now_ms, now_ms, now_ms + MANDATE_MS_MAX, None)
                 arbiter = Arbiter(spec.key, sign(record, spec.owner), engine, frozenset(rates), seal_openly)
-                accounts = Accounts(journal, wall_ms)
+                accounts = world.tills[node] = Accounts(journal, wall_ms)
                 tribunal = Tribunal(
                     spec.key, arbiter.mandate, engine, arbiter.bundles, docket, network, wall_ms, accounts,
-                    Paying({}, accounts).owe, seal=seal_openly,
+                    Paying({}, accounts).owe, ANSWER_MS, seal=seal_openly,
                 )  # fmt: skip
                 network.serve(VERDICT_PROTOCOL, arbiter.serve)
                 network.serve(DISPUTE_PROTOCOL, tribunal.serve)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ....node.store import JOURNAL
+from ....node.journal_file import JOURNAL
 from ....protocol.envelope import verify_untrusted
 from ....protocol.payment import Voucher
-from .machines import WALLET
+from .clients import WALLET
 
 if TYPE_CHECKING:
     from .simulation import Run

@@ -12,10 +12,11 @@ import trio
 from ....client.answers import Answer
 from ....client.draft import TextRequest
 from ....client.functions import CallJob, CallRequest
-from ....client.mesh import ungrouped
 from ....client.team import Team
 from ....client.text import TextJob
+from ....client.ungrouping import ungrouped
 from ....protocol.errors import FallowError
+from ....protocol.limits import PRICE_MAX_UCR
 from ....protocol.policy import Policy
 from ....protocol.work import Parameters, Work
 from ....verifier.compare import numbers_of
@@ -29,7 +30,6 @@ from .cheats import attack
 from .engine import result_of
 from .log import Log
 
-PRICE_MAX_UCR: Final = 10_000_000
 TOP_P_PPM: Final = 1_000_000
 TEMPERATURE_MILLI: Final = 700
 DEADLINE, UNEXPECTED = "deadline", "unexpected"

@@ -26,4 +26,7 @@ class Log:
 
     def frame(self, machine: int, connection: int, frame: bytes) -> None:
         """A frame came out of the connection."""
-        self.write(machine, "frame", connection, len(frame), zlib.crc32(frame))
+        now_us = round(trio.current_time() * 1_000_000)
+        self.trace.add_line(f"frame {now_us} {machine} {connection} {len(frame)} {zlib.crc32(frame)}\n")
+        if self._lines is not None:
+            print(now_us, machine, "frame", connection, len(frame), zlib.crc32(frame), file=self._lines)

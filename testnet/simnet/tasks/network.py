@@ -1,10 +1,10 @@
 """The seam's `Network` on the medium: what `node.network.mesh` is on libp2p, with the same bounds of time.
 
 What it does as the real one: connections are dialled, directly or through a relay, and end when nobody has used them for over a
-minute; watched streams and questions end two seconds after the peer's last word, everything else after ten; a node that
-cannot be dialled holds reservations with two relays, and its addresses change when they do. The table is `node.network`'s own
-searches and index, over `table`. What it does not: handshakes are a number of round trips, relays are found by the medium and
-not in the table, and neighbours on one LAN do not hear each other.
+minute, or for two seconds if a node began them for the table alone; watched streams and questions end two seconds after the
+peer's last word, everything else after ten; a node that cannot be dialled holds reservations with two relays, and its addresses
+change when they do. The table is `node.network`'s own searches and index, over `table`. What it does not: handshakes are a
+number of round trips, relays are found by the medium and not in the table, and neighbours on one LAN do not hear each other.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ....node.network.idle import IDLE_S
+from ....node.network.idle import IDLE_S, PASSING_S
 from ....node.network.racing import ADDRESS_S
 from ....node.network.relays import RETRY_S, WANTED
 from ....node.network.seam import CIRCUIT, Handler, Reachability
 from ....node.network.services import Service
-from ....node.network.standing import Fault
+from ....node.network.standing import Fault, Standings
 from ....protocol.errors import Code, NetworkError
 from ....protocol.identity import peer_id
 from ..regions import NATS
+from .connections import Connection
 from .log import Log
 from .medium import Medium, Place
+from .questions import Asked, Question
 from .streams import SMALL_BYTES, SimStream
 
 if TYPE_CHECKING:
@@ -35,9 +37,6 @@ if TYPE_CHECKING:
 
 HANDSHAKE_TRIPS: Final = 3
 """Round trips until a fresh connection carries a stream: TCP, noise, and what the muxer says first."""
-WATCHED_S: Final = 2.0
-DEAD_S: Final = 10.0
-"""After the peer's last word: until watched streams and questions end, and until the connection does (`muxer`)."""
 PUNCH_S: Final = 1.5
 """For two sides behind routers to try a direct way, beside round trips."""
 HANDSHAKE_BYTES: Final = 600
@@ -47,202 +46,8 @@ WAYS_MAX: Final = 8
 """Addresses that are remembered of one peer."""
 
 
-class Connection:
-    """Between two networks, perhaps by way of a relay; both sides hold this one."""
-
-    def __init__(self, medium: Medium, number: int, one: SimNetwork, other: SimNetwork, relay: Place | None) -> None:
-        self.medium = medium
-        self.number = number
-        self.sides = (one, other)
-        self.relay = relay
-        self.used_at = trio.current_time()
-        self.busy = 0
-        """Streams and questions under way."""
-        self.ended = False
-        self._streams: dict[SimStream, None] = {}
-        self._questions: dict[Waits, None] = {}
-        self._last_at = {one: 0.0, other: 0.0}
-        """When the last that each side sent arrives: nothing overtakes it."""
-        self._held: list[tuple[SimNetwork, int, Callable[[], None]]] = []
-        """Sent while the way was cut: TCP sends it again once it is open."""
-        self._cut = 0
-        """Counts how often the way was cut or opened."""
-        self._shut = False
-
-    def far(self, near: SimNetwork) -> SimNetwork:
-        """The other side."""
-        return self.sides[1] if near is self.sides[0] else self.sides[0]
-
-    def places(self, near: SimNetwork) -> tuple[Place, ...]:
-        """From this side to the other."""
-        ends = near.place, self.far(near).place
-        return ends if self.relay is None else (ends[0], self.relay, ends[1])
-
-    def is_open(self) -> bool:
-        """Whether anything comes through now."""
-        return self.medium.way_open(*self.places(self.sides[0]))
-
-    def carry(self, near: SimNetwork, length_bytes: int, arrived: Callable[[], None]) -> None:
-        """What this side sends is on its way, and `arrived` is called when it is there; never, if the connection ends."""
-        if self.ended:
-            return
-        if not self.is_open():
-            self._held.append((near, length_bytes, arrived))
-            return
-        at = trio.current_time() + self.medium.takes_s(length_bytes, *self.places(near))
-        self._last_at[near] = at = max(at, self._last_at[near])
-        self.medium.post(at, lambda: None if self.ended else arrived())
-
-    def join(self, stream: SimStream) -> None:
-        """The stream is under way."""
-        self._streams[stream] = None
-        self.busy += 1
-        self.used_at = trio.current_time()
-
-    def leave(self, stream: SimStream) -> None:
-        """It is not any more."""
-        if stream in self._streams:
-            del self._streams[stream]
-            self.busy -= 1
-            self.used_at = trio.current_time()
-
-    def ask(self, question: Waits) -> None:
-        """The question is under way."""
-        self._questions[question] = None
-        self.busy += 1
-        self.used_at = trio.current_time()
-
-    def asked(self, question: Waits) -> None:
-        """It has its answer, or nobody waits for it."""
-        if question in self._questions:
-            del self._questions[question]
-            self.busy -= 1
-            self.used_at = trio.current_time()
-
-    def changed(self) -> None:
-        """The way was cut or opened, perhaps: what waited is sent again, or silence is noticed in time."""
-        if not self.is_open() and self._shut:
-            return  # it was before: what is counted goes on
-        self._cut += 1
-        self._shut = not self.is_open()
-        if self.is_open():
-            for side in self.sides:
-                if side.closed:  # what runs there now knows nothing of it, and says so
-                    self.carry(side, SMALL_BYTES, lambda: self.end("the peer has gone"))
-            held, self._held = self._held, []
-            for near, length_bytes, arrived in held:
-                self.carry(near, length_bytes, arrived)
-        else:
-            now = trio.current_time()
-            self.medium.post(now + WATCHED_S, partial(self._fall_silent, self._cut))
-            self.medium.post(now + DEAD_S, partial(self._die, self._cut))
-
-    def _fall_silent(self, cut: int) -> None:
-        if cut == self._cut and not self.ended and not self.is_open():
-            self._end_what_waits("the peer has fallen silent", lambda stream: stream.watched)
-
-    def _die(self, cut: int) -> None:
-        if cut == self._cut and not self.ended and not self.is_open():
-            self.end("the connection is dead")
-
-    def end(self, why: str, by: SimNetwork | None = None) -> None:
-        """It is over: at once here, and at the other side as soon as it hears of it, if `by` one side."""
-        if self.ended:
-            return
-        if by is not None:
-            by.forget(self)
-            for stream in [each for each in self._streams if each.here is by]:
-                stream.end(why, hard=True)
-            if self.is_open():
-                self.carry(by, SMALL_BYTES, lambda: self.end(why))
-            return
-        self.ended = True
-        for side in self.sides:
-            side.forget(self)
-        self._end_what_waits(why, lambda stream: True)
-
-    def _end_what_waits(self, why: str, which: Callable[[SimStream], bool]) -> None:
-        for stream in [each for each in self._streams if which(each)]:
-            stream.end(why, hard=True)
-        for question in list(self._questions):
-            question.fail(why)
-
-
-class Waits(Protocol):
-    """What waits for something on a connection."""
-
-    def fail(self, why: str) -> None:
-        """It does not come: the connection has ended, or the peer has fallen silent."""
-
-
-class _Question:
-    """One question under way, as its asker sees it."""
-
-    __slots__ = ("answer", "failure", "heard")
-
-    def __init__(self) -> None:
-        self.heard = trio.Event()
-        self.answer = b""
-        self.failure: NetworkError | None = None
-
-    def take(self, answer: bytes) -> None:
-        if not self.heard.is_set():
-            self.answer = answer
-            self.heard.set()
-
-    def fail(self, why: str, code: Code = Code.STREAM_CLOSED) -> None:
-        if not self.heard.is_set():
-            self.failure = NetworkError(code, why)
-            self.heard.set()
-
-
-class _Asked:
-    """A question as the `Stream` that a service is used to: one frame comes, and then the end; one frame goes."""
-
-    __slots__ = ("_connection", "_frame", "_here", "_question", "answered", "peer", "sent_bytes")
-
-    def __init__(self, connection: Connection, here: SimNetwork, frame: bytes, question: _Question) -> None:
-        self.peer: Final = connection.far(here).key
-        self.answered = False
-        self.sent_bytes = 0
-        self._connection = connection
-        self._here = here
-        self._frame: bytes | None = frame
-        self._question = question
-
-    async def receive(self) -> bytes:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._frame is None:
-            raise NetworkError(Code.STREAM_CLOSED, "this was the one question")
-        frame, self._frame = self._frame, None
-        return frame
-
-    async def send(self, frame: bytes) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self.answered:
-            raise NetworkError(Code.STREAM_CLOSED, "a question has one answer, and it has gone")
-        self.answered = True
-        log, asker, number = self._connection.medium.log, self._connection.far(self._here), self._connection.number
-
-        def arrive() -> None:
-            log.frame(asker.place.number, number, frame)
-            self._question.take(frame)
-
-        self._connection.carry(self._here, len(frame), arrive)
-        self.sent_bytes = len(frame)
-
-    async def close(self) -> None:
-        await self.reset()
-
-    async def reset(self) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if not self.answered:
-            self.answered = True
-            self._connection.carry(self._here, SMALL_BYTES, lambda: self._question.fail("the peer did not answer"))
-
-
 class SimNetwork:
-    """One process's place in the network. Made by `machines`; `table` adds what is searched for."""
+    """One process's place in the network. Made by `nodes` and others; `table` adds what is searched for."""
 
     def __init__(self, medium: Medium, place: Place, context: Context, nursery: trio.Nursery) -> None:
         self.key: Final = place.key
@@ -264,7 +69,9 @@ class SimNetwork:
         self._news = trio.Event()
         self._trimmed_until_s = 0.0
         """Until then no connection can have been unused for too long: looking through all of them takes long."""
+        self._standings = Standings()
         place.network = self
+        place.note(medium.now_s)
 
     @property
     def log(self) -> Log:
@@ -304,6 +111,15 @@ class SimNetwork:
 
     def blame(self, peer: bytes, fault: Fault) -> None:
         self.log.write(self.place.number, "blamed", int(fault))
+        self.medium.blamed.append((self.place.number, peer, fault))
+        if self.medium.bans and self._standings.blame(peer.hex(), fault, self.medium.now_s):
+            self.log.write(self.place.number, "bans", self.medium.by_key[peer].number)
+            if (connection := self._connections.get(peer)) is not None:
+                connection.end("the peer is let in no more", by=self)
+
+    def bans(self, peer: bytes) -> bool:
+        """Whether the peer is not let in for a while."""
+        return self._standings.banned_s(peer.hex(), self.medium.now_s) > 0
 
     def whereabouts(self, peer: bytes) -> tuple[str, ...]:
         return self._ways.get(peer, ())
@@ -336,7 +152,7 @@ class SimNetwork:
         await self.medium.wait(PUNCH_S)
         works = self.medium.random.random() < chance and self.medium.way_open(self.place, connection.far(self).place)
         if works and not connection.ended:
-            connection.relay = None
+            connection.lead(None)
             self.log.write(self.place.number, "direct", connection.number)
 
     # Streams and questions.
@@ -357,12 +173,13 @@ class SimNetwork:
         if watched and (gone_since_s := self.medium.by_key[peer].gone_since_s) is not None:
             self.medium.ordered_gone.append((trio.current_time() - gone_since_s, self.medium.by_key[peer].number))
         connection = await self.connected(peer, addresses)
+        connection.keep(self, IDLE_S)
         far = connection.far(self)
         stream = SimStream(connection, self, peer, watched=watched)
         stream.other = SimStream(connection, far, self.key, watched=watched)
         stream.other.other = stream
         connection.join(stream)
-        opening = _Question()
+        opening = Question()
         connection.ask(opening)
         try:
             connection.carry(self, SMALL_BYTES, lambda: far._take_stream(connection, protocol, stream, opening))
@@ -379,7 +196,7 @@ class SimNetwork:
             connection.asked(opening)
         return stream
 
-    def _take_stream(self, connection: Connection, protocol: str, theirs: SimStream, opening: _Question) -> None:
+    def _take_stream(self, connection: Connection, protocol: str, theirs: SimStream, opening: Question) -> None:
         service, stream = self._services.get(protocol), theirs.other
         assert stream is not None, "`open` made both ends"
         if service is None:
@@ -393,10 +210,12 @@ class SimNetwork:
             return
         connection.carry(self, SMALL_BYTES, refusal)
 
-    async def request(self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = ()) -> bytes:
+    async def request(
+        self, peer: bytes, protocol: str, frame: bytes, addresses: Sequence[str] = (), *, passing: bool = False
+    ) -> bytes:
         for last in (False, True):
             connection = await self.connected(peer, addresses)
-            question = _Question()
+            question = Question()
             connection.ask(question)
             try:
                 far = connection.far(self)
@@ -405,12 +224,14 @@ class SimNetwork:
             finally:
                 connection.asked(question)
             if question.failure is None:
+                if not passing:
+                    connection.keep(self, IDLE_S)
                 return question.answer
             if last or not connection.ended:
                 raise question.failure
         raise AssertionError("the second try returns or raises")
 
-    def _take_question(self, connection: Connection, protocol: str, frame: bytes, question: _Question) -> None:
+    def _take_question(self, connection: Connection, protocol: str, frame: bytes, question: Question) -> None:
         self.log.frame(self.place.number, connection.number, frame)
         service = self._services.get(protocol)
         if service is None or service.watched:
@@ -419,7 +240,7 @@ class SimNetwork:
         elif not service.admit(connection.far(self).key):
             connection.carry(self, SMALL_BYTES, partial(question.fail, "the peer takes no more questions"))
         else:
-            self.spawn(partial(service.run, _Asked(connection, self, frame, question)))
+            self.spawn(partial(service.run, Asked(connection, self, frame, question)))
 
     # Connections.
 
@@ -444,7 +265,7 @@ class SimNetwork:
     def standing(self, peer: bytes) -> Connection | None:
         """The connection to the peer that can be used, if there is one."""
         connection = self._connections.get(peer)
-        if connection is None or self._is_idle(connection):
+        if connection is None or connection.ended or connection.is_unused(trio.current_time()):
             return None
         return connection
 
@@ -465,6 +286,8 @@ class SimNetwork:
         far = place.network
         if far is None or far.closed or not self.medium.way_open(*way):
             raise NetworkError(Code.PEER_UNREACHABLE, f"the handshake at {address} was not finished")
+        if self.bans(peer) or far.bans(self.key):
+            raise NetworkError(Code.PEER_UNREACHABLE, f"not let in at {address}")
         if (standing := self.standing(peer)) is not None:
             return standing  # it has dialled us meanwhile
         if (old := self._connections.get(peer)) is not None:
@@ -490,31 +313,27 @@ class SimNetwork:
     def _relay_in(self, address: str) -> Place | None:
         return self.medium.by_address.get(address.split("/")[2]) if CIRCUIT in address else None
 
-    def _is_idle(self, connection: Connection) -> bool:
-        if connection.ended:
-            return True
-        if connection.busy or trio.current_time() - connection.used_at <= IDLE_S:
-            return False
-        return connection not in self._kept()
+    def spares(self, connection: Connection) -> bool:
+        """With relays, and for those that hold reservations here, connections are kept though nobody uses them."""
+        peer = connection.far(self).key
+        mine = peer in self.reserved and self._connections.get(peer) is connection
+        return mine or self._relays.get(peer) is connection
 
-    def _kept(self) -> list[Connection]:
-        """With relays, and for those that hold reservations here."""
-        mine = [self._connections[peer] for peer in self.reserved if peer in self._connections]
-        return [*self._relays.values(), *mine] if mine else list(self._relays.values())
+    def trims_from(self, at_s: float) -> None:
+        """From then on, a connection may have been unused for too long."""
+        self._trimmed_until_s = min(self._trimmed_until_s, at_s)
 
     def _trim(self) -> None:
         now = trio.current_time()
         if now <= self._trimmed_until_s:
             return
+        self._trimmed_until_s = now + PASSING_S
         for connection in list(self._connections.values()):
-            if not connection.busy and self._is_idle(connection) and not connection.far(self)._keeps(connection):
+            if connection.is_unused(now):
                 connection.end("nobody has used the connection")
-        used = [now if each.busy else each.used_at for each in self._connections.values()]
-        # Who was not used for long is kept; that ends with the connection.
-        self._trimmed_until_s = IDLE_S + min((at for at in used if now - at <= IDLE_S), default=now)
-
-    def _keeps(self, connection: Connection) -> bool:
-        return connection in self._relays.values()
+        ends = [each.ends_at(now) for each in self._connections.values()]
+        # Who was not used for longer is spared; that ends with the connection.
+        self._trimmed_until_s = min((at for at in ends if at >= now), default=now + PASSING_S)
 
     def forget(self, connection: Connection) -> None:
         """The connection is none of ours any more."""
@@ -536,6 +355,7 @@ class SimNetwork:
         self.closed = True
         if self.place.network is self:
             self.place.network = None
+            self.place.note(self.medium.now_s)
         for connection in list(self._connections.values()):
             connection.end("the peer has gone", by=self)
 

@@ -13,7 +13,8 @@ from ....protocol.errors import Code, NetworkError
 from .medium import BULK_BYTES
 
 if TYPE_CHECKING:
-    from .network import Connection, SimNetwork
+    from .connections import Connection
+    from .network import SimNetwork
 
 SMALL_BYTES = 16
 """Of a frame that opens, ends or resets a stream."""

@@ -18,6 +18,7 @@ from ....node.network.buckets import Contact
 from ....node.network.dht import Table
 from ....node.network.entries import Sender, network_of
 from ....node.network.identity import Multiaddr, id_of, key_of, split_address
+from ....node.network.idle import PASSING_S
 from ....node.network.index import Index, Message
 from ....node.network.seam import Provider, Validator
 from ....node.network.standing import Fault
@@ -35,8 +36,12 @@ EXCHANGE_S: Final = 15.0
 class SimKad:
     """One machine's part of the table, and the way to ask others: what `node.network.kad.Kad` is."""
 
-    def __init__(self, network: SimNetwork, rules: Validator, random: Random, *, serves: bool) -> None:
+    def __init__(
+        self, network: SimNetwork, rules: Validator, random: Random, *, serves: bool, lasting: bool = False
+    ) -> None:
+        """`lasting` as in `node.network.kad.Kad`."""
         self.serves = serves
+        self._lasting = lasting
         self.peer = id_of(network.key)
         self.index = Index(self.peer.to_bytes(), rules, random)
         self.told: dict[bytes, tuple[bytes, ...]] = {}
@@ -63,6 +68,7 @@ class SimKad:
     async def exchange(self, peer: Any, message: Message, addresses: Sequence[bytes] = ()) -> Message:
         network, key = self._network, key_of(peer)
         connection = network.standing(key)
+        passes = connection is None and not self._lasting
         if connection is None:
             contact = self.index.buckets.get(peer.to_bytes())
             where = contact.addresses if contact else self.told.get(peer.to_bytes(), ())
@@ -86,6 +92,8 @@ class SimKad:
             if not connection.is_open():
                 await network.medium.wait(EXCHANGE_S, exchange)
                 raise NetworkError(Code.STREAM_CLOSED, "the peer does not answer")
+            if passes:
+                connection.keep(network, PASSING_S)
             self._heard(far.kad, proven=True)
             return answer
         finally:
@@ -145,9 +153,9 @@ class SimKad:
 class TableNetwork(SimNetwork):
     """A network with its table. `join` before anything is looked up."""
 
-    def begin(self, rules: Validator, random: Random, *, serves: bool) -> SimKad:
+    def begin(self, rules: Validator, random: Random, *, serves: bool, lasting: bool = False) -> SimKad:
         """It has a part of the table, or at least the way to ask others."""
-        kad = SimKad(self, rules, random, serves=serves)
+        kad = SimKad(self, rules, random, serves=serves, lasting=lasting)
         self.table = Table(lambda: tuple(map(_binary, self.addresses())), kad, rules, random)
         return kad
 

@@ -7,7 +7,8 @@
   const link = document.getElementById("link");
   // Columns: time_ms, ready, jobs, tokens, yields, accepted, rejected, promised_ucr.
   const columns = JSON.parse(document.getElementById("history").textContent);
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  // As a function, so that it is asked for whenever a chart is drawn: the page may become dark in the evening.
+  const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   const seconds = () => columns[0].map((ms) => ms / 1000);
   const perSecond = () => columns[3].map((n, i) => {
@@ -37,6 +38,8 @@
     }, values(chart), document.getElementById(chart.id));
   }
   window.addEventListener("resize", () => charts.forEach((chart) => chart.plot.setSize({ width: width(chart), height: 190 })));
+
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((chart) => chart.plot.redraw()));
 
   const source = new EventSource("/events");
   source.onopen = () => { link.textContent = "live"; link.className = "live"; };

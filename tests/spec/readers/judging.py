@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from nacl.signing import SigningKey
 
 from fallow.protocol.bundle import Tolerance
-from fallow.protocol.disputes import Dispute, Plea, check_dispute
+from fallow.protocol.disputes import Dispute, check_dispute, plea_untrusted
 from fallow.protocol.distance import distance
-from fallow.protocol.envelope import claimed_signer_untrusted, sign, verify_untrusted
+from fallow.protocol.envelope import sign, verify_any_signer_untrusted
 from fallow.protocol.errors import RemoteProtocolError
 from fallow.protocol.opening import decode_opening_untrusted, open_untrusted
 from fallow.protocol.policy import Policy
@@ -99,11 +99,12 @@ def _read(read: Callable[[bytes], T], encoded: list[bytes]) -> list[T]:
 
 def dispute(dispute: bytes, claimed: list[bytes], answered: list[bytes], openings: list[bytes], **given: Any) -> Fields:
     """Without reasons, as of the time at which the order was signed."""
-    claim = verify_untrusted(Dispute, dispute, signer=claimed_signer_untrusted(dispute))
+    claim = verify_any_signer_untrusted(Dispute, dispute)
     shown = [Shown([identify_untrusted(one) for one in each], _read(decode_opening_untrusted, openings))
              for each in (claimed, answered)]  # fmt: skip
-    plea = verify_untrusted(Plea, given["plea"], signer=claim.record.accused) if "plea" in given else None
-    matter = matter_of(claim, shown[0], plea, shown[1])
+    plea = plea_untrusted(given["plea"], claim) if "plea" in given else None
+    elsewhere = [plea_untrusted(one, claim) for one in given.get("elsewhere", ())]
+    matter = matter_of(claim, shown[0], plea, shown[1], elsewhere)
     check_dispute(claim, matter.order, matter.receipt.record, NOW_MS)
     decision = decide(matter, given.get("objection"), late=given["late"])
     if decision is None:

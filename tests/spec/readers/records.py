@@ -6,13 +6,14 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
-from fallow.protocol import messages, work
+from fallow.protocol import work
 from fallow.protocol.codec import decode_untrusted, encode
 from fallow.protocol.ed25519 import check_signature_untrusted
 from fallow.protocol.envelope import Signed, claimed_signer_untrusted, sign, verify_untrusted
 from fallow.protocol.framing import Frames
 from fallow.protocol.identity import content_hash
 from fallow.protocol.limits import MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX, RECORD_BYTES_MAX
+from fallow.protocol.messages.codec import decode_message_untrusted, encode_message
 from fallow.protocol.records import RECORDS
 from fallow.protocol.schema import from_map_untrusted, to_map
 
@@ -71,8 +72,8 @@ def _parts(signed: Signed[Any]) -> tuple[Any, Any, bytes, Any]:
 
 
 def message(frame: bytes) -> Fields:
-    read = messages.decode_message_untrusted(frame)
-    assert messages.encode_message(read) == frame or b"opt_" in frame
+    read = decode_message_untrusted(frame)
+    assert encode_message(read) == frame or b"opt_" in frame
     return {"kind": read.KIND, "fields": to_map(read)}
 
 

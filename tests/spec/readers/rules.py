@@ -19,7 +19,7 @@ from fallow.protocol.job import Event, Job, Role
 from fallow.protocol.names import profile_key, provider_key
 from fallow.protocol.orders import JobOrder, Terms, check_order
 from fallow.protocol.policy import Policy, check_commitment, draw
-from fallow.protocol.prices import Price, Usage, amount_ucr, price_list_id
+from fallow.protocol.prices import Price, Usage, amount_ucr
 from fallow.protocol.profiles import ConnectivityProfile, check_profile
 from fallow.protocol.published import check_published_untrusted
 from fallow.protocol.receipts import Delivery
@@ -74,8 +74,6 @@ def published(key: str, value: bytes, now_ms: int) -> Fields:
 
 def digest(**given: Any) -> Fields:
     match given:
-        case {"prices": prices}:
-            return {"price_list": price_list_id([from_map_untrusted(Price, price) for price in prices])}
         case {"policy": policy}:
             return {"commitment": check_commitment(given["nonce"], policy)}
     return {"digest": salted_digest(given["salt"], given["plaintext"])}
@@ -133,9 +131,9 @@ def witness(node: bytes, now_ms: int, **given: Any) -> Fields:
 def order(order: Fields, terms: Fields, now_ms: int) -> Fields:
     bundles = frozenset((bundle, entry) for bundle, entry in terms["bundles"])
     arbiters = frozenset(terms.get("arbiters", ()))
-    check_order(
-        from_map_untrusted(JobOrder, order), Terms(**{**terms, "bundles": bundles, "arbiters": arbiters}), now_ms
-    )
+    prices = frozenset(from_map_untrusted(Price, price) for price in terms["prices"])
+    read = Terms(**{**terms, "bundles": bundles, "arbiters": arbiters, "prices": prices})
+    check_order(from_map_untrusted(JobOrder, order), read, now_ms)
     return {}
 
 

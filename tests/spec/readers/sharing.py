@@ -48,6 +48,11 @@ def _step(state: ChannelState, claims: dict[bytes, Claim], event: str, now_ms: i
             claims[voucher.receipt] = claim
         case "restate":
             voucher = state.restate(now_ms)
+        case "yield":
+            ground = Ground(**given["ground"])
+            voucher = state.yielding(ground, given["ucr"], now_ms)
+            state.yielded(ground, given["ucr"], Signed(voucher, state.channel.signer, b""))
+            return voucher
         case "receive":
             state.receive(signed("voucher", given["voucher"]), claim, now_ms)
             return None

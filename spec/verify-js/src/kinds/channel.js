@@ -27,6 +27,8 @@ function play(state, step) {
       return state.pay(step.receipt, claimOf(step.claim), now)
     case 'restate':
       return state.restate(now)
+    case 'yield':
+      return state.giveUp(step.ground, BigInt(step.ucr), now)
     case 'receive':
       return state.receive(verifyClaimed('voucher', step.voucher), claimOf(step.claim), now)
     case 'present':
