@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..node.machine import beside, chance
@@ -23,16 +22,24 @@ from .wallet import Wallet
 class Dossier:
     """Signed records and payments of one piece of work under one policy."""
 
-    def __init__(self, manifest: Signed[Manifest], policy: Policy, anchors: frozenset[bytes] = frozenset()) -> None:
+    def __init__(
+        self,
+        manifest: Signed[Manifest],
+        policy: Policy,
+        anchors: frozenset[bytes] = frozenset(),
+        nonce: bytes | None = None,
+    ) -> None:
+        """`nonce`: to which orders of the work are committed already; None: it begins now."""
         self.policy = policy
         self.anchors = anchors
         """Owners whom this client relies on."""
-        self.nonce = chance().randbytes(32)
+        self.nonce = nonce or chance().randbytes(32)
         self.receipts: list[PaidReceipt] = []
         self.verdict: Signed[Verdict] | None = None
         """Once the work is closed, if it was checked."""
         self._manifest = manifest
         self._executions: dict[bytes, Execution] = {}
+        self._recalled: list[Opening] = []
         self._records: dict[bytes, Signed[Any]] = {manifest.id: manifest}
 
     @property
@@ -60,6 +67,11 @@ class Dossier:
         self._executions[execution.order.id] = execution
         self.keep(execution.node.mandate, execution.order)
 
+    def recall(self, opening: Opening, *records: Signed[Any]) -> None:
+        """An order that was answered before this process began, or long ago in it, belongs to the work: with these records."""
+        self._recalled.append(opening)
+        self.keep(*records)
+
     def paid(self, receipt: Signed[Receipt], node: Node, role: str, entry: str, amount_ucr: int, paid_ucr: int) -> None:
         """The receipt came, and so much was paid for it."""
         self.keep(receipt)
@@ -79,7 +91,7 @@ class Dossier:
         if not self.policy.checked or not self._executions:
             return None
         question = Question(wallet.payer, self._manifest.id, self.policy, self.nonce, self.anchors)
-        records, openings = self._all(), [execution.opening() for execution in self._executions.values()]
+        records, openings = self._all(), self._openings()
         # Beside the event loop: the largest functions' results take seconds, and other jobs would fall silent.
         verdict = await beside(lambda: judge(gather(question, records, openings)))
         signed = wallet.sign_verdict(verdict)
@@ -93,8 +105,10 @@ class Dossier:
 
     def proof(self) -> Proof:
         """Every record, in the order in which they came to be, and what they are about in plain."""
-        openings: Sequence[Opening] = [execution.opening() for execution in self._executions.values()]
-        return Proof(tuple(self._all()), tuple(openings))
+        return Proof(tuple(self._all()), tuple(self._openings()))
+
+    def _openings(self) -> list[Opening]:
+        return [*self._recalled, *(execution.opening() for execution in self._executions.values())]
 
     def _all(self) -> list[Signed[Any]]:
         """The records, each order followed by its acceptance."""

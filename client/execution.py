@@ -55,6 +55,7 @@ from .desk import Desk
 from .discovery import Node
 from .events import Attested, Broken, Delivered, ExecutionEvent, Receipted
 from .ordering import Request, order_of
+from .wallet_answers import Accepted
 
 CONNECT_S = 4.0
 """To a job stream on a node: a dial and a round trip on a bad link."""
@@ -406,7 +407,8 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
         # Whoever cannot answer before them has lost, and that its caller has gone is no answer.
         if order.record.candidates:
             with trio.CancelScope(shield=True):  # as long as a commit takes
-                await desk.wallet.keep_answer(order, execution.opening(), request.opens, desk.now_ms())
+                accepted = Accepted(execution.accept, node.mandate) if execution.accept else None
+                await desk.wallet.keep_answer(order, execution.opening(), request.opens, desk.now_ms(), accepted)
         if (voucher := execution.paid_on_stream) and confirmed:
             desk.wallet.confirmed(channel.channel.id, voucher.id)
         elif voucher:

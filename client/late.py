@@ -2,7 +2,7 @@
 nodes wrote and was taken unchecked, and what one of them alone confirmed.
 
 It goes on in the background, and after a restart where it was broken off: what is still to be looked at lies on disk, and what
-is found wrong goes from there with the fault that it proves.
+is found wrong goes from there with the fault that it proves, once what is held of its pay is forfeited, if judges say so.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .disputing import Forfeited, settle_disputes
 from .functions import CheckedCall, check_call
 from .history import History, Kept
 from .panel import Panel
+from .reopening import reopen
 from .team import Team
 
 DISPUTES_MAX = 16
@@ -89,13 +90,13 @@ class Late:
                         verdict, proof, nodes = self._disputes.pop(0)
                         self.forfeited += await settle_disputes(team.desk, verifiers, nodes, verdict, proof)
                     else:
-                        await self._look_at(team, bundles, self._owners.pop(0))
+                        await self._look_at(team, bundles, verifiers, self._owners.pop(0))
                 except* FallowError as group:  # of a file: what is on it stays, and is gone on with after a restart
                     for each in group.exceptions:
                         logging.getLogger(__name__).warning("a look back was broken off: %s", each)
             self._idle.set()
 
-    async def _look_at(self, team: Team, bundles: Bundles, owner: bytes) -> None:
+    async def _look_at(self, team: Team, bundles: Bundles, verifiers: Mapping[bytes, str], owner: bytes) -> None:
         for receipt, kept in self.history.kept(owner, team.desk.now_ms()):
             try:
                 bundle = await bundles.open(cid(kept.subject.bundle), team.discovery.known(kept.subject.bundle))
@@ -116,12 +117,27 @@ class Late:
                 continue
             self.wrong.append(receipt)
             subject = kept.subject
+            self.forfeited += await _forfeit(team, bundle, verifiers, kept, found.panel)
             why = "work of it that had been taken unchecked, or on one checker's word, is wrong"
             await team.auditor.failed(subject.node, subject.owner, why, receipt)
             if subject.owner != owner:
                 self.suspect(subject.owner)
             logging.getLogger(__name__).warning("receipt %s of node %s: %s", receipt.hex()[:8],
                                                 subject.node.hex()[:8], why)  # fmt: skip
+
+
+async def _forfeit(
+    team: Team, bundle: ClientBundle, verifiers: Mapping[bytes, str], kept: Kept, panel: Panel
+) -> list[Forfeited]:
+    """Of the pay of work that was found wrong, what is held is forfeited, as far as judges come to the same."""
+    node, policy = kept.subject.node, Policy.parse(kept.policy)
+    receipt = verify_untrusted(Receipt, kept.receipt, signer=node)
+    reopened = await reopen(team, bundle, receipt, policy, kept.nonce, panel)
+    if reopened is None:
+        return []
+    verdict, dossier = reopened
+    known = team.discovery.nodes | dossier.nodes
+    return await settle_disputes(team.desk, verifiers, known, verdict, dossier.proof())
 
 
 @dataclass(frozen=True, slots=True)

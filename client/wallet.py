@@ -24,12 +24,12 @@ from ..protocol.claims import Claim
 from ..protocol.disputes import Plea
 from ..protocol.envelope import Signed, sign, verify_untrusted
 from ..protocol.errors import Code, LocalProtocolError, Refused
-from ..protocol.limits import HOLD_MS_MAX
+from ..protocol.limits import HOLD_MS_MAX, OUTPUT_TOKENS_MAX
 from ..protocol.opening import Opening
 from ..protocol.orders import JobOrder
 from ..protocol.payment import LEDGER, Channel, Voucher
 from ..protocol.receipts import Receipt
-from .wallet_answers import Answerable, answer_kept, answer_to, plea_kept, plea_to
+from .wallet_answers import Accepted, Answerable, answer_kept, answer_to, plea_kept, plea_to
 from .wallet_channels import (
     Channels,
     forfeit_kept,
@@ -224,17 +224,32 @@ class Wallet:
         return lacking
 
     async def keep_answer(
-        self, order: Signed[JobOrder], opening: Opening, opens: tuple[bytes, str] | None, now_ms: int
+        self,
+        order: Signed[JobOrder],
+        opening: Opening,
+        opens: tuple[bytes, str] | None,
+        now_ms: int,
+        accepted: Accepted | None = None,
     ) -> None:
         """What opens the order is on disk for as long as anybody may ask for it: in plain, as what was asked is.
 
         `opens`: nonce and policy to which it is committed, if they are to be shown.
         """
-        await self._disk.write(*answer_kept(order, opening, opens, now_ms))
+        await self._disk.write(*answer_kept(order, opening, opens, accepted, now_ms))
 
     def answer(self, order: bytes) -> Answerable | None:
         """What opens the order; None if it is not kept."""
         return answer_to(self._database, order, self.payer)
+
+    def receipts_until(self, receipt: Signed[Receipt]) -> list[Signed[Receipt]]:
+        """The order's receipts up to this one, in their order; from the first on, unless one before is not kept."""
+        chain = [receipt]
+        while len(chain) <= OUTPUT_TOKENS_MAX and (previous := chain[-1].record.previous):
+            row = self._database.execute("SELECT envelope FROM receipts WHERE id = ?", (previous,)).fetchone()
+            if row is None:
+                break
+            chain.append(verify_untrusted(Receipt, row[0], signer=receipt.signer))
+        return chain[::-1]
 
     async def keep_plea(self, plea: Signed[Plea], proof: bytes, now_ms: int) -> tuple[bytes, bytes] | None:
         """What every judge is to be given in answer to the dispute, plea and proof: the first that was ever kept. None if as
@@ -297,7 +312,11 @@ class Wallet:
         """The node is not picked again, by this process or a later one."""
         self.distrusted.add(node)
         await self._disk.write(
-            ("INSERT OR REPLACE INTO faults VALUES (?, ?, ?, ?, ?)", (node, owner, reason, verdict, now_ms))
+            (
+                """INSERT INTO faults VALUES (?, ?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET owner = excluded.owner,
+                   reason = excluded.reason, verdict = coalesce(excluded.verdict, verdict), at_ms = excluded.at_ms""",
+                (node, owner, reason, verdict, now_ms),
+            )
         )
 
     def sign_verdict(self, verdict: Verdict) -> Signed[Verdict]:

@@ -76,8 +76,13 @@ CREATE INDEX pleas_at ON pleas (at_ms);
 """
 """Version 4 has this beside what version 3 had: what this client has answered, so that every judge is given the same."""
 
-_JOBS = "ALTER TABLE answers ADD COLUMN job BLOB;"
-"""Version 5 has this beside what version 4 had: the order itself, which says who may take this client before whom."""
+_JOBS = """
+ALTER TABLE answers ADD COLUMN job BLOB;
+ALTER TABLE answers ADD COLUMN accept BLOB;
+ALTER TABLE answers ADD COLUMN mandate BLOB;
+"""
+"""Version 5 has this beside what version 4 had: the order itself, which says who may take this client before whom, and what its
+node agreed to, under whose mandate."""
 
 _SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON")
 

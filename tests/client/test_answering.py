@@ -121,7 +121,8 @@ async def test_of_what_an_older_wallet_has_kept_only_vouchers_are_shown(tmp_path
     paid = sign(Receipt(order, 0, None, 0, 1, ZERO, (-1,), "c", 3, "final"), PAYEE)
     voucher = await client.wallet.pay(channel, paid, Claim(3), NOW_MS)
     with closing(sqlite3.connect(tmp_path / "wallet.db")) as old:
-        old.executescript("ALTER TABLE answers DROP COLUMN job; PRAGMA user_version = 4;")
+        columns = "".join(f"ALTER TABLE answers DROP COLUMN {name}; " for name in ("job", "accept", "mandate"))
+        old.executescript(f"{columns}PRAGMA user_version = 4;")
     with closing(Wallet(tmp_path / "wallet.db", KEY)) as wallet:
         again = Client(SimpleNamespace(wallet=wallet, key=KEY, now_ms=lambda: NOW_MS), wallet, client.order)
         assert await again.refuses(dispute(Kind.UNPAID, order, 0, OTHER)) is Code.INPUT_MISMATCH

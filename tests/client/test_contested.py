@@ -18,6 +18,7 @@ import pytest
 import trio
 
 from fallow.client.answering import answer_at
+from fallow.client.auditing import Auditor
 from fallow.client.contesting import shown, tell
 from fallow.client.disputing import read_reply
 from fallow.node.books import period_of, statement
@@ -55,6 +56,7 @@ async def test_disputes_of_a_client_and_its_nodes(tmp_path: Path, new_home: Call
         await what_the_payee_says_of_the_payer(at)
         await a_payer_that_has_lost_owes_the_fee(at)
         await a_verdict_forfeits_what_is_held(at)
+        await what_a_later_look_finds_wrong_is_forfeited(at)
         await who_does_nothing_but_accuse_pays_for_it(at, new_home())
 
 
@@ -276,6 +278,27 @@ async def a_verdict_forfeits_what_is_held(at: Court) -> None:
         await _refused(mesh, address, VerdictRequest(verdict.id, honest.proof.file(openings=True))) is Code.BAD_RECORD
     )
     await _refused(mesh, address, VerdictRequest(verdict.id, honest.proof.file()))
+
+
+async def what_a_later_look_finds_wrong_is_forfeited(at: Court) -> None:
+    """The fault may have been another node's of the same owner: what this one holds was never in a verdict."""
+    liar, wallet, mesh, late = at.nodes[4], at.desk.wallet, at.mesh, at.mesh._team.late
+    key, before, wrong = peer_key_untrusted(liar.peer_id), len(late.forfeited), len(late.wrong)
+    wallet.distrusted -= {key}
+    with pytest.MonkeyPatch.context() as chance:
+        chance.setattr(Auditor, "wants", lambda *_: False)
+        lied = await ask(mesh, EVEN, [liar], "adaptive")
+    held = wallet.held_ucr(key, at.desk.now_ms())
+    assert (lied.checked, lied.verdict.outcome if lied.verdict else "") == (0, "accepted")
+    assert held > 0
+
+    late.suspect(bytes.fromhex(liar.owner))
+    assert await mesh.looked_back() == wrong + 3, "three windows were taken as they were"
+    (forfeited,) = late.forfeited[before:]  # all that is held goes with the first of them
+    assert (forfeited.node, forfeited.ucr, forfeited.told) == (key, held, True)
+    assert forfeited.judges >= 2
+    assert wallet.held_ucr(key, at.desk.now_ms()) == 0
+    assert key in wallet.distrusted
 
 
 async def who_does_nothing_but_accuse_pays_for_it(at: Court, home: Path) -> None:

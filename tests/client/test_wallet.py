@@ -282,7 +282,8 @@ def test_a_wallet_that_was_not_opened_since_is_old_and_not_damaged(tmp_path: Pat
     path = tmp_path / "wallet.db"
     open_file(path).close()
     with closing(sqlite3.connect(path)) as old:
-        old.executescript("DROP TABLE pleas; ALTER TABLE answers DROP COLUMN job; PRAGMA user_version = 3;")
+        columns = "".join(f"ALTER TABLE answers DROP COLUMN {name}; " for name in ("job", "accept", "mandate"))
+        old.executescript(f"DROP TABLE pleas; {columns}PRAGMA user_version = 3;")
     with pytest.raises(StoreError, match=r"wallet\.db is of an older version"):
         dues(path, OWNER, None, 0)
     open_file(path).close()

@@ -8,7 +8,7 @@ from typing import Any
 from . import world
 from .cose import Envelope
 from .notation import Case, refused
-from .world import CLIENT, DAY_MS, HASH, ISSUER, NODE, NOW_MS, OTHER, OWNER, SKEW_MS, Fields, name
+from .world import CLIENT, DAY_MS, HASH, HOLD_MS_MAX, ISSUER, NODE, NOW_MS, OTHER, OWNER, SKEW_MS, Fields, name
 
 
 def mandate() -> Iterator[Case]:
@@ -39,6 +39,35 @@ def mandate() -> Iterator[Case]:
     ):
         yield refused(words, about, given, code)
     yield from _issuers(issuer, ends)
+    yield from _judges()
+
+
+def _judges() -> Iterator[Case]:
+    """Whether who signed a ground could judge, though its mandate may have lapsed since."""
+    judge = world.mandate(roles=["verifier"])
+    own = OWNER.sign("mandate", judge)
+    short = OWNER.sign("issuer", world.issuer(expires_ms=NOW_MS + 1)).whole
+    issued = ISSUER.sign("mandate", {**judge, "issuer": short})
+    ends, issuers = NOW_MS + DAY_MS + SKEW_MS, NOW_MS + 1 + SKEW_MS
+    last = ends + HOLD_MS_MAX
+    for words, about, holds, given in (
+        ("now", "A verifier's mandate that holds.", True, _judging(own, NOW_MS)),
+        ("to-come", "It does not hold yet.", False, _judging(own, NOW_MS - SKEW_MS - 1)),
+        ("lapsed", "As long ago as anything may be held.", True, _judging(own, last)),
+        ("long-lapsed", "A millisecond longer.", False, _judging(own, last + 1)),
+        ("since-the-order", "The order was made as it ended.", True, _judging(own, last, ends + SKEW_MS)),
+        ("before-the-order", "It had ended before the order.", False, _judging(own, last, ends + SKEW_MS + 1)),
+        ("issuer-lapsed", "Its issuer's end is its own.", True, _judging(issued, issuers + HOLD_MS_MAX)),
+        ("issuer-long-lapsed", "A millisecond later.", False, _judging(issued, issuers + HOLD_MS_MAX + 1)),
+        ("no-verifier", "A checker.", False, _judging(OWNER.sign("mandate", world.mandate()), NOW_MS)),
+        ("self-made", "Signed by the node.", False, _judging(NODE.sign("mandate", judge), NOW_MS)),
+        ("another-node", "Another node's.", False, {**_judging(own, NOW_MS), "node": OTHER.key}),
+    ):
+        yield Case(f"judge-{words}", about, given, {"could_judge": holds})
+
+
+def _judging(mandate: Envelope, now_ms: int, created_ms: int = NOW_MS) -> Fields:
+    return {"mandate": mandate.whole, "node": NODE.key, "created_ms": created_ms, "now_ms": now_ms}
 
 
 def _by_issuer(**changes: Any) -> Envelope:

@@ -11,6 +11,7 @@ Fields = dict[str, Any]
 NOW_MS = 1_790_000_000_000
 SKEW_MS = 120_000
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+HOLD_MS_MAX = 7 * DAY_MS
 
 OWNER, NODE, CLIENT, OTHER, ISSUER, GRID, PUBLISHER = map(Signer, range(1, 8))
 HASH = hashed(b"something")

@@ -1,8 +1,8 @@
 /** Keys and content hashes as people write them, the time windows of records, and the mandate that ties a node to its owner. */
 import { concat, equal, startsWith, unhex } from './bytes.js'
 import { verify } from './envelope.js'
-import { ISSUER_BYTES_MAX, SKEW_MS } from './limits.js'
-import { demand } from './refusal.js'
+import { HOLD_MS_MAX, ISSUER_BYTES_MAX, SKEW_MS } from './limits.js'
+import { demand, unlessRefused } from './refusal.js'
 import { base32, base58, unbase32, unbase58 } from './text-forms.js'
 
 /** Identity multihash of libp2p's protobuf for an Ed25519 public key. */
@@ -56,15 +56,38 @@ export function checkMandate(mandate, node, role, now_ms) {
 }
 
 /** Returns if the mandate was signed by its owner, or by an issuer whom the owner entitled to it at `at_ms`. */
-export function checkIssued({ fields, signer }, at_ms) {
+export function checkIssued(mandate, at_ms) {
+  const issuer = issuerOf(mandate)
+  if (issuer !== null) checkCurrent(issuer.not_before_ms, issuer.expires_ms, at_ms)
+}
+
+/** The fields of the issuer that signed the mandate; null if its owner did. Refuses one that neither signed. */
+function issuerOf({ fields, signer }) {
   if (fields.issuer === undefined) {
     demand(equal(signer, fields.owner), 'bad_mandate', 'the mandate is not signed by the owner that it names')
-    return
+    return null
   }
   const issuer = verify('issuer', fields.issuer, fields.owner, ISSUER_BYTES_MAX).fields
   const entitled = equal(issuer.owner, fields.owner) && equal(issuer.issuer, signer)
   demand(entitled, 'bad_mandate', "the mandate's issuer is not one of the owner that it names")
-  checkCurrent(issuer.not_before_ms, issuer.expires_ms, at_ms)
+  return issuer
+}
+
+/**
+ * Whether the mandate made `node` a verifier at some time since the order was made, and lapsed no longer ago than anything may
+ * be held.
+ * @param {import('./envelope.js').Signed} mandate
+ */
+export function couldJudge(mandate, node, created_ms, now_ms) {
+  const [created, now, skew, hold] = [created_ms, now_ms, SKEW_MS, HOLD_MS_MAX].map(BigInt)
+  const { fields } = mandate
+  const at = unlessRefused(() => {
+    const ends = [fields.expires_ms, issuerOf(mandate)?.expires_ms ?? fields.expires_ms].map((ms) => BigInt(ms) + skew)
+    const earliest = [now, ...ends].reduce((one, other) => (other < one ? other : one))
+    checkMandate(mandate, node, 'verifier', earliest)
+    return earliest
+  })
+  return at !== null && at >= created - skew && at >= now - hold
 }
 
 /** Returns unless one of a higher epoch has been seen. */

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fallow.protocol.errors import ProtocolError
+from fallow.protocol.grounds import could_judge
 from fallow.protocol.identity import (
     Mandate,
     check_epoch,
@@ -104,12 +105,14 @@ def sortition(nonce: bytes, receipt: bytes, candidates: list[bytes], parties: li
     return {"drawn": draw(nonce, receipt, candidates, parties, count)}
 
 
-def mandate(mandate: bytes, node: bytes, role: str, now_ms: int, seen_epoch: int | None = None) -> Fields:
+def mandate(mandate: bytes, node: bytes, now_ms: int, **given: Any) -> Fields:
     read = signed("mandate", mandate)
-    check_mandate(read, node, role, now_ms)
+    if "created_ms" in given:
+        return {"could_judge": could_judge(read, node, given["created_ms"], now_ms)}
+    check_mandate(read, node, given["role"], now_ms)
     record: Mandate = read.record
-    if seen_epoch is not None:
-        check_epoch(record, seen_epoch)
+    if "seen_epoch" in given:
+        check_epoch(record, given["seen_epoch"])
     return {"owner": record.owner, "epoch": record.epoch}
 
 
