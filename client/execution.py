@@ -1,26 +1,22 @@
-"""One order on one node: sent, followed to its end, paid. Everything received is verified here, before anyone sees it."""
+"""One order on one node: sent, followed to its end, paid. What comes is verified by `reception`, before anyone sees it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import trio
 
 from ..node.engine.sealing import PieceSealer
 from ..node.machine import chance
 from ..node.network.seam import Stream
-from ..protocol.bundle import CALL, GENERATE, SCORE
 from ..protocol.channel import ChannelState
-from ..protocol.checks import Attestation
 from ..protocol.claims import Claim, claim_of
-from ..protocol.envelope import Signed, sign, verify_untrusted
+from ..protocol.envelope import Signed, sign
 from ..protocol.errors import Code, FallowError, NetworkError, Refused, RemoteProtocolError
-from ..protocol.evidence import prove
 from ..protocol.job import Event, Job, JobState, Role
-from ..protocol.limits import SILENCE_MS_MAX, WINDOW_TOKENS, YIELD_MS_MAX
+from ..protocol.limits import SILENCE_MS_MAX, YIELD_MS_MAX
 from ..protocol.messages.codec import Message, decode_message_untrusted, encode_message
 from ..protocol.messages.jobs import (
     AcceptMessage,
@@ -36,25 +32,21 @@ from ..protocol.messages.jobs import (
     YieldMessage,
 )
 from ..protocol.messages.refusals import RefuseMessage, code_of
-from ..protocol.numerics import is_within
 from ..protocol.opening import Opening
 from ..protocol.orders import Accept, JobOrder
 from ..protocol.payment import Voucher
 from ..protocol.prices import amount_ucr_max, find_price
-from ..protocol.receipts import CANCELLED, FINAL, OPEN, Delivery, Receipt
+from ..protocol.receipts import OPEN, Delivery, Receipt
 from ..protocol.streams import JOB_PROTOCOL
 from ..protocol.work import (
     Input,
-    Piece,
-    decode_piece_untrusted,
-    transcript_next,
     transcript_start,
 )
-from .arrays import columns_of
 from .desk import Desk
 from .discovery import Node
 from .events import Attested, Broken, Delivered, ExecutionEvent, Receipted
 from .ordering import Request, order_of
+from .reception import Reception, now_ms
 from .wallet_answers import Accepted
 
 CONNECT_S = 4.0
@@ -76,32 +68,36 @@ class Execution:
     desk: Desk
     node: Node
     request: Request
-    order: Signed[JobOrder]
-    input: Input
     channel: ChannelState
     stream: Stream
-    sealer: PieceSealer
-    delivery: Delivery
+    reception: Reception
     job: Job
     events: trio.MemoryReceiveChannel[ExecutionEvent]
     _out: trio.MemorySendChannel[ExecutionEvent]
-    accept: Signed[Accept] | None = None
     paid_on_stream: Signed[Voucher] | None = None
     """The last voucher that went out on it."""
     _lock: trio.Lock = field(default_factory=trio.Lock)
-    _pieces: list[bytes] = field(default_factory=list)
-    """Encoded, as they came."""
     _leaving: str = ""
-    _piece: Piece | None = None
-    _attestation: Signed[Attestation] | None = None
     _unpaid: list[Signed[Receipt]] = field(default_factory=list)
     """Kept, and not answered."""
     _keeping: bool = False
     """A receipt has come, and is told once it is on disk."""
 
+    @property
+    def order(self) -> Signed[JobOrder]:
+        return self.reception.order
+
+    @property
+    def accept(self) -> Signed[Accept] | None:
+        return self.reception.accept
+
+    @property
+    def delivery(self) -> Delivery:
+        return self.reception.delivery
+
     def opening(self) -> Opening:
         """What was asked and answered, in plain: it fits the order's digest and the receipts' transcripts."""
-        return Opening(self.order.id, self.input.salt, self.input.work, tuple(self._pieces))
+        return self.reception.opening()
 
     async def pay(self, receipted: Receipted) -> None:
         """The voucher is on disk and sent; if the stream was lost, it is brought to the node on another one."""
@@ -157,8 +153,8 @@ class Execution:
         except NetworkError as error:
             self._break(error)
         else:
-            self.job = Job(Role.CLIENT, *self.request.bounds_ms, _now())
-            self.job.send(Event.ORDER, _now())
+            self.job = Job(Role.CLIENT, *self.request.bounds_ms, now_ms())
+            self.job.send(Event.ORDER, now_ms())
 
     async def _send(self, event: Event, message: Message) -> bool:
         """Whether the message is on its way. If it is no longer in place, or the stream is lost, `events` tell why."""
@@ -166,7 +162,7 @@ class Execution:
             async with self._lock:
                 if not self.job.may_send(event):
                     return False
-                self.job.send(event, _now())
+                self.job.send(event, now_ms())
                 with trio.fail_after(SILENCE_MS_MAX / 1000):
                     await self.stream.send(encode_message(message))
         except (NetworkError, trio.TooSlowError):
@@ -183,22 +179,22 @@ class Execution:
     async def _beat(self) -> None:
         while not self.job.ended:
             await trio.sleep_until(self.job.heartbeat_due_ms() / 1000)
-            if not self.job.ended and self.job.heartbeat_due_ms() <= _now():
+            if not self.job.ended and self.job.heartbeat_due_ms() <= now_ms():
                 await self._send(Event.HEARTBEAT, HeartbeatMessage())
 
     async def _watch(self) -> None:
         while not self.job.ended:
             await trio.sleep_until(self.job.deadline_ms() / 1000)
-            if self.job.deadline_ms() > _now():
+            if self.job.deadline_ms() > now_ms():
                 continue
             busy = self._keeping
             await trio.sleep(GRACE_S)
             if busy or self._keeping:
                 continue  # we have not listened: a disk that is slow is not the node's silence
             try:
-                self.job.expire(_now())
+                self.job.expire(now_ms())
             except RemoteProtocolError as error:
-                silent = self.job.quiet_ms(_now()) >= SILENCE_MS_MAX
+                silent = self.job.quiet_ms(now_ms()) >= SILENCE_MS_MAX
                 # It may be the way there that fell silent: nobody has broken a rule.
                 self._break(NetworkError(error.code, error.message) if silent else error)
 
@@ -218,86 +214,33 @@ class Execution:
     async def _on_message(self, message: Message) -> None:
         match message:
             case HeartbeatMessage():
-                self.job.receive(Event.HEARTBEAT, _now())
+                self.job.receive(Event.HEARTBEAT, now_ms())
             case ChunkMessage(index, sealed):
-                self.job.receive(Event.CHUNK, _now())
-                self._on_chunk(index, sealed)
+                self.job.receive(Event.CHUNK, now_ms())
+                self._tell(Delivered(self.reception.take_piece(index, sealed)))
             case ReceiptMessage(envelope):
                 await self._on_receipt(envelope)
             case AttestationMessage(envelope):
-                self._on_attestation(envelope)
+                self._tell(Attested(self.reception.take_attestation(envelope, self.job)))
             case AcceptMessage(envelope):
-                self._on_accept(envelope)
+                self.reception.take_accept(envelope, self.job)
             case YieldMessage(reason):
-                self.job.receive(Event.YIELD, _now())
+                self.job.receive(Event.YIELD, now_ms())
                 self._leaving = reason or "the owner needs the machine"
             case RefuseMessage(code, detail, retry_after_ms):
-                self.job.receive(Event.REFUSE, _now())
+                self.job.receive(Event.REFUSE, now_ms())
                 if code_of(code) is Code.CREDIT_EXHAUSTED:
                     await self.desk.wallet.leave(self.channel)
                 raise Refused(code_of(code), f"Node {self.node.key.hex()[:8]} refused: {detail}", retry_after_ms)
             case FailedMessage(code, detail):
-                self.job.receive(Event.FAILED, _now())
+                self.job.receive(Event.FAILED, now_ms())
                 raise Refused(code_of(code), f"Node {self.node.key.hex()[:8]} gave up: {detail}")
             case _:
                 raise RemoteProtocolError(Code.ILLEGAL_MOVE, f"An executor does not send a {message.KIND}.")
 
-    def _on_accept(self, envelope: bytes) -> None:
-        accept = verify_untrusted(Accept, envelope, signer=self.node.key)
-        self._compare(self.accept, accept)
-        self.job.receive(Event.ACCEPT, _now())
-        if accept.record.order != self.order.id:
-            raise RemoteProtocolError(Code.BAD_RECORD, "The node accepted another order than ours.")
-        if accept.record.mandate != self.node.mandate.id:
-            raise RemoteProtocolError(Code.BAD_MANDATE, "The node accepted under another mandate than it had shown.")
-        self.accept = accept
-        self.delivery.numerics_class = accept.record.numerics_class
-
-    def _on_chunk(self, index: int, sealed: bytes) -> None:
-        encoded = self.sealer.open(index, sealed)
-        piece = decode_piece_untrusted(encoded)
-        tokens = len(piece.values_micro)
-        if (tokens == 0) is not (self.request.entry == CALL) or (self.request.entry == CALL and len(self._pieces)):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The node delivered an empty piece, or a second result.")
-        if index != len(self._pieces) or tokens + self.delivery.tokens > self.request.planned_tokens:
-            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node delivered something out of order, or too much.")
-        if self.request.entry == GENERATE and len(piece.tokens) != tokens:
-            raise RemoteProtocolError(Code.BAD_RECORD, "The node delivered tokens without their proof values.")
-        if self.request.entry == CALL and piece.shape != (self.request.calls, columns_of(self.request.manifest)):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The node's result is not one row for each input.")
-        if self.request.entry == GENERATE and self.delivery.window_full:
-            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node went on without the receipt that was due.")
-        self._pieces.append(encoded)
-        self._piece = piece
-        self.delivery.add(tokens, piece.values_micro, transcript_next(self.delivery.transcript, encoded))
-        self._tell(Delivered(piece))
-
-    def _on_attestation(self, envelope: bytes) -> None:
-        attestation = verify_untrusted(Attestation, envelope, signer=self.node.key)
-        self._compare(self._attestation, attestation)
-        self.job.receive(Event.ATTESTATION, _now())
-        record, piece = attestation.record, self._piece
-        if self._attestation or (record.order, record.subject) != (self.order.id, self.request.checks):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The attestation is not about what was to be checked.")
-        if not is_within(record.numerics_class, self.delivery.numerics_class) or piece is None:
-            raise RemoteProtocolError(Code.BAD_RECORD, "The attestation is of another class than was agreed.")
-        found = (record.values_micro, record.gaps_micro, record.masses_ppm)
-        if found != (piece.values_micro, piece.gaps_micro, piece.masses_ppm):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The attestation says something else than the checker's result.")
-        self._attestation = attestation
-        self._tell(Attested(attestation))
-
     async def _on_receipt(self, envelope: bytes) -> None:
-        receipt = self._compared_untrusted(envelope)
-        if receipt.record.end == OPEN and receipt.record.tokens < WINDOW_TOKENS:
-            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node asks for a voucher before the window is full.")
-        if receipt.record.end == CANCELLED and self.job.state is JobState.RUNNING:
-            raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node counts as cancelled what was not.")
-        self.job.receive(Event.RECEIPT if receipt.record.end == OPEN else Event.FINAL, _now())
         before = self.delivery.amount_ucr
-        self.delivery.received(receipt)
-        if receipt.record.end == FINAL:
-            self._check_complete()
+        receipt = self.reception.take_receipt(envelope, self.job)
         told = Receipted(receipt, receipt.record.amount_ucr - before, self._leaving, self.desk.now_ms())
         self._keeping = True
         try:
@@ -307,38 +250,9 @@ class Execution:
         self._unpaid.append(receipt)
         self._tell(told)
 
-    def _compared_untrusted(self, envelope: bytes) -> Signed[Receipt]:
-        receipt, known = verify_untrusted(Receipt, envelope, signer=self.node.key), self.delivery.receipts
-        if receipt.record.sequence < len(known):
-            self._compare(known[receipt.record.sequence], receipt)
-        return receipt
-
-    def _compare(self, one: Signed[Any] | None, other: Signed[Any]) -> None:
-        """Raises `RemoteProtocolError(contradiction)`, and everybody hears of it, if the node may sign but one of them."""
-        if one is not None and prove((one, other)):
-            self.desk.accuse((one, other))
-            kind = other.record.RECORD
-            message = f"Node {self.node.key.hex()[:8]} has signed two of the record {kind} where it may sign one."
-            raise RemoteProtocolError(Code.CONTRADICTION, message)
-
-    def hear_out_untrusted(self, frame: bytes) -> None:
-        """What comes after the last voucher changes nothing, unless it contradicts what came before."""
-        with suppress(RemoteProtocolError):
-            if isinstance(message := decode_message_untrusted(frame), ReceiptMessage):
-                self._compared_untrusted(message.receipt)
-
     def _claim(self, receipted: Receipted) -> Claim:
         order = self.order.record
         return claim_of(receipted.added_ucr, order.held_ppm, order.hold_ms, receipted.arrived_ms)
-
-    def _check_complete(self) -> None:
-        """A call has its one piece; a check all claimed tokens; a text that ends early must end by itself (`text`)."""
-        if self.request.entry == CALL and len(self._pieces) != 1:
-            raise RemoteProtocolError(Code.BAD_RECORD, "The node wants its call paid without one result.")
-        if self.request.entry == SCORE and not (
-            self._attestation and self.delivery.tokens == self.request.planned_tokens
-        ):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The node checked fewer tokens than it was asked to.")
 
 
 @asynccontextmanager
@@ -356,17 +270,16 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
     sealed = desk.seal(node.worker_key.record.hpke_key, order.id, work.encode())
     stream = await _open(desk, node)
     out, events = trio.open_memory_channel[ExecutionEvent](request.planned_tokens + EVENTS_SPARE)
+    delivery = Delivery(order, price, "", transcript_start(work.salt, order.id))
+    reception = Reception(node, request, order, work, PieceSealer(work.reply_secret, order.id), delivery, desk.accuse)
     execution = Execution(
         desk,
         node,
         request,
-        order,
-        work,
         channel,
         stream,
-        PieceSealer(work.reply_secret, order.id),
-        Delivery(order, price, "", transcript_start(work.salt, order.id)),
-        Job(Role.CLIENT, *request.bounds_ms, _now()),
+        reception,
+        Job(Role.CLIENT, *request.bounds_ms, now_ms()),
         events,
         out,
     )
@@ -426,7 +339,7 @@ async def _leave(execution: Execution) -> bool:
     settled = execution.job.state is JobState.SETTLED
     with suppress(NetworkError):
         while settled:
-            execution.hear_out_untrusted(await execution.stream.receive())
+            execution.reception.hear_out_untrusted(await execution.stream.receive())
     with suppress(NetworkError):
         await (execution.stream.close() if settled else execution.stream.reset())
     return settled and execution.node.key in execution.desk.network.peers()
@@ -446,8 +359,3 @@ def way_broke(error: FallowError) -> bool:
 
 
 _OF_THE_WAY = frozenset({Code.STREAM_CLOSED, Code.PEER_UNREACHABLE, Code.TIMED_OUT, Code.RELAY_REFUSED})
-
-
-def _now() -> int:
-    """Milliseconds on trio's own clock, for the job's durations."""
-    return int(trio.current_time() * 1000)

@@ -90,9 +90,14 @@ class Turns:
     def remove(self, task: Task) -> None:
         """The job takes no further part, and its slot is free; what was read of its sequence may be found again."""
         if (line := self._leave(task)) is not None:
-            self._batches[task.model].take(line)
-            if line.state is not None and task.model.rewinds:
-                self.prefixes[task.model].keep(task.client, Prefix(tuple(line.tokens), line.state, line.context))
+            self._put_by(task, line)
+
+    def _put_by(self, task: Task, line: Line) -> None:
+        """The job's sequence has ended: its slot is free, and what was read of it may be found again."""
+        task.line = None
+        self._batches[task.model].take(line)
+        if line.state is not None and task.model.rewinds:
+            self.prefixes[task.model].keep(task.client, Prefix(tuple(line.tokens), line.state, line.context))
 
     def _leave(self, task: Task) -> Line | None:
         """The job takes no further part; its line, which may stand in a batch still."""
@@ -241,6 +246,8 @@ class Turns:
             task.fail(error)
         if task.request is None:
             self.remove(task)
+        elif isinstance(task.request, Fill | Judge) and task.line is not None:
+            self._put_by(task, task.line)  # these begin a sequence, and one was begun before
 
     def _end(self, task: Task, error: FallowError) -> None:
         """The job ended with what was computed for it: a run that breaks takes the state with it."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fallow.node.engine import device
-from fallow.node.engine.entries import Next, Step, run_entry
+from fallow.node.engine.entries import Fill, Judge, Next, Step, Steps, run_entry
 from fallow.node.engine.kept import Kept
 from fallow.node.engine.loading import own_grant
 from fallow.node.engine.prefixes import PREFIXES_MAX, Prefix, Prefixes
@@ -296,6 +296,27 @@ def test_windows_of_one_text_are_judged_without_reading_it_again(chat: Model, mo
     whole = Asked(chat, Work(((*PROMPT, *said),), claimed=96), Parameters(), entry="score")
     finish(Turns([chat], prefix_bytes=0), whole)
     assert np.abs(np.subtract(judged, whole.pieces[0].values_micro)).max() <= 100
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 2**26])
+@pytest.mark.parametrize("asked", [Fill(PROMPT), Judge(PROMPT, 9)], ids=["fill", "judge"])
+def test_what_begins_a_sequence_gives_the_same_when_it_is_asked_again(
+    chat: Model, kept_bytes: int, asked: Fill | Judge
+) -> None:
+    replies: list[object] = []
+
+    def steps() -> Steps:
+        for _ in range(3):
+            replies.append((yield asked))
+        yield Step(Piece(tokens=(0,), values_micro=(0,)), "length")
+
+    job = Asked(chat, Work((PROMPT,)))
+    job.task.steps = steps()
+    finish(Turns([chat], prefix_bytes=kept_bytes), job)
+    first, *again = [np.asarray(each) for each in replies]
+    for reply in again:
+        assert reply.shape == first.shape
+        assert np.allclose(reply, first, atol=1e-4)
 
 
 @pytest.mark.parametrize(
