@@ -22,7 +22,7 @@ def show(*, state: Whose = None, json: AsJson = False) -> None:
         purse = side.purse
         units, per_unit = purse.balance, purse.ucr_per_unit
         _, mint, _ = purse.terms.split(" ")
-        key, bills = purse.address, purse.quotes()
+        key, bills = purse.address, purse.quotes.waiting()
     if json:
         said: dict[str, Json] = {
             "key": key,
@@ -54,16 +54,16 @@ def fill(
     with side_of(state) as side, progress("asking the mint"):
         purse = side.purse
         if units:
-            purse.quote(units)
+            purse.quotes.ask(units)
         filled = 0
-        for quote, amount, _ in purse.quotes():
+        for quote, amount, _ in purse.quotes.waiting():
             try:
-                purse.fill(amount, quote)
+                purse.quotes.fill(amount, quote)
                 filled += amount
             except RemoteProtocolError:  # not paid yet
-                if purse.is_over(quote, wall_ms() // 1000):
-                    purse.drop(quote)
-        bills, balance = purse.quotes(), purse.balance
+                if purse.quotes.is_over(quote, wall_ms() // 1000):
+                    purse.quotes.drop(quote)
+        bills, balance = purse.quotes.waiting(), purse.balance
     if json:
         print_json({"filled_units": filled, "units": balance, "bills": _bills(bills)})
         return

@@ -15,6 +15,8 @@ from .rail import payment_id, read_means
 NAME: Final = "cashu"
 HEX: Final = re.compile(r"[0-9a-f]{16,66}")
 """A keyset's id, or a point."""
+TOKENS_MAX: Final = 256
+"""In one payment: twice as many as there are powers of two in any amount, and again."""
 
 
 def content_of(means: Means) -> tuple[str, list[dict[str, Any]]]:
@@ -29,6 +31,23 @@ def content_of(means: Means) -> tuple[str, list[dict[str, Any]]]:
 def tokens_of(means: bytes) -> list[dict[str, Any]]:
     """Raises `RemoteProtocolError`."""
     return content_of(read_means(means, NAME))[1]
+
+
+def locked_tokens(means: Means, key: str, mint: str, ucr_per_unit: int) -> list[dict[str, Any]]:
+    """The tokens of the means, which are of this mint, locked to this key alone, and come to what the means say. Raises
+    `RemoteProtocolError`."""
+    theirs, proofs = content_of(means)
+    if theirs != mint:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The tokens are of another mint than was agreed on.")
+    if not 0 < len(proofs) <= TOKENS_MAX or len({each["secret"] for each in proofs}) != len(proofs):
+        raise RemoteProtocolError(Code.BAD_RECORD, f"A payment has 1 to {TOKENS_MAX} tokens, each once.")
+    if any(lock_of(each["secret"])[0] != key for each in proofs):
+        raise RemoteProtocolError(
+            Code.BAD_RECORD, "The tokens are not locked to our key alone, as we could spend them."
+        )
+    if sum(each["amount"] for each in proofs) * ucr_per_unit != means.ucr:
+        raise RemoteProtocolError(Code.BAD_RECORD, "The tokens come to another amount than is said.")
+    return proofs
 
 
 def payment_of(means: bytes) -> bytes:

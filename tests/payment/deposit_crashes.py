@@ -31,7 +31,7 @@ def purse_of(folder: Path, mint: str) -> Cashu:
 
 def fund(folder: Path, mint: str) -> None:
     with closing(purse_of(folder, mint)) as purse:
-        purse.fill(FUNDED, purse.quote(FUNDED))
+        purse.quotes.fill(FUNDED, purse.quotes.ask(FUNDED))
 
 
 def make_and_take_back(folder: Path, mint: str) -> None:

@@ -22,6 +22,7 @@ from fallow.node.journal import Journal
 from fallow.node.paid import payments
 from fallow.node.paying import Paying
 from fallow.node.rails.cashu import Cashu
+from fallow.node.rails.cashu_selection import choose
 from fallow.node.rails.deposits import HELD_BY_ONE_MAX, HELD_MAX, DepositBook, Held, Made
 from fallow.node.rails.rail import Invoice
 from fallow.protocol.envelope import sign
@@ -146,7 +147,7 @@ async def test_a_no_of_the_mint_lets_nothing_go_that_is_unspent(bank: Bank, gate
     await deposits.hold(bank.lock(8), turn)
     write(bank.journal, 0, Deal([100], 0, 0, 0, 0, 0))
     bank.now_s += LONG_S - TAKE_S
-    bank.payee._keyset = "0" * 16  # it signs with others by now
+    bank.payee._mint._keyset = "0" * 16  # it signs with others by now
     await deposits.look(turn)
     assert len(bank.book.held()) == 1
     gate.refused = {"/v1/swap", "/v1/restore"}
@@ -200,7 +201,7 @@ def test_two_processes_that_finish_one_request_neither_lose_nor_bring_back_token
             bank.lock(8)
         gate.lost.clear()
         (asked,) = other._db.execute("SELECT id FROM asked").fetchone()
-        whole = other._answered
+        whole = other._outbox._answered
 
         def overtaken(*given: Any) -> Any:
             """The other process finishes it, and spends the change, before this one has written anything."""
@@ -209,16 +210,16 @@ def test_two_processes_that_finish_one_request_neither_lose_nor_bring_back_token
             bank.payee.take(bank.payer.pay(bank.invoice(bank.payer.balance - 1, "all of it")))
             return answer
 
-        other._answered = overtaken  # type: ignore[method-assign]
-        other._finish(asked)
-        other._finish(asked)
+        other._outbox._answered = overtaken  # type: ignore[method-assign]
+        other._outbox.finish(asked)
+        other._outbox.finish(asked)
         assert (bank.payer.balance, other.balance) == (0, 0)
 
 
 def test_a_refusal_that_crosses_the_answer_loses_nothing(bank: Bank, gate: Gate) -> None:
     """The other process has asked, and been answered, between this one's two questions."""
     means = bank.lock(8)
-    ask = bank.payee._ask
+    ask = bank.payee._mint.ask
 
     def crossed(path: str, body: Any = None) -> Any:
         answer = ask(path, body)
@@ -227,7 +228,7 @@ def test_a_refusal_that_crosses_the_answer_loses_nothing(bank: Bank, gate: Gate)
             ask("/v1/swap", asked)
         return answer
 
-    bank.payee._ask = crossed  # type: ignore[method-assign]
+    bank.payee._mint.ask = crossed  # type: ignore[method-assign]
     assert bank.payee.take(means).ucr == 8 * UNIT_UCR
     assert bank.payee.balance == 7
 
@@ -235,11 +236,11 @@ def test_a_refusal_that_crosses_the_answer_loses_nothing(bank: Bank, gate: Gate)
 def test_what_is_pending_at_the_mint_stays_asked_for(bank: Bank, gate: Gate) -> None:
     means = bank.lock(8)
     gate.refused = {"/v1/swap"}
-    states = bank.payee._states
-    bank.payee._states = lambda points: ["PENDING" for _ in points]  # type: ignore[method-assign]
+    states = bank.payee._mint.states
+    bank.payee._mint.states = lambda points: ["PENDING" for _ in points]  # type: ignore[method-assign]
     with pytest.raises(NetworkError, match="not decided"):
         bank.payee.take(means)
-    bank.payee._states = states  # type: ignore[method-assign]
+    bank.payee._mint.states = states  # type: ignore[method-assign]
     gate.refused.clear()
     assert bank.payee.take(means).ucr == 8 * UNIT_UCR
 
@@ -313,27 +314,27 @@ def test_who_pays_at_another_mint_or_price_pays_nothing(bank: Bank, tmp_path: Pa
 def test_two_processes_do_not_spend_the_same_tokens(bank: Bank) -> None:
     """One has chosen its tokens when the other pays with them."""
     with closing(Cashu(bank.folder / "payer.sqlite", bank.payee.terms.split(" ")[1], b"\x01" * 32, UNIT_UCR)) as other:
-        chosen = other._enough(40)
+        chosen = choose(other._db, 40, other._mint.fee)
         bank.lock(8)
         left = bank.payer.balance
         with pytest.raises(Refused) as caught:
-            other._keep("late", "/v1/swap", {"inputs": chosen}, [], None, [each["secret"] for each in chosen])
+            other._outbox.keep("late", "/v1/swap", {"inputs": chosen}, [], None, [each["secret"] for each in chosen])
         assert caught.value.code is Code.BUSY
         assert other.balance == left
     assert bank.payee.take(bank.payer.pay(bank.invoice(8, "next"))).ucr == 8 * UNIT_UCR
 
 
 def test_bills_are_kept_until_they_are_paid(bank: Bank, gate: Gate) -> None:
-    before, quote = bank.payer.balance, bank.payer.quote(5)
-    assert [(id, amount) for id, amount, _ in bank.payer.quotes()] == [(quote, 5)]
+    before, quote = bank.payer.balance, bank.payer.quotes.ask(5)
+    assert [(id, amount) for id, amount, _ in bank.payer.quotes.waiting()] == [(quote, 5)]
     gate.lost = {"/v1/mint/bolt11": 0}
     with pytest.raises(NetworkError):
-        bank.payer.fill(5, quote)
+        bank.payer.quotes.fill(5, quote)
     gate.lost.clear()
-    assert len(bank.payer.quotes()) == 1
-    bank.payer.fill(5, quote)
-    assert (bank.payer.quotes(), bank.payer.balance) == ([], before + 5)
-    assert not bank.payer.is_over(quote, bank.now_s + LONG_S)  # it was paid
+    assert len(bank.payer.quotes.waiting()) == 1
+    bank.payer.quotes.fill(5, quote)
+    assert (bank.payer.quotes.waiting(), bank.payer.balance) == ([], before + 5)
+    assert not bank.payer.quotes.is_over(quote, bank.now_s + LONG_S)  # it was paid
 
 
 def test_the_book_keeps_terms_and_bounds(tmp_path: Path) -> None:

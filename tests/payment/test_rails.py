@@ -29,7 +29,7 @@ from nacl.signing import SigningKey
 
 from fallow.client.deposits import Deposits
 from fallow.node.journal import Journal
-from fallow.node.rails import cashu
+from fallow.node.rails import cashu, cashu_file, cashu_means, cashu_outbox
 from fallow.node.rails.bank import Account, Bank
 from fallow.node.rails.cashu import Cashu
 from fallow.node.rails.cashu_crypto import check_dleq, lock_of, locked
@@ -165,7 +165,7 @@ def purses(folder: Path, mint: str) -> Pair:
 
     def fund(payer: Cashu, payee: Cashu, ucr: int) -> None:
         amount = -(-ucr // UNIT_UCR) + 2  # for the mint's fees
-        payer.fill(amount, payer.quote(amount))
+        payer.quotes.fill(amount, payer.quotes.ask(amount))
 
     def open_purse(who: str) -> Cashu:
         return Cashu(folder / f"{who}.sqlite", mint, keys[who], UNIT_UCR)
@@ -420,13 +420,13 @@ def test_a_crash_between_the_mints_answer_and_ours_loses_nothing(tmp_path: Path,
     def dies(id: str) -> None:
         raise SystemError("the machine is off")
 
-    whole = payer._finish
-    payer._finish = dies
+    whole = payer._outbox.finish
+    payer._outbox.finish = dies
     with pytest.raises(SystemError):
         payer.pay(invoice(payee, 5))
     path, body = payer._db.execute("SELECT path, body FROM asked").fetchone()
-    payer._ask(path, json.loads(body))
-    payer._finish = whole
+    payer._mint.ask(path, json.loads(body))
+    payer._outbox.finish = whole
     payer = pair.restart("payer")
     with pytest.raises(Refused, match="another reference"):
         payer.pay(invoice(payee, 6))
@@ -548,7 +548,7 @@ def test_keys_that_the_mint_does_not_sign_with_any_more_are_asked_for_anew(tmp_p
     pair = purses(tmp_path, mint)
     payer, payee = pair["payer"], pair["payee"]
     pair.fund(payer, payee, 16 * UNIT_UCR)
-    payer._keyset = "0" * 16
+    payer._mint._keyset = "0" * 16
     with pytest.raises(RemoteProtocolError):
         payer.pay(invoice(payee, 8))
     assert payee.take(payer.pay(invoice(payee, 8))).ucr == 8 * UNIT_UCR
@@ -560,9 +560,9 @@ def test_what_the_mint_has_answered_is_not_kept(tmp_path: Path, mint: str) -> No
     """Neither the request, nor the tokens that it spent."""
     pair = purses(tmp_path, mint)
     payer, payee = pair["payer"], pair["payee"]
-    quote = payer.quote(16)
+    quote = payer.quotes.ask(16)
     for _ in range(2):
-        payer.fill(16, quote)
+        payer.quotes.fill(16, quote)
     assert payer.balance == 16
     for reference in ("one", "two"):
         payee.take(payer.pay(invoice(payee, 3, reference)))
@@ -577,7 +577,7 @@ def test_what_the_mint_has_answered_is_not_kept(tmp_path: Path, mint: str) -> No
 def test_tokens_that_no_mint_signed_fill_no_disk_while_the_mint_is_away(
     tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cashu, "ASKED_MAX", 3)
+    monkeypatch.setattr(cashu_outbox, "ASKED_MAX", 3)
     pair = purses(tmp_path, gate.address)
     payer, payee = pair["payer"], pair["payee"]
     pair.fund(payer, payee, 16 * UNIT_UCR)
@@ -668,7 +668,11 @@ def test_a_mint_that_answers_with_something_else_has_not_answered(tmp_path: Path
     with answering(answers) as mint, closing(Cashu(tmp_path / "purse.sqlite", mint, PAYEE, UNIT_UCR)) as purse:
         body = {"mint": mint, "proofs": [{"amount": 1, "id": KEYSET, "secret": locked(purse.address), "C": "02" * 33}]}
         means = Means("cashu", PAYER, "November", UNIT_UCR, json.dumps(body).encode()).encode()
-        for told in (partial(purse.quote, 1), partial(purse.fill, 1, "a quote"), partial(purse.take, means)):
+        for told in (
+            partial(purse.quotes.ask, 1),
+            partial(purse.quotes.fill, 1, "a quote"),
+            partial(purse.take, means),
+        ):
             with pytest.raises((NetworkError, RemoteProtocolError)) as caught:
                 told()
             assert caught.value.code is not Code.BAD_ENCODING
@@ -694,7 +698,7 @@ def test_a_purse_of_the_first_form_pays_nothing_twice_and_loses_nothing(tmp_path
     asked = [{"amount": amount, "id": KEYSET, "B_": f"point {amount}"} for amount, *_ in outputs]
     swap = json.dumps({"inputs": inputs, "outputs": asked})
     with closing(sqlite3.connect(path)) as db, db:
-        db.executescript(cashu._SCHEMA.split("CREATE TABLE IF NOT EXISTS asked")[0] + FIRST_FORM)
+        db.executescript(cashu_file._SCHEMA.split("CREATE TABLE IF NOT EXISTS asked")[0] + FIRST_FORM)
         db.execute("INSERT INTO proofs VALUES ('spent', 4, ?, 'C', 'pay begun')", (KEYSET,))
         db.execute("INSERT INTO paid VALUES ('paid', ?)", (paid,))
         for id, done in (("pay paid", 1), ("pay begun", 0), ("pay half", 1), ("ab" * 32, 1), ("cd" * 32, 0)):
@@ -731,11 +735,11 @@ def test_what_the_first_form_of_a_purse_had_begun_is_finished(tmp_path: Path, mi
     def dies(id: str) -> None:
         raise SystemError("the machine is off")
 
-    payer._finish, whole = dies, payer._finish
+    payer._outbox.finish, whole = dies, payer._outbox.finish
     with pytest.raises(SystemError):
         payer.pay(invoice(payee, 5))
     id, path, body, outputs, *_ = payer._db.execute("SELECT * FROM asked").fetchone()
-    whole(id) if done else payer._ask(path, json.loads(body))
+    whole(id) if done else payer._mint.ask(path, json.loads(body))
     payer._db.executescript(FIRST_FORM + "DELETE FROM asked; DELETE FROM payments;")
     payer._db.execute("INSERT INTO requests VALUES ('pay November', ?, ?, ?, ?)", (path, body, outputs, done))
     payer._db.execute("UPDATE proofs SET spent = 'pay November' WHERE spent = ?", (id,))
@@ -790,7 +794,8 @@ def test_a_token_that_only_a_signed_swap_spends_is_neither_taken_nor_a_deposit(
 
     with monkeypatch.context() as patched:
         patched.setattr(cashu, "locked", signed_whole)
-        patched.setattr(cashu, "lock_of", lambda secret: (payee.address, until_s))
+        for module in (cashu, cashu_means):
+            patched.setattr(module, "lock_of", lambda secret: (payee.address, until_s))
         means = payer.pay(invoice(payee, 4), until_s=until_s)
         with pytest.raises(RemoteProtocolError, match="mint refused"):
             payee.take(means)
