@@ -52,8 +52,8 @@ from ..protocol.work import (
 )
 from .arrays import columns_of
 from .desk import Desk
-from .discovery import Node
 from .events import Attested, Broken, Delivered, ExecutionEvent, Receipted
+from .nodes import Node
 from .ordering import Request, order_of
 from .wallet_answers import Accepted
 
