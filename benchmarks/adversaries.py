@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from fallow.client.discovery import Node
 from fallow.client.history import History, Subject
+from fallow.client.nodes import Node
 from fallow.client.ordering import HELD_PPM, HOLD_MS
 from fallow.client.scheduler import Experience, Need, choose
 from fallow.client.wallet import CHANNEL_MS

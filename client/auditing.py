@@ -10,9 +10,9 @@ from ..protocol.policy import ADAPTIVE, Policy, drawn_at
 from ..verifier.audits import MILLION, NEWCOMER, audit_ppm
 from .deposits import Deposits
 from .desk import Desk
-from .discovery import Node
 from .events import Receipted
 from .history import History, Subject, precision_of
+from .nodes import Node
 
 
 @dataclass

@@ -23,7 +23,7 @@ from ..protocol.limits import MANIFEST_BYTES_MAX
 from ..protocol.messages.codec import decode_message_untrusted, encode_message
 from ..protocol.messages.discovery import BlobReply, BlobRequest
 from ..protocol.streams import BLOB_PROTOCOL
-from .discovery import Node
+from .nodes import Node
 from .tokenizer import Tokenizer
 
 BLOB_S = 10.0

@@ -29,7 +29,7 @@ from ..protocol.receipts import Receipt
 from ..protocol.streams import VERDICT_PROTOCOL
 from .answers import Proof
 from .desk import Desk
-from .discovery import Node
+from .nodes import Node
 from .telling import tell
 from .wallet_tellings import Telling
 

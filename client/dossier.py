@@ -14,8 +14,8 @@ from ..protocol.receipts import Receipt
 from ..verifier.case import Question, gather
 from ..verifier.verdict import judge
 from .answers import PaidReceipt, Proof
-from .discovery import Node
 from .execution import Execution
+from .nodes import Node
 from .wallet import Wallet
 
 

@@ -43,8 +43,8 @@ from ..protocol.work import (
     transcript_start,
 )
 from .desk import Desk
-from .discovery import Node
 from .events import Attested, Broken, Delivered, ExecutionEvent, Receipted
+from .nodes import Node
 from .ordering import Request, order_of
 from .reception import Reception, now_ms
 from .wallet_answers import Accepted

@@ -21,12 +21,12 @@ from ..protocol.schema import to_map
 from ..verifier.quorum import Judgement, Member
 from .auditing import subject_of
 from .checking import Claim, check_window
-from .discovery import Node
 from .dossier import Dossier
 from .draft import Draft, TextRequest
 from .events import Receipted
 from .execution import Execution
 from .history import Kept
+from .nodes import Node
 from .panel import Panel
 from .team import Team
 

@@ -27,10 +27,10 @@ from ..verifier.quorum import Judgement, Member, Result
 from .answers import Proof
 from .bundles import Bundles, ClientBundle
 from .checking import Claim, check_window
-from .discovery import Node
 from .disputing import Forfeited, settle_disputes
 from .functions import CheckedCall, check_call
 from .history import History, Kept
+from .nodes import Node
 from .panel import Panel
 from .reopening import reopen
 from .team import Team

@@ -12,7 +12,7 @@ from ..protocol.orders import Continuation, JobOrder
 from ..protocol.prices import amount_ucr_max, find_price
 from ..protocol.work import Parameters, Work
 from .desk import Desk
-from .discovery import Node
+from .nodes import Node
 
 FIRST_CHUNK_MS_MAX = 60_000
 """A long prompt on a slow, shared processor; a node that is gone is noticed by its silence, long before."""

@@ -18,9 +18,9 @@ from ..protocol.receipts import FINAL
 from ..protocol.work import Piece
 from ..verifier.compare import alike
 from ..verifier.quorum import Member
-from .discovery import Node
 from .events import Attested, Broken, Delivered, Receipted
 from .execution import Execution, execute, way_broke
+from .nodes import Node
 from .ordering import Request
 from .scheduler import Need
 from .team import Team

@@ -19,7 +19,7 @@ from ..protocol.identity import CHECKER, EXECUTOR
 from ..protocol.prices import amount_ucr_max, find_price
 from ..protocol.profiles import State
 from .affinity import Affinity
-from .discovery import Node
+from .nodes import Node
 
 EXPLORE = 0.05
 """Share of choices that ignore the score, so that a node's first bad measurement is not its last."""

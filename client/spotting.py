@@ -29,8 +29,8 @@ from ..verifier.compare import choice_disagreement, values_disagreement
 from ..verifier.quorum import Check, Judgement, Standings, judge_window
 from .auditing import Auditor, subject_of
 from .checking import FIND_CHECKER_S, SECOND_OPINIONS, Claim, need_of
-from .discovery import Node
 from .execution import execute
+from .nodes import Node
 from .ordering import Request
 from .panel import Panel, Place, collect, open_panel
 

@@ -13,8 +13,9 @@ from ..protocol.errors import Code, FallowError, LocalProtocolError, Refused
 from ..protocol.policy import Policy
 from .auditing import Auditor
 from .desk import Desk
-from .discovery import Discovery, Node, busier
+from .discovery import Discovery
 from .execution import way_broke
+from .nodes import Node, busier
 from .scheduler import Experience, Need, choose, ineligible, unsuitable, why_nobody
 
 if TYPE_CHECKING:

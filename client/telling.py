@@ -38,8 +38,8 @@ from ..protocol.messages.payment import GroundReply, GroundRequest, VoucherReque
 from ..protocol.messages.refusals import RefuseMessage, refused
 from ..protocol.payment import Voucher
 from ..protocol.streams import DISPUTE_PROTOCOL, GROUND_PROTOCOL, VOUCHER_PROTOCOL
+from .addresses import published_addresses
 from .desk import Desk
-from .discovery import published_addresses
 from .paying import pay
 from .wallet_tellings import Telling
 

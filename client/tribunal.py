@@ -41,8 +41,8 @@ from ..protocol.messages.refusals import refusal
 from ..protocol.streams import DISPUTE_PROTOCOL
 from ..verifier.disputes import RULES, Matter, Shown, decide, matter_of, run_wanted
 from ..verifier.rerun import disowned
+from .addresses import published_addresses
 from .arbiter import AT_ONCE, REQUEST_S, RETRY_MS, WAIT_S, open_proof_untrusted
-from .discovery import published_addresses
 from .docket import Docket, Entry
 from .rerunning import Seal, rerun
 

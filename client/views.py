@@ -11,7 +11,7 @@ from ..node.network.seam import CIRCUIT
 from ..protocol.identity import cid, peer_id
 from .answers import NodeView
 from .desk import Desk
-from .discovery import Node
+from .nodes import Node
 from .scheduler import at_fault
 
 

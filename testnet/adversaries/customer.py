@@ -16,10 +16,10 @@ import trio
 from ...client import connect
 from ...client.bundles import ClientBundle
 from ...client.desk import Desk
-from ...client.discovery import Node
 from ...client.events import Broken, Delivered, Receipted
 from ...client.execution import Execution, execute
 from ...client.mesh import Mesh
+from ...client.nodes import Node
 from ...client.ordering import Request
 from ...client.scheduler import Need
 from ...client.team import Team

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import trio
 
-from ...client.discovery import Node
 from ...client.events import Broken, Delivered, Receipted
 from ...client.execution import Execution
+from ...client.nodes import Node
 from ...client.ordering import order_of
 from ...node.machine import chance
 from ...protocol.envelope import Signed, sign

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from ...client.contesting import Contested, bring, claim, shown, take_off
-from ...client.discovery import Node
+from ...client.nodes import Node
 from ...client.tribunal import ANSWER_MS
 from ...protocol.disputes import UPHELD, Kind
 from ...protocol.envelope import Signed

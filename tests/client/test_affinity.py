@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from fallow.client.affinity import BLOCK_TOKENS, BLOCKS_MAX, NODES_MAX, Affinity
-from fallow.client.discovery import Node
+from fallow.client.nodes import Node
 from fallow.client.scheduler import EXPLORE, REDRAWN, Experience, Need, choose
 from fallow.protocol.identity import CHECKER
 

@@ -11,7 +11,7 @@ import trio
 from nacl.signing import SigningKey
 
 from fallow.client.bundles import Bundles, ClientBundle
-from fallow.client.discovery import Node
+from fallow.client.nodes import Node
 from fallow.node.network.seam import Network
 from fallow.node.trust import TrustList
 from fallow.protocol.bundle import File, Manifest, Program, Tensor, Tolerance

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from nacl.signing import SigningKey
 
 from fallow.client.desk import Desk
-from fallow.client.discovery import Node
 from fallow.client.events import Attested, Broken, Delivered, Receipted
 from fallow.client.execution import execute
+from fallow.client.nodes import Node
 from fallow.client.ordering import Request
 from fallow.client.settling import Settler
 from fallow.client.wallet import Wallet

@@ -14,10 +14,11 @@ import trio
 from fallow.client import Answer
 from fallow.client.auditing import Auditor
 from fallow.client.desk import Desk
-from fallow.client.discovery import Discovery, Node
+from fallow.client.discovery import Discovery
 from fallow.client.draft import TextRequest
 from fallow.client.history import History
 from fallow.client.late import Late
+from fallow.client.nodes import Node
 from fallow.client.scheduler import Experience
 from fallow.client.spotting import Spots
 from fallow.client.team import Team

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from fallow.client import panel as panels
-from fallow.client.discovery import Node
+from fallow.client.nodes import Node
 from fallow.client.panel import Panel, Place, open_panel
 from fallow.client.scheduler import Need
 from fallow.protocol.errors import Code, FallowError, Refused

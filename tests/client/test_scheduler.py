@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from nacl.signing import SigningKey
 
-from fallow.client.discovery import Node, Shown
+from fallow.client.nodes import Node, Shown
 from fallow.client.scheduler import (
     BATCH_COST_S,
     EXPLORE,

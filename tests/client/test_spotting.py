@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fallow.client.auditing import Auditor
 from fallow.client.checking import Claim
-from fallow.client.discovery import Node
+from fallow.client.nodes import Node
 from fallow.client.panel import Place
 from fallow.client.spotting import Sample, Spots, Trap, changed, doubt, judge_again
 from fallow.client.team import Team

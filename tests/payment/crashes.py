@@ -29,9 +29,9 @@ from pair import CLIENT, HOLDING, SEEN, House, Line, desk_of, request_of
 
 from fallow.client import wallet as wallet_module
 from fallow.client.desk import Desk
-from fallow.client.discovery import Node
 from fallow.client.events import Broken, Receipted
 from fallow.client.execution import execute
+from fallow.client.nodes import Node
 from fallow.client.ordering import Request
 from fallow.client.wallet import Wallet
 from fallow.node.log import wall_ms

@@ -12,11 +12,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fallow.client.auditing import Auditor
-from fallow.client.discovery import Discovery, Node
+from fallow.client.discovery import Discovery
 from fallow.client.events import Broken, Receipted
 from fallow.client.execution import execute
 from fallow.client.history import History
 from fallow.client.late import Late
+from fallow.client.nodes import Node
 from fallow.client.scheduler import Experience, Need, expected_s
 from fallow.client.spotting import Spots
 from fallow.client.team import Team

@@ -15,7 +15,8 @@ from nacl.encoding import RawEncoder
 from nacl.signing import SignedMessage, SigningKey
 
 from fallow.client.bundles import Bundles
-from fallow.client.discovery import Discovery, Node
+from fallow.client.discovery import Discovery
+from fallow.client.nodes import Node
 from fallow.node import config
 from fallow.node.availability import Availability
 from fallow.node.book import Book

@@ -16,9 +16,9 @@ from blake3 import blake3
 from nacl.signing import SigningKey
 
 from fallow.client.desk import Desk
-from fallow.client.discovery import Node
 from fallow.client.events import Broken
 from fallow.client.execution import Execution, execute
+from fallow.client.nodes import Node
 from fallow.client.ordering import Request
 from fallow.client.settling import Settler
 from fallow.client.wallet import Wallet

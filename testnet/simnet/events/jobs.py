@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ....client.discovery import FRESH_S, GRACE_S, SEARCH_S, WARM_S
+from ....client.discovery import FRESH_S, GRACE_S, WARM_S
+from ....client.search import SEARCH_S
 from ....client.team import WAIT_S
 from ....node.network.walk import PARALLEL
 from ....protocol.limits import ACCEPT_MS_MAX, SILENCE_MS_MAX, WINDOW_TOKENS

@@ -10,7 +10,7 @@ from typing import Final
 from nacl.signing import SigningKey
 
 from ....client.bundles import Bundles, ClientBundle
-from ....client.discovery import Node
+from ....client.nodes import Node
 from ....client.tokenizer import Tokenizer
 from ....node.engine.messages import Rates
 from ....protocol.bundle import CALL, GENERATE, SCORE, File, Manifest, Program, Tensor, Tolerance
