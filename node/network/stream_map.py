@@ -40,7 +40,7 @@ class StreamMap:
         return len(self.by_id)
 
     def __contains__(self, stream: MuxedStream) -> bool:
-        return stream.stream_id in self.by_id
+        return self.by_id.get(stream.stream_id) is stream  # the peer may use a number again
 
     @property
     def busy(self) -> bool:
@@ -75,7 +75,8 @@ class StreamMap:
         now = trio.current_time()
         since_s, self._may_begin_at = now - self._may_begin_at, now
         self._may_begin = min(STREAMS_IN_BURST, self._may_begin + since_s * STREAMS_IN_SEC)
-        if self._inbound >= STREAMS_IN_MAX or self._may_begin < 1:
+        waiting = self._accepting.statistics().current_buffer_used  # some of them may have ended
+        if max(self._inbound, waiting) >= STREAMS_IN_MAX or self._may_begin < 1:
             return False
         self._may_begin -= 1
         with suppress(trio.BrokenResourceError):  # nobody accepts any more: the connection is being closed

@@ -326,6 +326,33 @@ async def test_streams_beyond_the_bound_are_reset_for_a_frame_each(wired) -> Non
         assert len(faults) == len(numbers) - STREAMS_IN_MAX
 
 
+async def test_streams_that_ended_before_anybody_accepted_them_count_until_somebody_does(wired) -> None:
+    muxer, wire = wired
+    faults: list[object] = []
+    muxer.blame = faults.append
+    with trio.fail_after(10):
+        numbers = range(2, 2 * STREAMS_IN_MAX + 4, 2)
+        wire.say(*(encode(Kind.WINDOW, flag, number, 0) for number in numbers for flag in (Flag.SYN, Flag.RST)))
+        await wire.until(Kind.WINDOW, Flag.RST, numbers[-1])
+        assert len(faults) == 1
+        await muxer.accept_stream()
+        wire.say(encode(Kind.WINDOW, Flag.SYN, numbers[-1], 0))
+        await wire.until(Kind.WINDOW, Flag.ACK, numbers[-1])
+        assert muxer.is_established
+
+
+async def test_a_stream_that_has_ended_takes_none_with_it_that_has_its_number_now(wired) -> None:
+    muxer, wire = wired
+    with trio.fail_after(10):
+        wire.say(*(encode(Kind.WINDOW, flag, 2, 0) for flag in (Flag.SYN, Flag.RST, Flag.SYN)))
+        first, second = await muxer.accept_stream(), await muxer.accept_stream()
+        await first.reset()
+        assert len(muxer.streams) == 1
+        await muxer.close()
+        with pytest.raises(MuxedStreamReset):
+            await second.read()
+
+
 @pytest.mark.parametrize(
     "frames",
     [
