@@ -192,10 +192,10 @@ class Door:
         if len(standing) >= self._limits.connections_max or (inbound and len(theirs) >= self._limits.inbound_max):
             spared = self.spared()
             among = theirs if inbound else [muxed for _, muxed in standing]
-            idle = [muxed for muxed in among if not muxed.busy and muxed.peer_id not in spared]
+            idle = [muxed for muxed in among if not muxed.streams.busy and muxed.peer_id not in spared]
             if not idle:
                 return f"{len(standing)} connections stand already, and none of them is idle"
-            self._tasks.spawn(min(idle, key=lambda muxed: muxed.used_at).close)
+            self._tasks.spawn(min(idle, key=lambda muxed: muxed.streams.used_at).close)
         if inbound and len(self._standing(address)) >= self._limits.address_max:
             return f"{self._limits.address_max} connections from {address} stand already"
         return ""

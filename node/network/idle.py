@@ -53,13 +53,13 @@ class Trimmer:
         for peer, connections in swarm_of(self._host).get_connections_map().items():
             for connection in connections:
                 muxed = connection.muxed_conn
-                if not isinstance(muxed, Muxer) or muxed.busy or peer in spared:
+                if not isinstance(muxed, Muxer) or muxed.streams.busy or peer in spared:
                     continue
-                if now - muxed.used_at > (muxed.keep_s or IDLE_S):
+                if now - muxed.streams.used_at > (muxed.keep_s or IDLE_S):
                     found.append(muxed)
         return found
 
 
 async def _close(muxed: Muxer) -> None:
-    if not muxed.busy:  # still: something may have begun since
+    if not muxed.streams.busy:  # still: something may have begun since
         await muxed.close()

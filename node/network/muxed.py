@@ -33,7 +33,8 @@ class MuxedStream(IMuxedStream):
         self.stream_id = stream_id
         self.muxed_conn = conn
         self.inbound = inbound
-        self.watched = self.resting = False
+        self.resting = False
+        """Whether nothing is under way on it."""
         self.came_large = False
         """Whether the last data that came was."""
         self.unread = bytearray()
@@ -50,6 +51,7 @@ class MuxedStream(IMuxedStream):
         self.queued = 0
         """Large frames handed to the connection and not written yet."""
         self._conn = conn
+        self._writer = conn.writer
         self._send_window = WINDOW_BYTES
         self._window = WINDOW_BYTES
         self._taken = 0
@@ -65,25 +67,25 @@ class MuxedStream(IMuxedStream):
     async def write(self, data: bytes) -> None:
         """All of it was written. Raises `MuxedStreamReset` or `MuxedStreamError`."""
         view, sent = memoryview(data), 0
-        self._conn.about_to_send(len(data))
+        self._writer.about_to_send(len(data))
         while sent < len(data):
             self._check_sending()
             if not self._send_window:
                 await self._hear()
                 continue
-            length = min(len(data) - sent, self._send_window, self._conn.frame_bytes_max)
+            length = min(len(data) - sent, self._send_window, self._writer.frame_bytes_max)
             self._send_window -= length
             frame = encode(Kind.DATA, 0, self.stream_id, length, bytes(view[sent : sent + length]))
             sent += length
             self.sent_bytes += length
-            await self._conn.carry(self, frame)
+            await self._writer.carry(self, frame)
 
     def offer(self, data: bytes) -> bool:
         """All of it is on its way. False, and nothing of it is, if any would have to wait."""
         if self._reset or self._send_closed or len(data) > self._send_window:
             return False
-        self._conn.about_to_send(len(data))
-        taken = self._conn.offer(self, encode(Kind.DATA, 0, self.stream_id, len(data), data))
+        self._writer.about_to_send(len(data))
+        taken = self._writer.offer(self, encode(Kind.DATA, 0, self.stream_id, len(data), data))
         if taken:
             self._send_window -= len(data)
             self.sent_bytes += len(data)
@@ -117,9 +119,9 @@ class MuxedStream(IMuxedStream):
         self._send_closed = True
         fin = encode(Kind.WINDOW, Flag.FIN, self.stream_id, 0)
         if self.queued:  # a frame that carries nothing, to go behind those
-            await self._conn.carry(self, encode(Kind.DATA, Flag.FIN, self.stream_id, 0))
+            await self._writer.carry(self, encode(Kind.DATA, Flag.FIN, self.stream_id, 0))
         else:
-            self._conn.say(fin)
+            self._writer.say(fin)
         self._finish()
 
     async def reset(self) -> None:
@@ -130,12 +132,12 @@ class MuxedStream(IMuxedStream):
     def abandon(self) -> None:
         """`reset`, at once."""
         if not self._reset and not (self._send_closed and self._recv_closed):
-            self._conn.say(encode(Kind.WINDOW, Flag.RST, self.stream_id, 0))
+            self._writer.say(encode(Kind.WINDOW, Flag.RST, self.stream_id, 0))
         self.lose()
 
     def watch(self, watched: bool) -> None:
-        """As `Muxer.watch`."""
-        self._conn.watch(self, watched)
+        """The stream ends when the peer falls silent, long before the connection does; or not any more."""
+        self._conn.keepalive.watch(self, watched)
 
     def hold(self, length: int) -> None:
         """So many bytes more are held, or fewer; if all peers together have too much here, this stream may end by it."""
@@ -198,15 +200,14 @@ class MuxedStream(IMuxedStream):
         if self._recv_closed or self._taken * 2 < self._window:
             return
         now, credit = trio.current_time(), self._taken
-        if not self._conn.memory.tight and now - self._granted_at < FAST_ROUND_TRIPS * max(
-            self._conn.round_trip_s, 0.001
-        ):
+        fast_s = FAST_ROUND_TRIPS * max(self._writer.round_trip_s, 0.001)
+        if not self._conn.memory.tight and now - self._granted_at < fast_s:
             grown = min(self._window * 2, WINDOW_BYTES_MAX)
             credit += grown - self._window
             self._window = grown
         self._taken, self._granted_at = 0, now
         self.recv_window += credit
-        self._conn.say(encode(Kind.WINDOW, 0, self.stream_id, credit))
+        self._writer.say(encode(Kind.WINDOW, 0, self.stream_id, credit))
 
     def _finish(self) -> None:
         if self._send_closed and self._recv_closed:

@@ -139,7 +139,7 @@ class Puncher:
             if all(map(relayed, swarm.get_connections(peer))):
                 return  # the direct way has ended first
             for connection in old:
-                if not (isinstance(connection.muxed_conn, Muxer) and connection.muxed_conn.busy):
+                if not (isinstance(connection.muxed_conn, Muxer) and connection.muxed_conn.streams.busy):
                     await connection.close()
 
     def _port(self) -> int:

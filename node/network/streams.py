@@ -16,7 +16,8 @@ from .boundary import Tasks, translated
 from .identity import key_of
 from .limits import BUFFERED_CONNECTION_MAX
 from .muxed import MuxedStream
-from .muxer import SMALL_BYTES_MAX, Muxer
+from .muxer import Muxer
+from .pacing import SMALL_BYTES_MAX
 from .seam import FRAME_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_FRAMES_MAX
 from .standing import Fault
 
@@ -43,7 +44,7 @@ class FrameStream:
         self._muxed = stream.muxed_stream
         self._muxed.on_shed = self._shed
         if watched:
-            self._conn.watch(self._muxed)
+            self._muxed.watch(True)
         self._sending = trio.Lock()
         self._arrived, self._unread = trio.open_memory_channel[bytes](UNREAD_FRAMES_MAX)
         self._unread_bytes = self._partial_bytes = self._kept_bytes = 0
@@ -113,9 +114,9 @@ class FrameStream:
         return self._conn.is_established
 
     def set_working(self, working: bool, *, watched: bool = False) -> None:
-        """Whether anything is under way here, as `Muxer.set_working` has it; and whether that is watched, as in `open`."""
-        self._conn.set_working(self._muxed, working)
-        self._conn.watch(self._muxed, watched)
+        """Whether anything is under way here, as `StreamMap.set_working` has it; and whether that is watched, as in `open`."""
+        self._conn.streams.set_working(self._muxed, working)
+        self._muxed.watch(watched)
 
     def keep(self, length: int) -> None:
         """Whoever received them holds so many bytes more, or fewer, of what is no whole yet. Raises `too_large`."""

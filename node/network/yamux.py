@@ -34,6 +34,10 @@ class Flag(IntFlag):
     RST = 8
 
 
+GOING, BROKE_RULES = 0, 1
+"""What a go-away frame says."""
+
+
 class Frame(NamedTuple):
     kind: int
     flags: int

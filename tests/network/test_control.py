@@ -155,11 +155,11 @@ async def test_many_questions_share_one_stream_which_is_no_use_of_the_connection
             for index in range(3 * OPEN_MAX):
                 nursery.start_soon(ask, index)
         assert answers == {index: b"%d" % index * index for index in range(3 * OPEN_MAX)}
-        [standing] = [each for each in muxer_of(asker, answerer)._streams.values() if each.resting]
-        assert not standing.watched
+        [standing] = [each for each in muxer_of(asker, answerer).streams.by_id.values() if each.resting]
+        assert standing not in muxer_of(asker, answerer).keepalive.watched
         await trio.testing.wait_all_tasks_blocked(0.01)
         for node, other in ((asker, answerer), (answerer, asker)):
-            assert not muxer_of(node, other).busy
+            assert not muxer_of(node, other).streams.busy
             assert muxer_of(node, other).held_bytes == 0
 
 
@@ -199,9 +199,9 @@ async def test_whoever_gives_up_a_question_lets_the_other_side_go_on_with_others
             for _ in range(5):
                 nursery.start_soon(asker.request, answerer.key, "/test/wait", b"", answerer.addresses())
             await waiting.until(5, 0)
-            assert muxer_of(asker, answerer)._watched == 1
+            assert len(muxer_of(asker, answerer).keepalive.watched) == 1
             nursery.cancel_scope.cancel()
-        assert not muxer_of(asker, answerer)._watched
+        assert not muxer_of(asker, answerer).keepalive.watched
         assert await asker.request(answerer.key, "/test/echo", b"goes on") == b"goes on"
         await waiting.until(5, 5)
 
@@ -220,7 +220,7 @@ async def test_askers_that_are_cancelled_at_any_step_leave_nothing_open(start_no
                 nursery.cancel_scope.cancel()
             answer = await asker.request(answerer.key, "/test/echo", b"%d" % steps, answerer.addresses())
             assert answer == b"%d" % steps
-        while any(muxer_of(node, other).busy for node, other in ((asker, answerer), (answerer, asker))):
+        while any(muxer_of(node, other).streams.busy for node, other in ((asker, answerer), (answerer, asker))):
             await trio.testing.wait_all_tasks_blocked(0.01)
         assert muxer_of(asker, answerer).held_bytes == asker._door.memory.held_bytes == 0
 

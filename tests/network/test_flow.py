@@ -19,7 +19,8 @@ from fallow.node.network.flight import FLIGHT_BYTES_FINE, FLIGHT_BYTES_MAX, FLIG
 from fallow.node.network.identity import id_of
 from fallow.node.network.limits import STREAMS_IN_MAX
 from fallow.node.network.muxed import MuxedStream
-from fallow.node.network.muxer import FINE_BYTES, FINE_S, HUSH_S, SMALL_BYTES_MAX, Muxer
+from fallow.node.network.muxer import Muxer
+from fallow.node.network.pacing import FINE_BYTES, FINE_S, HUSH_S, SMALL_BYTES_MAX
 from fallow.node.network.silence import ASK_S
 from fallow.node.network.yamux import BODY_BYTES_MAX, HEAD_BYTES, WINDOW_BYTES, Flag, Frame, Frames, Kind, encode
 from fallow.protocol.errors import Code, NetworkError, RemoteProtocolError
@@ -321,8 +322,35 @@ async def test_streams_beyond_the_bound_are_reset_for_a_frame_each(wired) -> Non
         numbers = range(2, 2 * STREAMS_IN_MAX + 22, 2)
         wire.say(*(encode(Kind.WINDOW, Flag.SYN, number, 0) for number in numbers))
         await wire.until(Kind.WINDOW, Flag.RST, numbers[-1])
-        assert muxer.streams == STREAMS_IN_MAX
+        assert len(muxer.streams) == STREAMS_IN_MAX
         assert len(faults) == len(numbers) - STREAMS_IN_MAX
+
+
+async def test_streams_that_ended_before_anybody_accepted_them_count_until_somebody_does(wired) -> None:
+    muxer, wire = wired
+    faults: list[object] = []
+    muxer.blame = faults.append
+    with trio.fail_after(10):
+        numbers = range(2, 2 * STREAMS_IN_MAX + 4, 2)
+        wire.say(*(encode(Kind.WINDOW, flag, number, 0) for number in numbers for flag in (Flag.SYN, Flag.RST)))
+        await wire.until(Kind.WINDOW, Flag.RST, numbers[-1])
+        assert len(faults) == 1
+        await muxer.accept_stream()
+        wire.say(encode(Kind.WINDOW, Flag.SYN, numbers[-1], 0))
+        await wire.until(Kind.WINDOW, Flag.ACK, numbers[-1])
+        assert muxer.is_established
+
+
+async def test_a_stream_that_has_ended_takes_none_with_it_that_has_its_number_now(wired) -> None:
+    muxer, wire = wired
+    with trio.fail_after(10):
+        wire.say(*(encode(Kind.WINDOW, flag, 2, 0) for flag in (Flag.SYN, Flag.RST, Flag.SYN)))
+        first, second = await muxer.accept_stream(), await muxer.accept_stream()
+        await first.reset()
+        assert len(muxer.streams) == 1
+        await muxer.close()
+        with pytest.raises(MuxedStreamReset):
+            await second.read()
 
 
 @pytest.mark.parametrize(
@@ -381,7 +409,7 @@ async def test_a_stream_that_begins_on_a_quiet_connection_is_not_taken_for_dead(
     await trio.sleep(1.25)
     wire.say(encode(Kind.WINDOW, Flag.ACK, stream.stream_id, 0))
     await trio.sleep(0.7)
-    assert muxer.streams == 1
+    assert len(muxer.streams) == 1
     with trio.fail_after(1.3), pytest.raises(MuxedStreamReset):  # two seconds after that word
         await stream.read()
     assert muxer.is_established

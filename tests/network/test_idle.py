@@ -33,7 +33,7 @@ def unused(node: Mesh, after_s: float, spared=frozenset) -> set[bytes]:
 async def settled(*nodes: Mesh) -> None:
     """What follows a connection (identify, for one) is over."""
     with trio.fail_after(20):
-        while any(muxed.busy for node in nodes for _, muxed in node._door._standing()):
+        while any(muxed.streams.busy for node in nodes for _, muxed in node._door._standing()):
             await trio.testing.wait_all_tasks_blocked(0.01)
 
 

@@ -150,7 +150,7 @@ class Wire:
 
 @pytest.mark.parametrize(("muxer", "whole"), [(Yamux, 0), (Muxer, 1)])
 async def test_cancelling_a_writer_of_plain_yamux_leaves_half_a_frame(muxer, whole) -> None:
-    """`muxer`, which finishes it."""
+    """`writing`, which finishes it."""
     wire = Wire()
     connection = muxer(wire, id_of(create_new_key_pair(bytes(32)).public_key.to_bytes()))
     with trio.fail_after(10):

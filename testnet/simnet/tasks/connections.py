@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WATCHED_S: Final = 2.0
 DEAD_S: Final = 10.0
-"""After the peer's last word: until watched streams and questions end, and until the connection does (`muxer`)."""
+"""After the peer's last word: until watched streams and questions end, and until the connection does (`silence`)."""
 
 
 class Connection:
