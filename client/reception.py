@@ -29,7 +29,7 @@ from ..protocol.orders import Accept, JobOrder
 from ..protocol.receipts import CANCELLED, FINAL, OPEN, Delivery, Receipt
 from ..protocol.work import Input, Piece, decode_piece_untrusted, transcript_next
 from .arrays import columns_of
-from .discovery import Node
+from .nodes import Node
 from .ordering import Request
 
 
