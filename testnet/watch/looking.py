@@ -105,7 +105,7 @@ class Watcher:
 
     def __init__(self, directory: Path, wallets: Iterable[Path] = ()) -> None:
         self._directory = directory
-        self._elsewhere = [path for path in wallets if path.exists()]
+        self._elsewhere = list(wallets)
         self._wallets: dict[Path, WalletTail] = {}
         self._logs: dict[str, LogTail] = {}
         self._money: dict[str, tuple[int, int]] = {}

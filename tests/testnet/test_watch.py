@@ -31,9 +31,9 @@ async def test_a_look_shows_what_the_nodes_did(small_mesh: SmallMesh, tmp_path: 
     with trio.fail_after(150):
         home = small_mesh.stranger(tmp_path / "home")
         honest = [small_mesh.nodes[name].peer_id for name in ("honest", "honest-too")]
+        watcher = Watcher(small_mesh.folder, [home / "wallet.db"])  # which is not there before the client's first job
         async with connect(small_mesh.bootstrap, home=home) as mesh:
             answer = await mesh.generate(BUNDLE, "Go on.", max_tokens=8, executors=honest)
-        watcher = Watcher(small_mesh.folder, [home / "wallet.db"])
         async with trio.open_nursery() as nursery:
             look = await watcher.look(nursery)
             again = await watcher.look(nursery)

@@ -10,6 +10,8 @@
   // As a function, so that it is asked for whenever a chart is drawn: the page may become dark in the evening.
   const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+  // The day's time, in 24 hours, as the logs have it: the library's own labels are American.
+  const time = (s) => (s === null || s === undefined ? "--" : new Date(s * 1000).toTimeString().slice(0, 8));
   const seconds = () => columns[0].map((ms) => ms / 1000);
   const perSecond = () => columns[3].map((n, i) => {
     if (i === 0) return null;
@@ -33,8 +35,8 @@
       legend: { live: true },
       cursor: { drag: { x: false, y: false } },
       scales: { y: { range: (_, low, high) => [0, Math.max(1, high === null ? 1 : high * 1.1)] } },
-      axes: [{ ...axis, size: 50 }, axis],
-      series: [{}, ...chart.series.map(([label, name]) => ({ label, stroke: colour(name), width: 2, points: { show: false } }))],
+      axes: [{ ...axis, size: 34, space: 80, values: (_, ticks) => ticks.map(time) }, axis],
+      series: [{ value: (_, s) => time(s) }, ...chart.series.map(([label, name]) => ({ label, stroke: colour(name), width: 2, points: { show: false } }))],
     }, values(chart), document.getElementById(chart.id));
   }
   window.addEventListener("resize", () => charts.forEach((chart) => chart.plot.setSize({ width: width(chart), height: 190 })));
