@@ -41,8 +41,7 @@ async def chat(stage: Stage) -> tuple[str, str]:
     outcome = _outcome(answer)
     screen.verdict(answer.verdict, stage.testnet.nodes)
     screen.receipts(answer.receipts, stage.testnet.nodes)
-    paid = (receipt for receipt in answer.receipts if receipt.executor == stage.liar.peer_id)
-    stage.unheard_ucr = sum(receipt.paid_ucr for receipt in paid if not receipt.tokens)
+    stage.note(answer.receipts)
     stage.check("the verdict on the answer is: accepted", outcome == Outcome.ACCEPTED)
     return answer.text, outcome
 
@@ -81,6 +80,7 @@ async def handover(stage: Stage) -> tuple[int, bool]:
         assurance=QUORUM,
         executors=[testnet.nodes[0].peer_id],
     )
+    stage.note(stayed.receipts)
     margin = least_margin(_values(stayed))
     stage.check(f"no word of this answer hangs by less than {MARGIN_NATS} nats", margin >= MARGIN_NATS)
 
@@ -123,6 +123,7 @@ async def bootstrap_loss(stage: Stage) -> bool:
     with screen.text(testnet.nodes) as show:
         async for chunk in stream:
             show(chunk)
+    stage.note(stream.answer.receipts)
     stream.answer.save(stage.receipts, openings=True)
     return stage.check(
         "a further job is done, and its answer accepted",
@@ -192,6 +193,7 @@ async def _with_the_liars(stage: Stage) -> Embeddings:
         vectors = await stage.stranger.embed(
             stage.script.embed, stage.script.texts, assurance=QUORUM, executors=[stage.liar.peer_id]
         )
+        stage.note(vectors.receipts)
         findings = vectors.verdict.findings if vectors.verdict else ()
         if any(found.node == liar and found.standing != Standing.SILENT for found in findings):
             break

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..client import Mesh
+from ..client import Mesh, PaidReceipt
+from ..protocol.receipts import CANCELLED
 from .demo_screen import Screen
 from .demo_script import Script
 from .local import Testnet
@@ -34,6 +36,12 @@ class Stage:
     @property
     def vehicles(self) -> list[LocalNode]:
         return [node for node in self.testnet.nodes if node.kind == "vehicle"]
+
+    def note(self, receipts: Iterable[PaidReceipt]) -> None:
+        """What the liar was paid by these without having told anything is known."""
+        mine = (receipt for receipt in receipts if receipt.executor == self.liar.peer_id)
+        untold = (each for each in mine if each.signed.record.end == CANCELLED and not each.tokens)
+        self.unheard_ucr += sum(receipt.paid_ucr for receipt in untold)
 
     def check(self, claim: str, holds: bool) -> bool:
         """The claim is on the screen with whether it holds, and remembered if it does not."""

@@ -11,7 +11,8 @@ import trio
 from nacl.signing import SigningKey
 
 from fallow.client.auditing import Auditor
-from fallow.client.execution import Execution, Receipted
+from fallow.client.events import Receipted
+from fallow.client.reception import Reception
 from fallow.node import credit
 from fallow.protocol import channel, job, receipts
 from fallow.protocol.identity import peer_id
@@ -116,7 +117,7 @@ def test_who_signs_two_receipts_for_a_window_ends_its_job(calm: Scenario, tmp_pa
 
 def test_a_client_that_believes_every_receipt(calm: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts.Delivery, "received", receipts.Delivery.issued)
-    monkeypatch.setattr(Execution, "_compare", lambda *_: None)
+    monkeypatch.setattr(Reception, "_compare", lambda *_: None)
     two_faced = replace(calm, load=TEXTS, assurance=Assurance("none"), faults=Faults(equivocators=0.5))
     objected, _ = _run(two_faced, tmp_path / "trace")
     assert "credits_conserved" in objected
