@@ -41,5 +41,7 @@ class Desk:
     """Owners to rely on by name, judges or not."""
     ledger: Ledger | None = None
     """Of what this client and others owe each other beside vouchers: fees of disputes."""
+    under_way: set[bytes] = field(default_factory=set)
+    """Ids of orders that have not ended: what opens them is not on disk yet."""
     accuse: Callable[[Sequence[Signed[Any]]], None] = _told_nobody
     """Called with records that together prove a fault (`protocol.evidence`)."""

@@ -33,6 +33,8 @@ from .nodes import Node
 from .telling import tell
 from .wallet_tellings import Telling
 
+TRIED_MAX: Final = 3
+"""Receipts of one verdict for which judges are sought: others are drawn for each, and one is enough."""
 ASK_S: Final = 60.0
 """For a judge's answer: it runs the work again, beside whatever else it does."""
 
@@ -84,7 +86,7 @@ async def _judged(
     proof: Proof,
 ) -> Judged | None:
     """The first refuted receipt for which enough of the judges drawn have signed the verdict; None if there is none."""
-    for order, receipt in _refuted(finding, channel, proof.records):
+    for order, receipt in _refuted(finding, channel, proof.records)[:TRIED_MAX]:
         try:
             drawn = committee(verdict.record, order, receipt.id, channel.channel.record.payout_owner)
         except Refused as refused:  # the node had agreed to fewer than make a committee
@@ -112,7 +114,8 @@ async def _judged(
 def _refuted(
     finding: Finding, channel: ChannelState, records: Iterable[Signed[Any]]
 ) -> list[tuple[Signed[JobOrder], Signed[Receipt]]]:
-    """Receipts on the channel that the finding withholds, and their orders, as far as these named judges."""
+    """Receipts on the channel that the finding withholds, and their orders, as far as these named judges: first those about
+    which others were asked."""
     known = {signed.id: signed for signed in records}
     pairs = []
     for id in finding.evidence:
@@ -123,7 +126,8 @@ def _refuted(
         own = order and isinstance(order.record, JobOrder) and order.record.channel == channel.channel.id
         if order and own and order.record.candidates:
             pairs.append((order, signed))
-    return pairs
+    checked = {one.record.checks for one in known.values() if isinstance(one.record, JobOrder)}
+    return sorted(pairs, key=lambda pair: pair[1].id not in checked)
 
 
 async def _ask(

@@ -63,7 +63,7 @@ EVENTS_SPARE = 64
 
 @dataclass
 class Execution:
-    """An order under way. Read `events` to the end; answer each `Receipted` by `pay`, or `refuse_to_pay`."""
+    """An order under way. Read `events` to the end; answer each `Receipted` by `pay`, or `stop`."""
 
     desk: Desk
     node: Node
@@ -286,6 +286,7 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
     latest = channel.latest.envelope if channel.latest else None
     first = OrderMessage(order.envelope, channel.channel.envelope, latest, sealed)
     failure: FallowError | None = None
+    desk.under_way.add(order.id)
     try:
         async with trio.open_nursery() as nursery:
             await execution._begin(first)
@@ -318,10 +319,13 @@ async def execute(desk: Desk, node: Node, request: Request) -> AsyncIterator[Exe
         with trio.CancelScope(shield=True), trio.move_on_after(LEAVE_S):
             confirmed = await _leave(execution)
         # Whoever cannot answer before them has lost, and that its caller has gone is no answer.
-        if order.record.candidates:
-            with trio.CancelScope(shield=True):  # as long as a commit takes
-                accepted = Accepted(execution.accept, node.mandate) if execution.accept else None
-                await desk.wallet.keep_answer(order, execution.opening(), request.opens, desk.now_ms(), accepted)
+        try:
+            if order.record.candidates:
+                with trio.CancelScope(shield=True):  # as long as a commit takes
+                    accepted = Accepted(execution.accept, node.mandate) if execution.accept else None
+                    await desk.wallet.keep_answer(order, execution.opening(), request.opens, desk.now_ms(), accepted)
+        finally:
+            desk.under_way.discard(order.id)
         if (voucher := execution.paid_on_stream) and confirmed:
             desk.wallet.confirmed(channel.channel.id, voucher.id)
         elif voucher:

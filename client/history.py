@@ -58,6 +58,7 @@ CREATE INDEX IF NOT EXISTS kept_owner ON kept (owner);
 CREATE INDEX IF NOT EXISTS kept_at ON kept (at_ms);
 CREATE TABLE IF NOT EXISTS vouched (receipt BLOB PRIMARY KEY, owner BLOB NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS vouched_owner ON vouched (owner);
+CREATE TABLE IF NOT EXISTS wrong (receipt BLOB PRIMARY KEY) STRICT;
 """
 _COUNT = """
 INSERT INTO standings VALUES (:node, :bundle, :precision, :role, :owner, :results, :results, :at_ms)
@@ -166,13 +167,17 @@ class History:
             )
 
     def failed(self, owner: bytes, node: bytes, reason: str, now_ms: int, receipt: bytes | None = None) -> None:
-        """A fault was proven: every node of this owner is a newcomer again. `receipt`: the kept result that has proven it,
-        which is not looked at any more."""
+        """A fault was proven: every node of this owner is a newcomer again. `receipt`: the kept result that has proven it. It
+        stays until it was `looked_at`, for whoever asks judges about it, and proves nothing a second time."""
         with self._whole():
             self._write("INSERT INTO faults VALUES (?, ?, ?, ?)", (owner, node, reason, now_ms))
             self._write("UPDATE standings SET valid = 0 WHERE owner = ?", (owner,))
             if receipt is not None:
-                self._forget(receipt)
+                self._write("INSERT OR IGNORE INTO wrong VALUES (?)", (receipt,))
+
+    def is_wrong(self, receipt: bytes) -> bool:
+        """Whether the kept result has proven a fault already."""
+        return self._one("SELECT 1 FROM wrong WHERE receipt = ?", receipt) is not None
 
     def at_fault(self, node: bytes, reason: str) -> bool:
         """Whether that was noted of the node."""
@@ -225,7 +230,8 @@ class History:
             self._write("INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             self._write("DELETE FROM kept WHERE at_ms < ?", (kept.at_ms - KEPT_MS,))
             self._write(_GIVE_WAY, (KEPT_MAX, KEPT_BYTES_MAX))
-            self._write("DELETE FROM vouched WHERE receipt NOT IN (SELECT receipt FROM kept)", ())
+            for table in ("vouched", "wrong"):
+                self._write(f"DELETE FROM {table} WHERE receipt NOT IN (SELECT receipt FROM kept)", ())
 
     def kept(self, owner: bytes, now_ms: int) -> list[tuple[bytes, Kept]]:
         """What rests on this owner's word, by the receipt's id: the newest first, for audits go backwards. Its nodes wrote it
@@ -253,6 +259,7 @@ class History:
     def _forget(self, receipt: bytes) -> None:
         self._write("DELETE FROM kept WHERE receipt = ?", (receipt,))
         self._write("DELETE FROM vouched WHERE receipt = ?", (receipt,))
+        self._write("DELETE FROM wrong WHERE receipt = ?", (receipt,))
 
     @contextmanager
     def _whole(self) -> Iterator[None]:

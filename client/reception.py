@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from math import prod
+from typing import Any, Final
 
 import trio
 
@@ -31,6 +32,14 @@ from ..protocol.work import Input, Piece, decode_piece_untrusted, transcript_nex
 from .arrays import columns_of
 from .nodes import Node
 from .ordering import Request
+
+_PARTS: Final = {
+    GENERATE: ("tokens", "values_micro"),
+    SCORE: ("values_micro", "gaps_micro", "masses_ppm"),
+    CALL: ("tensor", "shape"),
+}
+"""What a piece has, by the order's entry: with anything else, an answer could be too large to be shown to judges."""
+FLOAT32_BYTES: Final = 4
 
 
 @dataclass
@@ -69,13 +78,18 @@ class Reception:
         encoded = self.sealer.open(index, sealed)
         piece = decode_piece_untrusted(encoded)
         tokens = len(piece.values_micro)
+        if any(getattr(piece, each.name) for each in fields(piece) if each.name not in _PARTS[self.request.entry]):
+            raise RemoteProtocolError(Code.BAD_RECORD, "The node's piece has what is no part of such an answer.")
         if (tokens == 0) is not (self.request.entry == CALL) or (self.request.entry == CALL and len(self.pieces)):
             raise RemoteProtocolError(Code.BAD_RECORD, "The node delivered an empty piece, or a second result.")
         if index != len(self.pieces) or tokens + self.delivery.tokens > self.request.planned_tokens:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node delivered something out of order, or too much.")
         if self.request.entry == GENERATE and len(piece.tokens) != tokens:
             raise RemoteProtocolError(Code.BAD_RECORD, "The node delivered tokens without their proof values.")
-        if self.request.entry == CALL and piece.shape != (self.request.calls, columns_of(self.request.manifest)):
+        if self.request.entry == CALL and (
+            piece.shape != (self.request.calls, columns_of(self.request.manifest))
+            or len(piece.tensor) != FLOAT32_BYTES * prod(piece.shape)
+        ):
             raise RemoteProtocolError(Code.BAD_RECORD, "The node's result is not one row for each input.")
         if self.request.entry == GENERATE and self.delivery.window_full:
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "The node went on without the receipt that was due.")

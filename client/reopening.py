@@ -1,8 +1,8 @@
 """What was taken unchecked, and is found wrong by a later look, becomes a verdict: for one, judges can be asked.
 
-The work is the same that its order was committed to, so the later checks belong to it. The order's own side is what the wallet
-keeps for judges; without that (a wallet of an older version, or an order that names too few judges) nothing of the pay can be
-forfeited, and the fault is this client's own affair.
+The work is the same that its order was committed to, so the later check belongs to it. The order's own side is what the wallet
+keeps for judges; without that (an order that names too few judges, or one of a wallet of an older version) nothing of the pay
+can be forfeited, and the fault is this client's own affair.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from .team import Team
 
 
 async def reopen(
-    team: Team, bundle: ClientBundle, receipt: Signed[Receipt], policy: Policy, nonce: bytes, panel: Panel
+    team: Team, bundle: ClientBundle, last: Signed[Receipt], policy: Policy, nonce: bytes, panel: Panel
 ) -> tuple[Signed[Verdict], Dossier] | None:
-    """The verdict that follows from what the panel has found about the receipt's work, signed and kept, and what it rests on.
+    """The verdict that follows from what the panel has found about one order's work, whose receipt `last` is, signed and kept;
+    and what it rests on.
 
-    None where nothing could come of it: nothing is held of the pay, or what judges would have to see is not there. Nor does
-    anything under a policy by which chance alone says what is judged: there, what was not drawn stands.
+    None where nothing could come of it: nothing is held of the pay, or not by this process, or what judges would have to see is
+    not there. Nor does anything but under `adaptive`: by the others, what was not drawn stands. Raises `FallowError`.
     """
     wallet, now_ms = team.desk.wallet, team.desk.now_ms()
-    answered = wallet.answer(receipt.record.order)
+    answered, chain = await wallet.answered(last)
     if policy.kind != ADAPTIVE or answered is None or answered.order is None or answered.accepted is None:
         return None
     channel = await wallet.state_of(answered.order.record.channel, now_ms)
-    chain = wallet.receipts_until(receipt)
     if channel is None or not channel.held_ucr(now_ms) or chain[0].record.sequence:
         return None
     dossier = Dossier(bundle.signed, policy, team.auditor.anchors, nonce)

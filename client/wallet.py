@@ -241,8 +241,16 @@ class Wallet:
         """What opens the order; None if it is not kept."""
         return answer_to(self._database, order, self.payer)
 
-    def receipts_until(self, receipt: Signed[Receipt]) -> list[Signed[Receipt]]:
-        """The order's receipts up to this one, in their order; from the first on, unless one before is not kept."""
+    async def answered(self, receipt: Signed[Receipt]) -> tuple[Answerable | None, list[Signed[Receipt]]]:
+        """What opens the receipt's order, None if it is not kept; and the order's receipts up to this one, in their order: from
+        the first on, unless one before is not kept. Raises `StoreError`."""
+
+        def read() -> tuple[Answerable | None, list[Signed[Receipt]]]:
+            return self.answer(receipt.record.order), self._until(receipt)
+
+        return await self._disk.in_thread(read)
+
+    def _until(self, receipt: Signed[Receipt]) -> list[Signed[Receipt]]:
         chain = [receipt]
         while len(chain) <= OUTPUT_TOKENS_MAX and (previous := chain[-1].record.previous):
             row = self._database.execute("SELECT envelope FROM receipts WHERE id = ?", (previous,)).fetchone()

@@ -22,7 +22,7 @@ from ..protocol.errors import Code, FallowError, StoreError
 from ..protocol.holding import total_ucr
 from ..protocol.payment import Channel, Voucher
 
-VERSION: Final = 5
+VERSION: Final = 6
 BUSY_S: Final = 5.0
 """Another process of the same client holds the file for the milliseconds of a commit."""
 
@@ -76,13 +76,14 @@ CREATE INDEX pleas_at ON pleas (at_ms);
 """
 """Version 4 has this beside what version 3 had: what this client has answered, so that every judge is given the same."""
 
-_JOBS = """
-ALTER TABLE answers ADD COLUMN job BLOB;
-ALTER TABLE answers ADD COLUMN accept BLOB;
-ALTER TABLE answers ADD COLUMN mandate BLOB;
-"""
-"""Version 5 has this beside what version 4 had: the order itself, which says who may take this client before whom, and what its
-node agreed to, under whose mandate."""
+_JOBS = "ALTER TABLE answers ADD COLUMN job BLOB;"
+"""Version 5 has this beside what version 4 had: the order itself, which says who may take this client before whom."""
+
+_ACCEPTED = "ALTER TABLE answers ADD COLUMN accept BLOB; ALTER TABLE answers ADD COLUMN mandate BLOB;"
+"""Version 6 has this beside what version 5 had: what the order's node agreed to, and under whose mandate."""
+
+_SINCE_1 = (_ANSWERS, _TELLING, _PLEAS, _JOBS, _ACCEPTED)
+"""What each version has added, from the second on."""
 
 _SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON")
 
@@ -166,8 +167,8 @@ def _carry_over(database: sqlite3.Connection) -> None:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version == VERSION:
             return
-        if version in (1, 2, 3, 4):
-            _run(database, "".join((_ANSWERS, _TELLING, _PLEAS, _JOBS)[version - 1 :]))
+        if 0 < version < VERSION:
+            _run(database, "".join(_SINCE_1[version - 1 :]))
             _run(database, _LAPSED if version < 4 else "")
             database.execute(f"PRAGMA user_version = {VERSION}")
             return
@@ -176,7 +177,7 @@ def _carry_over(database: sqlite3.Connection) -> None:
         known = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         _run(database, _renamed() if "channels" in known else "")
         _run(database, _SCHEMA)
-        _run(database, _ANSWERS + _TELLING + _PLEAS + _JOBS)
+        _run(database, "".join(_SINCE_1))
         if "channels" in known:
             _carry_channels(database)
             _run(database, _FROM_0 + _LAPSED)

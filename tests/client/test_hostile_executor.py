@@ -298,6 +298,30 @@ async def test_a_text_that_is_not_as_ordered(tmp_path: Path, crime: Crime, code:
     await breaks(tmp_path, "generate", crime, code)
 
 
+async def padded_text(executor: Executor) -> None:
+    """With megabytes of what no text has: its opening would be too large for any judge to read."""
+    await executor.accept()
+    await executor.deliver(Piece(tokens=(1,), values_micro=(-1,), tensor=bytes(2**20)), 0)
+
+
+async def padded_result(executor: Executor) -> None:
+    await executor.accept()
+    await executor.deliver(Piece(tensor=bytes(2**20), shape=(1, 2)), 0)
+
+
+async def padded_finding(executor: Executor) -> None:
+    await executor.accept()
+    await executor.deliver(replace(CHECKED, tensor=bytes(2**20)), 0)
+
+
+@pytest.mark.spec("J-21")
+@pytest.mark.parametrize(
+    ("entry", "crime"), [("generate", padded_text), ("call", padded_result), ("score", padded_finding)]
+)
+async def test_an_answer_with_what_is_no_part_of_it(tmp_path: Path, entry: str, crime: Crime) -> None:
+    await breaks(tmp_path, entry, crime, Code.BAD_RECORD)
+
+
 async def two_results(executor: Executor) -> None:
     await executor.accept()
     for index in range(2):
