@@ -76,6 +76,18 @@ def test_audits_go_backwards_over_what_was_kept_and_no_further_than_a_week() -> 
     assert [receipt for receipt, _ in history.kept(OWNER, 2_000)] == [b"new"]
 
 
+def test_a_kept_result_proves_one_fault_and_stays_until_nobody_needs_it_any_more() -> None:
+    history = History()
+    history.keep(KEPT, b"receipt")
+    assert not history.is_wrong(b"receipt")
+    history.failed(OWNER, NODE, "lied", 2_000, b"receipt")
+    assert history.is_wrong(b"receipt")
+    assert [receipt for receipt, _ in history.kept(OWNER, 2_000)] == [b"receipt"]
+    history.looked_at(b"receipt")
+    assert not history.is_wrong(b"receipt")
+    assert history.kept(OWNER, 2_000) == []
+
+
 def test_what_one_checker_alone_confirmed_rests_on_its_owner() -> None:
     history = History()
     history.keep(KEPT, b"unchecked")

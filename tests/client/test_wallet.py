@@ -13,7 +13,7 @@ import trio
 from nacl.signing import SigningKey
 
 from fallow.client.wallet import CHANNEL_MS, CLOSE_GRACE_MS, CREDIT_LIMIT_UCR, Wallet
-from fallow.client.wallet_file import dues, open_file
+from fallow.client.wallet_file import VERSION, dues, open_file
 from fallow.client.wallet_tellings import Telling
 from fallow.protocol.channel import ChannelState, Ground, Party
 from fallow.protocol.claims import Claim
@@ -278,12 +278,39 @@ async def test_what_is_to_be_told_ends_with_its_channel(tmp_path: Path, opened: 
     assert [await wallet.telling_of(matter) for matter in (A, B)] == [None, None]
 
 
+_TAKEN_BACK = (
+    "DROP TABLE answers;", "DROP TABLE telling;", "DROP TABLE pleas;", "ALTER TABLE answers DROP COLUMN job;",
+    "ALTER TABLE answers DROP COLUMN accept; ALTER TABLE answers DROP COLUMN mandate;",
+)  # fmt: skip
+"""What each version had not that the next one has, from the first on."""
+
+
+def taken_back(path: Path, version: int) -> None:
+    """The wallet's file is as that version made it."""
+    with closing(sqlite3.connect(path)) as old:
+        for statement in _TAKEN_BACK[: version - 2 if version > 1 else None : -1]:
+            old.executescript(statement)
+        old.execute(f"PRAGMA user_version = {version}")
+
+
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_a_wallet_of_any_version_is_carried_over(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "wallet.db"
+
+    def tables() -> set[tuple[str, str]]:
+        with closing(open_file(path)) as database:
+            names = [name for (name,) in database.execute("SELECT name FROM sqlite_schema")]
+            return {(name, row[1]) for name in names for row in database.execute(f"PRAGMA table_info({name})")}
+
+    new = tables()
+    taken_back(path, version)
+    assert tables() == new
+
+
 def test_a_wallet_that_was_not_opened_since_is_old_and_not_damaged(tmp_path: Path) -> None:
     path = tmp_path / "wallet.db"
     open_file(path).close()
-    with closing(sqlite3.connect(path)) as old:
-        columns = "".join(f"ALTER TABLE answers DROP COLUMN {name}; " for name in ("job", "accept", "mandate"))
-        old.executescript(f"DROP TABLE pleas; {columns}PRAGMA user_version = 3;")
+    taken_back(path, 3)
     with pytest.raises(StoreError, match=r"wallet\.db is of an older version"):
         dues(path, OWNER, None, 0)
     open_file(path).close()
