@@ -344,8 +344,10 @@ class View:
                 return Event.FINAL in self
             case Role.EXECUTOR, Event.ACCEPT | Event.REFUSE:
                 return Event.ORDER in self and Event.ACCEPT not in self
-            case Role.EXECUTOR, Event.CHUNK | Event.RECEIPT:
+            case Role.EXECUTOR, Event.CHUNK:
                 return working and not self.leaving and self.unpaid < 2
+            case Role.EXECUTOR, Event.RECEIPT:  # while it leaves, too: one may have been on its way to the disk
+                return working and self.unpaid < 2
             case Role.EXECUTOR, Event.ATTESTATION | Event.YIELD:
                 return working and not self.leaving
             case Role.EXECUTOR, Event.FINAL | Event.FAILED:
