@@ -229,6 +229,11 @@ class Mesh:
             await stream.aclose()
         for stream in self._streams:
             await stream.done.wait()
+        await self.rest()
+
+    async def rest(self) -> None:
+        """Nothing goes on beside what was asked: who was due was tried, who is at fault looked back at as far as can be, and
+        what was lost on the way has been brought again."""
         await self._team.spots.drain(self._team)
         await self._team.late.idle()
         await self._team.desk.settler.drain()

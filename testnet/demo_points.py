@@ -115,8 +115,7 @@ async def bootstrap_loss(stage: Stage) -> bool:
     script, screen, testnet = stage.script, stage.screen, stage.testnet
     screen.point(4, "The bootstrap node is killed")
     # A node that is killed loses what it had not yet written down: that is its loss, but point 5 compares the books.
-    with trio.move_on_after(SETTLE_S):
-        await balanced(testnet, stage.reader, stage.stranger)
+    await balanced(testnet, SETTLE_S, stage.reader, stage.stranger)
     await testnet.kill(testnet.nodes[0])
     screen.question(script.later)
     stream = stage.reader.stream(script.chat, script.later, max_tokens=script.later_tokens, assurance=QUORUM)
@@ -135,9 +134,7 @@ async def payouts(stage: Stage) -> Payouts:
     """5: what each owner earned, against the vouchers; a receipt checked offline, whole and with one bit flipped."""
     screen = stage.screen
     screen.point(5, "Who earned what, by the nodes' journals and by the vouchers that were signed")
-    with trio.move_on_after(SETTLE_S):
-        await balanced(stage.testnet, stage.reader, stage.stranger)
-    books = await Payouts.read(stage.testnet, stage.reader, stage.stranger)
+    books = await balanced(stage.testnet, SETTLE_S, stage.reader, stage.stranger)
     screen.payouts(stage.testnet.nodes, books)
     stage.check("the payouts add up to the vouchers, owner by owner", books.balanced and books.total_ucr > 0)
     earned_ucr = books.earned_ucr.get(stage.liar.owner, 0)

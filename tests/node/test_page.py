@@ -222,8 +222,13 @@ async def test_a_browser_shows_it_follows_it_and_presses_its_buttons(page: Page,
             assert said["now"] == "It is not lent: the owner has opted out (`fallow node opt-in` lends again)."
             await shown.run("document.querySelector('form[action=opt-in] button').click()")
             await shown.until("document.querySelector('form[action=opt-out]') !== null")
-            await shown.run("document.querySelector('#ask button').click()")
-            await shown.until("document.querySelector('#answer p') !== null")
+            # A page that gives way to another one, as a form was sent without its script, loses what is pressed in it.
+            live, press = (
+                "document.getElementById('link')?.textContent === 'live'",
+                "querySelector('#ask button')?.click()",
+            )
+            answered = "document.querySelector('#answer p') !== null"
+            await shown.until(f"{answered} || ({live} && document.{press} && false)")
             await trio.to_thread.run_sync(page.node.command, control.PARK)
             await shown.until("document.querySelector('.headline').textContent.includes('waits for orders')")
             await shown.picture(tmp_path / "page.png")
