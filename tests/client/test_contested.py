@@ -40,6 +40,7 @@ from fallow.testnet.adversaries.false_accuser import FEE_UCR
 from fallow.verifier.disputes import TWO_ANSWERS
 
 from .court import FEE, SILENT_MS, Court, court, earned, eventually, said, waiting
+from .test_looking_back import UNDRAWN
 from .test_policies import EVEN, MOODY, NEVER, ODD, ask
 
 NOWHERE = "/ip4/127.0.0.1/tcp/1/p2p/"
@@ -286,7 +287,7 @@ async def what_a_later_look_finds_wrong_is_forfeited(at: Court) -> None:
     key, before, wrong = peer_key_untrusted(liar.peer_id), len(late.forfeited), len(late.wrong)
     with pytest.MonkeyPatch.context() as chance:
         chance.setattr(Auditor, "wants", lambda *_: False)
-        lied = await ask(mesh, EVEN, [liar], "adaptive")
+        lied = await ask(mesh, EVEN, [liar], UNDRAWN)
     held = wallet.held_ucr(key, at.desk.now_ms())
     assert (lied.checked, lied.windows) == (0, 3)
     assert held > 0

@@ -16,6 +16,8 @@ from fallow.testnet.record import LocalNode
 
 from .test_policies import CHAT, EMBED, EVEN, ODD, TOKENS, ask, counts, know, nodes
 
+UNDRAWN = "adaptive:1"
+"""Where chance is told: by more, a verdict would now and then ask for a check that the client was told not to make."""
 FRIENDS = {"worker_command": [sys.executable, "-P", str(Path(__file__).with_name("friends.py"))], "sandbox": "off"}
 
 
@@ -91,7 +93,7 @@ async def test_checkers_who_are_refuted_by_a_look_back_are_at_fault_and_what_the
         wallet.distrusted -= honest
         with monkeypatch.context() as chance:
             told(chance, lambda *_: False)
-            unchecked = await ask(mesh, EVEN, [bad], "adaptive")
+            unchecked = await ask(mesh, EVEN, [bad], UNDRAWN)
         assert counts(unchecked) == (0, 3)
         know(mesh, home, first, 60)
         assert faults(mesh, friend) == 0
@@ -109,7 +111,7 @@ async def test_checkers_who_are_refuted_by_a_look_back_are_at_fault_and_what_the
         wallet.distrusted -= {key_of(bad), key_of(friend)}
         with monkeypatch.context() as chance:
             told(chance, lambda *_: False)
-            await mesh.embed(EMBED, ["one", "two"], assurance="adaptive", executors=[bad.peer_id])
+            await mesh.embed(EMBED, ["one", "two"], assurance=UNDRAWN, executors=[bad.peer_id])
         late.suspect(owner_of(bad))
         assert await mesh.looked_back() == 7
         assert faults(mesh, friend) == 2
