@@ -89,9 +89,9 @@ def test_assurance_can_be_set_for_each_request(client: openai.OpenAI) -> None:
 
 
 def test_two_executors_race_if_the_header_says_so(client: openai.OpenAI) -> None:
-    plain = chat(client, extra_headers={"X-Fallow-Assurance": "none"})
-    raced = chat(client, extra_headers={"X-Fallow-Assurance": "none+hedge:2"})
-    assert raced.fallow["assurance"] == "none+hedge:2"
+    plain = chat(client, extra_headers={"X-Fallow-Assurance": "quorum:2/3"})  # unchecked, it may be the liar's own
+    raced = chat(client, extra_headers={"X-Fallow-Assurance": "quorum:2/3+hedge:2"})
+    assert raced.fallow["assurance"] == "quorum:2/3+hedge:2"
     assert raced.choices[0].message.content == plain.choices[0].message.content
 
 

@@ -195,6 +195,8 @@ async def test_a_reader_of_an_unchecked_text_is_told_what_nobody_signed_for(
     faces = small_mesh.nodes["faces"].peer_id
     with trio.fail_after(150):
         async with connect(small_mesh.bootstrap, home=small_mesh.stranger(tmp_path / "home")) as mesh:
+            # Unchecked: the quantiser would go on with another text.
+            mesh._team.desk.wallet.distrusted.add(peer_key_untrusted(small_mesh.nodes["quantiser"].peer_id))
             answer = await ask(mesh, small_mesh, "staller", assurance="none")
     (notice,) = answer.notices
     assert (answer.text, notice.code, notice.node, notice.tokens) == (honest_text, Code.UNSIGNED, faces, STOPS_AFTER)
