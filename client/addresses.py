@@ -16,9 +16,9 @@ GET_S: Final = 2.0
 """For the DHT's answer."""
 
 
-async def published_addresses(network: Network, node: bytes, now_ms: int) -> tuple[str, ...]:
+async def published_addresses(network: Network, node: bytes, now_ms: int, within_s: float = GET_S) -> tuple[str, ...]:
     """Where the node says that it is, by its own profile in the DHT; nothing if there is none."""
-    with trio.move_on_after(GET_S), suppress(NetworkError, RemoteProtocolError):
+    with trio.move_on_after(within_s), suppress(NetworkError, RemoteProtocolError):
         if value := await network.get(profile_key(node)):
             return decode_profiles_untrusted(value, now_ms).connectivity.record.addresses
     return ()

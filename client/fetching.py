@@ -18,8 +18,10 @@ from ..protocol.bundle import Manifest
 from ..protocol.envelope import Signed
 from ..protocol.errors import Code, NetworkError, RemoteProtocolError
 from ..protocol.identity import peer_key_untrusted
-from ..protocol.names import profile_key
-from ..protocol.published import decode_profiles_untrusted
+from .addresses import published_addresses
+
+SOURCE_S = 10.0
+"""For the DHT to say where a source is that somebody has named: there is no other to be had instead."""
 
 
 async def fetch_bundle(
@@ -67,16 +69,7 @@ def _find_these(network: Network, sources: Sequence[str]) -> Find:
 async def _provider(network: Network, source: str) -> Provider:
     where, _, name = source.rpartition("/p2p/")
     peer = peer_key_untrusted(name or source)
-    return Provider(peer, (source,) if where else await _published_addresses(network, peer))
-
-
-async def _published_addresses(network: Network, peer: bytes) -> tuple[str, ...]:
-    """Where the peer's own profile in the DHT says that it is; none if it has no profile there now."""
-    try:
-        value = await network.get(profile_key(peer))
-        return decode_profiles_untrusted(value, _now_ms()).connectivity.record.addresses if value else ()
-    except (NetworkError, RemoteProtocolError):
-        return ()
+    return Provider(peer, (source,) if where else await published_addresses(network, peer, _now_ms(), SOURCE_S))
 
 
 def checked_source(source: str) -> str:
