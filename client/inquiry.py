@@ -1,9 +1,10 @@
 """Which of the nodes that were named for a bundle are asked now: a few, since each one not met before costs two handshakes.
 
-A wave goes out. Who fails in it, or is late, is replaced at once, and who has answered is not: ten nodes are found for
-some ten handshakes, whether twenty were named or four hundred. The next wave goes when all of this one have had their time
-and somebody still looks. At the very end it is asked for other addresses of those whom nobody found where they were named:
-most of them are gone, and looking for one costs as much as the whole search.
+A wave goes out. Who fails in it, or is late, is replaced at once (the first ones that are late by two each: where one is
+frozen, others are), and who has answered is not: ten nodes are found for some ten handshakes, whether twenty were named or
+four hundred. The next wave goes when all of this one have had their time and somebody still looks. At the very end it is
+asked for other addresses of those whom nobody found where they were named: most of them are gone, and looking for one costs
+as much as the whole search.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from random import Random
+from statistics import median
 from typing import Final
 
 import trio
@@ -24,6 +26,15 @@ NEAR_MAX: Final = 7
 than a wave: whoever is near a key in the table, or has dialled us, is not to be all that we find."""
 LATE_S: Final = 0.3
 """After so long somebody else is asked as well, as in the table's searches: a frozen machine holds no place in the wave."""
+LATE_FACTOR: Final = 3.0
+LATE_SPAN_S: Final = (0.075, 1.0)
+"""Once some have answered, after so many times as long as half of them took, within this span: somewhat more than a handshake
+nearby, and half of a question's time. Who is silent among near ones is known for it sooner; far ones are waited for."""
+LATE_KNOWN: Final = 3
+"""Answers by which that can be told."""
+SPARE_MAX: Final = 4
+"""Besides one for each that is late, one more for each, and so many of these at most: a row of silent ones, each of them
+waited for, is what makes a search long."""
 SOUGHT_AT_ONCE: Final = 4
 """Of those that were not where they were said to be: each is a search of the table."""
 
@@ -63,6 +74,11 @@ class Inquiry:
         self._late: set[bytes] = set()
         self._in_wave = 0
         """Answers."""
+        self._took_s: list[float] = []
+        """Of every answer since the search began, looking for the node not included."""
+        self._late_after_s = LATE_S
+        self._heard = trio.Event()
+        """That has changed."""
         self._lookers: list[Callable[[], bool]] = []
 
     @property
@@ -81,6 +97,8 @@ class Inquiry:
         self._lost.clear()
         self._answered.clear()
         self._near = 0
+        self._took_s.clear()
+        self._late_after_s = LATE_S
 
     @contextmanager
     def looking(self, enough: Callable[[], bool]) -> Iterator[None]:
@@ -118,7 +136,8 @@ class Inquiry:
         for peer in [peer for peer in self._named if peer in connected][: NEAR_MAX - self._near]:
             self._near += 1
             self._begin(self._named.pop(peer), self._ask)
-        while self._named and len(self._under_way) - len(self._late) + self._in_wave < WAVE:
+        spare = min(SPARE_MAX, len(self._late))
+        while self._named and len(self._under_way) - len(self._late) + self._in_wave < WAVE + spare:
             self._begin(self._named.pop(self._random.choice(list(self._named))), self._ask)
         while self._lost and not self._named and len(self._under_way) - len(self._late) < SOUGHT_AT_ONCE:
             if any(ask is self._ask for peer, ask in self._under_way.items() if peer not in self._late):
@@ -130,10 +149,10 @@ class Inquiry:
         self._nursery.start_soon(self._one, provider, ask)
 
     async def _one(self, provider: Provider, ask: Ask) -> None:
-        peer, answered = provider.peer, False
+        peer, answered, began = provider.peer, False, trio.current_time()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._grow_late, peer)
+                nursery.start_soon(self._grow_late, peer, began)
                 answered = await ask(provider)
                 nursery.cancel_scope.cancel()
         finally:
@@ -142,13 +161,26 @@ class Inquiry:
             self._late.discard(peer)
             if answered:
                 self._answered.add(peer)
+            if answered and ask is self._ask:
+                self._learn(trio.current_time() - began)
             elif ask is self._ask:
                 self._lost[peer] = provider
             self._fill()
             self._told()
 
-    async def _grow_late(self, peer: bytes) -> None:
-        await trio.sleep(LATE_S)
+    def _learn(self, took_s: float) -> None:
+        """How long an answer takes here."""
+        self._took_s.append(took_s)
+        if len(self._took_s) >= LATE_KNOWN:
+            least, most = LATE_SPAN_S
+            self._late_after_s = min(most, max(least, LATE_FACTOR * median(self._took_s)))
+            self._heard.set()
+            self._heard = trio.Event()
+
+    async def _grow_late(self, peer: bytes, began: float) -> None:
+        while (left_s := began + self._late_after_s - trio.current_time()) > 0:
+            with trio.move_on_after(left_s):
+                await self._heard.wait()
         self._late.add(peer)
         self._fill()
         self._told()

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fallow.client.inquiry import LATE_S, NEAR_MAX, SOUGHT_AT_ONCE, WAVE, Inquiry
+from fallow.client.inquiry import LATE_FACTOR, LATE_S, NEAR_MAX, SOUGHT_AT_ONCE, WAVE, Inquiry
 from fallow.node.network.seam import Provider
 
 ANSWER_S, ASK_S = 0.05, 2.0
@@ -28,13 +28,14 @@ class Nodes:
         self.seeking = self.seeking_most = 0
         self.news = trio.Event()
         self.connected: set[bytes] = set()
+        self.answer_s = ANSWER_S
         self.inquiry = Inquiry(nursery, self.ask, self.seek, self.told, Random(1), lambda: self.connected)
 
     async def ask(self, provider: Provider) -> bool:
         self.asked.append(provider.peer)
         if provider.peer in self.dead:
             return False
-        await trio.sleep(ASK_S if provider.peer in self.frozen else ANSWER_S)
+        await trio.sleep(ASK_S if provider.peer in self.frozen else self.answer_s)
         if provider.peer in self.frozen:
             return False
         self.found.append(provider.peer)
@@ -93,6 +94,29 @@ async def test_the_frozen_are_replaced_once_they_are_late(
     took_s = await nodes.look(lambda: len(nodes.found) >= 10)
     assert took_s <= 5 * (LATE_S + ANSWER_S)
     assert len(nodes.asked) < len(nodes.all)
+
+
+async def test_where_answers_come_fast_who_is_silent_is_late_soon(
+    start: Callable[..., Nodes], autojump_clock: MockClock
+) -> None:
+    nodes = start(60, 0, 4)
+    took_s = await nodes.look(lambda: len(nodes.found) >= 10)
+    assert LATE_FACTOR * ANSWER_S <= took_s < LATE_S
+    assert len(nodes.asked) == WAVE + 2 * len(nodes.frozen)  # named first, so all of them in the first wave
+
+
+async def test_where_answers_take_long_they_are_waited_for(
+    start: Callable[..., Nodes], autojump_clock: MockClock
+) -> None:
+    nodes = start(60)
+    nodes.answer_s = 0.4
+    await nodes.look(lambda: len(nodes.found) >= 10)
+    first = len(nodes.asked)
+    nodes.found.clear()
+    with nodes.inquiry.looking(lambda: len(nodes.found) >= 10):
+        while len(nodes.found) < 10:
+            await nodes.news.wait()
+    assert len(nodes.asked) - first <= WAVE  # though each takes longer than `LATE_S`
 
 
 async def test_whoever_is_never_content_gets_everybody_and_the_lost_are_looked_for_at_the_end(

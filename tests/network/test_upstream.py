@@ -225,6 +225,24 @@ def test_a_connection_always_costs_the_happy_eyeballs_delay() -> None:
     assert swarm._HAPPY_EYEBALLS_DELAY == 0.25
 
 
+async def test_a_swarm_ends_one_connection_after_another(nursery: trio.Nursery) -> None:
+    """`host._part`."""
+
+    class Stays:
+        begun = 0
+
+        async def close(self) -> None:
+            Stays.begun += 1
+            await trio.sleep_forever()
+
+    closing = new_host(key_pair=create_new_key_pair(bytes(32))).get_network()
+    vars(closing)["connections"] = {id_of(bytes(32)): [Stays(), Stays()]}
+    nursery.start_soon(closing.close)
+    await trio.testing.wait_all_tasks_blocked()
+    assert Stays.begun == 1
+    nursery.cancel_scope.cancel()
+
+
 def test_the_ways_through_relays_are_cut_off_the_own_addresses() -> None:
     """`host.make_host`: get_addrs."""
     relay = new_host(key_pair=create_new_key_pair(b"\1" * 32)).get_id()

@@ -17,6 +17,7 @@ PROGRAM = """
 import inspect
 import trio
 from multiaddr import Multiaddr
+from trio.testing import wait_all_tasks_blocked
 import libp2p
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
@@ -92,6 +93,21 @@ async def main():
     assert [each.peer_id for each in await providers.find_providers(b"key")] == [relay]
     if "msg.peer.id" not in inspect.getsource(CircuitV2Protocol._handle_reserve):
         mended.add("reserve")
+
+    class Stays:
+        begun = 0
+
+        async def close(self):
+            Stays.begun += 1
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        behind.get_network().connections = {relay: [Stays(), Stays()]}
+        nursery.start_soon(behind.get_network().close)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    if Stays.begun == 2:
+        mended.add("swarm-close")
 
 async def bounded():
     with trio.fail_after(30):
