@@ -44,15 +44,13 @@ def calibrate(
     """
     with needing("models"):
         from ..models.calibrating import calibrated, republished
-        from ..models.plot import histograms
     if not (2 <= prompts <= PROMPTS_MAX and 2 <= tokens <= 4096):
         raise ConfigError(Code.BAD_CONFIG, f"--prompts is from 2 to {PROMPTS_MAX}, --tokens from 2 to 4096.")
     with progress("calibrating") as show:
         report = calibrated(default_home(), name, prompts, tokens, refutes=refutes, anew=publish, on_progress=show)
     if plot is not None:
-        rows = {kind: seen.value_micro for kind, seen in report.seen.items()}
         with usable("--plot", plot):
-            plot.write_text(histograms(name, "micro-nats", rows, report.tolerance.value_micro), "utf-8")
+            plot.write_text(_drawn(name, report), "utf-8")
     problems, cid = report.problems(), None
     if publish and not problems:
         cid = republished(default_home(), report)
@@ -65,6 +63,23 @@ def calibrate(
     if publish and problems:
         raise ConfigError(Code.BAD_CONFIG, f"Not published: {'; '.join(problems)}. The bundle is as it was.")
     return 1 if problems else 0
+
+
+def _drawn(name: str, report: Report) -> str:
+    from ..models.plot import Panel, histograms
+
+    seen, limits = report.seen, report.tolerance
+    rows = {kind: f"{kind}: {sum(s.refuted)} of {len(s.refuted)} windows refuted" for kind, s in seen.items()}
+    stated = "a stated log-probability is off by so many micro-nats"
+    taken = "sampling would have taken another token by so much"
+    return histograms(
+        name,
+        rows,
+        [
+            Panel(stated, {kind: s.value_micro for kind, s in seen.items()}, limits.value_micro),
+            Panel(taken, {kind: s.gap_micro for kind, s in seen.items()}, limits.gap_micro),
+        ],
+    )
 
 
 def _show(report: Report, problems: list[str]) -> None:

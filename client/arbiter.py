@@ -21,7 +21,7 @@ from ..protocol.checks import Standing, Verdict
 from ..protocol.envelope import Signed, sign
 from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
 from ..protocol.grounds import committee
-from ..protocol.identity import EXECUTOR, Mandate
+from ..protocol.identity import EXECUTOR, Mandate, content_hash
 from ..protocol.messages.assurance import VerdictReply, VerdictRequest
 from ..protocol.messages.codec import Message, decode_message_untrusted, encode_message
 from ..protocol.messages.refusals import refusal
@@ -40,6 +40,8 @@ AT_ONCE: Final = 2
 """Requests that are looked at side by side; another one waits, and is told to come again if it waits too long."""
 WAIT_S: Final = 10.0
 RETRY_MS: Final = 10_000
+KEPT_MAX: Final = 256
+"""Signed verdicts, of a kilobyte or two each: who has left before the answer, and asks again, costs no second run."""
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Arbiter:
 
     def __post_init__(self) -> None:
         self._turns = trio.CapacityLimiter(AT_ONCE)
+        self._kept: dict[bytes, Signed[Verdict]] = {}
+        """By request, the oldest first."""
         self.signed = 0
         self.refused = 0
 
@@ -79,6 +83,14 @@ class Arbiter:
         request = decode_message_untrusted(frame)
         if not isinstance(request, VerdictRequest):
             raise RemoteProtocolError(Code.ILLEGAL_MOVE, "That cannot be asked on this stream.")
+        asked = content_hash(frame)
+        signed = self._kept[asked] = self._kept.get(asked) or await self._judge(request)
+        if len(self._kept) > KEPT_MAX:
+            del self._kept[next(iter(self._kept))]
+        return VerdictReply(signed.envelope, self.mandate.envelope)
+
+    async def _judge(self, request: VerdictRequest) -> Signed[Verdict]:
+        """The verdict, signed, once there is time for it. Raises as `answer_untrusted`."""
         with trio.move_on_after(WAIT_S) as waiting:
             await self._turns.acquire()
         if waiting.cancelled_caught:
@@ -91,7 +103,7 @@ class Arbiter:
             await self._check(verdict.record, records, openings)
         finally:
             self._turns.release()
-        return VerdictReply(sign(verdict.record, self.key).envelope, self.mandate.envelope)
+        return sign(verdict.record, self.key)
 
     async def _check(self, verdict: Verdict, records: dict[bytes, Signed[Any]], openings: Sequence[Opening]) -> None:
         if verdict.bundle not in self.bundles:

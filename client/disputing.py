@@ -1,42 +1,39 @@
-"""Held pay is forfeited: the judges drawn for a refuted receipt are asked, and what they sign is brought to the node.
+"""Held pay is forfeited: a verdict that refutes an executor is brought before its judges, and what they sign to the node.
 
-The plaintext goes to them alone, whom payer and payee agreed on before the work. Who accuses falsely gets no signature, and has
-paid the checks on which the accusation rests.
+A case lies on disk from the moment of its verdict. Judges who cannot be had are asked again, by this process or a later one,
+for as long as anything is held.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import trio
-
-from ..node.network.seam import Stream
+from ..node.machine import beside
 from ..protocol.channel import ChannelState, Ground
 from ..protocol.checks import Finding, Standing, Verdict
-from ..protocol.envelope import Signed, verify_any_signer_untrusted, verify_untrusted
-from ..protocol.errors import Code, FallowError, Refused, RemoteProtocolError
-from ..protocol.grounds import ENOUGH, Judged, check_judged, committee, ground_id
-from ..protocol.identity import EXECUTOR, Mandate, content_hash, peer_key_untrusted
-from ..protocol.messages.assurance import VerdictReply, VerdictRequest
-from ..protocol.messages.codec import decode_message_untrusted, encode_message
+from ..protocol.envelope import Signed, verify_untrusted
+from ..protocol.grounds import Judged, ground_id
+from ..protocol.identity import EXECUTOR, content_hash
+from ..protocol.messages.assurance import VerdictRequest
+from ..protocol.messages.codec import encode_message
 from ..protocol.messages.payment import GroundRequest
-from ..protocol.messages.refusals import RefuseMessage, refused
 from ..protocol.orders import JobOrder
-from ..protocol.receipts import Receipt
-from ..protocol.streams import VERDICT_PROTOCOL
-from .answers import Proof
+from ..protocol.proofs import decode_proof_untrusted
+from ..protocol.records import identify_untrusted
+from .countersigning import ask_judges, refuted_by
 from .desk import Desk
-from .nodes import Node
 from .telling import tell
+from .wallet_cases import Case
 from .wallet_tellings import Telling
 
-TRIED_MAX: Final = 3
-"""Receipts of one verdict for which judges are sought: others are drawn for each, and one is enough."""
-ASK_S: Final = 60.0
-"""For a judge's answer: it runs the work again, beside whatever else it does."""
+FIRST_MS: Final = 60_000
+MOST_MS: Final = 6 * 3_600_000
+"""Between two tries, if judges could not be had: twice as long each time."""
+LAST_MS: Final = 600_000
+"""Before the last of what is held falls due, there is another try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +47,51 @@ class Forfeited:
     """The node has it on its disk, too; else it is told again."""
 
 
-async def settle_disputes(
-    desk: Desk, verifiers: Mapping[bytes, str], nodes: Mapping[bytes, Node], verdict: Signed[Verdict], proof: Proof
-) -> list[Forfeited]:
+async def settle_case(desk: Desk, verifiers: Mapping[bytes, str], case: Case) -> list[Forfeited]:
     """For every executor that the verdict refutes and of whose pay something is held, a committee was asked.
 
-    What enough of its judges sign is forfeited, on disk, and the node was told.
+    What enough of its judges sign is forfeited, on disk, and the node was told, or will be. The case is over, or it is on disk
+    when it is tried again; that is noted first, for whoever is interrupted. `verifiers` says where each owner's can be asked.
+    Raises `StoreError`, and `RemoteProtocolError` if the case cannot be read.
     """
+    now_ms, found, later = desk.now_ms(), [], False
+    verdict, records = await beside(lambda: _read(case, desk.wallet.payer))
+    disputed = await _disputed(desk, verdict, records)
+    if disputed:
+        await desk.wallet.note_case(replace(case, tries=case.tries + 1), _next_ms(disputed, case.tries, now_ms))
+    request = encode_message(VerdictRequest(case.id, case.proof))
+    for finding, channel in disputed:
+        refuted = refuted_by(finding, channel, records)
+        judged, again = await ask_judges(desk, verifiers, verdict, request, channel, refuted)
+        later |= again
+        if judged is not None:
+            met = desk.book.get(finding.node)
+            found.append(await forfeit(desk, met.addresses if met else (), channel, judged))
+    if not later:
+        await desk.wallet.end_case(case.id)
+    elif not case.tries:
+        message = (
+            "verdict %s waits for its judges: too few could be had. They are asked again for as long as pay is held."
+        )
+        logging.getLogger(__name__).warning(message, case.id.hex()[:8])
+    return found
+
+
+def _read(case: Case, payer: bytes) -> tuple[Verdict, list[Signed[Any]]]:
+    verdict = verify_untrusted(Verdict, case.verdict, signer=payer)
+    return verdict.record, [identify_untrusted(envelope) for envelope in decode_proof_untrusted(case.proof).records]
+
+
+async def _disputed(desk: Desk, verdict: Verdict, records: Sequence[Signed[Any]]) -> list[tuple[Finding, ChannelState]]:
+    """Findings that refute an executor, each with a channel on which pay for the work is held, and nothing forfeited for it."""
     found = []
-    for finding in verdict.record.findings:
+    for finding in verdict.findings:
         if (finding.role, finding.standing) != (EXECUTOR, Standing.REFUTED):
             continue
-        for id in _channels(finding, proof.records):
+        for id in _channels(finding, records):
             channel = await desk.wallet.state_of(id, desk.now_ms())
-            if channel is None or not channel.held_ucr(desk.now_ms()):
-                continue
-            judged = await _judged(desk, verifiers, verdict, finding, channel, proof)
-            if judged is not None:
-                found.append(await _forfeit(desk, nodes.get(finding.node), channel, judged))
+            if channel and channel.held_ucr(desk.now_ms()) and _ground(verdict) not in channel.grounds:
+                found.append((finding, channel))
     return found
 
 
@@ -77,95 +101,21 @@ def _channels(finding: Finding, records: Iterable[Signed[Any]]) -> list[bytes]:
     return sorted({order.channel for order in orders if order.executor == finding.node})
 
 
-async def _judged(
-    desk: Desk,
-    verifiers: Mapping[bytes, str],
-    verdict: Signed[Verdict],
-    finding: Finding,
-    channel: ChannelState,
-    proof: Proof,
-) -> Judged | None:
-    """The first refuted receipt for which enough of the judges drawn have signed the verdict; None if there is none."""
-    for order, receipt in _refuted(finding, channel, proof.records)[:TRIED_MAX]:
-        try:
-            drawn = committee(verdict.record, order, receipt.id, channel.channel.record.payout_owner)
-        except Refused as refused:  # the node had agreed to fewer than make a committee
-            _log("nobody can judge a receipt: %s", refused)
-            continue
-        request = encode_message(VerdictRequest(verdict.id, proof.file(openings=True)))
-        answers: list[tuple[Signed[Verdict], Signed[Mandate]]] = []
-        async with trio.open_nursery() as nursery:
-            for owner in sorted(drawn & verifiers.keys()):
-                nursery.start_soon(_ask, desk, verifiers[owner], request, verdict.record, answers)
-        judged = Judged(
-            channel.channel, order, receipt, tuple(v for v, _ in answers), tuple(mandate for _, mandate in answers)
-        )
-        if len(answers) >= ENOUGH:
-            try:
-                check_judged(judged, desk.now_ms())
-            except FallowError as error:
-                _log("the judges' word does not hold: %s", error)
-                continue
-            return judged
-        _log("%d of the judges drawn could be had, or came to the same", len(answers))
-    return None
+def _next_ms(disputed: Sequence[tuple[Finding, ChannelState]], tries: int, now_ms: int) -> int:
+    """When the judges are asked again; once more shortly before the last of what is held falls due."""
+    next_ms = now_ms + min(MOST_MS, FIRST_MS << min(tries, 16))
+    last_ms = max(part.release_at_ms for _, channel in disputed for part in channel.held(now_ms)) - LAST_MS
+    return min(next_ms, last_ms) if now_ms + FIRST_MS <= last_ms else next_ms
 
 
-def _refuted(
-    finding: Finding, channel: ChannelState, records: Iterable[Signed[Any]]
-) -> list[tuple[Signed[JobOrder], Signed[Receipt]]]:
-    """Receipts on the channel that the finding withholds, and their orders, as far as these named judges: first those about
-    which others were asked."""
-    known = {signed.id: signed for signed in records}
-    pairs = []
-    for id in finding.evidence:
-        signed = known.get(id)
-        if id in finding.due_for or signed is None or not isinstance(signed.record, Receipt):
-            continue
-        order = known.get(signed.record.order)
-        own = order and isinstance(order.record, JobOrder) and order.record.channel == channel.channel.id
-        if order and own and order.record.candidates:
-            pairs.append((order, signed))
-    checked = {one.record.checks for one in known.values() if isinstance(one.record, JobOrder)}
-    return sorted(pairs, key=lambda pair: pair[1].id not in checked)
+def _ground(verdict: Verdict) -> Ground:
+    return Ground("verdict", ground_id(verdict))
 
 
-async def _ask(
-    desk: Desk,
-    address: str,
-    request: bytes,
-    verdict: Verdict,
-    answers: list[tuple[Signed[Verdict], Signed[Mandate]]],
-) -> None:
-    """One judge's signature, if it comes to the same."""
-    try:
-        key = peer_key_untrusted(address.rpartition("/")[2])
-        with trio.fail_after(ASK_S):
-            stream = await desk.network.open(key, VERDICT_PROTOCOL, (address,))
-            await stream.send(request)
-            reply = await read_reply(stream)
-            await stream.close()
-        signed = verify_untrusted(Verdict, reply.verdict, signer=key)
-        mandate = verify_any_signer_untrusted(Mandate, reply.mandate)
-        if ground_id(signed.record) != ground_id(verdict):
-            raise RemoteProtocolError(Code.BAD_RECORD, "The judge has signed another verdict than it was asked about.")
-    except (FallowError, trio.TooSlowError) as error:
-        return _log("a judge did not sign: %s", error)
-    answers.append((signed, mandate))
-
-
-async def read_reply(stream: Stream) -> VerdictReply:
-    """What the verifier came to. Raises `Refused` with its reason, `NetworkError`, `RemoteProtocolError`."""
-    message = decode_message_untrusted(await stream.receive())
-    if isinstance(message, RefuseMessage):
-        raise refused(message)
-    if not isinstance(message, VerdictReply):
-        raise RemoteProtocolError(Code.ILLEGAL_MOVE, "A verifier answers with a verdict, or refuses.")
-    return message
-
-
-async def _forfeit(desk: Desk, node: Node | None, channel: ChannelState, judged: Judged) -> Forfeited:
-    ground = Ground("verdict", ground_id(judged.verdicts[0].record))
+async def forfeit(desk: Desk, where: Sequence[str], channel: ChannelState, judged: Judged) -> Forfeited:
+    """What is held on the channel is forfeited, on disk, and the node was told, or will be; it was at these addresses. Raises
+    `StoreError`."""
+    ground = _ground(judged.verdicts[0].record)
     request = GroundRequest(
         judged.channel.envelope,
         judged.order.envelope,
@@ -174,12 +124,8 @@ async def _forfeit(desk: Desk, node: Node | None, channel: ChannelState, judged:
         tuple(signed.envelope for signed in judged.verdicts),
         tuple(mandate.envelope for mandate in judged.mandates),
     )
-    most_ucr, where = channel.held_ucr(desk.now_ms()), node.addresses if node else ()
+    most_ucr = channel.held_ucr(desk.now_ms())
     matter = content_hash(ground.id + channel.channel.id)  # one verdict may refute several nodes
     telling = Telling(matter, ground, channel.channel.id, most_ucr, encode_message(request), tuple(where))
     told = await tell(desk, telling)
     return Forfeited(channel.channel.record.payee, told.ucr, len(judged.verdicts), told.arrived)
-
-
-def _log(message: str, *given: object) -> None:
-    logging.getLogger(__name__).info(message, *given)

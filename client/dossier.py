@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ..node.machine import beside, chance
 from ..protocol.bundle import Manifest
 from ..protocol.checks import Standing, Verdict
 from ..protocol.envelope import Signed
+from ..protocol.errors import StoreError
+from ..protocol.identity import EXECUTOR
 from ..protocol.opening import Opening
+from ..protocol.orders import JobOrder
 from ..protocol.policy import Policy, check_commitment
 from ..protocol.receipts import Receipt
 from ..verifier.case import Question, gather
@@ -17,6 +21,7 @@ from .answers import PaidReceipt, Proof
 from .execution import Execution
 from .nodes import Node
 from .wallet import Wallet
+from .wallet_cases import PROOF_BYTES_MAX, Case
 
 
 class Dossier:
@@ -37,6 +42,8 @@ class Dossier:
         self.receipts: list[PaidReceipt] = []
         self.verdict: Signed[Verdict] | None = None
         """Once the work is closed, if it was checked."""
+        self.unheard = False
+        """It should be brought before judges, and there is no room to keep it until they have answered."""
         self._manifest = manifest
         self._executions: dict[bytes, Execution] = {}
         self._recalled: list[Opening] = []
@@ -51,11 +58,6 @@ class Dossier:
     def opens(self) -> tuple[bytes, str]:
         """What opens it."""
         return self.nonce, str(self.policy)
-
-    @property
-    def nodes(self) -> dict[bytes, Node]:
-        """Those that had an order, as they described themselves then."""
-        return {execution.node.key: execution.node for execution in self._executions.values()}
 
     def keep(self, *records: Signed[Any]) -> None:
         """The records belong to the proof."""
@@ -97,11 +99,41 @@ class Dossier:
         signed = wallet.sign_verdict(verdict)
         self.keep(signed)
         self.verdict = signed
-        await wallet.keep_verdict(signed)
+        self.unheard = not await self._keep(wallet, signed, now_ms)
         for finding in verdict.findings:
             if finding.standing == Standing.REFUTED:
                 await wallet.distrust(finding.node, finding.owner, finding.reason, signed.id, now_ms)
         return verdict
+
+    async def _keep(self, wallet: Wallet, verdict: Signed[Verdict], now_ms: int) -> bool:
+        """The verdict is on disk; and what judges are to be asked about, if there is room for that."""
+        case = await self._case(verdict)
+        try:
+            kept = await wallet.keep_verdict(verdict, case, now_ms)
+        except StoreError:
+            if case is None:
+                raise
+            kept = False
+            await wallet.keep_verdict(verdict, None, now_ms)  # it is a thousand times smaller
+        if not kept:
+            _log(
+                "verdict %s is brought before no judges: there is no room to keep it until they have answered", verdict
+            )
+        return kept
+
+    async def _case(self, verdict: Signed[Verdict]) -> Case | None:
+        """What judges are asked about: an executor is refuted, and has agreed to some who may judge its work."""
+        refuted = {f.node for f in verdict.record.findings if (f.role, f.standing) == (EXECUTOR, Standing.REFUTED)}
+        orders = (signed.record for signed in self._records.values() if isinstance(signed.record, JobOrder))
+        channels = [order.channel for order in orders if order.executor in refuted and order.candidates]
+        if not channels:
+            return None
+        proof = self.proof()
+        shown = await beside(lambda: proof.file(openings=True))
+        if len(shown) > PROOF_BYTES_MAX:
+            _log("verdict %s is brought before no judges: its proof is larger than a message may be", verdict)
+            return None
+        return Case(verdict.id, verdict.envelope, shown, channels[0])
 
     def proof(self) -> Proof:
         """Every record, in the order in which they came to be, and what they are about in plain."""
@@ -119,3 +151,7 @@ class Dossier:
             if execution and execution.accept:
                 records.append(execution.accept)
         return records
+
+
+def _log(message: str, verdict: Signed[Verdict]) -> None:
+    logging.getLogger(__name__).warning(message, verdict.id.hex()[:8])

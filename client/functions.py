@@ -259,7 +259,7 @@ class CallJob:
         desk, policy = self._team.desk, self._request.policy
         verdict = await self.dossier.close(desk.wallet, desk.now_ms())
         if self.dossier.verdict is not None:
-            self._team.late.dispute(self.dossier.verdict, self.dossier.proof(), self.dossier.nodes)
+            self._team.late.ended(self.dossier.verdict)
         if judgement.medoid is not None and (verdict is None or verdict.outcome == Outcome.ACCEPTED):
             return judgement.medoid, verdict
         if verdict is None:

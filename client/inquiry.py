@@ -75,7 +75,7 @@ class Inquiry:
         self._in_wave = 0
         """Answers."""
         self._took_s: list[float] = []
-        """Of every answer since the search began, looking for the node not included."""
+        """Of every answer since the search began, by a node to which no connection stood, and that had not to be looked for."""
         self._late_after_s = LATE_S
         self._heard = trio.Event()
         """That has changed."""
@@ -150,6 +150,7 @@ class Inquiry:
 
     async def _one(self, provider: Provider, ask: Ask) -> None:
         peer, answered, began = provider.peer, False, trio.current_time()
+        met = peer in self._connected()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._grow_late, peer, began)
@@ -161,7 +162,7 @@ class Inquiry:
             self._late.discard(peer)
             if answered:
                 self._answered.add(peer)
-            if answered and ask is self._ask:
+            if answered and ask is self._ask and not met:  # whoever is connected answers without a handshake
                 self._learn(trio.current_time() - began)
             elif ask is self._ask:
                 self._lost[peer] = provider

@@ -81,6 +81,7 @@ async def connect(bootstrap: Sequence[str], *, home: Path | str | None = None) -
                 with trio.move_on_after(LEAVE_S):
                     await mesh.leave()
                     await faults.gossip.drain()
+                    await mesh.rest()
                 kept.book.look(network)
                 nursery.cancel_scope.cancel()
             if failure:

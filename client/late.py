@@ -8,41 +8,31 @@ judges, lies on disk. A result that is found wrong counts as a fault at once, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
 
 from ..protocol.checks import Outcome, Standing, Verdict
 from ..protocol.envelope import Signed, verify_untrusted
-from ..protocol.errors import FallowError
+from ..protocol.errors import FallowError, RemoteProtocolError
 from ..protocol.identity import EXECUTOR, cid
 from ..protocol.policy import Policy
 from ..protocol.receipts import Receipt
-from .answers import Proof
 from .bundles import Bundles, ClientBundle
-from .disputing import Forfeited, settle_disputes
+from .desk import Desk
+from .disputing import Forfeited, settle_case
 from .history import History, Kept
-from .nodes import Node
 from .panel import Panel
 from .relooking import count, look_again
 from .reopening import reopen
 from .team import Team
+from .wallet_cases import Case
 
-DISPUTES_MAX = 16
-"""Verdicts waiting for their judges, each with its proof in memory. What a look back finds beyond that waits on disk."""
+LOOK_S = 30.0
+"""Between two looks at which cases are due for another try."""
 WHY = "work of it that had been taken unchecked, or on one checker's word, is wrong"
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A verdict that is to be brought before judges."""
-
-    verdict: Signed[Verdict]
-    proof: Proof
-    nodes: Mapping[bytes, Node]
-    rows: tuple[bytes, ...] = ()
-    """Kept results that wait for it, and for nothing else."""
 
 
 @dataclass(slots=True)
@@ -67,69 +57,76 @@ class Late:
         self._owners: list[bytes] = []
         self._waiting: set[bytes] = set()
         """Owners of whose work some is still under way: looked at once it has ended."""
-        self._idle = trio.Event()
-        self._idle.set()
+        self._idle = _done()
+        self._cases = trio.Event()
+        """There is a new one."""
+        self._brought = _done()
+        """Every new one has been before its judges, or on the way to them in vain."""
         self.wrong: list[bytes] = []
         """Ids of receipts, taken unchecked once, for work that turned out wrong."""
         self.looked_at = 0
-        self._disputes: list[_Case] = []
         self.forfeited: list[Forfeited] = []
 
-    def dispute(self, verdict: Signed[Verdict], proof: Proof, nodes: Mapping[bytes, Node]) -> None:
-        """Some work has ended with this verdict: whom it refutes forfeits what is held of its pay, if a committee comes to the
-        same."""
+    def ended(self, verdict: Signed[Verdict]) -> None:
+        """Some work has ended with this verdict, which is on disk: what has waited for that goes on, and whom it refutes
+        forfeits what is held of its pay, if a committee comes to the same."""
         for owner in self._waiting:
             self.suspect(owner)
         self._waiting.clear()
         if any(f.standing == Standing.REFUTED and f.role == EXECUTOR for f in verdict.record.findings):
-            self._bring(_Case(verdict, proof, nodes))
+            self._new_case()
 
     def suspect(self, owner: bytes) -> None:
         """A fault of this owner's was proven."""
         self._owners.append(owner)
-        self._wake()
-
-    async def idle(self) -> None:
-        """Whoever was suspected has been looked at, as far as it could be done now."""
-        await self._idle.wait()
-
-    async def run(self, team: Team, bundles: Bundles, verifiers: Mapping[bytes, str]) -> None:
-        """Looks until cancelled; first at what a process before this one left."""
-        try:
-            for owner in self.history.owners_at_fault(team.desk.now_ms()):
-                self.suspect(owner)
-        except FallowError as error:
-            logging.getLogger(__name__).warning("nobody is looked back at for now: %s", error)
-        while True:
-            await self._news.wait()
-            self._news = trio.Event()
-            while self._owners or self._disputes:
-                try:
-                    if self._disputes:
-                        case = self._disputes.pop(0)
-                        self.forfeited += await settle_disputes(
-                            team.desk, verifiers, case.nodes, case.verdict, case.proof
-                        )
-                        for row in case.rows:
-                            self.history.looked_at(row)
-                    else:
-                        await self._look_at(team, bundles, self._owners.pop(0))
-                except* FallowError as group:  # of a file: what is on it stays, and is gone on with after a restart
-                    for each in group.exceptions:
-                        logging.getLogger(__name__).warning("a look back was broken off: %s", each)
-            self._idle.set()
-
-    def _wake(self) -> None:
         self._idle = trio.Event() if self._idle.is_set() else self._idle
         self._news.set()
 
-    def _bring(self, case: _Case) -> None:
-        if len(self._disputes) < DISPUTES_MAX:
-            self._disputes.append(case)
-            self._wake()
-        else:
-            logging.getLogger(__name__).warning("verdict %s is brought before no judges now: %d others wait for theirs",
-                                                case.verdict.id.hex()[:8], DISPUTES_MAX)  # fmt: skip
+    async def idle(self) -> None:
+        """Whoever was suspected has been looked at, as far as it could be done now, and what came of it was brought before
+        judges. What an earlier process left for judges is not waited for."""
+        await self._idle.wait()
+        await self._brought.wait()
+
+    async def run(self, team: Team, bundles: Bundles, verifiers: Mapping[bytes, str]) -> None:
+        """Looks until cancelled; first at what a process before this one left."""
+        with _going_on("nobody is looked back at for now"):
+            for owner in self.history.owners_at_fault(team.desk.now_ms()):
+                self.suspect(owner)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._bring_cases, team.desk, verifiers)
+            while True:
+                await self._news.wait()
+                self._news = trio.Event()
+                while self._owners:
+                    with _going_on("a look back was broken off"):
+                        await self._look_at(team, bundles, self._owners.pop(0))
+                self._idle.set()
+
+    def _new_case(self) -> None:
+        self._brought = trio.Event() if self._brought.is_set() else self._brought
+        self._cases.set()
+
+    async def _bring_cases(self, desk: Desk, verifiers: Mapping[bytes, str]) -> None:
+        while True:
+            with _going_on("no verdict is brought before judges for now"):
+                while (case := await desk.wallet.due_case(desk.now_ms())) is not None:
+                    if case.tries and not self._cases.is_set():
+                        self._brought.set()  # those that were never tried come first
+                    await self._bring(desk, verifiers, case)
+            if not self._cases.is_set():
+                self._brought.set()
+            with trio.move_on_after(LOOK_S):
+                await self._cases.wait()
+            self._cases = trio.Event()
+
+    async def _bring(self, desk: Desk, verifiers: Mapping[bytes, str], case: Case) -> None:
+        try:
+            self.forfeited += await settle_case(desk, verifiers, case)
+        except RemoteProtocolError as error:
+            await desk.wallet.end_case(case.id)
+            message = "verdict %s is brought before no judges: what was kept of it cannot be read (%s)"
+            logging.getLogger(__name__).warning(message, case.id.hex()[:8], error)
 
     async def _look_at(self, team: Team, bundles: Bundles, owner: bytes) -> None:
         wrong: dict[bytes, _Wrong] = {}
@@ -172,18 +169,30 @@ class Late:
         logging.getLogger(__name__).warning("receipt %s of node %s: %s", row.hex()[:8], subject.node.hex()[:8], WHY)
 
     async def _reopen(self, team: Team, wrong: _Wrong) -> None:
-        """Judges are asked for what is held of the order's pay, if anything is; then its results have been looked at."""
-        kept, reopened = wrong.kept, None
+        """What judges can be asked about the order, if any of its pay is held, is on disk: its results have been looked at."""
+        kept, done = wrong.kept, True
         try:
             policy = Policy.parse(kept.policy)
-            reopened = await reopen(team, wrong.bundle, wrong.receipt, policy, kept.nonce, wrong.panel)
+            done = await reopen(team, wrong.bundle, wrong.receipt, policy, kept.nonce, wrong.panel)
         except FallowError as error:
             logging.getLogger(__name__).warning("no judges can be asked about node %s: %s",
                                                 kept.subject.node.hex()[:8], error)  # fmt: skip
-        if reopened is None:
-            for row in wrong.rows:
-                self.history.looked_at(row)
-            return
-        verdict, dossier = reopened
-        nodes = team.discovery.nodes | dossier.nodes
-        self._bring(_Case(verdict, dossier.proof(), nodes, tuple(wrong.rows)))
+        self._new_case()
+        for row in wrong.rows if done else ():
+            self.history.looked_at(row)
+
+
+def _done() -> trio.Event:
+    event = trio.Event()
+    event.set()
+    return event
+
+
+@contextmanager
+def _going_on(what: str) -> Iterator[None]:
+    """A file that cannot be read or written ends nothing: what is on it stays, and is gone on with later."""
+    try:
+        yield
+    except* FallowError as group:
+        for each in group.exceptions:
+            logging.getLogger(__name__).warning("%s: %s", what, each)

@@ -224,12 +224,12 @@ class Mesh:
         return len(self._team.late.wrong)
 
     async def leave(self) -> None:
-        """No stream goes on; what they delivered is judged and paid, and what was lost on the way brought again."""
+        """No stream goes on; what they delivered is judged and paid, and vouchers lost on the way were brought again."""
         for stream in self._streams:
             await stream.aclose()
         for stream in self._streams:
             await stream.done.wait()
-        await self.rest()
+        await self._team.desk.settler.drain()
 
     async def rest(self) -> None:
         """Nothing goes on beside what was asked: who was due was tried, who is at fault looked back at as far as can be, and

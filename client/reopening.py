@@ -7,7 +7,6 @@ can be forfeited, and the fault is this client's own affair.
 
 from __future__ import annotations
 
-from ..protocol.checks import Verdict
 from ..protocol.envelope import Signed
 from ..protocol.opening import decode_opening_untrusted
 from ..protocol.policy import ADAPTIVE, Policy
@@ -20,20 +19,20 @@ from .team import Team
 
 async def reopen(
     team: Team, bundle: ClientBundle, last: Signed[Receipt], policy: Policy, nonce: bytes, panel: Panel
-) -> tuple[Signed[Verdict], Dossier] | None:
-    """The verdict that follows from what the panel has found about one order's work, whose receipt `last` is, signed and kept;
-    and what it rests on.
+) -> bool:
+    """The verdict that follows from what the panel has found about one order's work, whose receipt `last` is, is signed and on
+    disk, with what judges are to be asked about. False: there is no room for that now.
 
-    None where nothing could come of it: nothing is held of the pay, or not by this process, or what judges would have to see is
-    not there. Nor does anything but under `adaptive`: by the others, what was not drawn stands. Raises `FallowError`.
+    True, too, where nothing could come of it: nothing is held of the pay, or not by this process, or what judges would have to
+    see is not there. Nor does anything but under `adaptive`: by the others, what was not drawn stands. Raises `FallowError`.
     """
     wallet, now_ms = team.desk.wallet, team.desk.now_ms()
     answered, chain = await wallet.answered(last)
     if policy.kind != ADAPTIVE or answered is None or answered.order is None or answered.accepted is None:
-        return None
+        return True
     channel = await wallet.state_of(answered.order.record.channel, now_ms)
     if channel is None or not channel.held_ucr(now_ms) or chain[0].record.sequence:
-        return None
+        return True
     dossier = Dossier(bundle.signed, policy, team.auditor.anchors, nonce)
     accepted = answered.accepted
     dossier.recall(
@@ -44,5 +43,4 @@ async def reopen(
     for place in panel.places:
         dossier.keep(*(one for one in (place.attestation, place.final and place.final.receipt) if one))
     await dossier.close(wallet, now_ms)
-    assert dossier.verdict is not None, "others were asked about it"
-    return dossier.verdict, dossier
+    return not dossier.unheard

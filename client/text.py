@@ -88,7 +88,7 @@ class TextJob:
         desk = self._team.desk
         verdict = await self._dossier.close(desk.wallet, desk.now_ms())
         if self._dossier.verdict is not None:
-            self._team.late.dispute(self._dossier.verdict, self._dossier.proof(), self._dossier.nodes)
+            self._team.late.ended(self._dossier.verdict)
         if failure is None and verdict and verdict.outcome != Outcome.ACCEPTED:
             failure = Refused(Code.REJECTED, "The signed records do not bear out the whole text.")
         if failure and verdict and failure.code is Code.REJECTED:

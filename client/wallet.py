@@ -3,7 +3,7 @@
 Written before it is sent: a voucher that a node holds is always known here too. One thread writes. What a process that
 died left behind is taken over by the next: its channels, the receipts that it had not answered yet, and the vouchers of
 which it does not know that they arrived. How each of them is written and read stands by itself: `wallet_channels`,
-`wallet_answers`, `wallet_tellings`.
+`wallet_answers`, `wallet_cases`, `wallet_tellings`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ..protocol.orders import JobOrder
 from ..protocol.payment import LEDGER, Channel, Voucher
 from ..protocol.receipts import Receipt
 from .wallet_answers import Accepted, Answerable, answer_kept, answer_to, plea_kept, plea_to
+from .wallet_cases import Case, case_due, case_kept, case_noted, case_over, cases_over, is_case
 from .wallet_channels import (
     Channels,
     forfeit_kept,
@@ -312,9 +313,31 @@ class Wallet:
         await self._disk.in_thread(partial(self._channels.adopt, now_ms))
         return await self._disk.in_thread(partial(self._channels.find, channel))
 
-    async def keep_verdict(self, verdict: Signed[Verdict]) -> None:
-        """The verdict is on disk."""
-        await self._disk.write(("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (verdict.id, verdict.envelope)))
+    async def keep_verdict(self, verdict: Signed[Verdict], case: Case | None, now_ms: int) -> bool:
+        """The verdict is on disk, and with it what judges are to be asked about. False: as many cases are as there may be, and
+        this is none. Raises `StoreError`: then neither is."""
+        kept = ("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (verdict.id, verdict.envelope))
+        if case is None:
+            await self._disk.write(kept)
+            return True
+        await self._disk.write(kept, *case_kept(case, now_ms))
+        return await self._disk.in_thread(partial(is_case, self._database, verdict.id))
+
+    async def due_case(self, now_ms: int) -> Case | None:
+        """Of the cases that are due for a try, on channels that are this process's, or of one that has ended, the one that was
+        tried least. Raises `StoreError`."""
+        await self._disk.in_thread(partial(self._channels.adopt, now_ms))
+        await self._disk.write(cases_over(now_ms))
+        ours = partial(case_due, self._database, self._tenure.process, self.payer)
+        return await self._disk.in_thread(partial(ours, now_ms))
+
+    async def note_case(self, case: Case, next_ms: int) -> None:
+        """When it is tried again is on disk, and how often it has been."""
+        await self._disk.write(case_noted(case, next_ms))
+
+    async def end_case(self, verdict: bytes) -> None:
+        """Nothing more can come of it: it is no case any more."""
+        await self._disk.write(case_over(verdict))
 
     async def distrust(self, node: bytes, owner: bytes, reason: str, verdict: bytes | None, now_ms: int) -> None:
         """The node is not picked again, by this process or a later one."""

@@ -22,7 +22,7 @@ from ..protocol.errors import Code, FallowError, StoreError
 from ..protocol.holding import total_ucr
 from ..protocol.payment import Channel, Voucher
 
-VERSION: Final = 6
+VERSION: Final = 7
 BUSY_S: Final = 5.0
 """Another process of the same client holds the file for the milliseconds of a commit."""
 
@@ -82,7 +82,16 @@ _JOBS = "ALTER TABLE answers ADD COLUMN job BLOB;"
 _ACCEPTED = "ALTER TABLE answers ADD COLUMN accept BLOB; ALTER TABLE answers ADD COLUMN mandate BLOB;"
 """Version 6 has this beside what version 5 had: what the order's node agreed to, and under whose mandate."""
 
-_SINCE_1 = (_ANSWERS, _TELLING, _PLEAS, _JOBS, _ACCEPTED)
+_CASES = """
+CREATE TABLE cases (
+    verdict BLOB PRIMARY KEY REFERENCES verdicts(id), channel BLOB NOT NULL REFERENCES channels(id),
+    at_ms INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0, next_ms INTEGER NOT NULL DEFAULT 0, proof BLOB NOT NULL) STRICT;
+CREATE INDEX cases_at ON cases (at_ms);
+CREATE INDEX cases_next ON cases (tries, next_ms);
+"""
+"""Version 7 has this beside what version 6 had: verdicts that wait for their judges."""
+
+_SINCE_1 = (_ANSWERS, _TELLING, _PLEAS, _JOBS, _ACCEPTED, _CASES)
 """What each version has added, from the second on."""
 
 _SETTINGS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON")

@@ -3,7 +3,7 @@
 Each adversary hands in tokens and log-probabilities; they are scored by the true bundle as a checker would, window by
 window, and judged by the tolerance. A window's power is the share of its windows that are refuted, an answer's that of
 answers with at least one. Cheats that sampling alone would show are tried on sampled prompts alone: at temperature 0 seed
-and top-p say nothing.
+and top-p say nothing. Where one of them writes just what was ordered, nobody was cheated, and it does not count.
 """
 
 from __future__ import annotations
@@ -205,13 +205,17 @@ def _cheats(
         long,
         [_written(model, one.prompt[len(one.prompt) // 2 :], one.parameters) for one in long],
     )
-    sampled = [one for one in asked if one.sampled]
     for name, change in _SAMPLINGS.items():
-        those = [one for one in sampled if change(one.parameters) != one.parameters]
-        yield name, those, [_written(model, one.prompt, change(one.parameters)) for one in those]
+        pairs = [
+            (one, _written(model, one.prompt, change(one.parameters)), mine)
+            for one, mine in zip(asked, honest, strict=True)
+            if one.sampled and change(one.parameters) != one.parameters
+        ]
+        cheats = [(one, answer) for one, answer, mine in pairs if answer[0] != mine[0]]
+        yield name, [one for one, _ in cheats], [answer for _, answer in cheats]
     shifted = [*honest[1:], *honest[:1]]
-    pairs = [(one, other) for one, mine, other in zip(asked, honest, shifted, strict=True) if mine[0] != other[0]]
-    yield "output-of-another-prompt", [one for one, _ in pairs], [other for _, other in pairs]
+    moved = [(one, other) for one, mine, other in zip(asked, honest, shifted, strict=True) if mine[0] != other[0]]
+    yield "output-of-another-prompt", [one for one, _ in moved], [other for _, other in moved]
     # Who changes a text that the model wrote has the model, and states its values of what stands there now.
     flipped = [_flipped(tokens, number) for number, (tokens, _) in enumerate(honest)]
     yield "flipped-tokens", asked, [(t, _scored(model, one, t)) for one, t in zip(asked, flipped, strict=True)]

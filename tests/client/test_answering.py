@@ -122,7 +122,7 @@ async def test_of_what_an_older_wallet_has_kept_only_vouchers_are_shown(tmp_path
     voucher = await client.wallet.pay(channel, paid, Claim(3), NOW_MS)
     with closing(sqlite3.connect(tmp_path / "wallet.db")) as old:
         columns = "".join(f"ALTER TABLE answers DROP COLUMN {name}; " for name in ("job", "accept", "mandate"))
-        old.executescript(f"{columns}PRAGMA user_version = 4;")
+        old.executescript(f"{columns}DROP TABLE cases; PRAGMA user_version = 4;")
     with closing(Wallet(tmp_path / "wallet.db", KEY)) as wallet:
         again = Client(SimpleNamespace(wallet=wallet, key=KEY, now_ms=lambda: NOW_MS), wallet, client.order)
         assert await again.refuses(dispute(Kind.UNPAID, order, 0, OTHER)) is Code.INPUT_MISMATCH

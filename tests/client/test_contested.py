@@ -7,8 +7,8 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ import trio
 from fallow.client.answering import answer_at
 from fallow.client.auditing import Auditor
 from fallow.client.contesting import shown, tell
-from fallow.client.disputing import read_reply
+from fallow.client.countersigning import read_reply
 from fallow.node.books import period_of, statement
 from fallow.node.debts import debts
 from fallow.node.earnings import earnings
@@ -28,8 +28,9 @@ from fallow.node.journal_file import JOURNAL
 from fallow.node.keys import load_or_create
 from fallow.node.paid import fees, payments
 from fallow.node.rails.ledger import Ledger
+from fallow.protocol.checks import Verdict
 from fallow.protocol.disputes import DISMISSED, UPHELD, Kind, dues_of, share_ucr
-from fallow.protocol.envelope import Signed, sign
+from fallow.protocol.envelope import Signed, sign, verify_untrusted
 from fallow.protocol.errors import Code, Refused
 from fallow.protocol.identity import peer_key_untrusted
 from fallow.protocol.messages.assurance import VerdictRequest
@@ -271,6 +272,13 @@ async def a_verdict_forfeits_what_is_held(at: Court) -> None:
     assert mesh.owed_by_owner()[liar.owner] == channel.promised_ucr - held
     assert sum(row.forfeited_ucr for row in earnings(Path(liar.state))) == held
 
+    # Who left before the answer and asks again costs a judge no second run: its worker could not do one now.
+    lie = next(one for one in caught.proof.records if one.record.RECORD == "verdict")
+    again = VerdictRequest(lie.id, caught.proof.file(openings=True))
+    for address, state in zip(at.judges.values(), at.states, strict=True):
+        with frozen(workers_of(state)):
+            assert (await _signed(mesh, address, again)).record == lie.record
+
     # Whoever accuses an honest node gets no signature: the verdict does not refute it.
     honest = await ask(mesh, EVEN, [first], "adaptive", 20)
     verdict = next(one for one in honest.proof.records if one.record.RECORD == "verdict")
@@ -321,13 +329,51 @@ async def who_does_nothing_but_accuse_pays_for_it(at: Court, home: Path) -> None
 
 
 async def _refused(mesh: Any, address: str, request: VerdictRequest) -> Code:
+    with pytest.raises(Refused) as caught:
+        await _signed(mesh, address, request)
+    return caught.value.code
+
+
+async def _signed(mesh: Any, address: str, request: VerdictRequest) -> Signed[Any]:
     key = peer_key_untrusted(address.rpartition("/")[2])
     with trio.fail_after(60):
         stream = await mesh._team.desk.network.open(key, VERDICT_PROTOCOL, (address,))
         await stream.send(encode_message(request))
-        with pytest.raises(Refused) as caught:
-            await read_reply(stream)
-    return caught.value.code
+        return verify_untrusted(Verdict, (await read_reply(stream)).verdict, signer=key)
+
+
+def workers_of(judge: Path) -> list[int]:
+    """Processes that the judge with this state has begun."""
+    config = str(judge / "verifier.toml").encode()
+    every = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()]
+    own = [pid for pid in every if config in _words(pid)]
+    return [pid for pid in every if _parent(pid) in own]
+
+
+def _words(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+@contextmanager
+def frozen(pids: list[int]) -> Iterator[None]:
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def now_year() -> str:

@@ -35,7 +35,8 @@ class Nodes:
         self.asked.append(provider.peer)
         if provider.peer in self.dead:
             return False
-        await trio.sleep(ASK_S if provider.peer in self.frozen else self.answer_s)
+        answer_s = 0.01 if provider.peer in self.connected else self.answer_s
+        await trio.sleep(ASK_S if provider.peer in self.frozen else answer_s)
         if provider.peer in self.frozen:
             return False
         self.found.append(provider.peer)
@@ -103,6 +104,16 @@ async def test_where_answers_come_fast_who_is_silent_is_late_soon(
     took_s = await nodes.look(lambda: len(nodes.found) >= 10)
     assert LATE_FACTOR * ANSWER_S <= took_s < LATE_S
     assert len(nodes.asked) == WAVE + 2 * len(nodes.frozen)  # named first, so all of them in the first wave
+
+
+async def test_who_is_connected_answers_sooner_and_makes_nobody_else_late(
+    start: Callable[..., Nodes], autojump_clock: MockClock
+) -> None:
+    nodes = start(60)
+    nodes.answer_s = 0.25
+    nodes.connected = {provider.peer for provider in nodes.all[:NEAR_MAX]}
+    await nodes.look(lambda: len(nodes.found) >= 10)
+    assert len(nodes.asked) <= WAVE + NEAR_MAX
 
 
 async def test_where_answers_take_long_they_are_waited_for(

@@ -13,7 +13,7 @@ import pytest
 
 from fallow.client.contesting import take_off
 from fallow.client.desk import Desk
-from fallow.client.disputing import _forfeit
+from fallow.client.disputing import forfeit
 from fallow.client.settling import Settler
 from fallow.client.telling import Told, tell_again
 from fallow.client.wallet import Wallet
@@ -120,7 +120,7 @@ class Away:
         """Two of the judges drawn have found against the node, which is told, or will be."""
         if way == "decision":
             return await take_off(self.desk, (), await self._decided())
-        found = await _forfeit(self.desk, None, self.channel, await self._judged())
+        found = await forfeit(self.desk, (), self.channel, await self._judged())
         return Told(found.ucr, found.told)
 
     async def _judged(self) -> Judged:

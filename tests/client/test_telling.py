@@ -17,13 +17,14 @@ from nacl.signing import SigningKey
 from fallow.client.answers import Proof
 from fallow.client.bundles import Bundles
 from fallow.client.desk import Desk
-from fallow.client.disputing import _forfeit
+from fallow.client.disputing import forfeit
 from fallow.client.history import History
 from fallow.client.late import Late
 from fallow.client.settling import Settler
 from fallow.client.team import Team
 from fallow.client.telling import TRIES_MAX, Told, keep_telling, tell, tell_again
 from fallow.client.wallet import Wallet
+from fallow.client.wallet_cases import Case
 from fallow.client.wallet_tellings import Telling
 from fallow.node.accounts import Accounts
 from fallow.node.journal import Journal
@@ -117,8 +118,7 @@ def judged(channel: ChannelState) -> Judged:
 async def test_each_of_two_nodes_that_one_verdict_refutes_forfeits(tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         for party in at.nodes:
-            node: Any = party  # of which only the addresses are used
-            done = await _forfeit(at.desk, node, party.channel, judged(party.channel))
+            done = await forfeit(at.desk, party.addresses, party.channel, judged(party.channel))
             assert (done.ucr, done.told) == (6, True)
         for party in at.nodes:
             assert [request.ucr for request in party.told] == [6]
@@ -203,7 +203,10 @@ async def test_what_cannot_be_judged_or_looked_at_ends_nobody(tmp_path: Path) ->
         verdict = sign(Verdict(order.id, OWNER, "none", OWNER, (), Outcome.REJECTED.value, (refuted,)), KEY)
         with closing(History(tmp_path / "history.sqlite")) as history:
             late = Late(history)
-            late.dispute(verdict, Proof((order, receipt)), {})
+            proof = Proof((order, receipt)).file()
+            case = Case(verdict.id, verdict.envelope, proof, channel.channel.id)
+            assert await at.desk.wallet.keep_verdict(verdict, case, wall_ms())
+            late.ended(verdict)
             async with trio.open_nursery() as nursery:
                 team, bundles = cast(Team, SimpleNamespace(desk=at.desk)), cast(Bundles, None)
                 nursery.start_soon(late.run, team, bundles, {})
@@ -217,6 +220,7 @@ async def test_what_cannot_be_judged_or_looked_at_ends_nobody(tmp_path: Path) ->
                 await again.idle()
                 nursery.cancel_scope.cancel()
         assert late.forfeited == []
+        assert not at.desk.wallet._database.execute("SELECT * FROM cases").fetchall(), "nobody can ever judge it"
         assert channel.held_ucr(wall_ms()) == 6
 
 

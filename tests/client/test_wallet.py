@@ -280,7 +280,7 @@ async def test_what_is_to_be_told_ends_with_its_channel(tmp_path: Path, opened: 
 
 _TAKEN_BACK = (
     "DROP TABLE answers;", "DROP TABLE telling;", "DROP TABLE pleas;", "ALTER TABLE answers DROP COLUMN job;",
-    "ALTER TABLE answers DROP COLUMN accept; ALTER TABLE answers DROP COLUMN mandate;",
+    "ALTER TABLE answers DROP COLUMN accept; ALTER TABLE answers DROP COLUMN mandate;", "DROP TABLE cases;",
 )  # fmt: skip
 """What each version had not that the next one has, from the first on."""
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from fallow.cli import run
+from fallow.models import power
 from fallow.models.calibrating import calibrated, republished
-from fallow.models.plot import histograms
+from fallow.models.plot import Panel, histograms
 from fallow.node.engine.bundles import BundleStore
 from fallow.node.trust import TrustList
+from fallow.protocol.work import Parameters
 from fallow.verifier.compare import refutes
 
 
@@ -41,10 +43,10 @@ def test_adversaries_are_told_apart_and_published_with_their_rates(home: Path) -
     assert all(seen.refuted for seen in report.seen.values()), "each was tried"
     for name in ("int4-weights", "smaller-model", "fine-tuned-model", "output-of-another-prompt", "truncated-context"):
         assert report.seen[name].answer_power == 1, name
-    drawn = histograms(
-        "tiny", "micro-nats", {k: s.value_micro for k, s in report.seen.items()}, report.tolerance.value_micro
-    )
-    assert drawn.count("<text") > len(report.seen)
+    panel = Panel("micro-nats", {k: s.value_micro for k, s in report.seen.items()}, report.tolerance.value_micro)
+    assert all(sum(panel.counts(kind)) == len(seen.value_micro) for kind, seen in report.seen.items())
+    drawn = histograms("tiny", {kind: f"{kind}: seen" for kind in report.seen}, [panel])
+    assert all(f">{kind}: seen<" in drawn for kind in report.seen)
 
     cid = republished(home, report)
     assert cid != before.cid
@@ -66,6 +68,21 @@ def test_a_tolerance_that_lets_everything_pass_is_none(home: Path) -> None:
     assert any("int8-weights pass" in problem for problem in blind.problems())
 
 
+def test_an_answer_that_is_what_was_ordered_is_no_cheat_however_it_was_sampled(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hardly(p: Parameters) -> Parameters:
+        return replace(p, temperature_milli=p.temperature_milli + 1)
+
+    monkeypatch.setattr(power, "_SAMPLINGS", {"hardly-another-temperature": hardly})
+    report = calibrated(
+        home, "tiny-chat", 4, 3, refutes=refutes, anew=False, on_progress=lambda _stage, _fraction: None
+    )
+    assert report.seen["hardly-another-temperature"].answers == []
+    assert report.seen["flipped-tokens"].answers
+    assert not [problem for problem in report.problems() if "temperature" in problem]
+
+
 def cid_of(home: Path) -> str:
     found = BundleStore(home / "store").find("tiny-chat")
     assert found is not None and TrustList.load(home).resolve("tiny-chat").cid == found.cid
@@ -78,10 +95,11 @@ def test_the_command_draws_publishes_and_refuses(
     home, drawing = new_home(), tmp_path / "seen.svg"
     monkeypatch.setenv("FALLOW_HOME", str(home))
     before = cid_of(home)
-    # Answers of two tokens tell nobody's smaller weights from the true ones.
-    assert run(["bundle", "calibrate", "tiny-chat", "--prompts", "2", "--tokens", "2", "--publish"]) == 1
+    with monkeypatch.context() as generous:
+        generous.setattr(power, "ROOM", 10**7)  # nothing that honest windows differ by tells them from anybody's
+        assert run(["bundle", "calibrate", "tiny-chat", "--prompts", "2", "--tokens", "2", "--publish"]) == 1
     said = capsys.readouterr().err
-    assert "Not published: " in said and "The bundle is as it was." in said
+    assert "Not published: " in said and "fine-tuned-model pass" in said and "The bundle is as it was." in said
     assert cid_of(home) == before
 
     words = ["bundle", "calibrate", "tiny-chat", "--prompts", "4", "--tokens", "34"]

@@ -39,7 +39,7 @@ from pair import (
 
 from fallow.client.contesting import take_off
 from fallow.client.desk import Desk
-from fallow.client.disputing import _forfeit
+from fallow.client.disputing import forfeit as forfeit_held
 from fallow.node.disputes import Disputes
 from fallow.node.journal import of_receipt
 from fallow.node.log import wall_ms
@@ -115,7 +115,7 @@ async def forfeit(desk: Desk, folder: Path) -> None:
     for _ in range(TRIES):
         if desk.ledger is not None and (await take_off(desk, (), decided(made))).arrived:
             return
-        if desk.ledger is None and (await _forfeit(desk, HOLDING, channel, made)).told:
+        if desk.ledger is None and (await forfeit_held(desk, HOLDING.addresses, channel, made)).told:
             return
     raise AssertionError("the node does not take it")
 
