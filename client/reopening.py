@@ -23,15 +23,18 @@ async def reopen(
     """The verdict that follows from what the panel has found about one order's work, whose receipt `last` is, is signed and on
     disk, with what judges are to be asked about. False: there is no room for that now.
 
-    True, too, where nothing could come of it: nothing is held of the pay, or not by this process, or what judges would have to
-    see is not there. Nor does anything but under `adaptive`: by the others, what was not drawn stands. Raises `FallowError`.
+    True, too, where nothing could come of it: nothing is held of the pay, or what judges would have to see is not there. Nor
+    does anything but under `adaptive`: by the others, what was not drawn stands. Raises `FallowError`.
     """
     wallet, now_ms = team.desk.wallet, team.desk.now_ms()
     answered, chain = await wallet.answered(last)
     if policy.kind != ADAPTIVE or answered is None or answered.order is None or answered.accepted is None:
         return True
     channel = await wallet.state_of(answered.order.record.channel, now_ms)
-    if channel is None or not channel.held_ucr(now_ms) or chain[0].record.sequence:
+    held = channel is None or channel.held_ucr(
+        now_ms
+    )  # None: another process of this client has it, and brings the case
+    if not held or chain[0].record.sequence:
         return True
     dossier = Dossier(bundle.signed, policy, team.auditor.anchors, nonce)
     accepted = answered.accepted

@@ -20,13 +20,12 @@ from fallow.protocol.messages.assurance import VerdictReply
 from fallow.protocol.messages.codec import encode_message
 from fallow.protocol.messages.refusals import RefuseMessage
 from fallow.protocol.policy import draw
-from fallow.protocol.receipts import FINAL
 from fallow.verifier.case import gather
 from fallow.verifier.verdict import judge
 
 from ..verifier.jobs import CLIENT, Job
 from ..verifier.test_grounds import JUDGES, verifier_of
-from .test_lapsed import HOLD_MS, Away, Wire
+from .test_lapsed import Away, Wire, lie
 
 
 @dataclass
@@ -102,14 +101,7 @@ class Lied:
 async def lied(at: Away) -> Lied:
     """Two checkers come to something else than the node; all of its pay is held. No judge is there yet."""
     at.wire.state = "whole"
-    job = Job("adaptive:1", candidates=tuple(sorted(JUDGES)))
-    writer = job.text(10, channel=at.channel.channel.id, held_ppm=10**6, hold_ms=HOLD_MS)
-    writer.write(0, 16, 5_000)
-    receipt = writer.receipt(FINAL)
-    for checker in (11, 12):
-        job.check(checker, receipt, 16)
-    for ordered in job.ordered:
-        ordered.open()
+    job, writer, receipt = lie(at.channel)
     held_ucr = await at.works(writer, receipt)
     found = judge(gather(job.question, job.records, job.openings))
     bench, addresses, verdicts = Bench(at.wire.services, "whole"), dict[bytes, str](), list[tuple[bytes, bytes]]()

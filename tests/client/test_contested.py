@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from fallow.client.answering import answer_at
 from fallow.client.auditing import Auditor
 from fallow.client.contesting import shown, tell
 from fallow.client.countersigning import read_reply
+from fallow.client.joining import connect
 from fallow.node.books import period_of, statement
 from fallow.node.debts import debts
 from fallow.node.earnings import earnings
@@ -293,18 +295,27 @@ async def what_a_later_look_finds_wrong_is_forfeited(at: Court) -> None:
     """The fault may have been another node's of the same owner: what this one holds was never in a verdict."""
     liar, wallet, mesh, late = at.nodes[5], at.desk.wallet, at.mesh, at.mesh._team.late
     key, before, wrong = peer_key_untrusted(liar.peer_id), len(late.forfeited), len(late.wrong)
-    with pytest.MonkeyPatch.context() as chance:
-        chance.setattr(Auditor, "wants", lambda *_: False)
-        lied = await ask(mesh, EVEN, [liar], UNDRAWN)
-    held = wallet.held_ucr(key, at.desk.now_ms())
-    assert (lied.checked, lied.windows) == (0, 3)
-    assert held > 0
-
-    late.suspect(bytes.fromhex(liar.owner))
-    assert await mesh.looked_back() == wrong + 3, "all windows were taken as they were"
-    (forfeited,) = late.forfeited[before:]  # all that is held goes with the first of them
-    assert (forfeited.node, forfeited.ucr, forfeited.told) == (key, held, True)
-    assert forfeited.judges >= 2
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Auditor, "wants", lambda *_: False)
+        patched.setattr("fallow.client.late.LOOK_S", 0.2)
+        async with connect(liar.addresses, home=at.home) as beside:  # with channels of its own
+            held = []
+            for each in (mesh, beside):
+                lied = await ask(each, EVEN, [liar], UNDRAWN)
+                assert (lied.checked, lied.windows) == (0, 3)
+                held.append(each._team.desk.wallet.held_ucr(key, at.desk.now_ms()))
+            assert all(held)
+            late.suspect(bytes.fromhex(liar.owner))
+            assert await mesh.looked_back() == wrong + 6, "all windows were taken as they were"
+            (forfeited,) = late.forfeited[before:]  # all that is held goes with the first of them
+            assert (forfeited.node, forfeited.ucr, forfeited.told) == (key, held[0], True)
+            assert forfeited.judges >= 2
+            with trio.fail_after(120):
+                while not beside._team.late.forfeited:
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+            (forfeited,) = beside._team.late.forfeited
+            assert (forfeited.node, forfeited.ucr, forfeited.told) == (key, held[1], True)
+            assert not beside._team.desk.wallet.held_ucr(key, at.desk.now_ms())
     assert wallet.held_ucr(key, at.desk.now_ms()) == 0
     assert key in wallet.distrusted
 

@@ -124,14 +124,7 @@ class Away:
         return Told(found.ucr, found.told)
 
     async def _judged(self) -> Judged:
-        job = Job("adaptive:1", candidates=tuple(sorted(JUDGES)))
-        writer = job.text(10, channel=self.channel.channel.id, held_ppm=10**6, hold_ms=HOLD_MS)
-        writer.write(0, 16, 5_000)
-        receipt = writer.receipt(FINAL)
-        for checker in (11, 12):
-            job.check(checker, receipt, 16)
-        for ordered in job.ordered:
-            ordered.open()
+        job, writer, receipt = lie(self.channel)
         await self.works(writer, receipt)
         verdict = judge(gather(job.question, job.records, job.openings))
         keys = [verifier_of(owner) for owner in draw(job.nonce, receipt.id, JUDGES, (), 3)[:2]]
@@ -165,6 +158,19 @@ class Away:
         writer = job.text(10, channel=self.channel.channel.id, held_ppm=10**6, hold_ms=HOLD_MS)
         writer.write(0, 16)
         await self.works(writer, writer.receipt(FINAL))
+
+
+def lie(channel: ChannelState) -> tuple[Job, Ordered, Signed[Receipt]]:
+    """Work on the channel, all of whose pay may be held, and of which two checkers come to something else."""
+    job = Job("adaptive:1", candidates=tuple(sorted(JUDGES)))
+    writer = job.text(10, channel=channel.channel.id, held_ppm=10**6, hold_ms=HOLD_MS)
+    writer.write(0, 16, 5_000)
+    receipt = writer.receipt(FINAL)
+    for checker in (11, 12):
+        job.check(checker, receipt, 16)
+    for ordered in job.ordered:
+        ordered.open()
+    return job, writer, receipt
 
 
 @asynccontextmanager
