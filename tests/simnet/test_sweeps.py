@@ -31,6 +31,7 @@ def test_on_cores_the_rows_are_the_same_as_here() -> None:
 
 
 @pytest.mark.timeout(600)  # a cluster of its own is started: 7 s on an idle machine, two minutes on a busy one
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX, where another test has loaded it
 def test_on_ray_the_rows_are_the_same_as_here() -> None:
     pytest.importorskip("ray")
     assert dict(sweeps.on_ray(PLAN[:2], sweeps.LOCAL)) == {run.number: run.row() for run in PLAN[:2]}

@@ -59,7 +59,7 @@ def test_liars_are_caught_and_nobody_gets_their_results(calm: Scenario) -> None:
 def test_readers_go_on_elsewhere_when_owners_come_back(calm: Scenario) -> None:
     texts = Load(900, clients=2, input_tokens=20, output_tokens=200)
     half = Event("depart", at_h=0.015, share=0.5)
-    outcome = simulate_tasks(replace(calm, events=(half,), load=texts), 1)
+    outcome = simulate_tasks(replace(calm, events=(half,), load=texts), 4)
     assert outcome.figures.resumed > 0
     assert (outcome.figures.unserved, outcome.figures.lost) == (0, 0)
     assert outcome.violations == ()
