@@ -65,6 +65,7 @@ async def run(options: argparse.Namespace) -> None:
                 nursery.cancel_scope.deadline = trio.current_time() + FINISH_S
             with trio.move_on_after(SETTLE_S):
                 await mesh.leave()
+                await mesh.rest()
 
 
 async def _ask(load: Load, asked: Iterator[Errand]) -> None:
