@@ -32,6 +32,8 @@ TRIED_MAX: Final = 3
 """Receipts of one verdict for which judges are sought: others are drawn for each, and one is enough."""
 ASK_S: Final = 60.0
 """For a judge's answer: it runs the work again, beside whatever else it does."""
+LEAVE_S: Final = 1.0
+"""To tell a judge that it is not heard any more."""
 
 Refuted = Sequence[tuple[Signed[JobOrder], Signed[Receipt]]]
 """Receipts that may be judged, each with its order."""
@@ -111,9 +113,12 @@ async def _ask(desk: Desk, address: str, request: bytes, verdict: Verdict, heard
         key = peer_key_untrusted(address.rpartition("/")[2])
         with trio.fail_after(ASK_S):
             stream = await desk.network.open(key, VERDICT_PROTOCOL, (address,))
-            await stream.send(request)
-            reply = await read_reply(stream)
-            await stream.close()
+            try:
+                await stream.send(request)
+                reply = await read_reply(stream)
+            finally:  # it has said all that it has to say, or is not heard any more
+                with trio.move_on_after(LEAVE_S, shield=True):
+                    await stream.reset()
         signed = verify_untrusted(Verdict, reply.verdict, signer=key)
         mandate = verify_any_signer_untrusted(Mandate, reply.mandate)
         if ground_id(signed.record) != ground_id(verdict):

@@ -54,11 +54,10 @@ async def settle_case(desk: Desk, verifiers: Mapping[bytes, str], case: Case) ->
     when it is tried again; that is noted first, for whoever is interrupted. `verifiers` says where each owner's can be asked.
     Raises `StoreError`, and `RemoteProtocolError` if the case cannot be read.
     """
-    now_ms, found, later = desk.now_ms(), [], False
+    found, later = [], False
     verdict, records = await beside(lambda: _read(case, desk.wallet.payer))
     disputed = await _disputed(desk, verdict, records)
-    if disputed:
-        await desk.wallet.note_case(replace(case, tries=case.tries + 1), _next_ms(disputed, case.tries, now_ms))
+    await _note(desk, case, disputed)
     request = encode_message(VerdictRequest(case.id, case.proof))
     for finding, channel in disputed:
         refuted = refuted_by(finding, channel, records)
@@ -69,7 +68,9 @@ async def settle_case(desk: Desk, verifiers: Mapping[bytes, str], case: Case) ->
             found.append(await forfeit(desk, met.addresses if met else (), channel, judged))
     if not later:
         await desk.wallet.end_case(case.id)
-    elif not case.tries:
+        return found
+    await _note(desk, case, disputed)  # from now on: judges have taken their time
+    if not case.tries:
         message = (
             "verdict %s waits for its judges: too few could be had. They are asked again for as long as pay is held."
         )
@@ -101,11 +102,16 @@ def _channels(finding: Finding, records: Iterable[Signed[Any]]) -> list[bytes]:
     return sorted({order.channel for order in orders if order.executor == finding.node})
 
 
-def _next_ms(disputed: Sequence[tuple[Finding, ChannelState]], tries: int, now_ms: int) -> int:
-    """When the judges are asked again; once more shortly before the last of what is held falls due."""
-    next_ms = now_ms + min(MOST_MS, FIRST_MS << min(tries, 16))
-    last_ms = max(part.release_at_ms for _, channel in disputed for part in channel.held(now_ms)) - LAST_MS
-    return min(next_ms, last_ms) if now_ms + FIRST_MS <= last_ms else next_ms
+async def _note(desk: Desk, case: Case, disputed: Sequence[tuple[Finding, ChannelState]]) -> None:
+    """It was tried once more; when the judges are asked again, and that once more shortly before the last of what is held falls
+    due."""
+    now_ms = desk.now_ms()
+    next_ms = now_ms + min(MOST_MS, FIRST_MS << min(case.tries, 16))
+    releases = [part.release_at_ms for _, channel in disputed for part in channel.held(now_ms)]
+    last_ms = max(releases, default=0) - LAST_MS
+    if now_ms + FIRST_MS <= last_ms:
+        next_ms = min(next_ms, last_ms)
+    await desk.wallet.note_case(replace(case, tries=case.tries + 1), next_ms)
 
 
 def _ground(verdict: Verdict) -> Ground:

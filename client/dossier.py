@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from ..node.machine import beside, chance
@@ -113,8 +114,10 @@ class Dossier:
         except StoreError:
             if case is None:
                 raise
-            kept = False
             await wallet.keep_verdict(verdict, None, now_ms)  # it is a thousand times smaller
+            kept = False
+            with suppress(StoreError):
+                kept = await wallet.keep_verdict(verdict, case, now_ms)
         if not kept:
             _log(
                 "verdict %s is brought before no judges: there is no room to keep it until they have answered", verdict

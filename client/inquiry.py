@@ -164,7 +164,7 @@ class Inquiry:
                 self._answered.add(peer)
             if answered and ask is self._ask and not met:  # whoever is connected answers without a handshake
                 self._learn(trio.current_time() - began)
-            elif ask is self._ask:
+            if not answered and ask is self._ask:
                 self._lost[peer] = provider
             self._fill()
             self._told()

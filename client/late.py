@@ -16,7 +16,7 @@ import trio
 
 from ..protocol.checks import Outcome, Standing, Verdict
 from ..protocol.envelope import Signed, verify_untrusted
-from ..protocol.errors import FallowError, RemoteProtocolError
+from ..protocol.errors import FallowError, RemoteProtocolError, StoreError
 from ..protocol.identity import EXECUTOR, cid
 from ..protocol.policy import Policy
 from ..protocol.receipts import Receipt
@@ -110,7 +110,7 @@ class Late:
     async def _bring_cases(self, desk: Desk, verifiers: Mapping[bytes, str]) -> None:
         while True:
             with _going_on("no verdict is brought before judges for now"):
-                while (case := await desk.wallet.due_case(desk.now_ms())) is not None:
+                while (case := await self._due_case(desk)) is not None:
                     if case.tries and not self._cases.is_set():
                         self._brought.set()  # those that were never tried come first
                     await self._bring(desk, verifiers, case)
@@ -118,7 +118,10 @@ class Late:
                 self._brought.set()
             with trio.move_on_after(LOOK_S):
                 await self._cases.wait()
-            self._cases = trio.Event()
+
+    async def _due_case(self, desk: Desk) -> Case | None:
+        self._cases = trio.Event()  # what comes from now on may not be among those that are read
+        return await desk.wallet.due_case(desk.now_ms())
 
     async def _bring(self, desk: Desk, verifiers: Mapping[bytes, str], case: Case) -> None:
         try:
@@ -131,37 +134,41 @@ class Late:
     async def _look_at(self, team: Team, bundles: Bundles, owner: bytes) -> None:
         wrong: dict[bytes, _Wrong] = {}
         for row, kept in self.history.kept(owner, team.desk.now_ms()):
-            receipt = verify_untrusted(Receipt, kept.receipt, signer=kept.subject.node)
-            if receipt.record.order in team.desk.under_way:
-                self._waiting.add(owner)
-                continue
-            try:
-                bundle = await bundles.open(cid(kept.subject.bundle), team.discovery.known(kept.subject.bundle))
-                found = await look_again(team, bundle, kept)
-            except FallowError as error:
-                logging.getLogger(__name__).info("work taken unchecked cannot be looked at now: %s", error)
-                continue  # it stays on the disk, for the next time
-            self.looked_at += 1
-            for other in await count(team, kept.subject.bundle, found):
-                self.suspect(other)
-            if found.outcome is Outcome.INCONCLUSIVE:
-                continue
-            if found.outcome is Outcome.ACCEPTED and found.panel.alone is not None:
-                self.history.keep(kept, row, found.panel.alone)
-                continue
-            if found.outcome is Outcome.ACCEPTED:
-                self.history.looked_at(row)
-                continue
+            with _going_on("work taken unchecked cannot be looked at now", logging.INFO):
+                await self._look(team, bundles, owner, row, kept, wrong)
+        for each in wrong.values():
+            await self._reopen(team, each)
+
+    async def _look(
+        self, team: Team, bundles: Bundles, owner: bytes, row: bytes, kept: Kept, wrong: dict[bytes, _Wrong]
+    ) -> None:
+        """The result was looked at, if that could be done now; else it stays on the disk, for the next time. If it is wrong, it
+        is among those of its order."""
+        receipt = verify_untrusted(Receipt, kept.receipt, signer=kept.subject.node)
+        if receipt.record.order in team.desk.under_way:
+            self._waiting.add(owner)
+            return
+        bundle = await bundles.open(cid(kept.subject.bundle), team.discovery.known(kept.subject.bundle))
+        found = await look_again(team, bundle, kept)
+        self.looked_at += 1
+        for other in await count(team, kept.subject.bundle, found):
+            self.suspect(other)
+        if found.outcome is Outcome.INCONCLUSIVE:
+            return
+        if found.outcome is Outcome.ACCEPTED and found.panel.alone is not None:
+            self.history.keep(kept, row, found.panel.alone)
+        elif found.outcome is Outcome.ACCEPTED:
+            self.history.looked_at(row)
+        else:
             await self._condemn(team, owner, row, kept)
             order = wrong.setdefault(receipt.record.order, _Wrong(bundle, kept, receipt, found.panel, []))
             order.rows.append(row)
-        for each in wrong.values():
-            await self._reopen(team, each)
 
     async def _condemn(self, team: Team, owner: bytes, row: bytes, kept: Kept) -> None:
         """The fault is counted, and what rests on its owner's word is looked at, too."""
         subject = kept.subject
-        self.wrong.append(row)
+        if row not in self.wrong:
+            self.wrong.append(row)
         if not self.history.is_wrong(row):
             await team.auditor.failed(subject.node, subject.owner, WHY, row)
         if subject.owner != owner:
@@ -175,6 +182,7 @@ class Late:
             policy = Policy.parse(kept.policy)
             done = await reopen(team, wrong.bundle, wrong.receipt, policy, kept.nonce, wrong.panel)
         except FallowError as error:
+            done = not isinstance(error, StoreError)
             logging.getLogger(__name__).warning("no judges can be asked about node %s: %s",
                                                 kept.subject.node.hex()[:8], error)  # fmt: skip
         self._new_case()
@@ -189,10 +197,10 @@ def _done() -> trio.Event:
 
 
 @contextmanager
-def _going_on(what: str) -> Iterator[None]:
-    """A file that cannot be read or written ends nothing: what is on it stays, and is gone on with later."""
+def _going_on(what: str, level: int = logging.WARNING) -> Iterator[None]:
+    """What cannot be done, read or written now ends nothing: it stays on disk, and is gone on with later."""
     try:
         yield
     except* FallowError as group:
         for each in group.exceptions:
-            logging.getLogger(__name__).warning("%s: %s", what, each)
+            logging.getLogger(__name__).log(level, "%s: %s", what, each)

@@ -40,7 +40,7 @@ class Seat:
     async def receive(self) -> bytes:
         return self.reply
 
-    async def close(self) -> None:
+    async def reset(self) -> None:
         pass
 
 
@@ -53,12 +53,18 @@ class Bench(Wire):
     silent: bool = False
     """Nobody ever answers."""
     opened: trio.Event = field(default_factory=trio.Event)
+    _over: trio.Event = field(default_factory=trio.Event)
+
+    def go_on(self) -> None:
+        """Whoever waits for a judge learns that it is away."""
+        self._over.set()
+        self._over = trio.Event()
 
     async def open(self, peer: bytes, protocol: str, addresses: Sequence[str] = ()) -> Seat:
         self.asked += 1
         self.opened.set()
         if self.silent:
-            await trio.sleep_forever()
+            await self._over.wait()
         if peer not in self.replies:
             raise NetworkError(Code.PEER_UNREACHABLE, "it is away")
         return Seat(self.replies[peer])

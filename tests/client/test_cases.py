@@ -185,6 +185,30 @@ async def test_who_is_interrupted_while_judges_think_does_not_wait_for_them_the_
             await late.idle()
 
 
+async def test_a_new_verdict_does_not_wait_for_what_was_left(tmp_path: Path) -> None:
+    """Of those that wait from before one is under way, and there are more."""
+    async with away(tmp_path) as at:
+        liar = await lied(at)
+        wallet, old = at.desk.wallet, [bytes([number]) * 32 for number in range(1, 4)]
+        for id in old:
+            await wallet._disk.write(
+                ("INSERT INTO verdicts VALUES (?, ?)", (id, liar.case.verdict)),
+                ("INSERT INTO cases VALUES (?, ?, ?, 1, 0, ?)", (id, liar.case.channel, NOW_MS, liar.case.proof)),
+            )
+        liar.bench.silent = True
+        async with looking(at, liar, tmp_path) as late:
+            await liar.bench.opened.wait()
+            await liar.keep()
+            late.ended(liar.verdict)
+            liar.bench.opened = trio.Event()
+            liar.bench.go_on()
+            await liar.bench.opened.wait()
+            assert liar.waiting()[-1][0] == 1, "it comes next"
+            liar.bench.go_on()
+            await late.idle()
+            assert len(liar.waiting()) == len(old) + 1
+
+
 async def test_what_cannot_be_read_keeps_nothing_else_from_its_judges(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -116,6 +116,15 @@ async def test_who_is_connected_answers_sooner_and_makes_nobody_else_late(
     assert len(nodes.asked) <= WAVE + NEAR_MAX
 
 
+async def test_who_answers_is_looked_for_by_nobody_connected_or_not(
+    start: Callable[..., Nodes], autojump_clock: MockClock
+) -> None:
+    nodes = start(12, 1)
+    nodes.connected = {provider.peer for provider in nodes.all[6:]}
+    await nodes.look(lambda: False)
+    assert nodes.sought == list(nodes.dead)
+
+
 async def test_where_answers_take_long_they_are_waited_for(
     start: Callable[..., Nodes], autojump_clock: MockClock
 ) -> None:
