@@ -57,7 +57,8 @@ async def settle_case(desk: Desk, verifiers: Mapping[bytes, str], case: Case) ->
     found, later = [], False
     verdict, records = await beside(lambda: _read(case, desk.wallet.payer))
     disputed = await _disputed(desk, verdict, records)
-    await _note(desk, case, disputed)
+    if disputed:
+        await _note(desk, case, disputed)
     request = encode_message(VerdictRequest(case.id, case.proof))
     for finding, channel in disputed:
         refuted = refuted_by(finding, channel, records)
@@ -72,7 +73,7 @@ async def settle_case(desk: Desk, verifiers: Mapping[bytes, str], case: Case) ->
     await _note(desk, case, disputed)  # from now on: judges have taken their time
     if not case.tries:
         message = (
-            "verdict %s waits for its judges: too few could be had. They are asked again for as long as pay is held."
+            "verdict %s waits for its judges: too few could be had. They are asked again while any of its pay is held."
         )
         logging.getLogger(__name__).warning(message, case.id.hex()[:8])
     return found
@@ -107,8 +108,7 @@ async def _note(desk: Desk, case: Case, disputed: Sequence[tuple[Finding, Channe
     due."""
     now_ms = desk.now_ms()
     next_ms = now_ms + min(MOST_MS, FIRST_MS << min(case.tries, 16))
-    releases = [part.release_at_ms for _, channel in disputed for part in channel.held(now_ms)]
-    last_ms = max(releases, default=0) - LAST_MS
+    last_ms = max((part.release_at_ms for _, channel in disputed for part in channel.held(now_ms)), default=0) - LAST_MS
     if now_ms + FIRST_MS <= last_ms:
         next_ms = min(next_ms, last_ms)
     await desk.wallet.note_case(replace(case, tries=case.tries + 1), next_ms)

@@ -119,9 +119,7 @@ class Dossier:
             with suppress(StoreError):
                 kept = await wallet.keep_verdict(verdict, case, now_ms)
         if not kept:
-            _log(
-                "verdict %s is brought before no judges: there is no room to keep it until they have answered", verdict
-            )
+            _log("verdict %s is brought before no judges: it could not be kept until they have answered", verdict)
         return kept
 
     async def _case(self, verdict: Signed[Verdict]) -> Case | None:

@@ -203,4 +203,5 @@ def _going_on(what: str, level: int = logging.WARNING) -> Iterator[None]:
         yield
     except* FallowError as group:
         for each in group.exceptions:
-            logging.getLogger(__name__).log(level, "%s: %s", what, each)
+            of_a_file = isinstance(each, StoreError)
+            logging.getLogger(__name__).log(logging.WARNING if of_a_file else level, "%s: %s", what, each)

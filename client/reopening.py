@@ -31,10 +31,11 @@ async def reopen(
     if policy.kind != ADAPTIVE or answered is None or answered.order is None or answered.accepted is None:
         return True
     channel = await wallet.state_of(answered.order.record.channel, now_ms)
-    held = channel is None or channel.held_ucr(
+    if channel is not None and not channel.held_ucr(
         now_ms
-    )  # None: another process of this client has it, and brings the case
-    if not held or chain[0].record.sequence:
+    ):  # else another process of this client has it, and brings the case
+        return True
+    if chain[0].record.sequence:
         return True
     dossier = Dossier(bundle.signed, policy, team.auditor.anchors, nonce)
     accepted = answered.accepted
